@@ -195,10 +195,10 @@ class ParameterBinder:
         certain = [detail for detail in details if not later.intersection(detail["loc"][:1])]
         for name in later:  # what stands beside an expression in a mapping is known
             hint, given = self._fields[name].annotation, value.data.get(name)
-            kinds = [kind for kind in (hint, *get_args(hint)) if isinstance(kind, type)]
-            if isinstance(given, Mapping) and kinds and issubclass(kinds[0], Params):
+            kind = next((kind for kind in (hint, *get_args(hint)) if isinstance(kind, type)), int)
+            if isinstance(given, Mapping) and issubclass(kind, Params):
                 unknown = {str(path[1]) for path in value.expressions if path[0] == name}
-                within = _loosened(kinds[0], frozenset(unknown))
+                within = _loosened(kind, frozenset(unknown))
                 known[name] = given = {**given, **dict.fromkeys(unknown, _Later())}
                 for detail in _validated(within, given, strict=False)[1]:
                     if not unknown.intersection(detail["loc"][:1]):

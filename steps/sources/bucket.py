@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,9 @@ from pydantic import Field
 
 from paddock.steps.extras import BUCKET_LIBRARIES
 
-from .mirror import (
-    Source,
-    SourceAway,
-    SourceDocument,
-    SourceListing,
-    SourceParams,
-    SourceRefused,
-    copy_name,
-)
+from .mirror import Source, SourceAway, SourceDocument, SourceListing, SourceParams, SourceRefused
 
 _CONNECT_S, _READ_S = 15, 60
-_MOST_DOCUMENTS = 100_000
 _REFUSALS = ("AuthenticationException", "NoCredentialsError", "PermissionError", "TypeError")
 _CHANGES = ("ETag", "mtime", "LastModified", "Last-Modified")
 
@@ -38,25 +29,18 @@ class BucketParams(SourceParams):
     )
     options: dict[str, Any] = Field(default={}, description="Those of fsspec, such as `key`.")
 
-    @property
-    def name(self) -> str:
-        return self.url
-
     @contextmanager
     def opened(self, credential: str) -> Iterator[Source]:
         kind = self.url.partition(":")[0]
         with _errors():
             fsspec = import_module("fsspec")
-            own = fsspec.get_filesystem_class(kind)._get_kwargs_from_urls(self.url)
-            given = {**_defaults(kind), **own, **self.options}
-            files = fsspec.filesystem(kind, skip_instance_cache=True, **given)
+            made = fsspec.get_filesystem_class(kind)
+            given = {**_defaults(kind), **made._get_kwargs_from_urls(self.url), **self.options}
+            files = made(skip_instance_cache=True, **given)
             if kind == "sftp":
                 files.ftp.get_channel().settimeout(_READ_S)
-        try:
+        with closing(files.client) if kind == "sftp" else nullcontext():
             yield Bucket(self, files)
-        finally:
-            if kind == "sftp":
-                files.client.close()
 
 
 class Bucket(Source):
@@ -73,14 +57,11 @@ class Bucket(Source):
         with _errors():
             for path, info in self._all():
                 identity = path.removeprefix(self._root)
-                name = copy_name(unquote(identity) if self._is_web else identity)
-                if not name or "?" in identity:  # links that sort a page
+                if self._is_web and "?" in identity:  # links that sort a page
                     continue
-                size = int(info.get("size") or 0)
+                name, size = unquote(identity) if self._is_web else identity, info.get("size") or 0
                 change = next((str(info[key]) for key in _CHANGES if info.get(key)), "")
                 documents.append(SourceDocument(identity, name, size, f"{path} {size} {change}"))
-                if len(documents) > _MOST_DOCUMENTS:
-                    raise SourceRefused(f"has more than {_MOST_DOCUMENTS:,} files")
         is_another = bool(cursor) and cursor != self._root  # what is gone there was not deleted
         is_whole = not is_another and not self._is_web  # a page without links may be an error
         return SourceListing(self._root, documents, is_another, is_whole)
@@ -106,7 +87,7 @@ class Bucket(Source):
                     with suppress(FileNotFoundError):  # a link that leads nowhere
                         yield path, self._files.info(path) if self._is_web else info
 
-    def contents(self, identities: Sequence[str]) -> Iterator[tuple[str, bytes | None]]:
+    def contents(self, identities: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         most, failure = self._params.max_bytes, ""
         for identity in identities:
             with suppress(FileNotFoundError):  # deleted since it was listed
@@ -116,7 +97,7 @@ class Bucket(Source):
                 except SourceRefused as error:
                     failure = f"'{identity}': it {error}"
                 else:
-                    yield identity, content if len(content) <= most else None
+                    yield identity, content
         if failure:  # the others are fetched
             raise SourceAway(failure)
 
@@ -128,7 +109,7 @@ def _defaults(kind: str) -> dict[str, Any]:
         return {"anon": True, "config_kwargs": limits, "use_listings_cache": False}
     if kind == "sftp":
         limits = dict.fromkeys(("timeout", "banner_timeout", "auth_timeout"), _CONNECT_S)
-        own = {"look_for_keys": False, "allow_agent": False}
+        own = dict.fromkeys(("look_for_keys", "allow_agent"), False)
         return {**limits, **own, "host_key_policy": _known_hosts_policy()}
 
     async def refuse_redirect(answer: Any) -> None:  # to another server

@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
-from string import Formatter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, urljoin
 
 from pydantic import Field
 
 from paddock.steps.base import StepError
 
-from .mirror import (
-    Source,
-    SourceAway,
-    SourceDocument,
-    SourceListing,
-    SourceParams,
-    SourceRefused,
-    copy_name,
-)
-
-if TYPE_CHECKING:
-    from collections.abc import Coroutine
+from .mirror import Source, SourceAway, SourceDocument, SourceListing, SourceParams, SourceRefused
 
 _MOST_PAGE_BYTES = 64 * 1024**2
 
@@ -42,10 +30,6 @@ class JsonListParams(SourceParams):
     version: str = Field(default="", description="With another one it is fetched again.")
     path: str = Field(default="{name}", description="Of its copy, such as `{id}/{name}`.")
     contents: str = Field(description="Its address.")
-
-    @property
-    def name(self) -> str:
-        return self.url
 
     def opened(self, credential: str) -> AbstractContextManager[Source]:
         http_fetch = import_module("paddock.steps.tools.http_fetch")  # it needs httpx
@@ -65,22 +49,22 @@ class JsonList(Source):
         request = self._http.FetchRequest(given.url, given.hosts, _MOST_PAGE_BYTES, given.headers)
         rows = _answer(self._http.fetch_rows(request, given.items, given.next))
         if not isinstance(rows, list):
-            raise SourceRefused(f"does not list its documents: {rows.text.rstrip('.')}")
+            raise SourceRefused(f"does not list its documents: {rows.text}".rstrip("."))
         for row in rows:
             try:
                 identity, name, version = (
                     text.format_map(row) for text in (given.id, given.path, given.version)
                 )
-                address = Formatter.vformat(_QUOTING, given.contents, (), row)
+                parts = {name: quote(f"{part}", safe="") for name, part in row.items()}
+                address = given.contents.format_map(parts)
             except (LookupError, AttributeError, TypeError, ValueError) as error:
                 what = f"lists a document without what `{{…}}` names: {error}"
                 raise SourceRefused(what, "Correct `id`, `path`, `version`, `contents`.") from error
-            if path := copy_name(name):
-                self._addresses[identity] = urljoin(given.url, address)
-                documents.append(SourceDocument(identity, path, 0, version))
+            self._addresses[identity] = urljoin(given.url, address)
+            documents.append(SourceDocument(identity, name, 0, version))
         return SourceListing("", documents)
 
-    def contents(self, identities: Sequence[str]) -> Iterator[tuple[str, bytes | None]]:
+    def contents(self, identities: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         given, failure = self._params, ""
         for identity in identities:
             if (address := self._addresses.get(identity)) is None:  # no longer listed
@@ -88,33 +72,18 @@ class JsonList(Source):
             request = self._http.FetchRequest(address, given.hosts, given.max_bytes, given.headers)
             try:
                 fetched = _answer(self._http.fetch_bytes(request))
-            except self._http.TooLarge:
-                yield identity, None
-                continue
             except self._http.NotFetched as error:
                 failure = f"{error}".rstrip(".")
                 continue
-            match fetched.answer.status_code:
-                case 200:
-                    yield identity, fetched.body
-                case 401 | 403 as status:
-                    raise SourceRefused(f"answers with status {status}", "Renew the secret.")
-                case 404 | 410:  # deleted since it was listed
-                    pass
-                case status:
-                    failure = f"'{address}' answers with status {status}"
+            status = fetched.answer.status_code
+            if status == 200:
+                yield identity, fetched.body
+            elif status in (401, 403):
+                raise SourceRefused(f"answers with status {status}", "Renew the secret.")
+            elif status not in (404, 410):  # deleted since it was listed
+                failure = f"'{address}' answers with status {status}"
         if failure:  # the others are fetched
             raise SourceAway(failure)
-
-
-class _Quoting(Formatter):
-    """Writes values as parts of an address."""
-
-    def format_field(self, value: Any, format_spec: str) -> str:
-        return quote(str(super().format_field(value, format_spec)), safe="")
-
-
-_QUOTING = _Quoting()
 
 
 def _answer(request: Coroutine[Any, Any, Any]) -> Any:

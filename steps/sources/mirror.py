@@ -52,7 +52,7 @@ class SourceRefused(Exception):
 class SourceDocument(Struct):
     identity: str
     name: str
-    """Of its copy; another one where that is taken."""
+    """Its path there; then that of its copy, another one where that is taken."""
     size_bytes: int
     """0: it is not known before it is fetched, or it is empty."""
     marker: str
@@ -88,8 +88,8 @@ class Source:
         """Return what came since an earlier listing; empty: all."""
         raise NotImplementedError
 
-    def contents(self, identities: Sequence[str]) -> Iterator[tuple[str, bytes | None]]:
-        """Yield the content of those that are still there; None: it may not be fetched so large."""
+    def contents(self, identities: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        """Yield the content of those that are still there; of one that is too large its start."""
         raise NotImplementedError
 
     def mark_done(self, identities: Sequence[str]) -> int:
@@ -123,7 +123,7 @@ class SourceParams(Params):
     @property
     def name(self) -> str:
         """For people."""
-        raise NotImplementedError
+        return str(getattr(self, "url", ""))
 
     @property
     def is_marked(self) -> bool:
@@ -225,6 +225,9 @@ class Mirror(Struct, frozen=True):
                 same[0].identity = document.identity
                 index.copies[document.identity] = same.pop(0)
                 continue
+            if (name := copy_name(document.name)) is None:
+                continue
+            document.name = name
             if (self.folder / document.name).exists() and not self._has(document):
                 taken.add(document.name)  # by another file
             numbered = (numbered_name(document.name, f"-{n}") for n in count(2))
@@ -240,14 +243,10 @@ class Mirror(Struct, frozen=True):
         index.cursor = listing.cursor
 
     def _fetch_batch(
-        self,
-        index: _Index,
-        source: Source,
-        batch: Sequence[SourceDocument],
-        room: int,
-        left: list[str],
+        self, index: _Index, source: Source, batch: list[SourceDocument], room: int, left: list[str]
     ) -> int:
         """Return how many bytes other copies may have; add to `left` what turned out too large."""
+        most = self.params.max_bytes
         for copy in batch:
             copy.is_here = copy.is_changed or self._has(copy)  # a killed run wrote it
         missing = {copy.identity for copy in batch if copy.is_changed or not copy.is_here}
@@ -258,8 +257,8 @@ class Mirror(Struct, frozen=True):
                 missing.remove(identity)
                 copy = index.copies[identity]
                 was_sized = copy.size_bytes > 0
-                copy.size_bytes = self.params.max_bytes + 1 if content is None else len(content)
-                if content is None or (copy.size_bytes > room and not was_sized):
+                copy.size_bytes = len(content)
+                if copy.size_bytes > (most if was_sized else min(most, room)):
                     left.append(copy.name)
                     continue
                 write_atomically(self._path(copy), content)
@@ -306,11 +305,7 @@ class Mirror(Struct, frozen=True):
 
 
 def copy_name(path: str) -> str | None:
-    """Return a document's path in its source as that of its copy; None: it is hidden or no file.
-
-    >>> copy_name("2026/Bill 7.pdf"), copy_name("../pipeline.yaml"), copy_name("a/.x")
-    ('2026/Bill 7.pdf', None, None)
-    """
+    """Return a document's path in its source as that of its copy; None: it is hidden or no file."""
     if any(not part or part.startswith(".") for part in path.split("/")):
         return None
     shown = "".join(c if c.isprintable() and c not in _NOT_IN_NAMES else "_" for c in path)

@@ -33,7 +33,7 @@ from paddock.engine.system.hosts import (
     read_authority,
     read_pattern,
 )
-from paddock.engine.system.http import AnswerTooLarge, read_body
+from paddock.engine.system.http import read_start
 from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.system.text import one_line, shorten
 from paddock.pipelines.schema_validation import is_nested_too_deep
@@ -52,10 +52,6 @@ _SHOWN_CHARS = 300
 
 class NotFetched(Exception):
     """The message is a plain sentence."""
-
-
-class TooLarge(NotFetched):
-    """The answer has more bytes than are read."""
 
 
 class FetchTarget(Struct, frozen=True):
@@ -94,11 +90,10 @@ async def fetch(request: FetchRequest, within: ToolContext) -> ToolResult:
         fetched = await fetch_bytes(request)
     except NotFetched as error:
         return tool_refusal(str(error))
-    result = await asyncio.to_thread(_response_result, fetched)
-    answer = fetched.answer
-    if result.is_error or _content_kind(answer) != "text/html":
+    result = await asyncio.to_thread(_response_result, fetched, request.max_bytes)
+    if result.is_error or _content_kind(fetched.answer) != "text/html":
         return result
-    named = answer.charset_encoding or ""
+    named = fetched.answer.charset_encoding or ""
     encoding = named if is_known_encoding(named) else "auto"
     try:
         text = await documents.web_page_text(
@@ -126,7 +121,7 @@ async def fetch_rows(request: FetchRequest, items: str, next_page: str) -> list[
             fetched = await fetch_bytes(replace(request, url=page))
         except NotFetched as error:
             return tool_refusal(str(error))
-        result = await asyncio.to_thread(_response_result, fetched)
+        result = await asyncio.to_thread(_response_result, fetched, request.max_bytes)
         if result.is_error:
             return result
         whole = result.value if isinstance(result.value, Mapping) else {}
@@ -137,16 +132,15 @@ async def fetch_rows(request: FetchRequest, items: str, next_page: str) -> list[
         if not (following := whole.get(next_page)):
             return rows
         target = urlsplit(urljoin(page, str(following)))
-        own = urlsplit(request.url)
-        page = own._replace(path=target.path, query=target.query).geturl()
+        page = urlsplit(request.url)._replace(path=target.path, query=target.query).geturl()
     return tool_refusal(f"'{request.url}' lists '{page}' twice.")
 
 
 async def fetch_bytes(request: FetchRequest) -> Fetched:
-    """Fetch a URL; no server to which it is redirected is shown its headers.
+    """Fetch a URL, one byte more than allowed at the most; no other server is shown its headers.
 
     Raises:
-        NotFetched: the host is not allowed, or the answer is too large.
+        NotFetched: the host is not allowed.
         StepError: the server cannot be reached.
     """
     url, headers = request.url, request.headers
@@ -163,10 +157,7 @@ async def fetch_bytes(request: FetchRequest) -> Fetched:
                     except ValueError:
                         raise NotFetched(f"'{url}' redirects to what is no address.") from None
                     continue
-                return Fetched(target.url, answer, await read_body(answer, request.max_bytes))
-        except AnswerTooLarge:
-            what = f"'{target.url}' has more than {request.max_bytes:,} bytes."
-            raise TooLarge(what) from None
+                return Fetched(target.url, answer, await read_start(answer, request.max_bytes + 1))
         except httpx.HTTPError as error:
             why = str(error) or type(error).__name__
             why = f"the proxy said: {why}" if isinstance(error, httpx.ProxyError) else why
@@ -272,8 +263,10 @@ def http_client(proxy: str | None) -> httpx.AsyncClient:
         raise StepError("the proxy of the environment cannot be used.", remedy=remedy) from error
 
 
-def _response_result(fetched: Fetched) -> ToolResult:
+def _response_result(fetched: Fetched, max_bytes: int) -> ToolResult:
     url, answer, body = fetched.url, fetched.answer, fetched.body
+    if len(body) > max_bytes:
+        return tool_refusal(f"'{url}' has more than {max_bytes:,} bytes.")
     kind = _content_kind(answer)
     try:
         text = body.decode(answer.charset_encoding or "utf-8", "replace")

@@ -171,10 +171,6 @@ def init(
         answers = DraftAnswers(documents, result)
         there = DocumentsThere.of(place, answers.documents)
         written = write_draft(answers, place, installed_schema(), there)
-        if documents == MAILBOX:
-            (file := place / PIPELINE_FILE).write_text(
-                with_mailbox(file.read_text("utf-8")), "utf-8"
-            )
         if there is not None and answers.documents != "table" and answers.result != "filed":
             n_all = there.n_taken + sum(there.not_taken.values())
             takes = f"It takes {there.n_taken:,} of {counted(n_all, 'file')} that are there: "
@@ -185,6 +181,7 @@ def init(
     here = place / PIPELINE_FILE
     command = "paddock run" if here.exists() else "pip install -e"
     if documents == MAILBOX:
+        here.write_text(with_mailbox(here.read_text("utf-8")), "utf-8")
         printing.print_out(f"Write your server and user into '{here}', and set MAIL_PASSWORD.")
         command += " --allow network,secrets"
     printing.print_out(f"Next: {command} {quote(str(here if here.exists() else place))}")
