@@ -118,6 +118,7 @@ class InnerPictures:
         self._known: set[bytes] = set()
         self._n_read = self._n_unread = 0
         self._problems: dict[str, int] = {}
+        self._left_out = dict[str, None]()
 
     def of_part(self, part: Any) -> str:
         """Return the text of what a part of an Office document shows, also in margins and notes."""
@@ -167,6 +168,7 @@ class InnerPictures:
             yield f": {counted(self._n_unread, 'picture')} in it not read, {how}"
         for problem, n in self._problems.items():
             yield f": {counted(n, 'picture')} in it not read: each {problem}"
+        yield from (f": of a picture in it{note}" for note in self._left_out)
 
     def _text(self, data: bytes) -> str:
         digest, is_drawing = sha256(data).digest(), bool(_DRAWING.search(data[:1_000]))
@@ -180,11 +182,13 @@ class InnerPictures:
         try:
             if is_drawing:
                 return text_files.read_text_file(data, "html").text.strip()
-            text = self._request.within("image", BytesIO(data)).text.strip()
+            found = self._request.within("image", BytesIO(data))
         except Unreadable as error:
             problem = f"{error}. {error.remedy}".rstrip(". ")
             self._problems[problem] = self._problems.get(problem, 0) + 1
             return ""
+        text = found.text.strip()
+        self._left_out |= dict.fromkeys(found.notes[1:])  # behind that OCR has read it
         is_text = sum(map(str.isalnum, text)) >= _LEAST_CHARS
         self._n_read += is_text
         return text if is_text else ""

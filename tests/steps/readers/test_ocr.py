@@ -9,7 +9,7 @@ from paddock.pipelines.text_cells import unpack_cells
 from paddock.steps.base import StepError
 from paddock.steps.readers import ocr_engine, reader
 from paddock.steps.readers.ocr_layout import TextBox, join_boxes
-from tests.fakes.office import eml, scan, scanned_pdf
+from tests.fakes.office import eml, new_document, saved, scan, scanned_pdf
 from tests.fakes.readers import read_here
 
 # ruff: noqa: RUF001 - letters of other scripts
@@ -59,6 +59,22 @@ def test_later_pictures_of_an_animation_are_told_also_where_the_first_has_no_tex
             INVOICE[0] if first is bill else "",
             True,
         )
+
+
+def test_what_is_left_out_of_a_picture_within_a_document_is_told(placed: Placed) -> None:
+    empty, bill = (Image.open(BytesIO(data)).convert("RGB") for data in (scan(), scan(INVOICE[0])))
+    moving = BytesIO()
+    bill.save(moving, "GIF", save_all=True, append_images=[empty])
+    made = new_document()
+    made.add_picture(BytesIO(moving.getvalue()))
+    found = read_here(placed("a.docx", saved(made)))
+    assert (found.text, found.notes) == (
+        f"Picture:\n{INVOICE[0]}",
+        (
+            "'a.docx': 1 picture in it read by OCR.",
+            "'a.docx': of a picture in it: only the first of its 2 pictures was read.",
+        ),
+    )
 
 
 def test_a_strip_that_no_letter_fits_into_is_not_looked_at(
