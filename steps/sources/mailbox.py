@@ -40,7 +40,7 @@ _COMMAND_S = 600.0
 """For a whole answer, however it trickles: 64 MiB at 110 kB/s."""
 _TOKEN_S = 60.0
 _MOST_TOKEN_BYTES = 64 * 1024
-_MOST_LITERAL_BYTES = 256 * 1024**2
+_MOST_HEAD_BYTES = 1024**2
 _HEADS = 500  # mails whose headers are asked for at once
 _HEAD = "(UID RFC822.SIZE INTERNALDATE BODY.PEEK[HEADER.FIELDS (MESSAGE-ID DATE FROM SUBJECT)])"
 _UID = re.compile(rb"\bUID (\d+)")
@@ -291,7 +291,7 @@ def _connected(account: Account, stack: ExitStack) -> Any:
     read = imap.read
 
     def bounded(size: int) -> bytes:
-        if size > _MOST_LITERAL_BYTES:
+        if size > max(account.max_bytes, _MOST_HEAD_BYTES):  # more than it said of any mail
             raise imaplib.IMAP4.abort(f"it announces {size:,} bytes")
         return bytes(read(size))
 
