@@ -15,8 +15,8 @@ from base64 import b64decode, b64encode
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import accumulate, chain, pairwise
-from operator import sub
+from itertools import accumulate, chain, pairwise, repeat
+from operator import mul, sub
 from typing import Any, TypeAlias
 from unicodedata import east_asian_width
 
@@ -220,7 +220,7 @@ def pack_cells(cells: Sequence[TextCell]) -> str:
     fields = (
         [cell.start for cell in cells],
         [cell.end for cell in cells],
-        *([round(side * _UNITS) for side in sides] for sides in boxes),
+        *(list(map(round, map(mul, sides, repeat(_UNITS)))) for sides in boxes),
         [cell.row for cell in cells],
         [cell.column for cell in cells],
         [-1 if cell.p is None else round(cell.p * _SURE) for cell in cells],

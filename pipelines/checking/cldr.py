@@ -133,7 +133,7 @@ def _units() -> tuple[Mapping[str, frozenset[str]], Mapping[str, frozenset[str]]
         # "all" is not ALL, and "top" not TOP; as a sign, "um" is not UM; 99 a month are no amperes
         is_code = name in units or (name.isalpha() and name.isupper() and units <= currencies)
         if (len(name) > 1 and not is_code) or name in common:
-            key = small(name)
+            key = name if small(name) == name else small(name)  # most are the same text
             in_small[key] = in_small[key] | units if key in in_small else units
     return found, in_small
 
@@ -156,17 +156,16 @@ def is_unit(name: str) -> bool:
 @lru_cache(maxsize=1)
 def _lengths() -> Mapping[tuple[str, str], Sequence[int]]:
     found: dict[tuple[str, str], set[int]] = {}
-
-    def add(kind: str, letters: str, name: str) -> None:
-        found.setdefault((kind, small(letters)), {1}).add(len(name))
-
     for name, ids in (item for of in _units() for item in of.items()):
-        add("unit", name[:2], name)
-        if Unit(name, ids).is_currency:
-            add("currency", name[-2:], name)
+        found.setdefault(("unit", name[:2]), {1}).add(len(name))
+        if any(map(str.isupper, ids)):
+            found.setdefault(("currency", name[-2:]), {1}).add(len(name))
     for name in scale_words()[1]:
-        add("scale", name[:2], name)
-    return {key: sorted(lengths, reverse=True) for key, lengths in found.items()}
+        found.setdefault(("scale", name[:2]), {1}).add(len(name))
+    in_small: dict[tuple[str, str], set[int]] = {}
+    for (kind, letters), lengths in found.items():
+        in_small.setdefault((kind, small(letters)), set()).update(lengths)
+    return {key: sorted(lengths, reverse=True) for key, lengths in in_small.items()}
 
 
 def name_lengths(kind: Literal["unit", "currency", "scale"], text: str) -> Iterator[int]:

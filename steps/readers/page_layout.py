@@ -61,8 +61,8 @@ _BULLETS = frozenset("•●▪■◦‣∙·○▸►❖➢✓\ufffd\uf0b7\uf0a
 _ENTRY = re.compile(r"\(?(?:\d{1,2}|[a-z]|[ivx]{1,4})[.)]")  # of a list
 _NUMBER = re.compile(r"\(?[\dA-Z]{0,3}(?:\.?\d{1,3})*[.)]?")  # of a heading
 _WORD = re.compile(r"(?<![\w-])[^\W\d_]{2,}(?:-\w+)?(?![\w-])")
-_LINE_END = re.compile(r"\w+(?:\x02|[\u2010\u00ad-]\s*\n)\s*\w+")
-_HYPHENS = (HYPHEN, "\u2010", "\u00ad", "-")
+_LINE_END = re.compile(r"\b\w++(?:\x02|[\u2010\u00ad-]\s*\n)\s*\w+")
+_HYPHENS = frozenset((HYPHEN, "\u2010", "\u00ad", "-"))
 _CUT = re.compile(r"(\w+)([\x02\u2010\u00ad-])\Z")
 _FIRST_WORD = re.compile(r"\w+")
 _VOWEL = re.compile("[aeiouyà-æè-ïò-öø-ýœ]|[^\x00-\u024f]")
@@ -401,8 +401,9 @@ def _joined(pieces: Sequence[Piece], raw_text: str, facts: DocumentFacts) -> Ite
         if skipped:
             skipped = False
             continue
-        text, follows = piece.text, pieces[index + 1 : index + 3]
-        if text[-1:] in _HYPHENS and len(follows) == 2 and follows[0].text in ("\n", SOFT_BREAK):
+        text = piece.text
+        follows = pieces[index + 1 : index + 3] if text[-1:] in _HYPHENS else ()
+        if len(follows) == 2 and follows[0].text in ("\n", SOFT_BREAK):
             cut, rest = _CUT.search(text), _FIRST_WORD.match(follows[1].text)
             if piece.word and cut and rest and follows[1].word:
                 own = own or _used_words(raw_text)

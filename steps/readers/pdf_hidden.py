@@ -8,8 +8,6 @@ from __future__ import annotations
 from bisect import bisect
 from collections.abc import Iterator, Sequence, Set
 from ctypes import (
-    POINTER,
-    addressof,
     byref,
     c_double,
     c_float,
@@ -17,7 +15,6 @@ from ctypes import (
     c_uint,
     c_ulong,
     c_void_p,
-    cast,
     create_string_buffer,
     sizeof,
 )
@@ -63,6 +60,7 @@ _clip_segment_of = direct(raw.FPDFClipPath_GetPathSegment, c_void_p)
 _point_of = direct(raw.FPDFPathSegment_GetPoint)
 _fill_colour = direct(raw.FPDFPageObj_GetFillColor)
 text_object_at = direct(raw.FPDFText_GetTextObject, c_void_p)
+ink_at = direct(raw.FPDFText_GetCharBox)
 
 
 class HiddenText(Struct, frozen=True):
@@ -87,17 +85,19 @@ def hidden_text(
     faint = dict[tuple[int, ...], bool]()
     texts = list(_texts(pieces))
     found = [c_void_p(text.address) for _, text, _ in texts]
+    paths = list(map(c_void_p, map(_clip_path_of, found)))
     facts = zip(
         texts, found, _fills(found), map(_mode_of, found), map(_n_marks_of, found),
-        map(_clip_of, found), strict=True,
+        paths, map(_n_clips_of, paths), strict=True,
     )  # fmt: skip
-    for (index, text, is_clear), handle, colour, mode, n_marks, clip in facts:
+    for (index, text, is_clear), handle, colour, mode, n_marks, path, n_clips in facts:
         x_0, y_0, x_1, y_1 = bounds = text.bounds
         if x_0 >= x_1 or y_0 >= y_1:  # such as spaces
             continue
         is_hidden = is_clear or x_1 <= left or x_0 >= right or y_1 <= bottom or y_0 >= top
         if colour not in faint:
             faint[colour] = bool(colour) and (min(colour[:3]) >= _PAPER or colour[3] < _FAINT)
+        clip = _clip_of(path, n_clips) if n_clips > 0 else ()
         is_cut = bool(clip) and not _is_around(clip, bounds)
         near = list[_Cover]()
         if covers:
@@ -121,12 +121,12 @@ def hidden_text(
         elif is_cut:
             clips[text.address] = clip
     unseen, box = set[int](), (c_double * 4)()
-    sides = [cast(addressof(box) + 8 * n, POINTER(c_double)) for n in range(4)]
+    sides = [byref(box, at * sizeof(c_double)) for at in range(4)]
     for place in range(textpage.count_chars()) if partly or clips else ():
         host = text_object_at(textpage.raw, place)
         if host not in partly and host not in clips:
             continue
-        raw.FPDFText_GetCharBox(textpage, place, *sides)
+        ink_at(textpage.raw, place, *sides)
         x_0, x_1, y_0, y_1 = box
         char = x_0, y_0, x_1, y_1
         may_be_hidden = any(_is_around(cover[1:5], char) for cover in partly.get(host, ()))
@@ -161,10 +161,8 @@ def _texts(
                 yield index, on_page, is_clear or is_clear_within
 
 
-def _clip_of(piece: c_void_p) -> tuple[float, ...]:
+def _clip_of(path: c_void_p, n_paths: int) -> tuple[float, ...]:
     """Return the box in which a text is shown; empty: the whole page."""
-    path = c_void_p(_clip_path_of(piece))
-    n_paths = _n_clips_of(path) if path else 0
     found: tuple[float, ...] = ()
     point = (c_float * 2)()
     place = byref(point), byref(point, sizeof(c_float))

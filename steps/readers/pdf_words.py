@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from pypdfium2 import raw  # type: ignore[import-untyped]
 
 from .page_rows import ASIAN, BLANK, BLANKS, CAPITAL, RIGHT_TO_LEFT, Rule, Word
-from .pdf_hidden import HiddenText, text_object_at
+from .pdf_hidden import HiddenText, ink_at, text_object_at
 from .pdfium import PageObject, direct, values_of_each
 
 _DIGIT = re.compile(r"\d")
@@ -44,7 +44,6 @@ _origin_at = direct(raw.FPDFText_GetCharOrigin)
 _size_at = direct(raw.FPDFText_GetFontSize, c_double)
 _is_generated = direct(raw.FPDFText_IsGenerated)
 _box_at = direct(raw.FPDFText_GetLooseCharBox)
-_ink_at = direct(raw.FPDFText_GetCharBox)
 _font_of = direct(raw.FPDFTextObj_GetFont, c_void_p)
 _mode_of = direct(raw.FPDFTextObj_GetTextRenderMode)
 
@@ -212,7 +211,7 @@ class PageWords:
         """Return from where to where the ink of a letter or figure goes; signs stand anywhere."""
         char = self._text[at]
         if char in _SIGNS or char.isdecimal() or char.isupper() or char.islower():
-            _ink_at(self._page, self._places[at], *self._ink_sides)
+            ink_at(self._page, self._places[at], *self._ink_sides)
             left, right, low, high = self._ink
             if self._rotation:
                 _, low, _, high = turned_box((left, low, right, high), self._rotation)

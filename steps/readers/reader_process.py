@@ -12,7 +12,6 @@ OSError.
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib
 import json
 import os
@@ -289,8 +288,6 @@ def main(memory_bytes: int) -> None:
     with contextlib.suppress(OSError, ValueError):  # macOS ignores it
         most = memory_bytes + _SLACK_BYTES
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-    # A page has thousands of words and no cycles: looking for these took a tenth of the time
-    gc.set_threshold(50_000, 20)
     send_frame(answers, _frame(READY, {"pid": os.getpid()}))
     with contextlib.suppress(PipeClosed):
         while select.select([requests], [], [], IDLE_S)[0]:
