@@ -1,4 +1,4 @@
-"""Write a model of GGUF in OpenVINO's form, which `paged_model` computes.
+"""Write a model of GGUF in OpenVINO's form, which `paged_model` or `encoder_model` computes.
 
 openvino-genai 2026.4.1 reads GGUF files of some architectures. It rounds the minimum of each block
 of Q4_1 and of k-quants to a whole step, which makes SmolLM2-135M's perplexity 51.7 (42.1 by its
@@ -17,6 +17,7 @@ from paddock.engine.gguf import TYPE_NAMES, read_header
 from paddock.engine.llama.library import LoadFailed
 from paddock.engine.llama.quantise import BLOCK_READERS, QuantiseFailed, quantise, write_widened
 
+from .encoder_model import write_encoder
 from .paged_context import PRECISION
 
 _KEPT = frozenset(["F32", "F16", "Q8_0", "Q4_0"])
@@ -32,6 +33,12 @@ def write_form(source: Path, weights: Path, graph: Path, n_threads: int) -> None
     """
     with tempfile.TemporaryDirectory(dir=weights.parent, prefix=".form.") as folder:
         model = Path(folder) / "model.gguf"
+        if read_header(source).role == "embed":
+            kinds = _matrices(source)
+            narrow = {name for name in kinds if kinds[name] not in ("F16", "F32")}
+            write_widened(source, model, narrow, "F16", n_threads)
+            write_encoder(model, weights, graph)
+            return
         _write_readable(source, model, n_threads)
         try:
             openvino_genai.LLMPipeline(str(model), "CPU", enable_save_ov_model=True)
@@ -68,11 +75,7 @@ def write_in_bf16(form: Path, target: Path) -> None:
 
 def _write_readable(source: Path, target: Path, n_threads: int) -> None:
     """Write the model in formats of which every value is kept; a link where it has these."""
-    kinds = {
-        tensor.name: TYPE_NAMES.get(tensor.kind, "")
-        for tensor in read_header(source).tensors
-        if len(tensor.axes) > 1
-    }
+    kinds = _matrices(source)
     others = {name for name, kind in kinds.items() if kind not in _KEPT}
     if not others:
         target.symlink_to(source.absolute())
@@ -83,3 +86,12 @@ def _write_readable(source: Path, target: Path, n_threads: int) -> None:
             quantise(source, target, "Q8_0", n_threads)
         except QuantiseFailed as error:
             raise LoadFailed(str(error)) from error
+
+
+def _matrices(source: Path) -> dict[str, str]:
+    """Return the type of each matrix by its name."""
+    return {
+        tensor.name: TYPE_NAMES.get(tensor.kind, "")
+        for tensor in read_header(source).tensors
+        if len(tensor.axes) > 1
+    }

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from typing import Any, cast
 
+from paddock.engine.gguf import read_header
 from paddock.engine.llama.forward_context import ForwardContext
 from paddock.engine.llama.library import LoadFailed
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model, ModelOptions
 
+from .encoder_context import EncoderContext
 from .paged_context import PagedContext
 
 
@@ -17,10 +20,9 @@ class FormModel(Model):
     def __init__(self, path: Path, form: Path, n_threads: int) -> None:
         # Its weights are mapped, and never read
         super().__init__(path, ModelOptions(n_gpu_layers=0, uses_extra_buffers=False))
+        self.is_embedder = read_header(path).role == "embed"
         try:
-            self.paged = importlib.import_module(f"{__package__}.paged_model").PagedModel(
-                form, n_threads
-            )
+            self.computer: Any = _computer(path, form, n_threads, self.is_embedder)
         except ImportError as error:
             self.close()
             raise LoadFailed(f"OpenVINO is not installed: {error}") from error
@@ -31,6 +33,15 @@ class FormModel(Model):
 
 def open_context(model: Model, options: ContextOptions) -> ForwardContext:
     """Raises `LoadFailed`: the context cannot be made."""
-    if isinstance(model, FormModel):
-        return PagedContext(model, model.paged, options)
-    return Context(model, options)
+    if not isinstance(model, FormModel):
+        return Context(model, options)
+    if model.is_embedder:  # its users ask for nothing that has to do with cells
+        return cast("ForwardContext", EncoderContext(model, model.computer, options))
+    return PagedContext(model, model.computer, options)
+
+
+def _computer(path: Path, form: Path, n_threads: int, is_embedder: bool) -> Any:
+    if is_embedder:
+        encoder = importlib.import_module(f"{__package__}.encoder_model")
+        return encoder.EncoderModel(form, n_threads, pools_first=encoder.pools_first(path))
+    return importlib.import_module(f"{__package__}.paged_model").PagedModel(form, n_threads)

@@ -71,6 +71,7 @@ class PagedContext:
 
     keeps_states = False
     fewer_threads = 0
+    n_pooled = 0  # it returns no embedding
 
     def __init__(self, model: Model, paged: BlockComputer, options: ContextOptions) -> None:
         self.model = model

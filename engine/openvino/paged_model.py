@@ -38,7 +38,7 @@ class PagedModel:
             model = core.read_model(form.with_suffix(".xml"), form)
             paged_attention_transformation(model)
             _gather_wanted_rows(model)
-            self._compiled = core.compile_model(model, "CPU", _settings(model, n_threads))
+            self._compiled = core.compile_model(model, "CPU", compile_settings(model, n_threads))
         except RuntimeError as error:
             raise LoadFailed(f"OpenVINO cannot use {form}: {error}") from error
         names = {port.get_any_name() for port in self._compiled.inputs}
@@ -98,7 +98,7 @@ class PagedModel:
         return logits.reshape(len(batch.output_rows), logits.shape[-1])
 
 
-def _settings(model: Any, n_threads: int) -> dict[str, Any]:
+def compile_settings(model: Any, n_threads: int) -> dict[str, Any]:
     is_told = model.has_rt_info(PRECISION)
     precision = model.get_rt_info(PRECISION).astype(str) if is_told else "f32"
     return {

@@ -74,7 +74,7 @@ def may_have_form(header: GgufHeader) -> bool:
     n_weights = sum(tensor.n_weights for tensor in header.tensors)
     is_small = n_weights <= MOST_WEIGHTS
     return (
-        header.role == "chat"
+        (header.role == "chat" or (header.architecture == "bert" and header.role == "embed"))
         and is_plain
         and not has_factors
         and is_small

@@ -21,9 +21,11 @@ import numpy as np
 from paddock.engine.arrays import Tokens, Vectors
 from paddock.engine.decoding.running_request import StepOutput
 from paddock.engine.errors import BadRequest, TextRefused, TextTooLong
+from paddock.engine.llama.forward_context import ForwardContext
 from paddock.engine.llama.library import LoadFailed
-from paddock.engine.llama.llama_context import Context, ContextOptions
+from paddock.engine.llama.llama_context import ContextOptions
 from paddock.engine.llama.llama_model import Model
+from paddock.engine.openvino.form_model import open_context
 from paddock.engine.profile.profile import Profile, prefill_s
 from paddock.engine.request import OnOverflow, Priority
 from paddock.engine.system.frames import FrameHead
@@ -201,7 +203,7 @@ _FILLER_TOKEN = 0  # any token: its output is not used
 
 
 class Embedder:
-    def __init__(self, context: Context, n_least: int = TILE) -> None:
+    def __init__(self, context: ForwardContext, n_least: int = TILE) -> None:
         self._context = context
         self._n_least = n_least
         # The last id belongs to the tokens that fill gaps.
@@ -228,7 +230,8 @@ class Embedder:
             pos[places] = np.arange(len(places), dtype=np.int32)
             seq_ids[places] = seq_id
         self._context.clear()
-        self._context.decode(tokens, pos, seq_ids, np.ones(n, np.int8))
+        output_mask = (seq_ids < self.n_most_pieces).astype(np.int8)  # llama.cpp computes them all
+        self._context.decode(tokens, pos, seq_ids, output_mask)
         rows = [self._context.embedding(seq_id) for seq_id in range(len(batch.pieces))]
         result: Vectors = np.array(rows, np.float32)
         return result
@@ -340,10 +343,12 @@ class EmbedService:
         self._n_ctx_tokens = min(load.n_ctx_tokens, load.n_batch_tokens)
         # Whole tiles: the longest text must fit into a batch with the filling of its last tile.
         self._n_most_tokens = n_tiles(load.n_batch_tokens) * TILE
-        n_batch = gpu_batch_tokens(profile) if load.is_gpu else PACK_TOKENS
+        # A form computes texts of one length together: a larger batch has more of these
+        usual = 4 * PACK_TOKENS if load.form else PACK_TOKENS
+        n_batch = gpu_batch_tokens(profile) if load.is_gpu else usual
         n_batch = min(n_batch, self._n_most_tokens, max(load.n_cells, FIRST_BATCH_TOKENS))
         self._n_least_tokens = n_batch if load.is_gpu else TILE
-        self._context = Context(model, self._options(max(n_batch, FIRST_BATCH_TOKENS)))
+        self._context = open_context(model, self._options(max(n_batch, FIRST_BATCH_TOKENS)))
         # The reading thread needs it, and must not touch a context: the owner thread replaces it.
         self._n_pooled = self._context.n_pooled
         self._reader = TextReader(model)
@@ -353,7 +358,7 @@ class EmbedService:
         self._queue = EmbedQueue(
             self._embedder.n_most_pieces, n_batch, is_flash=load.flash_attention != "off"
         )
-        self._sides = [Context(model, options) for options in self._side_options(n_batch)]
+        self._sides = [open_context(model, options) for options in self._side_options(n_batch)]
         self._free = [Embedder(context, self._n_least_tokens) for context in self._sides]
         self._requests: dict[int, _EmbedRequest] = {}
         self._inbox: queue.SimpleQueue[_EmbedRequest | Future[_ComputedBatch] | int | None]
@@ -509,10 +514,10 @@ class EmbedService:
             n_batch *= 2
         self._context.close()
         try:
-            self._context = Context(self._model, self._options(n_batch))
+            self._context = open_context(self._model, self._options(n_batch))
             self._lacks_memory = False
         except LoadFailed:
-            self._context = Context(self._model, options)
+            self._context = open_context(self._model, options)
             self._lacks_memory = True
             for request_id in {piece.request_id for piece in batch.pieces}:
                 why = BadRequest(f"there is no memory to embed a text of {n_tokens} tokens at once")
@@ -526,7 +531,9 @@ class EmbedService:
     def _side_options(self, n_tokens: int) -> list[ContextOptions]:
         n_threads = self._load.n_threads
         batch_s = n_tokens * self._s_per_token * n_threads
-        if self._load.is_gpu or n_threads < 2 or batch_s > SIDE_BATCH_S:
+        # A form's threads belong to its one computation
+        is_one = self._load.is_gpu or bool(self._load.form)
+        if is_one or n_threads < 2 or batch_s > SIDE_BATCH_S:
             return []
         n_sides = min(n_threads, MOST_SIDE_CONTEXTS)
         options = replace(self._options(n_tokens), n_threads=n_threads // n_sides)

@@ -162,7 +162,9 @@ def test_a_form_goes_with_its_record_and_no_file_elsewhere(
         ({}, (GgufTensor("rope_freqs.weight", 0, (32,)),), False),
         ({}, (GgufTensor("rope_factors_long.weight", 0, (48,)),), False),
         ({}, (GgufTensor("output.weight", 0, (3 * 10**9,)),), False),
-        ({"bert.pooling_type": 1, "general.architecture": "bert"}, (), False),
+        ({"bert.pooling_type": 1, "general.architecture": "bert"}, (), True),
+        ({"bert.pooling_type": 4, "general.architecture": "bert"}, (), False),
+        ({"nomic-bert.pooling_type": 1, "general.architecture": "nomic-bert"}, (), False),
     ],
 )
 def test_a_model_whose_positions_a_short_text_does_not_try_has_no_form(
