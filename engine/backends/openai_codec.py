@@ -214,6 +214,7 @@ class StreamDecoder(Struct):
     """Of the latest call of each index."""
     _n_chunks: int = 0
     _has_answer: bool = False
+    _refusal: str = ""
     _unread: set[str] = field(default_factory=set)
     """Fields with a value that may be the answer."""
     _n_hidden: int = 0
@@ -225,8 +226,7 @@ class StreamDecoder(Struct):
         choices = event.get("choices")
         choice = _object(choices[0] if isinstance(choices, list) and choices else {})
         delta = _object(choice.get("delta") or choice.get("message") or {})
-        if refused := _content(delta.get("refusal"))[0]:
-            raise BadRequest(f"the model refused to answer: {one_line(refused, 300)}")
+        self._refusal += _content(delta.get("refusal"))[0]
         text, thoughts = _content(delta.get("content"))
         reasoning = _content(delta.get("reasoning_content") or delta.get("reasoning"))[0] + thoughts
         logprobs = tuple(_logprobs(choice.get("logprobs")))
@@ -266,6 +266,8 @@ class StreamDecoder(Struct):
         return self._calls[-1]
 
     def _finish(self, finish: str) -> Iterator[Chunk]:
+        if self._refusal:
+            raise BadRequest(f"the model refused to answer: {one_line(self._refusal, 300)}")
         if finish == "content_filter":
             raise BadRequest("the server withheld the answer (content_filter)")
         word = finish.lower()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 from paddock.engine.errors import InvalidName
@@ -42,8 +41,8 @@ class ModelFactsCache:
         """
         known = self._known.get(ref)
         if known is None or not self._is_current(ref, known, asks_for_tools=asks_for_tools):
-            looked_up = partial(self._looked_up, ref, asks_for_tools=asks_for_tools)
-            known = self._known[ref] = await asyncio.to_thread(looked_up)
+            known = await asyncio.to_thread(self._looked_up, ref, asks_for_tools=asks_for_tools)
+            self._known[ref] = known
         self._known.move_to_end(ref)
         if len(self._known) > _MAX_CACHED_FACTS:
             self._known.popitem(last=False)

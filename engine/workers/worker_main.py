@@ -187,9 +187,8 @@ class _LongRequests:
         Raises:
             _Cancelled: it is; `_run` expects this.
         """
-        with self._lock:
-            if self._cancelled:
-                raise _Cancelled
+        if self._cancelled:
+            raise _Cancelled
 
     def _run(self) -> None:
         while True:

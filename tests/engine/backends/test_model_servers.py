@@ -249,7 +249,11 @@ async def test_a_refusal_is_to_be_mended_or_waited_out_or_asked_elsewhere(
             "failed (500: out of memory)",
         ),
         (
-            [b'data: {"choices":[{"delta":{"refusal":"I cannot read this."}}]}\n\n'],
+            [
+                b'data: {"choices":[{"delta":{"refusal":"I cannot "}}]}\n\n',
+                b'data: {"choices":[{"delta":{"refusal":"read this."}}]}\n\n',
+                b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n',
+            ],
             BadRequest,
             "the model refused to answer: I cannot read this.",
         ),
