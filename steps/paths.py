@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
-from paddock.engine.system.disk_space import is_disk_full
+from paddock.engine.system.disk_space import is_disk_full, may_pass
 from paddock.engine.system.distribution import DISTRIBUTION
 from paddock.engine.system.files import MOST_NAME_BYTES, sha256_of
 from paddock.engine.system.no_links import NotRegularFile
@@ -32,9 +32,6 @@ _ERRNO_REASONS = {
     errno.ENFILE: "too many files are open on this machine",
     errno.EIO: "the device reports an input/output error",
 }
-
-_MAY_PASS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOBUFS,
-                       errno.EIO, errno.ESTALE, errno.ETXTBSY})  # fmt: skip
 
 
 def resolve_path(roots: Roots, text: str) -> Path:
@@ -71,11 +68,6 @@ def os_refusal(what: str, error: OSError) -> StepError:
         what = f"'{file}', a file that belongs to the installation, cannot be read: {why}."
         return StepError(what, remedy=f"Install `{DISTRIBUTION}` again.", kind="missing")
     return StepError(f"{what}: {why}.", kind="io")
-
-
-def may_pass(error: BaseException) -> bool:
-    """Return whether an error is the machine's as it is now: files, processes, memory ran out."""
-    return isinstance(error, OSError) and error.errno in _MAY_PASS
 
 
 def start_refusal(what: str, error: OSError | ValueError) -> StepError:

@@ -11,6 +11,7 @@ from random import SystemRandom
 from typing import Any
 
 from paddock.engine.errors import DeadlineExceeded, EngineError
+from paddock.engine.system.disk_space import may_pass
 from paddock.engine.system.records import replace
 from paddock.engine.system.tasks import time_limit
 from paddock.pipelines.errors import PipelineError
@@ -28,7 +29,7 @@ from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.item_states import ItemState
 from paddock.steps.base import Output, OutsideRoots, StepError, StepSkipped, SubPipelines, Tools
-from paddock.steps.paths import may_pass, os_refusal
+from paddock.steps.paths import os_refusal
 
 from .answer_reviewer import AnswerReviewer
 from .calls.recorded_calls import PutOff

@@ -41,12 +41,10 @@ from .reader_pool import (
     MOST_PROCESSES,
     DocumentLimits,
     DocumentRequest,
-    MissingDocument,
     ReadAbandoned,
     ReaderLimits,
     ReaderPool,
     ReaderRequest,
-    SystemRefusedDocument,
     outcome,
 )
 from .reader_process import FAILURE, document_frame
@@ -103,8 +101,7 @@ def read_at_worker(sent: bytes) -> bytes:
         except ReadAbandoned:
             return b""
         except Unreadable as error:
-            is_of_machine = isinstance(error, MissingDocument | SystemRefusedDocument)
-            why = {"why": str(error), "remedy": error.remedy, "is_missing": is_of_machine}
+            why = {"why": str(error), "remedy": error.remedy, "is_missing": error.kind != "other"}
             return pack_frame({"event": FAILURE, **why}, errors="surrogatepass")
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Event
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from paddock.engine.system.records import replace
 from paddock.engine.system.tasks import call_in, clock_stopped
@@ -16,15 +16,7 @@ from paddock.steps.base import DocumentReaders, StepError, StepLog
 from paddock.steps.paths import os_refusal, printable
 
 from .reader import Document, Unreadable, after_name
-from .reader_pool import (
-    DocumentRequest,
-    EvidenceRequest,
-    MissingDocument,
-    PageRequest,
-    ReaderPool,
-    ReaderRequest,
-    SystemRefusedDocument,
-)
+from .reader_pool import DocumentRequest, EvidenceRequest, PageRequest, ReaderPool, ReaderRequest
 from .reader_process import ReadOptions, read_small
 
 R = TypeVar("R")
@@ -156,12 +148,4 @@ def reading_errors(name: str) -> Iterator[None]:
     except OSError as error:
         raise os_refusal(f"{name} cannot be read", error) from error
     except Unreadable as error:
-        # A missing extra is part of the item's hash (`reader_versions`); what a plug-in lacks is
-        # not, so the item must not be given up. A document takes the same time and memory next
-        # time.
-        kind: Literal["missing", "io", "other"] = "other"
-        if isinstance(error, MissingDocument):
-            kind = "missing"
-        elif isinstance(error, SystemRefusedDocument):
-            kind = "io"
-        raise StepError(f"{name} {error}.", remedy=error.remedy, kind=kind) from error
+        raise StepError(f"{name} {error}.", remedy=error.remedy, kind=error.kind) from error

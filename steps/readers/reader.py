@@ -159,6 +159,9 @@ class Unreadable(ValueError):
     `remedy` is a whole sentence.
     """
 
+    kind: ClassVar[Literal["missing", "io", "other"]] = "other"
+    """Of the step's error. A document takes the same time and memory next time."""
+
     def __init__(self, why: str, remedy: str = "") -> None:
         super().__init__(why)
         self.remedy = remedy

@@ -192,11 +192,15 @@ class ReadAbandoned(Exception):
 
 
 class MissingDocument(Unreadable):
-    """This machine lacks a package that a plug-in needs."""
+    """This machine lacks a package that a plug-in needs, which is no part of the item's hash."""
+
+    kind = "missing"
 
 
 class SystemRefusedDocument(Unreadable):
     """The operating system ended a reader that was within its limits; a retry may succeed."""
+
+    kind = "io"
 
 
 def processes_for(total_bytes: int, n_cores: int, wanted_bytes: int | None) -> tuple[int, int]:

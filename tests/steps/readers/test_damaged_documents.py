@@ -1,13 +1,19 @@
 """Documents that are damaged somewhere: a text of their own bytes, or a sentence."""
 
+import errno
 import os
 import random
 import re
 from collections.abc import Callable
+from io import BufferedReader, BytesIO, FileIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from paddock.engine.system import no_links
+from paddock.engine.system.frames import read_frame
+from paddock.steps.readers import reader_process
 from paddock.steps.readers.reader import Unreadable
 from paddock.steps.readers.reader_process import ReadOptions, read_document
 from tests.fakes.damage import damaged, mutated
@@ -97,3 +103,27 @@ def test_a_damaged_file_is_its_own_text_or_a_sentence(
         }
         assert not foreign or whole.startswith(b"PK"), seed
     assert n_read
+
+
+class _Failing(FileIO):
+    """A file on a disk that fails behind the bytes that tell its kind."""
+
+    n_left = 2
+
+    def readinto(self, buffer: Any) -> int | None:
+        self.n_left -= 1
+        if self.n_left < 0:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().readinto(buffer)
+
+
+@pytest.mark.parametrize("name", ["a.docx", "a.xlsx", "a.pptx", "a.epub"])
+def test_what_a_disk_cannot_read_is_no_damage_of_the_document(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / name).write_bytes(FILES[name])
+    monkeypatch.setattr(no_links, "open_file", lambda path: BufferedReader(_Failing(path)))
+    request = {"do": "read", "path": str(tmp_path / name), "kind": None, "encoding": "auto"}
+    request |= {"ocr": "off", "max_bytes": 10**8}
+    meta, _ = read_frame(BytesIO(reader_process._carried_out(BytesIO(), request, b"")))
+    assert meta.get("errno") == errno.EIO, meta
