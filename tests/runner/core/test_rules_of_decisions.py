@@ -698,6 +698,19 @@ def test_what_a_decision_would_answer_passes_the_checks_of_its_reply(
         assert answered("a.txt") == ([], 1)
 
 
+def test_gold_teaches_the_same_rules_in_another_folder_with_its_documents(tmp_path: Path) -> None:
+    office, branch = Desk(tmp_path / "office"), Desk(tmp_path / "branch")
+    office.teach("a", bill())
+    branch.arrive(a=bill())
+    branch.work()
+    for desk, what in ((office, "--export"), (branch, "--import")):
+        arguments = ["review", str(desk.folder), what, str(tmp_path / "gold.jsonl")]
+        assert CliRunner().invoke(application("review"), arguments).exit_code == 0
+    branch.arrive(b=bill(**NEXT))
+    branch.work()
+    assert (branch.waiting(), branch.outputs()["b.txt"]) == ({}, ("RE-102", 60.0))
+
+
 def test_why_tells_which_decision_reads_a_field_and_behind_which_label(desk: Desk) -> None:
     writes = """\
       - {uses: files.write, with: {path: "out/{{ doc.relpath }}", text: "{{ steps.text.text }}"}}
