@@ -189,6 +189,28 @@ def test_sampling_values_of_the_file_hold_where_the_modelfile_has_none(
     assert sampling == resolve_sampling({"min_p": 0.3}, expected, ours)
 
 
+@pytest.mark.parametrize(
+    ("of_request", "of_modelfile", "of_file", "expected"),
+    [(0.9, 0.2, 0.6, 0.9), (None, 0.2, 0.6, 0.2), (None, None, 0.6, 0.6), (None, None, None, 0.8)],
+)
+def test_a_value_is_the_requests_else_the_modelfiles_else_the_files_else_ours(
+    tmp_path: Path,
+    of_request: float | None,
+    of_modelfile: float | None,
+    of_file: float | None,
+    expected: float,
+) -> None:
+    values: dict[str, Value] = {"general.sampling.temp": of_file} if of_file else {}
+    write_gguf(tmp_path / "m.gguf", {**LLAMA, **values})
+    own = f"\nPARAMETER temperature {of_modelfile}" if of_modelfile else ""
+    found = finder(tmp_path)
+    recipe = read_recipe("mine", parse_modelfile(f"FROM ./m.gguf{own}"), tmp_path)
+    create_model(found.store, found, recipe, lambda _: None)
+    params = {"temperature": of_request} if of_request else {}
+    chat = ChatRequest(ModelSpec("mine"), (), params, defaults={"temperature": 0.8})
+    assert merged_sampling(chat, found.find("mine")).temperature == expected
+
+
 def test_each_sampling_value_that_llama_cpp_reads_of_a_file_is_obeyed_or_named() -> None:
     written = b"".join(path.read_bytes() for path in find_build().files)
     known = {key.decode() for key in re.findall(rb"general\.sampling\.([a-z_]+)", written)}
