@@ -10,6 +10,7 @@ import pytest
 from paddock.runner.progress.report import Report
 from paddock.steps.sources import bucket
 from tests.fakes.buckets import KINDS, SSHD, Place, place
+from tests.runner.schedule.up_process import UpFolder
 from tests.runner.world import Notes, World, carried_out, outputs
 
 PIPELINE = """\
@@ -143,3 +144,15 @@ def test_one_that_does_not_let_in_is_told(tmp_path: Path, there: Place) -> None:
     report, _ = office.go()
     assert (report.status, told in (report.message or "")) == ("failed", True), report.message
     assert outputs(office) == ["a.txt"]
+
+
+@pytest.mark.parametrize("there", ["http"], indirect=True)
+def test_a_watch_of_the_folder_asks_the_place(tmp_path: Path, there: Place, up: UpFolder) -> None:
+    office = Office(up.folder, there)
+    office.edit("steps:", "on: {watch: [{path: copies, settle: 0.2s, batch: 0.2s}]}\nsteps:")
+    there.put("a.txt", b"one")
+    up.start("--allow", "network,secrets")
+    up.until(lambda: (office.folder / "out/a.txt").exists())
+    there.stop()
+    up.stop()
+    assert "Traceback" not in up.log_text()
