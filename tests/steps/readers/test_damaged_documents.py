@@ -123,7 +123,7 @@ def test_what_a_disk_cannot_read_is_no_damage_of_the_document(
 ) -> None:
     (tmp_path / name).write_bytes(FILES[name])
     monkeypatch.setattr(no_links, "open_file", lambda path: BufferedReader(_Failing(path)))
-    request = {"do": "read", "path": str(tmp_path / name), "kind": None, "encoding": "auto"}
-    request |= {"ocr": "off", "max_bytes": 10**8}
+    wishes = {"kind": None, "encoding": "auto", "ocr": "off", "max_bytes": 10**8}
+    request = {"do": "read", "path": str(tmp_path / name), **wishes}
     meta, _ = read_frame(BytesIO(reader_process._carried_out(BytesIO(), request, b"")))
     assert meta.get("errno") == errno.EIO, meta
