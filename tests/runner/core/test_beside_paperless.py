@@ -282,3 +282,21 @@ def test_a_new_version_is_fetched_and_a_name_leads_nowhere_else(
     assert (tmp_path / f"documents/{one}/scan_1.pdf").read_bytes() == bill(3)
     (copy,) = (tmp_path / f"documents/{two}").iterdir()
     assert copy.read_bytes() == bill(2)
+
+
+def test_a_server_without_the_tag_is_told_and_one_without_custom_fields_is_served(
+    tmp_path: Path, server: Paperless
+) -> None:
+    tag = server.lists["tags"].pop()
+    server.lists["custom_fields"].clear()
+    desk = Desk(tmp_path, server)
+    number = desk.put(1)
+    report, _ = desk.go()
+    assert 'Paperless has no tag "to check". Make it there.' in (report.message or "")
+    server.lists["tags"].append(tag)
+    desk.go()
+    desk.decide_all("accept")
+    report, _ = desk.go()
+    document = server.documents[number]
+    assert (report.status, document["correspondent"]) == ("completed", 2)
+    assert (document["tags"], document["custom_fields"]) == ([1, 2], [])
