@@ -50,7 +50,7 @@ from .page_tables import aligned_tables, ruled_tables, table_line, table_row
 
 FACT_PAGES = 40  # are read for the facts about a document: a second at most
 HYPHEN = "\x02"  # as PDFium writes it at the end of a line
-_MOST_HEADING_CHARS, _MOST_HEADING_LINES = 160, 4  # a longer one is text
+_MOST_HEADING_LINES = 4  # a longer one is text
 _MOST_PLACES = 6  # where a column may begin
 _LEAST_LINES = 4  # of a column
 _BLANK = Piece(" ")
@@ -375,7 +375,7 @@ def page_pieces(raw_text: str, lines: Sequence[PageLine], facts: DocumentFacts) 
 
 def _is_heading(line: PageLine, usual: tuple[float, bool], facts: DocumentFacts) -> bool:
     text = line.text
-    if not line.may_be_heading or len(text) > _MOST_HEADING_CHARS or text[-1] in ",;":
+    if not line.may_be_heading or text[-1] in ",;":
         return False
     if sum(map(str.isalpha, text)) < 2 or _running(line) in facts.running:
         return False

@@ -23,8 +23,7 @@ BLANKS = 0.5  # the most between words of one piece; what parts columns is more
 _MARK_GAP = 0.2  # the same before a raised or lowered one
 _APART = 0.9  # a gap between two pieces of a row; justified lines have blanks of 0.6
 _BESIDE = 0.6  # the most between a word and its mark
-_SAME_BASE = 0.15  # by which bases of a row differ
-_SAME_ROW = 0.3  # the same where pieces stand apart: cells of several sizes
+_SAME_ROW = 0.3  # by which bases of a row differ, as cells of several sizes do
 _PAGE_NUMBER = re.compile(r"\d{1,4}|[ivxlc]{1,8}")
 _LEADER = ".…· "
 RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff]")
@@ -34,6 +33,7 @@ SOFT_BREAK = "\x03"  # the end of a line within a cell or heading
 TIGHT = 1.45  # between the lines of a paragraph
 LARGER = 1.08  # a heading
 NEAR = 2.5  # points by which lines miss each other
+THIN = 4.0  # points that a line may be thick: a bar behind a text has more
 Rule: TypeAlias = tuple[float, float, float, float]
 """A thin line or bar: left, bottom, right, top."""
 
@@ -134,7 +134,7 @@ def rows_of(words: Sequence[Word]) -> list[Row]:
     lines = list[list[Word]]()
     for word in sorted((w for w in words if w.is_upright), key=lambda word: -word.base):
         head = lines[-1][0] if lines else word
-        if lines and head.base - word.base <= _SAME_BASE * max(head.size, word.size):
+        if lines and head.base - word.base <= _SAME_ROW * max(head.size, word.size):
             lines[-1].append(word)
         else:
             lines.append([word])

@@ -15,6 +15,7 @@ from .page_rows import (
     LARGER,
     NEAR,
     SOFT_BREAK,
+    THIN,
     TIGHT,
     PageLine,
     Piece,
@@ -28,7 +29,6 @@ from .page_rows import (
 )
 
 _PITCH = 3.3  # between rows of a table
-_THIN = 4.0  # points that a line may be thick
 _MOST_CELL_LINES = 14  # more is text in a frame
 _MOST_TABLE_ROWS = 200  # without lines; a longer table is several
 _MOST_LOOKS = 2_000_000  # at a line for a word, on a page
@@ -195,8 +195,8 @@ def ruled_tables(
     words: Sequence[Word], rules: Sequence[Rule]
 ) -> tuple[Sequence[Word], list[CellRows]]:
     """Return the words outside of tables whose cells have lines around them, and these tables."""
-    across = [((b + t) / 2, left, r) for left, b, r, t in rules if t - b < _THIN < r - left]
-    down = sorted((b, t, (left + r) / 2) for left, b, r, t in rules if r - left < _THIN < t - b)
+    across = [((b + t) / 2, left, r) for left, b, r, t in rules if t - b < THIN < r - left]
+    down = sorted((b, t, (left + r) / 2) for left, b, r, t in rules if r - left < THIN < t - b)
     tables: list[CellRows] = []
     if len(words) * (len(across) + len(down)) > _MOST_LOOKS:
         return words, tables

@@ -14,7 +14,7 @@ from paddock.engine.system.records import Struct
 from paddock.pipelines.text_cells import TextCell
 
 from .page_layout import FACT_PAGES, HYPHEN, document_facts, page_lines, page_pieces
-from .page_rows import PageLine, Rule, Word
+from .page_rows import THIN, PageLine, Rule, Word
 from .pdf_annotations import Annotations, LaidOver, Losses
 from .pdf_hidden import hidden_text
 from .pdf_pictures import n_uncovered
@@ -24,7 +24,6 @@ from .pdfium import PDFIUM_LOCK, DamagedPage, PageFrame, PageObject, direct, ope
 _ODD = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")  # no characters
 _HALF = re.compile("[\ud800-\udfff]")  # of a character of UTF-16
 _UNNAMED = re.compile("[\ufffd\ue000-\uf8ff\U000f0000-\U0010ffff]")  # or of the font's own
-_THIN_RULE = 4.0  # points
 _MOST_RULES = 20_000  # objects that are looked at on a page: more is a drawing
 _TINY, _LEGIBLE = 2.0, 6.0  # points: text that no one sees beside what people read
 
@@ -183,7 +182,7 @@ def _rules(pieces: Sequence[PageObject]) -> Iterator[Rule]:
         if piece.kind != raw.FPDF_PAGEOBJ_PATH:
             continue
         left, bottom, right, top = piece.bounds
-        if min(right - left, top - bottom) < _THIN_RULE:
+        if min(right - left, top - bottom) < THIN:
             yield left, bottom, right, top
         elif raw.FPDFPath_GetDrawMode(piece.piece, fill, is_stroked) and is_stroked.value:
             yield from ((left, y, right, y) for y in (bottom, top))

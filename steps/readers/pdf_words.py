@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from pypdfium2 import raw  # type: ignore[import-untyped]
 
-from .page_rows import ASIAN, BLANK, BLANKS, CAPITAL, RIGHT_TO_LEFT, Rule, Word
+from .page_rows import ASIAN, BLANK, BLANKS, CAPITAL, RIGHT_TO_LEFT, THIN, Rule, Word
 from .pdf_hidden import HiddenText, ink_at, text_object_at
 from .pdfium import PageObject, direct, values_of_each
 
@@ -28,11 +28,9 @@ _BOLD_NAME = re.compile(rb"bold|black|heavy|demi|medi\b|(?:cm|sf|cmss|lm)bx", re
 _SYMBOL_NAME = re.compile(rb"dingbats|wingding|webding|symbol", re.IGNORECASE)
 _FORCE_BOLD = 1 << 18  # a flag of a font's descriptor
 # Of a size:
-_KERNING = 0.05  # the most between letters that are not spaced
+_KERNING = 0.05  # the most between letters that are not spaced; white at the sides of one
 _FIGURE = 0.2, -0.06, 0.5  # above and below the line: figures that a font raises and lowers; height
 _MOST_BARS = 200  # beside each other, that may part words
-_BEARING = 0.08  # white at the sides of a letter
-_CLOSE = 0.5  # a drawn letter to the next one, with a blank
 _SIGN_GAP = 2.5  # the sign of a list to its text
 _MOST_DRAWN = 15.0  # points, of what may be a letter or a sign
 _RAISED_SIGN = 0.36  # where a raised minus begins; others have 0.3
@@ -95,7 +93,7 @@ class PageWords:
         self._ink = (c_double * 4)()
         self._ink_sides = [byref(self._ink, at * sizeof(c_double)) for at in range(4)]
         self._objects = list(map(text_object_at, repeat(page), self._places))
-        self._bars = sorted(((a + c) / 2, b, d) for a, b, c, d in rules if c - a < 4 < d - b)
+        self._bars = sorted(((a + c) / 2, b, d) for a, b, c, d in rules if c - a < THIN < d - b)
         """Upright lines, which part texts: where each is, and from where to where."""
         self._fonts: dict[int, tuple[bool, bool]] = {}
 
@@ -274,7 +272,7 @@ def drawn(words: Sequence[Word], pieces: Sequence[PageObject], rotation: int) ->
         first, last = bisect(bases, bottom - _MOST_DRAWN), bisect(bases, top + _MOST_DRAWN)
         middle = (bottom + top) / 2
         line = [w for w in by_base[first:last] if 0 < middle - w.base < CAPITAL * w.size]
-        close = [w for w in line if -0.1 < _aside(w, left, right) / w.size < _CLOSE]
+        close = [w for w in line if -0.1 < _aside(w, left, right) / w.size < BLANKS]
         behind = [w for w in line if 0 < w.left - right < _SIGN_GAP * w.size]
         host: Word | None = None
         if is_dot and behind and width < 0.6 * behind[0].size:  # 1
@@ -282,7 +280,7 @@ def drawn(words: Sequence[Word], pieces: Sequence[PageObject], rotation: int) ->
             text = "•" if all(w.left > right or left - w.right > w.size for w in line) else ""
         elif close and not is_dot:  # 2
             host, text = close[0], UNKNOWN
-            left, right = left - _BEARING * host.size, right + _BEARING * host.size
+            left, right = left - _KERNING * host.size, right + _KERNING * host.size
         if host is not None and text:
             style = host.base, host.size, False, True, False, is_dot
             yield Word(text, False, left, bottom, right, top, host.ink_bottom, host.ink_top, *style)
