@@ -130,6 +130,9 @@ def _foot_labels(rows: Sequence[Row]) -> set[str]:
         int(b) - int(a) != 1 for a, b in pairwise(numbers)
     ):
         return set()
+    above = rows[index - 1].words[0].text.partition(" ")[0] if numbers and index else ""
+    if above.rstrip(".").isdecimal() and int(numbers[0]) - int(above.rstrip(".")) == 1:
+        return set()  # it goes on with a list or a table
     for word in found:
         word.text = word.text.rstrip(".")
         word.level = 1

@@ -186,6 +186,12 @@ def test_lists_raised_lowered_struck_and_hidden_text_are_marked() -> None:
     assert "does not show is read as well (9 characters: 'pay twice')" in found.notes[0]
 
 
+def test_the_last_of_a_list_is_no_note_at_the_foot_of_a_page() -> None:
+    area = (72, 700, "Area 20 m"), (117, 704, "2", 6)
+    found = read(drawn(*area, (72, 640, "1. keys"), (72, 600, "2. pets")))
+    assert found.text == "Area 20 m^2\n1. keys\n2. pets"
+
+
 LISTED = "1. keys\n2. pets"
 
 
