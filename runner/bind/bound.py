@@ -217,6 +217,8 @@ class BoundPlan(Struct, frozen=True, dict=True):
     """When it was bound, in seconds since 1970: `now` and `today` of a whole run are of then."""
     inputs_by_item: frozenset[str] = frozenset()
     """Inputs of a sub-pipeline whose values follow from the item that it is run for."""
+    inputs_made_of: Mapping[str, tuple[bool, bool]] = field(default_factory=dict)
+    """Of those of a sub-pipeline, whether they have results of blocks, and files of folders."""
 
     @property
     def name(self) -> str:

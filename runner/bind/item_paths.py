@@ -16,7 +16,7 @@ from paddock.steps import registry
 from paddock.steps.registry import is_function_reference
 
 from .bound import BoundNode, BoundPlan, BoundStep
-from .plan_walks import blocks_of, steps_of
+from .plan_walks import blocks_of, made_of, steps_of
 from .specs import whole_spec
 
 
@@ -76,7 +76,7 @@ def _references_in(data: Any, is_bare: bool = False) -> Collection[Reference]:
 
 
 def called_plan(outer: BoundPlan, caller: BoundStep) -> BoundPlan | None:
-    """Return the pipeline that a step runs, with the names of its `inputs_by_item`."""
+    """Return the pipeline that a step runs, with its `inputs_by_item` and `inputs_made_of`."""
     inner = caller.inner
     if inner is None:
         return None
@@ -89,7 +89,9 @@ def called_plan(outer: BoundPlan, caller: BoundStep) -> BoundPlan | None:
         if isinstance(given, Mapping)  # else an expression makes all of them
         and _follows_from_item(given.get(name), spec, outer.inputs_in_paths)
     )
-    return replace(inner, inputs_by_item=frozenset(by_item))
+    of_all = {} if isinstance(given, Mapping) else dict.fromkeys(inner.pipeline.inputs, given)
+    made = {n: made_of(outer, _references_in(w)) for n, w in (of_all or given).items()}
+    return replace(inner, inputs_by_item=frozenset(by_item), inputs_made_of=made)
 
 
 def find_in_plans(bound: BoundPlan, name: str) -> tuple[BoundPlan, BoundNode] | None:

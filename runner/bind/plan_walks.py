@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from paddock.pipelines.expressions import steps_read
+from paddock.pipelines.expressions import Reference, steps_read
 from paddock.pipelines.times import TIME_NAMES
 
 from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep
-from .node_reads import read_by
 
 
 def nodes_of(body: Iterable[BoundNode]) -> Iterator[BoundNode]:
@@ -99,22 +98,25 @@ def follows_time(nodes: Iterable[BoundNode], node: BoundNode) -> bool:
     return False
 
 
-def reads_results(bound: BoundPlan, block: BoundBlock) -> tuple[bool, bool]:
-    """Return whether a block's list is made of results of blocks or pipelines, and of no folder.
+def made_of(bound: BoundPlan, paths: Iterable[Reference]) -> tuple[bool, bool]:
+    """Return whether a list that reads these is made of results of blocks or pipelines, of folders.
 
-    Then the list tells what is an item: no document leaves it by being filed.
+    Of results alone, the list tells what is an item: no document leaves it by being filed.
     """
     nodes = {node.id: node for node in nodes_of(bound.nodes)}
-    seen, is_of_results, is_alone = set[str](), False, True
-    paths = read_by(block.over, block.where)
+    seen, is_of_results, is_of_folders = set[str](), False, False
     while paths:
+        for name in {path[1] for path in paths if path[0] == "inputs" and len(path) > 1}:
+            of_results, of_folders = bound.inputs_made_of.get(name, (False, False))
+            is_of_results |= of_results
+            is_of_folders |= of_folders
         names = steps_read(paths) - seen
         seen |= names
-        read, paths = [nodes[name] for name in names if name in nodes], frozenset()
+        read, paths = [nodes[name] for name in names if name in nodes], set()
         for node in read:
             if isinstance(node, BoundBlock) or node.inner is not None:
                 is_of_results = True
             else:
-                is_alone &= not node.facts.lists
-                paths |= node.reads.all
-    return is_of_results, is_of_results and is_alone
+                is_of_folders |= bool(node.facts.lists)
+                paths = {*paths, *node.reads.all}
+    return is_of_results, is_of_folders

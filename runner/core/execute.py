@@ -285,6 +285,7 @@ class _SubPipelineRun(Struct, frozen=True):
         show = walk.context.show_chunk
         context = replace(context, show_chunk=lambda block, keys: show(f"{step.id}.{block}", keys))
         inner = Execute(context, replace(item.enclosing, escalation_pass=None))
+        inner.left.lacking_inputs = walk.left.missing_inputs.get(step.id, ())
         try:
             await inner.nodes()
             returns = inner.returned()

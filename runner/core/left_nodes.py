@@ -65,6 +65,8 @@ class StepsLeft(Struct):
     """Blocks of which items failed or wait, or all documents are missing."""
     missing_inputs: dict[str, tuple[LackingItems, ...]] = field(default_factory=dict)
     """By node, the items that its list lacks, or its outputs."""
+    lacking_inputs: Collection[LackingItems] = ()
+    """What the inputs of a sub-pipeline lack."""
 
     def first(self, by: LeftBy) -> Left | None:
         return next((left for left in self.reasons.values() if left.by is by), None)
@@ -104,7 +106,7 @@ class StepsLeft(Struct):
         return None
 
     def note_missing(self, node: BoundNode, scope: Scope) -> None:
-        if not self.lacking:
+        if not (self.lacking or self.lacking_inputs):
             return
         for lack in self._lacking_of(node, scope):
             self.note_lack(lack.note(node.id))
@@ -112,6 +114,8 @@ class StepsLeft(Struct):
         read = steps_read(listed_from)
         missing = {self.lacking[name] for name in read & self.lacking.keys()}
         missing.update(*(self.missing_inputs.get(name, ()) for name in read))
+        if any(path[0] == "inputs" for path in listed_from):
+            missing.update(self.lacking_inputs)
         self.missing_inputs[node.id] = (*missing,)
 
     def _lacking_of(self, node: BoundNode, scope: Scope) -> list[LackingItems]:

@@ -267,6 +267,7 @@ class PlanWalk(Walk):
         inputs = step.params.render(self.scope).inputs
         context = sub_pipeline_context(self.context, step, attempt, inputs)
         inner = PlanWalk(context, self._forecast, f"{self._prefix}{step.id}.")
+        inner.left.lacking_inputs = self.left.missing_inputs.get(step.id, ())
         await inner.nodes()
         note_possible_refusal(context, inner.bound.nodes, [inner.scope])
         self.record_sub_pipeline(step, inner)

@@ -79,6 +79,19 @@ OFFICE = """\
         with: {path: "{{ doc.path }}", to: "filed/{{ doc.kind | slug }}/{{ doc.file }}"}
     returns: {file: doc.file, text: doc.text, kind: doc.kind}
 """  # as the office: read, decide, file what is not left out
+THROUGH_INPUTS = (
+    OFFICE.partition("  - id: known")[0].replace("id: each", "id: kinds")
+    + """\
+  - id: sub
+    uses: pipeline
+    with: {file: sub.yaml, inputs: {rows: "{{ steps.kinds.results }}"}}
+"""
+)
+FILING_SUB = (
+    "inputs: {rows: {type: list}}\nsteps:\n"
+    + OFFICE.partition("  - id: file")[2].join(("  - id: each", ""))
+    + "returns: {rows: steps.each.results}\n"
+).replace("steps.known.rows", "inputs.rows")
 IN_A_BLOCK = """\
   - id: folders
     for_each: f in ['inbox']
@@ -112,12 +125,13 @@ SHAPES: Mapping[str, str] = {
     "sub_in_block": IN_A_BLOCK + TABLE.replace("ROWS", IN_FOLDERS),
     "sub_in_block_second": IN_A_BLOCK + second("second", IN_FOLDERS)
     + TABLE.replace("ROWS", "steps.second.results"),
+    "sub_through_inputs": THROUGH_INPUTS + TABLE.replace("ROWS", "steps.sub.rows"),
     "by_kind": BY_KIND + TABLE.replace("ROWS", "steps.each.results"),
 }  # fmt: skip
 """By name, the steps of a pipeline; those with `sub` in their name run `sub.yaml`."""
 
 
-DECIDED_ALONE = ("plain", "by_kind", "moved_by_second", "office", "sub")
+DECIDED_ALONE = ("plain", "by_kind", "moved_by_second", "office", "sub", "sub_through_inputs")
 """Those whose tables have nothing but documents and what a person decided."""
 
 
@@ -125,7 +139,7 @@ def pipeline_files(shape: str, prompt: str = "Kind of", review: str = "") -> dic
     """Return the files of a pipeline by their names; `review`: when a person is asked."""
     files = {"pipeline.yaml": f"name: letters\nsteps:\n{SHAPES[shape]}"}
     if "sub" in shape:
-        files["sub.yaml"] = SUB
+        files["sub.yaml"] = FILING_SUB if shape == "sub_through_inputs" else SUB
     elif review:
         files["pipeline.yaml"] += REFUSED
     asked = f', review: {{when: "{review}"}}' if review else ""

@@ -685,7 +685,7 @@ class FilingHistory(History):
         if is_whole and ours != replayed:
             found.append(f"answers: {ours}, of all arrivals {replayed}")
         again = self.last_run(self.folder)
-        if is_decided and self.form != "sub":
+        if is_decided and "sub" not in self.form:
             found += self.refused_amiss()
         statuses = ("completed", *["quarantined"] * bool(self.review))  # as what is rejected
         after = table.stat().st_mtime_ns if table.exists() else 0

@@ -124,11 +124,27 @@ IN_THREE_BLOCKS = IN_TWO_BLOCKS.replace(
 )
 
 
+FILES = IN_TWO_BLOCKS.index("  - id: known")
+THROUGH_INPUTS = f"""\
+{IN_TWO_BLOCKS[:FILES]}  - id: sub
+    uses: pipeline
+    with: {{file: sub.yaml, inputs: {{rows: "{{{{ steps.each.results }}}}"}}}}
+""" + TABLE.replace("steps.LAST.results", "steps.sub.rows")
+FILING_SUB = (
+    "inputs: {rows: {type: list}}\nsteps:\n  - id: file\n    for_each: doc in inputs.rows\n"
+    "    key: doc.file ~ ' ' ~ doc.sha256[:6]\n    do:\n"
+    + IN_TWO_BLOCKS[FILES:].partition("    do:\n")[2].removesuffix(TABLE.replace("LAST", "file"))
+    + "returns: {rows: steps.file.results}\n"
+)
+
+
 @pytest.fixture(
-    params=[ONE, IN_TWO_BLOCKS, IN_THREE_BLOCKS], ids=["one block", "two blocks", "three blocks"]
+    params=[(ONE, ""), (IN_TWO_BLOCKS, ""), (IN_THREE_BLOCKS, ""), (THROUGH_INPUTS, FILING_SUB)],
+    ids=["one block", "two blocks", "three blocks", "through inputs"],
 )
 def office(request: pytest.FixtureRequest, tmp_path: Path) -> Office:
-    world = Office(tmp_path, f"name: bills\n{request.param}")
+    text, sub = request.param
+    world = Office(tmp_path, f"name: bills\n{text}", {"sub.yaml": sub} if sub else {})
     world.arrive(a=10, b=60)
     world.work()
     return world
@@ -146,6 +162,11 @@ OF_ONE_NAME = {
         "",
     ),
     "two blocks": (IN_TWO_BLOCKS, ""),
+    "two blocks, by name and digest": (
+        IN_TWO_BLOCKS.replace("key: doc.file", "key: doc.file ~ ' ' ~ doc.sha256[:6]"),
+        "",
+    ),
+    "two blocks, through inputs": (THROUGH_INPUTS, FILING_SUB),
     "a pipeline that a step runs": (
         IN_A_PIPELINE,
         ONE.replace(TABLE.replace("LAST", "each"), "returns: {rows: steps.each.results}\n"),
@@ -179,6 +200,12 @@ def test_a_correction_reaches_each_of_three_documents_of_one_name(
         places = [p.parent.name for p in (tmp_path / "filed").rglob("*") if p.is_file()]
         assert sorted(places) == sorted(outputs_of(office)) == sorted(told.values())
     assert not office.plan().has_work
+    office.undo("b.txt#2")
+    office.decide("b.txt#2", "reject", reason="no")
+    for _ in range(2):
+        assert office.work().status == "quarantined"
+        rows = csv.DictReader(office.output("t.csv").splitlines())
+        assert [row["n"] for row in rows] == ["G", "F"]
 
 
 def outputs_of(office: Office) -> list[str]:
