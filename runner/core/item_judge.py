@@ -183,9 +183,8 @@ class Judge(Struct, kw_only=True, eq=False, dict=True):
         entries = await ledger.ask(ledger.listed_entries, scope_id, names)
         sources = await ledger.ask(source_folders, self.bound, index, block, scope, scope_id)
         former = () if keys_around else await ledger.ask(self.scopes.former, self.bound)
-        documents = await ledger.ask(
-            FiledDocuments, index, scope_id, sources, block, scope, former, is_of_results
-        )
+        documents = await ledger.ask(FiledDocuments, index, scope_id, sources, block, scope, former)
+        documents.is_of_results = is_of_results
         if documents.unfinished_moves:
             await asyncio.to_thread(documents.find_unfinished)
         items = await ledger.ask(documents.items, names, values, excluded, entries)

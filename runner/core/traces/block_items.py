@@ -188,8 +188,8 @@ def _keys_by_content(
     numbers = {n: [n, *(f"{n}#{i}" for i in range(2, len(same_name[n]) + 1))] for n in same_name}
     entries = dict(known([key for keys in numbers.values() for key in keys])) if numbers else {}
     for name, of_name in numbers.items():  # those of before that the list lacks have numbers too
-        while more := known([f"{name}#{i + 1}" for i in range(len(of_name), 2 * len(of_name))]):
-            entries |= more
+        while found := known([f"{name}#{i + 1}" for i in range(len(of_name), 2 * len(of_name))]):
+            entries |= found
             of_name += [f"{name}#{i + 1}" for i in range(len(of_name), 2 * len(of_name))]
     attributes = without_time(block.reads.item_attributes)
     for name, group in same_name.items():

@@ -59,7 +59,6 @@ class FiledDocuments:
         block: BoundBlock,
         scope: Scope,
         former: Collection[str] = (),
-        is_of_results: bool = False,
     ) -> None:
         """Read the ledger's rows. `sources`: the folders in which the block's items are listed.
 
@@ -68,7 +67,7 @@ class FiledDocuments:
         """
         self._index, self._ledger, self._scope_id = index, index.ledger, scope_id
         self._roots, self._block, self._scope = [s.root for s in sources], block, scope
-        self._is_of_results = is_of_results
+        self.is_of_results = False
         self._is_hot = any(source.is_hot for source in sources)
         self._store = FiledStore(self._ledger)
         self._recorded = {row.key: row for row in self._store.of(scope_id)}
@@ -171,7 +170,7 @@ class FiledDocuments:
             row = self._filed_row(entries[key], document, moves, has_left=has_left)
             if row is not None:
                 name = self.rows[key].name if key in self.rows else key
-                if not self._is_of_results:  # its list has documents
+                if not self.is_of_results:  # its list has documents
                     value = self.as_listed(row, lineage[key])
                     name = raw_item_keys(self._block, self._scope, [value])[0]
                 self.rows[key] = row._replace(name=name)
