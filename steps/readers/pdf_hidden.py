@@ -29,16 +29,7 @@ from pypdfium2 import raw  # type: ignore[import-untyped]
 from paddock.engine.system.records import Struct
 from paddock.pipelines.text_cells import PageBox
 
-from .pdfium import (
-    LowPixels,
-    PageFrame,
-    PageObject,
-    direct,
-    form_objects,
-    low_pixels,
-    utf16,
-    values_of_each,
-)
+from .pdfium import PageFrame, PageObject, direct, form_objects, low_pixels, utf16, values_of_each
 
 _PAPER, _FAINT = 0xF0, 16  # of 255: as light as paper; a difference that no one sees
 _NEAR = 1.0  # points by which a text may be larger than what covers it
@@ -214,18 +205,15 @@ def _covers_of(pieces: Sequence[PageObject]) -> list[_Cover]:
     found = [
         (at, piece)
         for at, piece in enumerate(pieces)
-        if piece.kind not in _COVER_NOTHING and _is_thick(piece) and not _is_frame(piece)
+        for left, bottom, right, top in [piece.bounds]
+        if min(right - left, top - bottom) > _THIN
+        if piece.kind not in _COVER_NOTHING and not _is_frame(piece)
     ]
     colours = _fills([c_void_p(piece.address) for _, piece in found])
     return [
         _Cover(at, *piece.bounds, colour)
         for (at, piece), colour in zip(found, colours, strict=True)
     ]
-
-
-def _is_thick(found: PageObject) -> bool:
-    left, bottom, right, top = found.bounds
-    return min(right - left, top - bottom) > _THIN
 
 
 def _is_frame(found: PageObject) -> bool:
@@ -258,18 +246,16 @@ def _is_of_layer(piece: c_void_p, n_marks: int) -> bool:
     return False
 
 
-def _is_drawn(shown: PageBox | None, pixels: LowPixels) -> bool:
+def _is_drawn(shown: PageBox | None, pixels: Sequence[bytes]) -> bool:
     """Return whether there are edges where a text stands; a gradient behind it has none."""
     if shown is None:
         return False
-    left, top, right, bottom = shown
-    n, height = pixels.n_channels, len(pixels.rows)
-    first = int(left * pixels.width)
+    (left, top, right, bottom), height, width = shown, len(pixels), len(pixels[0]) // 3
     columns = slice(
-        n * first, n * min(first + int((right - left) * pixels.width) + 1, pixels.width)
+        3 * int(left * width), 3 * (int(left * width) + int((right - left) * width) + 1)
     )
-    rows = [row[columns] for row in pixels.rows[int(top * height) : int(bottom * height) + 1]]
+    rows = [row[columns] for row in pixels[int(top * height) : int(bottom * height) + 1]]
     # A line in the middle of it tells most texts
-    across = ((row[n:], row) for row in (*rows[len(rows) // 2 :][:1], *rows))
+    across = ((row[3:], row) for row in (*rows[len(rows) // 2 :][:1], *rows))
     steps = (map(sub, *pair) for pair in chain(across, pairwise(rows)))
     return any(max(map(abs, line), default=0) >= _FAINT for line in steps)

@@ -14,7 +14,7 @@ from paddock.engine.system.records import Struct
 from paddock.pipelines.text_cells import TextCell
 
 from .page_layout import FACT_PAGES, HYPHEN, document_facts, page_lines, page_pieces
-from .page_rows import THIN, PageLine, Rule, Word
+from .page_rows import THIN, PageLine, Rule
 from .pdf_annotations import Annotations, LaidOver, Losses
 from .pdf_hidden import hidden_text
 from .pdf_pictures import n_uncovered
@@ -98,7 +98,9 @@ class PdfPages:
                     turned_box(rule, rotation) for rule in (*_rules(pieces), *annotations.struck)
                 ]
                 words = list(PageWords(textpage, text, places, rotation, unshown, rules))
-                _hide_tiny(words)
+                is_read = any(word.size >= _LEGIBLE for word in words)
+                for word in words:
+                    word.is_hidden |= is_read and word.size <= _TINY
                 drawn_words = list(drawn(words, pieces[:_MOST_RULES], rotation))
                 words += drawn_words
                 has_nothing = set("".join(text.split())) == {"\ufffd"}
@@ -156,13 +158,6 @@ def _n_unnamed(textpage: Any, text: str, places: Sequence[int]) -> int:
 
 
 _has_no_unicode = direct(raw.FPDFText_HasUnicodeMapError)
-
-
-def _hide_tiny(words: Sequence[Word]) -> None:
-    """Hide words that are too small to be seen beside others."""
-    is_read = any(word.size >= _LEGIBLE for word in words)
-    for word in words:
-        word.is_hidden |= is_read and word.size <= _TINY
 
 
 def _hidden_texts(lines: Sequence[PageLine]) -> Iterator[str]:

@@ -171,7 +171,8 @@ class PageWords:
         for first, word in zip(bounds, words, strict=False) if _DIGIT.search(text) else ():
             for at in range(first, first + len(word)) if _DIGIT.search(word) else ():
                 bottom, top = self._ink_of(at, base, size)
-                if _figure_level(bottom - base, top - bottom, size):
+                low_by, height = (bottom - base) / size, (top - bottom) / size
+                if low_by > _FIGURE[0] or (low_by < _FIGURE[1] and height < _FIGURE[2]):
                     inks[at] = bottom, top
         cuts = inks.keys() ^ {at + 1 for at in inks}
         if leaders := _LEADERS.search(text):
@@ -272,7 +273,7 @@ def drawn(words: Sequence[Word], pieces: Sequence[PageObject], rotation: int) ->
         first, last = bisect(bases, bottom - _MOST_DRAWN), bisect(bases, top + _MOST_DRAWN)
         middle = (bottom + top) / 2
         line = [w for w in by_base[first:last] if 0 < middle - w.base < CAPITAL * w.size]
-        close = [w for w in line if -0.1 < _aside(w, left, right) / w.size < BLANKS]
+        close = [w for w in line if -0.1 < max(w.left - right, left - w.right) / w.size < BLANKS]
         behind = [w for w in line if 0 < w.left - right < _SIGN_GAP * w.size]
         host: Word | None = None
         if is_dot and behind and width < 0.6 * behind[0].size:  # 1
@@ -284,18 +285,6 @@ def drawn(words: Sequence[Word], pieces: Sequence[PageObject], rotation: int) ->
         if host is not None and text:
             style = host.base, host.size, False, True, False, is_dot
             yield Word(text, False, left, bottom, right, top, host.ink_bottom, host.ink_top, *style)
-
-
-def _aside(word: Word, left: float, right: float) -> float:
-    return max(word.left - right, left - word.right)
-
-
-def _figure_level(low: float, height: float, size: float) -> int:
-    """Return whether a figure of the usual size is raised (1) or lowered (-1) by its font."""
-    raised, lowered, small = _FIGURE
-    if low > raised * size:
-        return 1
-    return -1 if low < lowered * size and height < small * size else 0
 
 
 def turned_box(box: Rule, rotation: int) -> Rule:

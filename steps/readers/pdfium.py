@@ -192,11 +192,7 @@ def values_of_each(
 
 @cache
 def _room(kind: Any, n: int, *, is_struct: bool) -> tuple[memoryview, list[list[Any]]]:
-    """Return room for `n` values of each thing, and by position the pointers to it.
-
-    It is kept: a new one is a new type of `ctypes` for each length, which takes 30 µs and is a
-    cycle of references.
-    """
+    """Return room and pointers, which are kept: each length is a type of `ctypes`, and a cycle."""
     values, size = (kind * (n * _AT_ONCE))(), sizeof(kind)
     shifts = range(1 if is_struct else n)
     places = [[byref(values, at * size) for at in range(k, n * _AT_ONCE, n)] for k in shifts]
@@ -234,22 +230,13 @@ def _with_bounds(addresses: Iterable[int]) -> list[PageObject]:
     return list(map(PageObject, pieces, map(_kind_of, handles), zip(*sides, strict=True)))
 
 
-class LowPixels(NamedTuple):
-    """A page at 72 dots an inch, by bytes: NumPy would take 14 MB, for a few pixels."""
-
-    rows: list[bytes]
-    width: int
-    n_channels: int
-
-
-def low_pixels(page: Any) -> LowPixels:
+def low_pixels(page: Any) -> list[bytes]:
+    """Return rows of a page at 72 dots an inch, three bytes a pixel: NumPy would take 14 MB."""
     scale = min(1.0, MOST_SIDE_PX / max(*page.get_size(), 1.0))
     bitmap = page.render(scale=scale, may_draw_forms=False)
-    data, stride = bytes(bitmap.buffer), bitmap.stride
-    rows = [data[at * stride : (at + 1) * stride] for at in range(bitmap.height)]
-    found = LowPixels(rows, bitmap.width, bitmap.n_channels)
+    data, stride, n = bytes(bitmap.buffer), bitmap.stride, 3 * bitmap.width
     bitmap.close()
-    return found
+    return [data[at : at + n] for at in range(0, len(data), stride)]
 
 
 def page_pixels(document: Any, index: int, most_side_px: int, *, shows_forms: bool = True) -> Any:
