@@ -260,6 +260,11 @@ def schema_with_labels(schema: Any, lists: Mapping[FieldPath, LabelList]) -> Any
     return {"enum": enum} if found.is_short else {"enum": enum, CHOOSE: written}
 
 
+def is_stand_in(part: Mapping[str, Any]) -> bool:
+    """Return whether a part of a schema stands for labels that are not known yet."""
+    return CHOOSE in part and part.get("enum") == _STAND_IN["enum"]
+
+
 def chosen_labels(output: Any, field: FieldPath) -> list[str]:
     """Return the labels that an answer has in a field, also in lists of it.
 

@@ -21,6 +21,7 @@ from paddock.engine.system.text import cell_text, counted, one_line, path_text
 from paddock.pipelines.checking.schema_parts import SchemaParts
 from paddock.pipelines.checking.source_index import date_in, number_in
 from paddock.pipelines.errors import did_you_mean
+from paddock.pipelines.label_choices import is_stand_in
 from paddock.runner.calibration.confidence_calibration import like_this_text
 from paddock.runner.ledger.reviews.reviews import Review, Subject
 
@@ -153,11 +154,11 @@ def _kind(schema: SchemaParts, value: Any) -> tuple[FieldKind, tuple[Any, ...]]:
     for part in schema.parts:
         named, values = part.get("type"), part.get("enum")
         types += named if isinstance(named, list) else [named]
-        choices += values if isinstance(values, list) else []
+        choices += values if isinstance(values, list) and not is_stand_in(part) else []
         choices += [part["const"]] if "const" in part else []
     if "boolean" in types and not choices:
         choices = [True, False]
-    if choices:
+    if choices or any(map(is_stand_in, schema.parts)):
         return "choice", tuple(choice for choice in choices if choice is not None)
     kinds = {_KIND_OF_TYPE[name] for name in types if name in _KIND_OF_TYPE}
     if len(kinds) == 1:

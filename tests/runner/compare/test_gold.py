@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from paddock.pipelines.label_choices import read_choice
 from paddock.runner.compare.gold import Gold, UnreadableGold, gold_of_reviews, read_gold
 from paddock.runner.compare.metrics import field_metrics
 from paddock.runner.ledger.ledger import Ledger
@@ -41,6 +42,15 @@ def test_a_value_that_does_not_fit_its_metric_is_left_out_with_its_line() -> Non
         "gold.csv:3: 'total': \"n/a\" is no number, so metric 'number' does not fit it. "
         "Correct it, or name another metric.",
     )
+
+
+def test_of_labels_that_a_run_alone_knows_none_is_said_to_be_none_of_the_field() -> None:
+    node, _ = read_choice({"choose": "steps.types.rows", "by": "name"}, ("kind",))
+    schema = {"type": "object", "properties": {"kind": node}}
+    gold = read_gold("item,kind\na.txt,Invoice\n", "gold.csv")
+    (metric,) = field_metrics(schema, gold.values(), {})
+    assert metric.kind == "label"
+    assert gold.fitting([metric])[1].notes == ()
 
 
 def test_a_label_that_no_answer_can_have_is_said_and_counts() -> None:
