@@ -19,7 +19,7 @@ import typer
 
 from paddock.engine.system import files, units
 from paddock.engine.system.records import Struct
-from paddock.engine.system.text import cell_text, counted, one_line
+from paddock.engine.system.text import cell_text, counted, listed, one_line
 from paddock.runner.cli.arguments import (
     HERE,
     JsonOption,
@@ -40,6 +40,7 @@ from paddock.runner.ledger.reviews.reviews import DecisionRefused, Review
 from paddock.runner.ledger.run_history import LedgerFolder, open_for_reading
 from paddock.runner.progress import printing
 from paddock.runner.progress.command_logs import prepare_logging
+from paddock.runner.progress.reasons import quoted
 from paddock.runner.review.answer_fields import shown_item
 from paddock.runner.review.csv_and_gold_data import (
     SheetDecision,
@@ -177,7 +178,17 @@ class _ReviewSession(Struct, frozen=True):
 
 
 def _of_file(place: LedgerFolder, reviews: Sequence[Review]) -> list[Review]:
-    return [review for review in reviews if place.file in (None, review.subject.pipeline)]
+    """Return the reviews of the named pipeline; where it has none, note others without a file."""
+    found = [review for review in reviews if place.file in (None, review.subject.pipeline)]
+    names = sorted({review.subject.pipeline for review in reviews})
+    gone = [name for name in names if not (place.folder / name).exists()]
+    if gone and not found:
+        again = f"paddock run {shlex.quote(place.file or '')}"
+        printing.print_err(
+            f"'{place.file}' has no review; there are some of {listed(quoted(gone), 3)}, without a "
+            f"file.\n  If that was renamed, run it once: `{again}`."
+        )
+    return found
 
 
 def _user_name() -> str:

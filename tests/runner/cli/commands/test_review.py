@@ -136,6 +136,19 @@ def test_a_pipeline_is_named_where_its_folder_has_several(folder: Path) -> None:
     assert [row["item"] for row in shown["waiting"]] == ["a.txt"]
 
 
+@pytest.mark.parametrize("wanted", [("--list",), ("--export", "csv")])
+def test_the_reviews_of_a_pipeline_that_was_renamed_are_not_nothing(
+    folder: Path, wanted: tuple[str, ...]
+) -> None:
+    ask(folder)
+    (folder / "bills.yaml").rename(folder / "letters.yaml")
+    shown = paddock("review", "letters.yaml", *wanted)
+    assert shown.stderr.startswith(
+        "'letters.yaml' has no review; there are some of 'bills.yaml', without a file.\n"
+        "  If that was renamed, run it once: `paddock run letters.yaml`.\n"
+    )
+
+
 # --- CSV
 
 
