@@ -156,19 +156,21 @@ class _Cancelled(BaseException):
 
 
 class _LongRequests:
-    """Process requests that take long, in threads of their own."""
+    """Process requests that take long, in threads of their own that the first one starts."""
 
     def __init__(self, act: Callable[[FrameHead, bytes], None], n_threads: int = 1) -> None:
         self._act = act
         self._queue: queue.SimpleQueue[tuple[FrameHead, bytes]] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._waiting, self._current, self._cancelled = set[int](), set[int](), set[int]()
-        for _ in range(n_threads):
-            threading.Thread(target=self._run, name="long requests", daemon=True).start()
+        self._n_unstarted = n_threads
 
     def add(self, head: FrameHead, body: bytes) -> None:
         with self._lock:
             self._waiting.add(head["id"])
+            while self._n_unstarted:
+                self._n_unstarted -= 1
+                threading.Thread(target=self._run, name="long requests", daemon=True).start()
         self._queue.put((head, body))
 
     def cancel(self, request_id: int) -> bool:

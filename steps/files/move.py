@@ -43,7 +43,7 @@ class FilesMoveParams(Params):
         examples=["done/a.md"],
     )
     mode: Literal["move", "copy", "delete"] = Field(
-        default="move", description="What happens to the file; `delete` needs no `to`."
+        default="move", description="`delete` needs no `to`."
     )
     on_exists: Literal["rename", "replace", "fail"] = Field(
         default="rename",

@@ -49,7 +49,7 @@ class FilesReadParams(Params):
         default="fail", description="Whether an empty one is a failure, or is skipped."
     )
     max_bytes: SizeBytes = Field(
-        default=DEFAULT_MAX_FILE_BYTES, description="A larger one is a failure. Default: 64MiB."
+        default=DEFAULT_MAX_FILE_BYTES, description="A larger one is a failure."
     )
     ocr: Literal["auto", "off"] = Field(
         default="auto", description="Whether scans and pictures are read (extra `ocr`)."

@@ -36,32 +36,28 @@ class FilesScanParams(Params):
 
     root: str = Field(min_length=1, description="The folder.")
     mailbox: Account | None = Field(
-        default=None, description="An account whose new mails are copied there first."
+        default=None, description="An account: new mails are copied there."
     )
     listing: JsonListParams | None = Field(
-        default=None, description="A server's documents, listed as JSON, that are copied there."
+        default=None, description="A server's JSON list: documents are copied."
     )
     bucket: BucketParams | None = Field(
-        default=None, description="A folder of S3, SFTP or a web server that is copied there."
+        default=None, description="S3, SFTP or web folder that is copied there."
     )
     include: list[str] = Field(
         default=["**/*"],
         min_length=1,
         description="Patterns of files to list, as in .gitignore, with braces.",
     )
-    exclude: list[str] = Field(
-        default=[], description="Patterns of files and folders to leave out."
-    )
+    exclude: list[str] = Field(default=[], description="Patterns to leave out.")
     newest: int | None = Field(
         default=None, ge=1, description="List only this many, the latest changed."
     )
     max_bytes: SizeBytes = Field(
-        default=4 * 1024**3,
-        description="Leave out larger files, with a note: all are hashed before one is taken.",
+        default=4 * 1024**3, description="Leave out larger files, with a note."
     )
     follow_links: bool = Field(
-        default=False,
-        description="Also list what symbolic links lead to, within the allowed folders.",
+        default=False, description="Follow symbolic links within the allowed folders."
     )
     outputs: bool = Field(
         default=False, description="Also list its outputs, and what it moved there."
