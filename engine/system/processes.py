@@ -499,7 +499,8 @@ class FrameProcess:
                     _set_priority(mine.process.pid, LOWEST_PRIORITY)
                     self._shared = None
                     if len(self._all) < MOST_PROCESSES:
-                        self._spawn()
+                        with contextlib.suppress(OSError):  # no room: the next order starts it
+                            self._spawn()
                     shared.close()
 
             answer: FrameHead | None = None
@@ -531,8 +532,9 @@ class FrameProcess:
                 check = partial(_check_time, self._start_began + _PATIENCE_S)
                 mine.pipes.ask(pack_frame(self._first), check)
             mine.is_started = True
-        except (PipeClosed, NoAnswer, ValueError):
-            self._end(mine)
+        except (PipeClosed, NoAnswer, ValueError, OSError):  # or there is no room for one
+            if self._shared is not None:
+                self._end(self._shared)
             raise NoAnswer from None
         finally:
             self._starts_s += time.monotonic() - self._start_began
@@ -555,7 +557,11 @@ class FrameProcess:
         """Kill a process; a thread waits for its end."""
         if answering is self._shared:
             self._shared = None
-        threading.Thread(target=self._reap, args=(answering,), daemon=True).start()
+        answering.kill()
+        try:
+            threading.Thread(target=self._reap, args=(answering,), daemon=True).start()
+        except RuntimeError:  # there is no room for a thread
+            self._reap(answering)
 
     def _reap(self, answering: _Answering) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):

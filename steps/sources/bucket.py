@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager, nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urljoin, urlsplit
 
 from pydantic import Field
 
@@ -80,12 +80,21 @@ class Bucket(Source):
                     raise SourceRefused("has no such folder", "Correct `url`.") from None
                 continue
             for info in found:
-                path = info["name"]
+                path = self._resolved(info["name"])
+                if path == folder or not path.startswith(self._root):  # a link elsewhere
+                    continue
                 if info["type"] == "directory":
                     folders += {f"{path.rstrip('/')}/"} - seen
                 elif info["type"] == "file":
                     with suppress(FileNotFoundError):  # a link that leads nowhere
                         yield path, self._files.info(path) if self._is_web else info
+
+    def _resolved(self, path: str) -> str:
+        """Return the address of a link without `.`, `..` and a place in the page."""
+        if not self._is_web:
+            return path
+        parts = urlsplit(path)
+        return urljoin(path, f"{parts.path}?{parts.query}" if parts.query else parts.path)
 
     def contents(self, identities: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         most, failure = self._params.max_bytes, ""

@@ -163,7 +163,8 @@ class Mirror(Struct, frozen=True):
             OSError: a copy cannot be written.
         """
         with self._index() as index, self.params.opened(self.credential) as source:
-            self._note(index, source.listing(index.cursor))
+            listing = source.listing(index.cursor)
+            self._note(index, listing)
             self._write(index)  # what is noted is fetched later, whatever happens now
             room, most = self.params.keeps, self.params.max_bytes
             due, left = list[SourceDocument](), list[str]()
@@ -180,9 +181,20 @@ class Mirror(Struct, frozen=True):
                     due.append(copy)
             for batch in _batches(due):
                 room = self._fetch_batch(index, source, batch, room, left)
-        what = f"{counted(len(left), 'document')} of {self.params.name} not fetched: larger than "
-        what += f"`max_bytes` ({most:,}), or than what `keeps` ({self.params.keeps:,}) leaves free"
-        return [f"{what}: {listed(left, _NAMED)}."] if left else []
+        names = (document.name for document in listing.documents)
+        whys = {
+            f"larger than `max_bytes` ({most:,}), or than what `keeps` ({self.params.keeps:,}) "
+            "leaves free": left,
+            "its path leads out of the folder": [
+                name for name in names if {"", ".", ".."} & {*name.removesuffix("/").split("/")}
+            ],
+        }
+        return [
+            f"{counted(len(those), 'document')} of {self.params.name} not fetched: {why}: "
+            f"{listed(those, _NAMED)}."
+            for why, those in whys.items()
+            if those
+        ]
 
     def finish(self, names: Collection[str]) -> list[str]:
         """Mark in the source which copies are done, each once; return notes.

@@ -143,9 +143,8 @@ class LedgerPool(RecordedCalls, ForwardingPool):
             yield known
             return
         flight = self._models.in_flight.setdefault(known.hash, CallInFlight())
-        others = flight.lock.locked() or self._ledger.is_shared  # one may have ended since
-        async with flight.lock:
-            known = replace(known, row=await self._recorded(known.hash) if others else None)
+        async with flight.lock:  # an equal one may have ended since
+            known = replace(known, row=await self._recorded(known.hash))
             if known.row is None and not flight.has_failed:
                 try:
                     yield known

@@ -273,7 +273,8 @@ def test_a_new_version_is_fetched_and_a_name_leads_nowhere_else(
 ) -> None:
     desk = Desk(tmp_path, server)
     one, two = desk.put(1), server.put(bill(2), f"../../{'n' * 300}.pdf", tags=[1])
-    desk.go()
+    _, notes = desk.go()
+    assert any("not fetched: its path leads out of the folder: " in note for note in notes)
     assert [path.name for path in (tmp_path / "documents").rglob("*.pdf")] == ["scan_1.pdf"]
     server.documents[two]["original_file_name"] = f"{'n' * 300}.pdf"
     server.files[one] = bill(3)

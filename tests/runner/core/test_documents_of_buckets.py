@@ -156,3 +156,16 @@ def test_a_watch_of_the_folder_asks_the_place(tmp_path: Path, there: Place, up: 
     there.stop()
     up.stop()
     assert "Traceback" not in up.log_text()
+
+
+def test_links_of_a_page_are_documents_below_it_however_they_are_written(tmp_path: Path) -> None:
+    with place("http", tmp_path / "there", tmp_path / "home") as there:
+        there.put("a.txt", b"one")
+        there.put("b/c.txt", b"two")
+        there.put("../other/o.txt", b"not here")
+        links = ["./a.txt", "a.txt#top", "#top", "./", "./b/", "../other/", "../other/o.txt"]
+        page = "".join(f'<a href="{link}">x</a>' for link in links)
+        there.put("index.html", page.encode())
+        office = Office(tmp_path, there)
+        office.go()
+        assert outputs(office) == ["a.txt", "b-c.txt"]
