@@ -20,6 +20,8 @@ from typing import Any, BinaryIO
 
 import pytest
 
+from tests.waiting import PATIENCE_S
+
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
@@ -35,7 +37,6 @@ _FLAGS = (
     "--disable-extensions", "--disable-dev-shm-usage", "--hide-scrollbars", "--mute-audio",
     "--remote-debugging-pipe",
 )  # fmt: skip
-_PATIENCE_S = 100.0
 
 
 class BrowserError(Exception):
@@ -58,7 +59,7 @@ class Browser:
             message["sessionId"] = session
         self._to_it.write(json.dumps(message).encode() + b"\0")  # whole, even if a signal comes
         self._to_it.flush()
-        until = time.monotonic() + _PATIENCE_S
+        until = time.monotonic() + PATIENCE_S
         while True:
             told = self._next(until)
             if told.get("id") != self._n_sent:
@@ -120,7 +121,7 @@ class Page:
             raise BrowserError(json.dumps(told["exceptionDetails"])[:500])
         return told["result"].get("value")
 
-    def wait(self, expression: str, patience_s: float = _PATIENCE_S) -> Any:
+    def wait(self, expression: str, patience_s: float = PATIENCE_S) -> Any:
         """Wait until an expression is true; gives its value."""
         until = time.monotonic() + patience_s
         while time.monotonic() < until:
@@ -221,7 +222,7 @@ def _pipe() -> tuple[int, int]:
 
 
 def _wait(pid: int) -> None:
-    until = time.monotonic() + 120
+    until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until:
         if os.waitpid(pid, os.WNOHANG)[0]:
             return

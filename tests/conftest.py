@@ -6,16 +6,13 @@ import asyncio
 import gc
 import inspect
 import os
-import re
 import shutil
 import signal
 import sys
 import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -23,12 +20,10 @@ import pytest
 
 from tests.browser import Browser, browser
 from tests.forked import ForkServer
+from tests.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from tests.live import Live
-
-WAIT = re.compile(r"(?:(?:within|timeout)(?:_s)?(?:: float )? ?= ?|monotonic\(\) \+ )(\d+)")
-"""A wait in the code of a test, whose end is written out in seconds."""
 
 # No service measures or copies models while it is idle, except for the tests of that: the caches of
 # tests are new each time.
@@ -211,37 +206,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (rank.get(names[item.path], len(rank)), names[item.path]))
     for item in items:
         if item.get_closest_marker("timeout") is None:
-            item.add_marker(time_limit(item))
+            is_first_to_start = not STARTED_ONCE.isdisjoint(getattr(item, "fixturenames", ()))
+            seconds = item.config.getoption("--timeout")
+            item.add_marker(pytest.mark.timeout(seconds, func_only=is_first_to_start))
     if "hypothesis" in sys.modules:
         from hypothesis.internal.conjecture import providers
 
         # It would parse all of our modules for constants, 2 s of each process in a new clone, and
         # draw others where other tests have run before.
         providers._get_local_constants = lambda: providers._local_constants
-
-
-def time_limit(item: pytest.Item) -> pytest.MarkDecorator:
-    """Return the limit of a test: a minute, a minute more than it waits, or what it may take."""
-    module = getattr(item, "module", None)
-    seconds = max(item.config.getoption("--timeout"), limit_of_waits(module) if module else 0)
-    if mark := item.get_closest_marker("may_take"):
-        seconds, _why = mark.args
-    is_first_to_start = not STARTED_ONCE.isdisjoint(getattr(item, "fixturenames", ()))
-    return pytest.mark.timeout(seconds, func_only=is_first_to_start)
-
-
-@cache
-def limit_of_waits(module: ModuleType) -> int:
-    """Return how long the waits in a test module, and in the helpers it names, let a test take.
-
-    A test that ends before its own wait does would not say what it waited for.
-    """
-    names = {getattr(value, "__module__", None) or "" for value in vars(module).values()}
-    helpers = (sys.modules.get(name) for name in names if name.startswith("tests."))
-    files = {found.__file__ for found in (module, *helpers) if found and found.__file__}
-    waits = (WAIT.findall(Path(file).read_text("utf-8")) for file in files)
-    longest_s = max((int(seconds) for found in waits for seconds in found), default=0)
-    return min(longest_s + 60, 300) if longest_s >= 60 else 0
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -351,7 +324,7 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> str:
     def started() -> Iterator[str]:
         patient = pytest.MonkeyPatch()
         # With a slow disk it once answered nothing for a minute. `up` asks again; a test does not.
-        patient.setattr(prefect_link, "ANSWER_S", 150.0)
+        patient.setattr(prefect_link, "ANSWER_S", PATIENCE_S)
         with server(tmp_path_factory.mktemp("prefect")) as url:
             yield url
         patient.undo()

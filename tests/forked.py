@@ -19,6 +19,7 @@ from typing import NoReturn
 
 from paddock.runner.cli import application
 from paddock.runner.prefect import client_settings
+from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[1]
 # What runs import as they begin.
@@ -48,12 +49,12 @@ class Forked:
     def poll(self) -> int | None:
         return self._wait(0)
 
-    def wait(self, timeout: float = 120.0) -> int:
+    def wait(self, timeout: float = PATIENCE_S) -> int:
         if (status := self._wait(timeout)) is None:
             raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
         return status
 
-    def communicate(self, timeout: float = 120.0) -> tuple[str, str]:
+    def communicate(self, timeout: float = PATIENCE_S) -> tuple[str, str]:
         """Wait until it ends; return all that it wrote to its two outputs."""
         self.wait(timeout)
         return self.said(), self._err.read_text()
@@ -139,7 +140,7 @@ class ForkServer:
 
     def close(self) -> None:
         self._door.close()
-        self._process.wait(60)
+        self._process.wait(PATIENCE_S)
 
 
 def carry_out(words: tuple[str, ...]) -> None:

@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 import socket
 import threading
-import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from paddock.engine.models.model_store import ModelStore
 from paddock.engine.settings import PoolSettings, ServiceSettings
 from paddock.engine.system.distribution import own_version
 from paddock.engine.system.records import replace
+from tests.waiting import PATIENCE_S, until
 
 CHAT = "smollm2:135m"
 # No model can end this before it is given up.
@@ -60,7 +60,7 @@ class Live:
     n_earlier_deaths: int = 0
     """Workers that had died before the test module began."""
 
-    def call(self, work: Coroutine[Any, Any, _T], timeout_s: float = 120) -> _T:
+    def call(self, work: Coroutine[Any, Any, _T], timeout_s: float = PATIENCE_S) -> _T:
         """Do something in the service's own event loop, such as asking its pool."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout_s)
 
@@ -69,7 +69,9 @@ class Live:
 
         It loads no certificates, which takes 20 ms.
         """
-        return httpx.Client(base_url=self.url, timeout=120, trust_env=False, verify=False, **more)
+        return httpx.Client(
+            base_url=self.url, timeout=PATIENCE_S, trust_env=False, verify=False, **more
+        )
 
     def add_model(self, name: str, *files: Path) -> None:
         """Make a model of GGUF files; `live` deletes it when the test module ends."""
@@ -92,7 +94,7 @@ class Live:
 
     def run(self, test: Coroutine[Any, Any, None]) -> None:
         """Run a test in the service's event loop."""
-        self.call(asyncio.wait_for(test, 200), 240)
+        self.call(asyncio.wait_for(test, PATIENCE_S), 2 * PATIENCE_S)
 
     def n_deaths(self) -> int:
         """Return how many workers died since the test module began."""
@@ -113,12 +115,17 @@ class Live:
             for model in client.get("/api/tags").json()["models"]:
                 client.request("DELETE", "/api/delete", json={"model": model["name"]})
 
-    def n_users_within(self, seconds: float) -> int:
-        """Wait until no request is left, at most so many seconds; return how many are."""
-        until = time.monotonic() + seconds
-        while (n := self.n_users()) and time.monotonic() < until:
-            time.sleep(0.02)
-        return n
+    def until_idle(self) -> None:
+        """Wait until no request is in the pool's workers."""
+        until(lambda: not self.n_users())
+
+    def n_decoded(self) -> int:
+        """Return how many tokens the loaded models have decoded."""
+
+        async def count() -> int:
+            return sum(model.n_decoded_tokens for model in self.service.pool.stats().resident)
+
+        return self.call(count())
 
 
 @contextmanager
@@ -156,7 +163,7 @@ def live_service(
 
     thread = threading.Thread(target=run, name="live service", daemon=True)
     thread.start()
-    ready.wait(120)
+    ready.wait(PATIENCE_S)
     if not started:
         raise RuntimeError("the service did not start") from (failed[0] if failed else None)
     ((live, ends),) = started
@@ -164,7 +171,7 @@ def live_service(
         yield live
     finally:
         live.loop.call_soon_threadsafe(ends.set)
-        thread.join(90)
+        thread.join(PATIENCE_S)
         if failed:
             raise failed[0]
 

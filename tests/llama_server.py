@@ -15,6 +15,7 @@ import pytest
 
 from paddock.engine.models.model_finder import ModelFinder
 from tests.benchmarks.processes import free_port
+from tests.waiting import PATIENCE_S
 
 MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
 EMBEDDER = "all-minilm-l6-v2.gguf"
@@ -65,10 +66,13 @@ def llama_server(port: int = 0, role: str = "chat") -> Iterator[LlamaServer]:
 
 
 def _wait(server: LlamaServer) -> None:
-    until = time.monotonic() + 120
+    until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until and server.process.poll() is None:
         try:
-            if httpx.get(f"{server.url}/health", trust_env=False, timeout=60).status_code == 200:
+            if (
+                httpx.get(f"{server.url}/health", trust_env=False, timeout=PATIENCE_S).status_code
+                == 200
+            ):
                 return
         except httpx.HTTPError:
             pass

@@ -14,9 +14,8 @@ import psycopg
 import pytest
 
 from tests.benchmarks.processes import free_port
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
-START_S = 60.0
 _SETTINGS = "-c fsync=off -c max_connections=200 -c shared_buffers=64MB"
 
 
@@ -40,7 +39,7 @@ class Postgres:
         log = self.folder / "log"
         options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 {_SETTINGS}"
         _pg(self.folder, "pg_ctl", "-D", f"{self.folder}/data", "-l", f"{log}", "-o", options,
-            "-w", "-t", str(int(START_S)), "start")  # fmt: skip
+            "-w", "-t", str(int(PATIENCE_S)), "start")  # fmt: skip
 
     @contextmanager
     def standing_still(self) -> Iterator[None]:
@@ -121,7 +120,7 @@ def _pg(folder: Path, program: str, *arguments: str) -> None:
     # Not a pipe: the server would hold it open for as long as it runs.
     with (folder / f"{program}.out").open("w") as out:
         done = subprocess.run(
-            command, stdout=out, stderr=subprocess.STDOUT, cwd=folder, timeout=2 * START_S
+            command, stdout=out, stderr=subprocess.STDOUT, cwd=folder, timeout=2 * PATIENCE_S
         )
     if done.returncode != 0:
         raise RuntimeError((folder / f"{program}.out").read_text())

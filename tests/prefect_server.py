@@ -20,6 +20,7 @@ import pytest
 from paddock.engine.system.file_locks import lock_now
 from paddock.engine.system.private_files import open_private, private_folder
 from paddock.runner.daemon.prefect_server import BACKLOG, COMMAND, TUNED
+from tests.waiting import PATIENCE_S
 
 MADE = Path(__file__).resolve().parents[1] / ".pytest_cache" / "prefect"
 MIGRATE = """
@@ -72,7 +73,7 @@ def server(home: Path, port: int = 0) -> Iterator[str]:
             yield url
         finally:
             process.terminate()
-            process.communicate(timeout=120)
+            process.communicate(timeout=PATIENCE_S)
 
 
 Started = TypeVar("Started")
@@ -100,7 +101,7 @@ class _AskingAgain(httpx.HTTPTransport):
     """Sends a request again while the server's database is locked (503), as Prefect's does."""
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE_S
         while (answer := super().handle_request(request)).status_code == 503:
             if time.monotonic() > deadline:
                 break
@@ -111,14 +112,16 @@ class _AskingAgain(httpx.HTTPTransport):
 
 def prefect_client(url: str, auth: tuple[str, str] | None = None) -> httpx.Client:
     """Return a client of a server's API; it loads no certificates, which takes 20 ms."""
-    return httpx.Client(base_url=url, transport=_AskingAgain(verify=False), timeout=150, auth=auth)
+    return httpx.Client(
+        base_url=url, transport=_AskingAgain(verify=False), timeout=PATIENCE_S, auth=auth
+    )
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes], home: Path) -> None:
-    deadline = time.monotonic() + 150
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         try:
-            with urllib.request.urlopen(f"{url}/health", timeout=2):
+            with urllib.request.urlopen(f"{url}/health", timeout=60):
                 return
         except (urllib.error.URLError, OSError):
             if process.poll() is not None:

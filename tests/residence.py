@@ -20,7 +20,7 @@ from paddock.runner.daemon.prefect_auth import basic_auth_headers, own_auth_stri
 from paddock.runner.daemon.prefect_server import end_keeper, running_server
 from tests.fakes import tiny
 from tests.forked import Forked, ForkServer
-from tests.waiting import rest
+from tests.waiting import PATIENCE_S, rest
 
 CLI = "from paddock.runner.cli.application import main; main()"
 PIPELINE = """\
@@ -38,7 +38,6 @@ steps:
         with: {model: writer, prompt: "Shorter: {{ steps.text.text }}", params: {max_tokens: 8}}
       - {uses: files.write, with: {path: "out/{{ doc.relpath }}", text: "{{ steps.text.text }}"}}
 """
-END_S = 120.0
 
 
 def own_headers(state_dir: Path) -> dict[str, str]:
@@ -125,7 +124,7 @@ class Home:
         data = json.dumps(body or {}).encode()
         head = {"Content-Type": "application/json", **own_headers(self.state_dir)}
         request = urllib.request.Request(f"{url}/{path}", data, head)
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
             return json.loads(answer.read())
 
     def tasks(self) -> list[dict[str, Any]]:
@@ -161,14 +160,14 @@ def at_home(root: Path, forks: ForkServer | None = None) -> Iterator[Home]:
 
 
 def ended(
-    process: subprocess.Popen[str] | Forked, within_s: float = END_S
+    process: subprocess.Popen[str] | Forked, within_s: float = PATIENCE_S
 ) -> subprocess.CompletedProcess[str]:
     out, err = process.communicate(timeout=within_s)
     assert process.returncode is not None
     return subprocess.CompletedProcess("paddock", process.returncode, out, err)
 
 
-def until(is_so: Callable[[], object], within_s: float = END_S) -> None:
+def until(is_so: Callable[[], object], within_s: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + within_s
     while True:
         began = time.monotonic()

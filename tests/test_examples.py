@@ -80,7 +80,7 @@ def keep_pages(file: Path, n_pages: int) -> None:
         part.save(file)
 
 
-@pytest.mark.may_take(1200, "a real model reads a whole folder")
+@pytest.mark.timeout(1800)  # a real model reads a whole folder
 def test_the_whole_digest_and_then_only_what_changes(tmp_path: Path) -> None:
     pipeline = copied("folder-digest", tmp_path, *TWO)
     keep_pages(pipeline.parent / "inbox" / "river-handbook.pdf", HANDBOOK_PAGES)
@@ -263,7 +263,6 @@ def bill(
     return "\n\n".join(lines)
 
 
-@pytest.mark.may_take(240, "six runs with queries, each in a process of its own")
 def test_a_clerk_of_the_office_decides_once_on_each_sender(tmp_path: Path) -> None:
     """From the empty inbox to a bill that comes again with other words."""
     folder = copied("office", tmp_path, "none").parent

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import PATIENCE_S
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # of Jupyter's own
     import nbformat
@@ -18,7 +20,6 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 NOTEBOOKS = sorted(EXAMPLES.glob("*/*.ipynb"))
 
 
-@pytest.mark.may_take(180, "a kernel, and a model that answers")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.name)
 def test_a_notebook_runs_from_top_to_bottom(file: Path, tmp_path: Path) -> None:
@@ -27,7 +28,9 @@ def test_a_notebook_runs_from_top_to_bottom(file: Path, tmp_path: Path) -> None:
     notebook = nbformat.read(file, as_version=4)  # type: ignore[no-untyped-call]
     assert all(not cell.get("outputs") for cell in notebook.cells)
     environ = {**os.environ, "CI": "1", "HOME": str(tmp_path)}
-    client = NotebookClient(notebook, timeout=150, resources={"metadata": {"path": str(folder)}})
+    client = NotebookClient(
+        notebook, timeout=PATIENCE_S, resources={"metadata": {"path": str(folder)}}
+    )
     client.execute(env=environ)
     shown = [str(cell.get("outputs")) for cell in notebook.cells]
     assert any("<td>4 done</td>" in text for text in shown)

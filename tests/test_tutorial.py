@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 
 from tests.prefect_server import seed
+from tests.waiting import PATIENCE_S
 
 TUTORIAL = Path(__file__).resolve().parents[1] / "examples" / "TUTORIAL.md"
-MOST_S = 300  # of a command, on a busy machine
 _BLOCK = re.compile(r"^```(console|diff)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -78,13 +78,13 @@ def run_command(command: Command, folder: Path, environ: dict[str, str]) -> str:
         )  # fmt: skip
         try:
             if command.is_ended_by_key:
-                deadline = time.monotonic() + MOST_S
+                deadline = time.monotonic() + PATIENCE_S
                 while time.monotonic() < deadline and process.poll() is None:
                     if first_missing(command.prints, log.read_text("utf-8")) is None:
                         break
                     time.sleep(0.2)
                 process.send_signal(signal.SIGINT)
-            process.wait(MOST_S)
+            process.wait(PATIENCE_S)
         finally:
             process.kill()
             process.wait()
@@ -100,7 +100,7 @@ def test_a_page_is_read_as_commands_with_output_and_edits() -> None:
     assert first_missing(("D", "A … C"), "A b C\nD") == "A … C"
 
 
-@pytest.mark.may_take(1200, "a real model does each step of the tutorial")
+@pytest.mark.timeout(1800)  # a real model does each step of the tutorial
 def test_the_tutorial_can_be_followed_to_the_letter(tmp_path: Path) -> None:
     folder, home = tmp_path / "work", tmp_path / "home"
     folder.mkdir()
@@ -125,5 +125,5 @@ def test_the_tutorial_can_be_followed_to_the_letter(tmp_path: Path) -> None:
             assert missing is None, f"$ {step.line}\nhas no line: {missing}\nbut:\n{output}"
             n_commands += 1
     finally:
-        subprocess.run(["paddock", "service", "stop"], env=environ, check=False, timeout=60)
+        subprocess.run(["paddock", "service", "stop"], env=environ, check=False, timeout=PATIENCE_S)
     assert n_commands >= 10

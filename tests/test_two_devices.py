@@ -29,7 +29,6 @@ from paddock.engine.system.records import replace
 from paddock.engine.workers.worker_protocol import WorkerOptions
 from tests.fakes.rpc_devices import RpcProbe
 
-pytestmark = pytest.mark.may_take(600, "models are split between two devices over RPC")
 FOLDER = Path(os.environ.get("PADDOCK_TEST_RPC", ""))
 MODEL = ModelSpec("smollm2:135m", n_ctx_tokens=512)
 SMALL_MIB = 100  # 105 MB of weights are more

@@ -19,7 +19,6 @@ import pytest
 from paddock.engine.workers.death_reasons import WorkerEnd
 
 DIST = Path(os.environ.get("PADDOCK_TEST_VULKAN", ""))
-pytestmark = pytest.mark.may_take(900, "lavapipe computes on the processor")
 PADDOCK = Path(sys.executable).with_name("paddock")
 GIB = 1024**3
 

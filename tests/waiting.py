@@ -8,10 +8,15 @@ from typing import Literal, TypeVar
 
 import psutil
 
+PATIENCE_S = 300.0
+"""How long a test waits for what has to come: less than `--timeout`, so that it says for what."""
+
 Answer = TypeVar("Answer")
 
 
-def until(is_so: Callable[[], Answer | Literal[False] | None], within_s: float = 180.0) -> Answer:
+def until(
+    is_so: Callable[[], Answer | Literal[False] | None], within_s: float = PATIENCE_S
+) -> Answer:
     """Ask again and again until the answer is true; return it."""
     deadline = time.monotonic() + within_s
     while True:
@@ -22,7 +27,7 @@ def until(is_so: Callable[[], Answer | Literal[False] | None], within_s: float =
         rest(began)
 
 
-async def eventually(is_so: Callable[[], object], within_s: float = 200.0) -> None:
+async def eventually(is_so: Callable[[], object], within_s: float = PATIENCE_S) -> None:
     """Wait in an event loop until something is so that has no event to wait for."""
     async with asyncio.timeout(within_s):
         while not is_so():  # noqa: ASYNC110

@@ -26,6 +26,7 @@ from tests.benchmarks import (
     runner,
 )
 from tests.fakes.tiny import write_llm
+from tests.waiting import PATIENCE_S
 
 HERE = Path(__file__).resolve().parent
 TINY = "--threads 1 --set profile_s=0"
@@ -99,7 +100,7 @@ def test_the_graphics_command_runs_on_a_processor(tmp_path: Path) -> None:
         [sys.executable, str(HERE / "gpu.py"), *options.split()],
         text=True,
         capture_output=True,
-        timeout=200,
+        timeout=PATIENCE_S,
         env={**os.environ, "PADDOCK_PEERS": str(tmp_path)},
     )
     assert done.returncode == 0, done.stderr

@@ -42,8 +42,8 @@ from paddock.runner.review.page_server import FolderReviews
 from paddock.runner.schedule.up_status import make_status_app
 from tests.live import CHAT, VECTORS, Live, live_service
 from tests.runner.review.served_page import ServedPage
+from tests.waiting import PATIENCE_S
 
-ANSWER_S = 90.0
 OLLAMAS_500 = re.compile(
     r'option \\?".+" must be of |invalid format: |template|unknown type|cannot be reached: |'
     r"trusted hosts "
@@ -302,7 +302,7 @@ def fuzz_serve(live: Live, tally: Tally, seed: int, ends_at: float, most: int) -
             began = time.monotonic()
             try:
                 answer = client.request(
-                    method, path, content=content, headers=maker.headers(), timeout=ANSWER_S
+                    method, path, content=content, headers=maker.headers(), timeout=PATIENCE_S
                 )
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 tally.wrong.append(f"{what}: no answer: {error!r}")

@@ -13,6 +13,7 @@ import pytest
 from paddock.engine.settings import ServiceSettings
 from tests.engine.pools import SURE_PROMPT
 from tests.live import CHAT, Live
+from tests.waiting import PATIENCE_S
 
 HI = [{"role": "user", "content": "Say hi."}]
 ENDPOINTS: dict[str, dict[str, Any]] = {
@@ -347,7 +348,7 @@ def test_a_prompt_beyond_all_bounds_is_too_long_and_nothing_else(client: httpx.C
 def test_a_target_may_be_a_whole_address_of_this_machine(live: Live) -> None:
     port = int(live.url.rpartition(":")[2])
     for host, status in ((f"localhost:{port}", b"200"), ("evil.example", b"403"), ("[::1", b"404")):
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as connection:
             head = f"GET http://{host}/v1/models?a=b HTTP/1.1\r\nHost: localhost\r\n"
             connection.sendall(f"{head}Connection: close\r\n\r\n".encode())
             assert connection.recv(12) == b"HTTP/1.1 " + status

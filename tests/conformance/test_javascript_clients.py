@@ -10,7 +10,7 @@ import pytest
 from tests.conformance.test_ollama_clients import TOOLS_TEMPLATE
 from tests.fakes.tool_caller import call_tools
 from tests.live import Live
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 HERE = Path(__file__).parent / "javascript"
 NODE = shutil.which("node")
@@ -24,11 +24,10 @@ PARTS = {
 }  # fmt: skip
 
 pytestmark = [
-    pytest.mark.may_take(240, "Node loads the clients for each test"),
     pytest.mark.skipif(
         NODE is None or not (HERE / "node_modules" / "ai").is_dir(),
         reason=f"NO JAVASCRIPT CLIENTS HERE: install Node.js, then npm install --prefix {HERE}",
-    ),
+    )
 ]
 
 
@@ -40,7 +39,7 @@ def test_a_javascript_client_does_all_that_its_users_do(live: Live, name: str) -
     with call_tools(live.service.pool) if name == "tool_runs" else nullcontext():
         ran = subprocess.run(
             [NODE or "", f"{name}.mjs", live.url, TOOLS_TEMPLATE],
-            cwd=HERE, capture_output=True, text=True, timeout=200, check=False,
+            cwd=HERE, capture_output=True, text=True, timeout=PATIENCE_S, check=False,
         )  # fmt: skip
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert tuple(line.removeprefix("ok ") for line in ran.stdout.splitlines()) == PARTS[name]

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from tests.live import Live
+from tests.waiting import PATIENCE_S
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "service"
 
@@ -21,7 +22,7 @@ def paddock(live: Live, home: Path, *words: str) -> str:
     }
     ran = subprocess.run(
         [sys.executable, "-c", "from paddock.runner.cli.application import main; main()", *words],
-        env=environ, capture_output=True, text=True, timeout=180, check=False,
+        env=environ, capture_output=True, text=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     return ran.stdout

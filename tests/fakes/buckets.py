@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.processes import free_port
+from tests.waiting import PATIENCE_S
 
 SSHD = "/usr/sbin/sshd"
 KINDS = ("s3", "sftp", "http")
@@ -111,7 +112,7 @@ class Sftp(_Folder):
             Path("/run/sshd").mkdir(exist_ok=True)
         with (folder / "log").open("wb") as log:
             self._process = subprocess.Popen([SSHD, "-D", "-e", "-f", str(config)], stderr=log)
-        end = time.monotonic() + 60
+        end = time.monotonic() + PATIENCE_S
         while time.monotonic() < end:
             with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
                 break

@@ -10,6 +10,7 @@ from pathlib import Path
 from time import monotonic, sleep
 
 from paddock.engine.system.processes import python_command
+from tests.waiting import PATIENCE_S
 
 _READER = """
 import os, time
@@ -74,7 +75,7 @@ class DaskCluster:
         self._opened.callback(self._end, process)
 
     def _logged(self, name: str, sought: str) -> str:
-        log, until = self._folder / f"{name}.log", monotonic() + 50
+        log, until = self._folder / f"{name}.log", monotonic() + PATIENCE_S
         while monotonic() < until and self._processes[name].poll() is None:
             if found := re.search(sought, log.read_text()):
                 return found[1]
@@ -92,7 +93,7 @@ class DaskCluster:
         return [(name, at) for name, _, at in (line.partition(" ") for line in lines)]
 
     def wait_until_each_reads(self, *names: str) -> None:
-        until = monotonic() + 50
+        until = monotonic() + PATIENCE_S
         while not {at for _, at in self.reads()}.issuperset(names):
             assert monotonic() < until, self.reads()
             sleep(0.02)

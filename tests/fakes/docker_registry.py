@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks.processes import free_port
+from tests.waiting import PATIENCE_S
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def docker_registry(folder: Path) -> Iterator[DockerRegistry]:
             yield DockerRegistry(port, log)
         finally:
             process.terminate()
-            process.wait(timeout=120)
+            process.wait(timeout=PATIENCE_S)
 
 
 def _wait(port: int, process: subprocess.Popen[bytes]) -> None:

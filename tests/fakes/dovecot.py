@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tests.benchmarks.processes import free_port
+from tests.waiting import PATIENCE_S
 
 PROGRAM = "/usr/sbin/dovecot"
 USER, PASSWORD = "office", "geheim-17"
@@ -111,7 +112,7 @@ class Dovecot:
                 stderr=errors,
                 **(as_other if os.getuid() == 0 else {}),  # type: ignore[call-overload]
             )
-        end = time.monotonic() + 20
+        end = time.monotonic() + PATIENCE_S
         while time.monotonic() < end:
             with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
                 return
@@ -131,7 +132,7 @@ class Dovecot:
     @contextmanager
     def box(self, folder: str = "INBOX") -> Iterator[imaplib.IMAP4]:
         context = ssl.create_default_context(cafile=str(self.certificate))
-        imap = imaplib.IMAP4_SSL("127.0.0.1", self.port, ssl_context=context, timeout=20)
+        imap = imaplib.IMAP4_SSL("127.0.0.1", self.port, ssl_context=context, timeout=PATIENCE_S)
         try:
             imap.login(USER, PASSWORD)
             imap.create(folder)

@@ -23,6 +23,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests.waiting import PATIENCE_S
+
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 MODEL = "application/vnd.ollama.image.model"
 TEMPLATE = "application/vnd.ollama.image.template"
@@ -177,7 +179,7 @@ def far_side(tls: Path | None = None) -> Iterator[FarSide]:
 class _Handler(BaseHTTPRequestHandler):
     far: FarSide
     protocol_version = "HTTP/1.1"
-    timeout = 30
+    timeout = PATIENCE_S
 
     def log_message(self, *_: object) -> None:
         pass

@@ -27,8 +27,6 @@ from tests.runner.review.test_page_of_serve import serving
 from tests.runner.schedule.up_process import UpFolder
 from tests.runner.world import each_document
 
-pytestmark = pytest.mark.may_take(280, "each command is a process, and one starts Prefect's worker")
-
 MCP = Path(__file__).parents[1] / "fakes/mcp_server.py"
 BILLS = """\
 name: bills

@@ -164,7 +164,7 @@ def in_user_namespace(*arguments: str, **environ: str) -> subprocess.CompletedPr
         pytest.skip("NOT TRIED: this system has no user namespaces")
     return subprocess.run(
         ["unshare", "-U", sys.executable, "-m", "paddock.runner", *arguments],
-        env={**os.environ, **environ}, capture_output=True, text=True, timeout=120, check=False,
+        env={**os.environ, **environ}, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from paddock.runner.daemon.prefect_auth import own_auth_string, password_file, stored_secret
+from tests.waiting import PATIENCE_S
 
 ASK = """
 import sys
@@ -22,7 +23,7 @@ def test_processes_that_ask_at_the_same_time_get_one_password(tmp_path: Path) ->
         subprocess.Popen([sys.executable, "-c", ASK, tmp_path], stdout=subprocess.PIPE, text=True)
         for _ in range(4)
     ]
-    found = {process.communicate(timeout=120)[0].strip() for process in asking}
+    found = {process.communicate(timeout=PATIENCE_S)[0].strip() for process in asking}
     assert found == {own_auth_string(tmp_path)}
     assert found.pop().startswith("paddock:")
     file = password_file(tmp_path)

@@ -29,6 +29,7 @@ from paddock.runner.daemon import service_lookup
 from paddock.runner.daemon.service_client import ServiceError
 from paddock.runner.settings import Settings, read_settings
 from tests.fakes.http_server import by_path, serving
+from tests.waiting import PATIENCE_S
 
 READY = (200, b'{"status":"ready"}')
 OLLAMA = (200, b"Ollama is running")
@@ -192,11 +193,13 @@ def test_a_key_goes_only_to_who_proves_to_know_it(tmp_path: Path) -> None:
     own = {"PADDOCK_API_KEYS": str(keys)}
     with proving(ServiceSettings(api_keys_file=keys, state_dir=state)) as host:
         url = f"http://{host}"
-        assert not knows_key(url, home_secret(tmp_path / "other"), timeout_s=5)
-        assert knows_key(url, home_secret(state), timeout_s=5)
-        assert knows_key(url, "hush", timeout_s=5) and not knows_key(url, "hush2", timeout_s=5)
+        assert not knows_key(url, home_secret(tmp_path / "other"), timeout_s=PATIENCE_S)
+        assert knows_key(url, home_secret(state), timeout_s=PATIENCE_S)
+        assert knows_key(url, "hush", timeout_s=PATIENCE_S) and not knows_key(
+            url, "hush2", timeout_s=PATIENCE_S
+        )
         for query in ("", "?nonce=&proof=", "?nonce=a&proof=b", "?nonce=a", f"?{'a=b&' * 500}"):
-            assert light_http.get(f"{url}{PROOF_PATH}{query}", timeout_s=5)[0] == 403
+            assert light_http.get(f"{url}{PROOF_PATH}{query}", timeout_s=PATIENCE_S)[0] == 403
         client = service_lookup.find_service(unwritten(tmp_path, host, **own))
         assert client is not None and client.api_key == "hush"
         client.close()

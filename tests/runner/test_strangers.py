@@ -23,9 +23,9 @@ import pytest
 from paddock.runner.daemon.prefect_auth import password_file
 from tests.residence import own_headers
 from tests.runner.schedule.up_process import UpFolder
+from tests.waiting import PATIENCE_S
 
 SECOND_USER = 54321
-ANSWER_S = 120.0  # a server that was killed answers when it is there again
 Found = TypeVar("Found")
 NOTES = """\
 name: notes
@@ -45,7 +45,6 @@ name: theirs
 steps: [{uses: files.write, with: {path: out/mark, text: done}}]
 """
 
-pytestmark = pytest.mark.may_take(280, "`paddock up` and its Prefect server are started")
 as_root = pytest.mark.skipif(
     os.getuid() != 0, reason="a second user was NOT tried: only root can be another user"
 )
@@ -65,7 +64,7 @@ def up() -> Iterator[UpFolder]:
         (root / "theirs").mkdir()
         (root / "theirs/pipeline.yaml").write_text(THEIRS)
         up.start()
-        up.until(lambda: up.get()["is_prefect_there"], 180.0)  # its own server comes up beside
+        up.until(lambda: up.get()["is_prefect_there"])  # its own server comes up beside
         yield up
     finally:
         up.stop()
@@ -81,7 +80,7 @@ def api(up: UpFolder) -> str:
 
 
 def post(up: UpFolder, path: str, body: dict[str, Any], **headers: str) -> httpx.Response:
-    with httpx.Client(trust_env=False, verify=False, timeout=ANSWER_S) as client:
+    with httpx.Client(trust_env=False, verify=False, timeout=PATIENCE_S) as client:
         return client.post(f"{api(up)}{path}", json=body, headers=headers)
 
 
@@ -130,7 +129,7 @@ def test_web_sockets_are_refused_to_pages_of_others_and_without_the_password(
     from websockets.sync.client import connect
 
     url = f"{api(up).replace('http', 'ws', 1)}/{path}"
-    connected = partial(connect, url, proxy=None, open_timeout=ANSWER_S)
+    connected = partial(connect, url, proxy=None, open_timeout=PATIENCE_S)
     with pytest.raises(InvalidStatus, match="403"):
         connected(additional_headers={"Origin": "http://evil.example"})
     for wish in ({"type": "auth"}, {"type": "auth", "token": "guess"}):
@@ -139,7 +138,7 @@ def test_web_sockets_are_refused_to_pages_of_others_and_without_the_password(
             pytest.raises(ConnectionClosed),
         ):
             connection.send(json.dumps(wish))
-            connection.recv(timeout=ANSWER_S)
+            connection.recv(timeout=PATIENCE_S)
 
 
 def test_a_run_of_prefects_page_has_its_inputs_checked_and_never_another_path(up: UpFolder) -> None:
@@ -225,7 +224,7 @@ def test_a_second_user_reads_no_page_that_names_folders_or_versions(up: UpFolder
         """
         for port, paths in requests:
             for path in paths:
-                call = http.client.HTTPConnection('127.0.0.1', port, timeout=120)
+                call = http.client.HTTPConnection('127.0.0.1', port, timeout=300)
                 call.request('GET', path)
                 answer = call.getresponse()
                 print(path, answer.status, b'pipes' in answer.read())
@@ -257,7 +256,7 @@ def test_a_second_user_starts_nothing_at_any_port(up: UpFolder) -> None:
         for port in ports:
             for path in ('/run', '/runs', '/api/flow_runs/', '/api/deployments/filter', '/notes',
                          '/paddock/residence/stop', '/paddock/residence/mirror', '/api/generate'):
-                call = http.client.HTTPConnection('127.0.0.1', port, timeout=120)
+                call = http.client.HTTPConnection('127.0.0.1', port, timeout=300)
                 try:
                     call.request('POST', path, '{}', {'Content-Type': 'application/json'})
                     print(call.getresponse().status)
@@ -331,7 +330,7 @@ def as_second_user(code: str, **names: Any) -> str:
     done = subprocess.run(
         ["/usr/bin/env", "python3", "-I", "-c", head + given + textwrap.dedent(code)],
         user=SECOND_USER, group=SECOND_USER, extra_groups=[], cwd="/", env={"PATH": os.defpath},
-        capture_output=True, text=True, timeout=240, check=False,
+        capture_output=True, text=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -30,6 +30,7 @@ from paddock.steps.readers.reader import Unreadable
 from tests.fakes.pdf import pdf
 from tests.fakes.pool import FakePool
 from tests.runner.world import World, settings
+from tests.waiting import PATIENCE_S
 
 SECOND_USER = 54321
 N_FILES = 120  # fewer are swapped more often each: as many are a link when a step opens them
@@ -177,7 +178,7 @@ def swapper(folder: Path, *below: str, every: int = 20) -> Iterator[None]:
         assert process.poll() is None, "it has swapped until the end"
     finally:
         process.terminate()
-        process.communicate(timeout=10)
+        process.communicate(timeout=PATIENCE_S)
 
 
 def documents(

@@ -12,7 +12,6 @@ from tests.soak.soak import Plan, soak
 from tests.soak.world import World
 
 
-@pytest.mark.may_take(290, "it is the soak test's minute, and the end of what began in it")
 def test_in_a_bad_minute_nothing_is_lost_and_nothing_done_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,9 +24,9 @@ from tests.soak.judge import Kill, Mark
 from tests.soak.killer import processes, roles
 
 HERE = Path(__file__).parent
-READY_S = 200.0
+READY_S = 300.0
 # Runs have 30 s to come to a border, then they are ended.
-STOP_S = 75.0
+STOP_S = 300.0
 
 # Every pipeline does the same around what makes it different: read, do, mark, write.
 PIPELINE = """\

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.system.process_guard import guarded_command
-from tests.waiting import is_alive, until
+from tests.waiting import PATIENCE_S, is_alive, until
 
 STUBBORN = "trap '' TERM; sleep 600 & echo $$ $!; wait; sleep 600"
 
@@ -42,7 +42,7 @@ def start(fd: int, *command: str) -> subprocess.Popen[str]:
 
 def ended(fd: int, *command: str, stdin: str = "") -> tuple[int, str, str]:
     with start(fd, *command) as process:
-        out, err = process.communicate(stdin, timeout=120)
+        out, err = process.communicate(stdin, timeout=PATIENCE_S)
     return process.returncode, out, err
 
 
@@ -94,7 +94,7 @@ def test_a_stubborn_program_gets_some_time_and_is_killed_with_all_that_it_starte
             os.close(ours)
         else:
             process.stdin.close()
-        assert process.wait(120) == -signal.SIGKILL
+        assert process.wait(PATIENCE_S) == -signal.SIGKILL
         until(lambda: not any(map(is_alive, pids)))
 
 
@@ -104,7 +104,7 @@ def test_a_program_is_asked_before_it_is_killed() -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         os.close(ours)
-        assert (process.wait(120), process.stdout.read()) == (3, "asked\n")
+        assert (process.wait(PATIENCE_S), process.stdout.read()) == (3, "asked\n")
 
 
 def test_one_that_is_told_by_its_input_gets_time_to_end_by_itself() -> None:

@@ -14,6 +14,7 @@ from paddock.engine.api.access_log import access_log_json, access_log_line
 from paddock.engine.api.request_log import Exchange
 from paddock.engine.settings import ServiceSettings
 from tests.engine.api.small_service import SmallService
+from tests.waiting import PATIENCE_S
 
 
 def chat(**extra: object) -> Exchange:
@@ -102,7 +103,7 @@ def test_where_nothing_reads_it_the_service_ends_and_says_what_is_left_out(
 
     service = Thread(target=serve, daemon=True)
     service.start()
-    service.join(60)
+    service.join(PATIENCE_S)
     has_ended = not service.is_alive()
     is_read.set()
     assert has_ended

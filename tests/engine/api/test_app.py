@@ -69,7 +69,7 @@ def test_whatever_is_sent_gets_an_answer_and_a_line_and_breaks_nothing(
                  "scheme": "http", "root_path": ""}  # fmt: skip
         await house.app(scope, coming.get, send)
 
-    asyncio.run(asyncio.wait_for(go(), 10))
+    asyncio.run(go())
     assert sent[0]["status"] < 500
     assert not house.request_log.running
     for line in map(access_log.access_log_line, list(house.request_log.last)[-1:]):

@@ -15,7 +15,7 @@ from websockets.sync.client import connect
 
 from paddock.engine.api import connection_deadlines
 from paddock.engine.api.connection_deadlines import deadline_protocol
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 HEADER_S, IDLE_S = 0.4, 0.6
 REQUEST = b"GET /quick HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -65,7 +65,7 @@ def served(
         yield listener.getsockname()[1], app
     finally:
         server.should_exit = True
-        thread.join(120)
+        thread.join(PATIENCE_S)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def service() -> Iterator[tuple[int, Application]]:
 
 
 def call(port: int) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port), timeout=60)
+    return socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
 
 
 def until_closed(wire: socket.socket) -> bytes:
@@ -151,4 +151,4 @@ def test_a_websocket_has_no_deadline_of_requests(
     with connect(f"ws://127.0.0.1:{port}/", proxy=None) as websocket, ExitStack() as silent:
         for _ in range(6):
             silent.enter_context(socket.create_connection(("127.0.0.1", port)))
-        assert websocket.recv(timeout=20) == "still here"
+        assert websocket.recv(timeout=PATIENCE_S) == "still here"

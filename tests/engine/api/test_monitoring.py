@@ -14,8 +14,6 @@ from paddock.engine.workers.worker_process import ProbeResult
 from tests.live import CHAT, Live, live_service
 from tests.waiting import until
 
-pytestmark = pytest.mark.may_take(120, "a service of its own decodes until it is seen")
-
 ASKED = {"model": CHAT, "prompt": "1, 2, 3, 4, 5, 6, 7, 8, 9, 10,", "raw": True, "stream": False,
          "options": {"num_predict": 8}}  # fmt: skip
 

@@ -18,6 +18,7 @@ from paddock.engine.system.server_address import ServerAddress
 from paddock.engine.wire import write_json
 from tests.fakes.pool import FakePool
 from tests.live import live_service
+from tests.waiting import PATIENCE_S
 
 PATHS = ["/etc/secret.gguf", "../x.gguf", "~/m.gguf", "C:\\m.gguf"]
 
@@ -65,7 +66,7 @@ def test_a_service_with_keys_shows_its_pool_to_those_who_have_one(tmp_path: Path
     keys.write_text("sk-of-this-service me\n")
     settings = ServiceSettings(api_keys_file=keys)
     with live_service(tmp_path, service=settings) as live:
-        refused = httpx.post(f"{live.url}{PREFIX}/stats", trust_env=False, timeout=120)
+        refused = httpx.post(f"{live.url}{PREFIX}/stats", trust_env=False, timeout=PATIENCE_S)
         assert refused.status_code == 401
 
         async def digest(key: str) -> str:

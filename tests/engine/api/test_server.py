@@ -21,10 +21,9 @@ from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.models.model_recipe import ModelRecipe
 from paddock.engine.models.model_store import ModelStore
 from tests.fakes import tiny
-from tests.waiting import is_alive, until
+from tests.waiting import PATIENCE_S, is_alive, until
 
 CHAT = "noise:latest"
-END_S = 120.0
 
 SERVE = """
 import asyncio, sys
@@ -63,7 +62,7 @@ def served(root: Path, stop_s: float) -> Iterator[tuple[subprocess.Popen[str], h
     try:
         port = int(process.stdout.readline())
         with httpx.Client(
-            base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False
+            base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S, trust_env=False
         ) as client:
             yield process, client
     finally:
@@ -75,10 +74,10 @@ def served(root: Path, stop_s: float) -> Iterator[tuple[subprocess.Popen[str], h
 
 def until_it_takes_no_one_more(client: httpx.Client) -> None:
     """Wait until a server has seen its signal: it looks for one twice a second."""
-    until = time.monotonic() + 120
+    until = time.monotonic() + PATIENCE_S
     with pytest.raises(httpx.TransportError):
         while time.monotonic() < until:
-            httpx.get(f"{client.base_url}/", trust_env=False, timeout=60)
+            httpx.get(f"{client.base_url}/", trust_env=False, timeout=PATIENCE_S)
 
 
 def body(n_tokens: int) -> dict[str, object]:
@@ -127,7 +126,7 @@ def test_an_address_that_is_not_ours_is_refused(host: str) -> None:
 
 
 def test_a_signal_lets_what_runs_finish(tmp_path: Path) -> None:
-    with served(tmp_path, 60) as (process, client):
+    with served(tmp_path, PATIENCE_S) as (process, client):
         with client.stream("POST", "/api/generate", json=body(600)) as answer:
             lines = answer.iter_lines()
             next(lines)
@@ -135,7 +134,7 @@ def test_a_signal_lets_what_runs_finish(tmp_path: Path) -> None:
             until_it_takes_no_one_more(client)
             last = json.loads(list(lines)[-1])
         assert last["done"] is True
-        assert process.wait(END_S) == 0
+        assert process.wait(PATIENCE_S) == 0
 
 
 def test_what_does_not_finish_in_time_is_told_to_come_back(tmp_path: Path) -> None:
@@ -153,11 +152,11 @@ def test_what_does_not_finish_in_time_is_told_to_come_back(tmp_path: Path) -> No
         refused = whole.result()
         assert (refused.status_code, refused.json()) == (503, end)
         assert refused.headers["retry-after"]
-        assert process.wait(END_S) == 0
+        assert process.wait(PATIENCE_S) == 0
 
 
 def test_a_second_signal_ends_at_once_and_leaves_no_worker(tmp_path: Path) -> None:
-    with served(tmp_path, 2 * END_S) as (process, client):
+    with served(tmp_path, 2 * PATIENCE_S) as (process, client):
         children = f"/proc/{process.pid}/task/{process.pid}/children"
         with client.stream("POST", "/api/generate", json=endless(2000)) as answer:
             lines = answer.iter_lines()
@@ -166,7 +165,7 @@ def test_a_second_signal_ends_at_once_and_leaves_no_worker(tmp_path: Path) -> No
             process.send_signal(signal.SIGINT)
             until_it_takes_no_one_more(client)
             process.send_signal(signal.SIGINT)
-            process.wait(END_S / 2)  # not when the first signal's time is up
+            process.wait(PATIENCE_S)  # not when the first signal's time is up
         assert workers
         until(lambda: not any(map(is_alive, workers)))
 
@@ -181,7 +180,7 @@ def test_a_signal_during_a_creation_leaves_nothing_broken(tmp_path: Path) -> Non
             process.send_signal(signal.SIGTERM)
             with suppress(httpx.TransportError):
                 list(lines)
-        assert process.wait(END_S) == 0
+        assert process.wait(PATIENCE_S) == 0
     store = ModelStore(tmp_path)
     assert store.check() == []
     assert {name.short for name in store.names()} - {"twin:latest"} == {CHAT}

@@ -14,8 +14,6 @@ from tests.fakes.http_server import Answer, serving
 from tests.live import CHAT, STORY, VECTORS, Live, live_service
 from tests.waiting import until
 
-pytestmark = pytest.mark.may_take(240, "services are started, killed and started again")
-
 SECRET = "correct-horse-battery"
 
 

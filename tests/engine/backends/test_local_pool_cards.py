@@ -66,7 +66,7 @@ async def test_a_card_that_does_not_compute_leaves_its_models_to_the_processor_a
 ) -> None:  # fmt: skip
     cards[:] = listed
     caplog.set_level("INFO")
-    async with asyncio.timeout(100), pool_with(fault) as pool:
+    async with pool_with(fault) as pool:
         assert (await pool.chat(ask("Hello", noise)).reply()).text
         (model,) = pool.stats().resident
         assert model.fallback == f"runs on the processor: {why}"
@@ -80,7 +80,7 @@ async def test_a_card_that_does_not_compute_leaves_its_models_to_the_processor_a
 async def test_a_driver_that_goes_in_the_middle_costs_no_answer(
     noise: ModelSpec, pool_with: OpenPool
 ) -> None:
-    async with asyncio.timeout(100), pool_with("driver goes") as pool:
+    async with pool_with("driver goes") as pool:
         requests = [ask(f"Tell of {n} llamas.", noise, {"max_tokens": 60}) for n in range(6)]
         replies = await asyncio.gather(*(pool.chat(request).reply() for request in requests))
         (model,) = pool.stats().resident
@@ -91,7 +91,7 @@ async def test_a_driver_that_goes_in_the_middle_costs_no_answer(
 async def test_a_card_that_stays_full_in_the_middle_refuses_each_request_by_name(
     noise: ModelSpec, pool_with: OpenPool
 ) -> None:
-    async with asyncio.timeout(100), pool_with("fills for good") as pool:
+    async with pool_with("fills for good") as pool:
         requests = [ask(f"Tell of {n} llamas.", noise, {"max_tokens": 60}) for n in range(6)]
         found = await asyncio.gather(
             *(pool.chat(request).reply() for request in requests), return_exceptions=True
@@ -103,7 +103,7 @@ async def test_a_card_that_stays_full_in_the_middle_refuses_each_request_by_name
 async def test_a_full_card_is_refused_with_its_name_who_holds_it_and_what_helps(
     noise: ModelSpec, cards: list[GpuMemory], pool_with: OpenPool
 ) -> None:
-    async with asyncio.timeout(100), pool_with("full") as pool:
+    async with pool_with("full") as pool:
         with pytest.raises(ModelTooLarge) as caught:
             await pool.chat(ask("Hello", noise)).reply()
         assert (caught.value.device, caught.value.holders) == ("NVIDIA H100", {"": 2 * GIB})
@@ -123,7 +123,7 @@ async def test_a_full_card_is_refused_with_its_name_who_holds_it_and_what_helps(
 async def test_a_request_moves_a_model_to_the_processor_and_back(
     noise: ModelSpec, pool_with: OpenPool
 ) -> None:
-    async with asyncio.timeout(100), pool_with("sound") as pool:
+    async with pool_with("sound") as pool:
         places = []
         for on_processor in (None, True, None, False, None):
             asked = ask("Hello", replace(noise, on_processor=on_processor))

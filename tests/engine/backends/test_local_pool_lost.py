@@ -34,7 +34,7 @@ async def test_where_memory_lets_no_context_grow_fewer_requests_share_the_cells(
     start = started_by(*faulty_worker.command("short", 200 * 1024**2))
     spec = replace(CHAT, n_ctx_tokens=8192)
     settings = replace(SETTINGS, cache_dir=tmp_path / "cache", num_parallel=8, cache_layout="split")
-    async with asyncio.timeout(250), LocalPool(settings, start=start) as pool:
+    async with LocalPool(settings, start=start) as pool:
         assert (await pool.chat(ask("Hello", spec, {"max_tokens": 2})).reply()).text
         (model,), pids = pool.stats().resident, pool.worker_pids()
         # Streams of 2,048 tokens for all of them would be 550 MB, of which half is there.
@@ -50,7 +50,7 @@ async def test_a_worker_that_aborts_is_started_again_and_every_request_answered(
 ) -> None:
     settings = replace(SETTINGS, cache_dir=tmp_path / "cache")
     start = started_by(*faulty_worker.command("aborting", tmp_path / "aborted"))
-    async with asyncio.timeout(250), LocalPool(settings, start=start) as pool:
+    async with LocalPool(settings, start=start) as pool:
         requests = [
             ask(f"Tell a story about {n} llamas.", noise, {"max_tokens": 400}) for n in range(6)
         ]

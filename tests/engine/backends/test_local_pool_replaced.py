@@ -50,7 +50,7 @@ async def test_a_replaced_model_answers_itself_and_the_old_worker_goes(tmp_path:
     stays = replace(
         chat_request, model=replace(chat_request.model, keep_alive_s=-1, is_pinned=True)
     )
-    async with asyncio.timeout(200), LocalPool(settings_of(tmp_path)) as pool:
+    async with LocalPool(settings_of(tmp_path)) as pool:
         old = await pool.chat(stays).reply()
         old_worker = psutil.Process(*pool.worker_pids())
         tiny.llama(tmp_path / "new", seed=2).replace(path)
@@ -64,7 +64,7 @@ async def test_a_replaced_model_answers_itself_and_the_old_worker_goes(tmp_path:
 
 async def test_a_replaced_projector_is_what_sees(tmp_path: Path) -> None:
     model, projector = write_family("llava", tmp_path)
-    async with asyncio.timeout(200), LocalPool(settings_of(tmp_path)) as pool:
+    async with LocalPool(settings_of(tmp_path)) as pool:
         before = await pool.facts(ModelSpec(str(model)))
         old = await pool.chat(request(model, square(200))).reply()
         written, at = projector.read_bytes(), read_header(projector).data_at
@@ -98,7 +98,7 @@ async def test_a_model_that_is_replaced_before_its_worker_reads_it_has_its_own_d
 ) -> None:
     path, new = tiny.llama(tmp_path / "mine.gguf"), tiny.llama(tmp_path / "new", seed=2)
     start = replacing(tmp_path, lambda: new.replace(path))
-    async with asyncio.timeout(200), LocalPool(settings_of(tmp_path), start=start) as pool:
+    async with LocalPool(settings_of(tmp_path), start=start) as pool:
         reply = await pool.chat(request(path)).reply()
     assert reply.digest == sha256_of(path)
     assert is_alike(reply, await answered_alone(tmp_path, path))
@@ -109,7 +109,7 @@ async def test_a_replaced_part_of_a_split_model_is_seen(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     source = tiny.llama(tmp_path / "b.gguf", seed=2)
     _, second = split_gguf(source, tmp_path / "other" / "mine.gguf")
-    async with asyncio.timeout(200), LocalPool(settings_of(tmp_path)) as pool:
+    async with LocalPool(settings_of(tmp_path)) as pool:
         old = await pool.chat(request(first)).reply()
         second.replace(tmp_path / second.name)
         new = await pool.chat(request(first)).reply()

@@ -57,7 +57,7 @@ async def test_chats_in_flight_at_many_kills_from_outside_are_not_given_up(
         story = ask(f"Story {number}", noise, {"max_tokens": 300}, priority="batch")
         assert (await pool.chat(story).reply()).text
 
-    async with asyncio.timeout(250), LocalPool(settings) as pool:
+    async with LocalPool(settings) as pool:
         await _kill_while_asked(pool, MAX_ATTEMPTS + 2, 8, tell)
 
 
@@ -67,7 +67,7 @@ async def test_a_chat_that_kills_its_worker_is_given_up_and_those_with_it_are_an
 ) -> None:
     settings = replace(SETTINGS, num_parallel=N_PARALLEL, cache_dir=tmp_path / "cache")
     start = started_by(*faulty_worker.command("poisoned", dies_at))
-    async with asyncio.timeout(250), LocalPool(settings, start=start) as pool:
+    async with LocalPool(settings, start=start) as pool:
         texts = [*(f"Story {n}" for n in range(6)), "POISON", *(f"Tale {n}" for n in range(6))]
         priorities: tuple[Priority, ...] = ("batch", "normal", "interactive")
         answers = [

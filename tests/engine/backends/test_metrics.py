@@ -1,4 +1,3 @@
-import asyncio
 import subprocess
 import sys
 from collections import Counter
@@ -28,7 +27,7 @@ def numbers(metrics: Metrics, model: str) -> Counter[str]:
 
 async def test_a_real_pool_counts_what_it_did() -> None:
     settings = PoolSettings(n_threads=1, models_dir=Path("/nonexistent"), profile_s=0)
-    async with asyncio.timeout(200), LocalPool(settings) as pool:
+    async with LocalPool(settings) as pool:
         rules = Message("system", "Read what follows and answer in one sentence. " * 6)
         streams = [
             pool.chat(ChatRequest(CHAT, (rules, Message("user", f"{n}?")), {"max_tokens": 8}))

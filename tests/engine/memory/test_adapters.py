@@ -28,7 +28,7 @@ def test_an_adapter_that_adds_nothing_changes_nothing_and_another_one_does(tmp_p
     finder = Made(tmp_path, tmp_path / "cache", str(much))
 
     async def work() -> None:
-        async with asyncio.timeout(120), LocalPool(settings, models=finder) as pool:
+        async with LocalPool(settings, models=finder) as pool:
 
             async def likely(*adapters: Path, ref: str = CHAT.ref) -> set[bytes]:
                 """Return the 20 likeliest beginnings: rounding changes few of them."""
@@ -80,7 +80,7 @@ async def test_an_adapter_that_cannot_be_used_is_named(
     foreign = write_adapter(tmp_path / "foreign.gguf", TENSOR, n, n, strength=1, more=more)
     settings = PoolSettings(n_threads=1, cache_dir=tmp_path / "cache", profile_s=0)
 
-    async with asyncio.timeout(120), LocalPool(settings) as pool:
+    async with LocalPool(settings) as pool:
         spec = replace(CHAT, adapters=(str(foreign),))
         with pytest.raises(ModelBroken) as caught:
             await pool.chat(ChatRequest(spec, (Message("user", "Hello"),))).reply()

@@ -25,6 +25,7 @@ from paddock.engine.models.manifests import (
 from paddock.engine.models.model_names import parse_name
 from paddock.engine.models.model_store import ModelStore
 from tests.optional import present
+from tests.waiting import PATIENCE_S
 
 
 def put(store: ModelStore, name: str, *contents: bytes) -> list[str]:
@@ -227,7 +228,7 @@ def test_processes_that_change_a_store_at_once_leave_it_whole(store: ModelStore)
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(120)
+        worker.join(PATIENCE_S)
     assert [worker.exitcode for worker in workers] == [0, 0]
     assert shorts(store) == ["shared:latest"]
     assert store.check() == []
@@ -252,7 +253,7 @@ def test_a_lock_is_for_one_thread_at_a_time_and_says_whose_turn_it_is(store: Mod
             pass
         with store.lock("another download"):
             order.append("first")
-    other.join(120)
+    other.join(PATIENCE_S)
     assert order == ["first", "second"]
 
 

@@ -19,6 +19,7 @@ from paddock.engine.models.transfer_errors import (
 )
 from tests.engine.models.pulling import BIG, QUICK, leftovers, model_of, named, pulled
 from tests.fakes.far_side import FarSide, digest_of
+from tests.waiting import PATIENCE_S
 
 
 def test_cut_connections_go_on_where_they_were_cut(far: FarSide, store: ModelStore) -> None:
@@ -108,7 +109,7 @@ def test_a_killed_pull_is_gone_on_with(
         while int(process.stdout.readline()) < 20_000:
             pass
         process.send_signal(how)
-        process.wait(timeout=120)
+        process.wait(timeout=PATIENCE_S)
     assert store.names() == []
     assert not store.blobs.has(digest_of(BIG))
     far.settle()

@@ -20,8 +20,6 @@ from tests.engine.decoding.test_loop import NEWS, Bench, closed, job
 
 __all__ = ["closed"]
 
-pytestmark = pytest.mark.may_take(300, "a real model's form is written and compiled")
-
 # Activations are rounded to 8 bits by both, otherwise in each batch: of 49,152 logits the largest
 # difference between two orders of one computation was 0.5.
 NEAR = 1.0

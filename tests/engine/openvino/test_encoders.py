@@ -57,7 +57,6 @@ def embedded(model: Model, texts: Sequence[Tokens]) -> Vectors:
     return units
 
 
-@pytest.mark.may_take(100, "a real model's form is written and compiled")
 def test_a_form_gives_the_vectors_of_its_file_whatever_is_beside(
     file: Path, by_llama: Model, tmp_path: Path
 ) -> None:

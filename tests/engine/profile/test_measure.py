@@ -26,7 +26,6 @@ from tests.fakes.one_layer import write_one_layer
 
 ENOUGH_S = 240.0
 """All that is wanted is measured in it, on a busy machine too; on a quiet one in 10 s."""
-pytestmark = pytest.mark.may_take(600, "what is measured waits for a core of its own")
 
 
 def patient(seconds: float = ENOUGH_S) -> BenchClock:

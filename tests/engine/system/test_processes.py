@@ -18,7 +18,7 @@ from paddock.engine.system.processes import (
     spawn_detached,
 )
 from tests.optional import present
-from tests.waiting import is_alive, until
+from tests.waiting import PATIENCE_S, is_alive, until
 
 
 async def test_a_program_gets_its_input_and_returns_both_outputs() -> None:
@@ -53,7 +53,7 @@ def test_a_process_that_outlives_us_holds_no_file_that_we_pass_on(tmp_path: Path
 def test_a_blocking_run_that_is_late_or_missing_is_none() -> None:
     assert run_blocking(["no-such-program"], timeout_s=5) is None
     assert run_blocking(["sleep", "60"], timeout_s=0.05) is None
-    ended = present(run_blocking(["sh", "-c", "echo out; exit 2"], timeout_s=60))
+    ended = present(run_blocking(["sh", "-c", "echo out; exit 2"], timeout_s=PATIENCE_S))
     assert (ended.code, ended.stdout) == (2, b"out\n")
 
 
@@ -126,8 +126,7 @@ def test_a_program_whose_start_is_cancelled_halfway_is_ended_too(tmp_path: Path)
         while not pid.exists():
             time.sleep(0.01)  # noqa: ASYNC251 - the loop stands: not all pipes are open
         starting.cancel()
-        async with asyncio.timeout(120):
-            await asyncio.wait({starting})
+        await asyncio.wait({starting})
 
     asyncio.run(cancelled())
     until(lambda: not is_alive(int(pid.read_text())))  # it is killed, not waited for

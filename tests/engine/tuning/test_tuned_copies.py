@@ -234,7 +234,6 @@ def tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tuned:
     return Tuned(tmp_path, monkeypatch)
 
 
-@pytest.mark.may_take(400, "a real model is written, measured and read twice")
 def test_a_real_model_gets_its_copy_and_serves_by_it(tuned: Tuned) -> None:
     tuned.script(  # the real one, whatever the speeds of this machine
         "from paddock.engine.tuning import tuning_process",

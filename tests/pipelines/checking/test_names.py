@@ -23,6 +23,7 @@ from babel.numbers import is_currency
 
 from paddock.pipelines.checking.folding import plain as plain_text
 from paddock.pipelines.checking.folding import small
+from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[3]
 FILE = ROOT / "pipelines" / "checking" / "cldr_names.json"
@@ -330,7 +331,7 @@ def test_the_file_has_what_this_version_of_babel_has() -> None:
     assert babel.__version__ == BABEL
     # In a process of its own: what Babel has formatted before changes its tables.
     command = [sys.executable, "-m", "tests.pipelines.checking.test_names", "--print"]
-    made = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, timeout=120)
+    made = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, timeout=PATIENCE_S)
     assert FILE.read_text("utf-8") == made.stdout.decode()
 
 

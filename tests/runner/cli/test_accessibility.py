@@ -17,7 +17,7 @@ from tests.runner.compare.bills import Bills
 from tests.runner.review.served_page import KINDS, ServedPage
 from tests.runner.world import World
 
-pytestmark = [pytest.mark.may_take(280, "axe looks at every page in four forms"), needs_axe]
+pytestmark = needs_axe
 
 SIZES = ((1600, 900), (390, 844))
 

@@ -23,7 +23,7 @@ from tests.runner.cli.test_mcp_server import COPY
 from tests.runner.cli.test_web_console import HOSTILE, links, opened, signed_in
 from tests.runner.review.served_page import in_thread
 from tests.runner.world import World
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 WAIT = """\
 steps:
@@ -232,7 +232,9 @@ def test_only_who_may_decide_changes_anything(world: World) -> None:
                 ({**cookie, "sec-fetch-site": "same-site"}, 403),
                 ({**cookie, "host": "evil.example"}, 403),
             ):
-                answer = httpx.post(f"{own}{path}", headers=headers, trust_env=False, timeout=60)
+                answer = httpx.post(
+                    f"{own}{path}", headers=headers, trust_env=False, timeout=PATIENCE_S
+                )
                 assert (path, headers, answer.status_code) == (path, headers, status)
         assert client.post(f"{pipeline}x/run").status_code == 404
         assert client.post(f"{run}x/again").status_code == 404
@@ -274,5 +276,5 @@ def button(form: str) -> str:
 
 def click(page: Page, form: str, label: str) -> None:
     is_there = f"{button(form)}?.textContent === {label!r}"
-    page.wait(f"document.readyState === 'complete' && {is_there}", 240)
+    page.wait(f"document.readyState === 'complete' && {is_there}")
     page.ask(f"{button(form)}.click()")

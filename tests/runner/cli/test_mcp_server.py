@@ -39,7 +39,7 @@ from tests.forked import ForkServer
 from tests.runner.cli.commands.test_review import ask
 from tests.runner.cli.forked_runs import fork_runs
 from tests.runner.world import World
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 COPY = """\
 name: copies
@@ -129,7 +129,7 @@ def words_of(answer: Any) -> str:
 
 async def ask_until(is_so: Callable[[Any], bool], call: Call, name: str, **arguments: Any) -> Any:
     """Call a tool until its answer is so; return it."""
-    ends = time.monotonic() + 120
+    ends = time.monotonic() + PATIENCE_S
     while not is_so(answer := await call(name, **arguments)):
         assert time.monotonic() < ends, answer
     return answer
@@ -256,7 +256,7 @@ def test_a_client_that_disappears_in_a_call_leaves_no_server(box: Path) -> None:
                 server.stdin.write(json.dumps(request).encode() + b"\n")
         server.stdin.flush()
         server.stdin.close()
-        assert server.wait(120) == 0
+        assert server.wait(PATIENCE_S) == 0
         assert server.stderr is not None
         assert b"Traceback" not in server.stderr.read()
 
@@ -309,7 +309,7 @@ def http_server(box: Path, keys: Path) -> Iterator[str]:
             assert found is not None
             yield found[1]
             server.send_signal(signal.SIGINT)
-            assert server.wait(120) == 0
+            assert server.wait(PATIENCE_S) == 0
         finally:
             server.kill()
 
@@ -341,7 +341,7 @@ async def test_over_http_a_key_opens_it_and_strangers_are_refused(box: Path) -> 
             "a page": ({**bearer, "Origin": "https://evil.example"}, 403),
             "another host": ({**bearer, "Host": "evil.example"}, 403),
         }
-        async with httpx.AsyncClient(headers=form, timeout=120) as http:
+        async with httpx.AsyncClient(headers=form, timeout=PATIENCE_S) as http:
             for name, (headers, status) in strangers.items():
                 answer = await http.post(url, json=HELLO, headers=headers)
                 assert (name, answer.status_code) == (name, status)

@@ -36,6 +36,7 @@ from paddock.runner.settings import read_settings
 from tests.browser import Browser, Page, needs_browser
 from tests.runner.review.served_page import in_thread
 from tests.runner.world import World
+from tests.waiting import PATIENCE_S
 
 CLI = "from paddock.runner.cli.application import main; main()"
 HOSTILE = "</pre><script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'>{{7*7}}"
@@ -61,7 +62,7 @@ def served(folder: Path) -> Iterator[str]:
 @contextmanager
 def signed_in(address: str) -> Iterator[httpx.Client]:
     with httpx.Client(
-        base_url=urljoin(address, "/"), trust_env=False, verify=False, timeout=120
+        base_url=urljoin(address, "/"), trust_env=False, verify=False, timeout=PATIENCE_S
     ) as client:
         token = address.partition("token=")[2]
         assert "set-cookie" in client.post(SIGN_IN, data={"token": token}).headers
@@ -286,7 +287,7 @@ def test_pages_and_actions_do_not_wait_for_pipelines_and_runs_that_are_being_rea
 
     def hang(*given: Any, **named: Any) -> Any:
         is_waiting.set()
-        assert go.wait(200)
+        assert go.wait(PATIENCE_S)
         raise NotHere("It is late.")
 
     monkeypatch.setattr("paddock.runner.cli.console_run_pages.FIND_EVERY_S", 0.0)
@@ -309,7 +310,7 @@ def test_pages_and_actions_do_not_wait_for_pipelines_and_runs_that_are_being_rea
             with monkeypatch.context() as patch:
                 patch.setattr(f"paddock.runner.cli.{reader}", hang)
                 late = threads.submit(opened.get, path)
-                assert is_waiting.wait(120)
+                assert is_waiting.wait(PATIENCE_S)
                 for page in ("/ui/pipelines", "/ui/runs", "/ui/models", pipeline_address(file)):
                     assert opened.get(page).status_code == 200
                 nothing = hashlib.sha256(b"[]").hexdigest()
@@ -318,13 +319,13 @@ def test_pages_and_actions_do_not_wait_for_pipelines_and_runs_that_are_being_rea
                 assert opened.post(f"{other}/stop").status_code == 409
                 assert not late.done()
                 go.set()
-                assert "It is late." in late.result(120).text
+                assert "It is late." in late.result(PATIENCE_S).text
 
 
 def test_who_signs_in_comes_back_to_the_page_that_asked_for_it(tmp_path: Path) -> None:
     with (
         served(tmp_path) as address,
-        httpx.Client(trust_env=False, verify=False, timeout=60) as client,
+        httpx.Client(trust_env=False, verify=False, timeout=PATIENCE_S) as client,
     ):
         base, _, token = address.partition("/ui/sign-in?token=")
         for came_from, target in (
@@ -456,7 +457,7 @@ def commanded(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[st
         yield running, f"{address}?token={token}"
     finally:
         running.kill()
-        running.communicate(timeout=120)
+        running.communicate(timeout=PATIENCE_S)
 
 
 def test_the_command_serves_the_pages_of_a_folder_and_logs_who_did_what(tmp_path: Path) -> None:
@@ -468,4 +469,4 @@ def test_the_command_serves_the_pages_of_a_folder_and_logs_who_did_what(tmp_path
         nothing = hashlib.sha256(b"[]").hexdigest()
         assert client.post(f"{pipeline_address(file)}/allow", data={"asks": nothing}).is_redirect
         running.terminate()
-        assert f"{file}: allowed by ann" in running.communicate(timeout=120)[1]
+        assert f"{file}: allowed by ann" in running.communicate(timeout=PATIENCE_S)[1]

@@ -172,7 +172,6 @@ def test_a_document_that_is_gone_and_a_server_that_is_away_take_nothing_from_oth
     assert server.documents[4]["correspondent"] == 2
 
 
-@pytest.mark.may_take(240, "starts Paddock eight times, or as often as is asked")
 def test_runs_that_are_killed_at_random_write_each_document_once(
     tmp_path: Path, server: Paperless
 ) -> None:

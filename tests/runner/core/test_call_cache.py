@@ -329,7 +329,7 @@ async def test_a_stream_that_is_left_or_cancelled_keeps_no_equal_call_waiting(
             first.cancel()
         if not is_kept:
             chunks = None
-        assert "Is it?" in (await asyncio.wait_for(second.reply(), 60)).text
+        assert "Is it?" in (await second.reply()).text
 
 
 @pytest.mark.parametrize("n_cancelled", [1, 2, 5])

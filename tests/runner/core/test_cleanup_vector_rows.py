@@ -11,7 +11,7 @@ import pytest
 
 from paddock.runner.ledger.ledger import Ledger
 from tests.runner.world import World, each_document, reasons, states
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 INDEX = """\
 name: index
@@ -180,7 +180,7 @@ def test_after_kills_in_the_middle_the_rows_are_those_of_an_undisturbed_run(tmp_
         process = subprocess.Popen(command, cwd=ROOT)
         until(lambda: n_versions(killed) >= n or process.poll() is not None)  # noqa: B023 - waits
         process.send_signal(signal.SIGKILL)
-        assert process.wait(120) == -signal.SIGKILL, "killed before it was done"
+        assert process.wait(PATIENCE_S) == -signal.SIGKILL, "killed before it was done"
     n_before = embedded(killed)
     assert 0 < n_before < 60
     killed.run()

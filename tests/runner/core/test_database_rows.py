@@ -325,7 +325,6 @@ def expected_rows(office: Office) -> list[str]:
     return sorted(f"{name} {float(total):g}" for name, _, total, _ in rows)
 
 
-@pytest.mark.may_take(600, "a process for each kill")
 def test_runs_that_are_killed_at_random_leave_the_rows_of_one_from_scratch(office: Office) -> None:
     dice = random.Random(office.folder.name.split("[")[0])
     program = [

@@ -11,8 +11,6 @@ import pytest
 from tests.runner.core import filing_days, random_histories
 from tests.runner.world import each_document
 
-pytestmark = pytest.mark.may_take(240, "many folders live through all of their runs, and kills")
-
 # 100261: a run was killed between a copy and its item's entry, and its block renamed before the
 # next one. 200208: a run was killed as it wrote the index, which later runs left as it is.
 # 400082: a block was renamed, and the index left. 400519: `if` is false, and nothing can be read.

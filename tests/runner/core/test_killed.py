@@ -21,6 +21,7 @@ import pytest
 from paddock.runner.daemon.prefect_server import end_keeper
 from tests.fakes import tiny
 from tests.prefect_server import seed
+from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[3]
 CLI = "from paddock.runner.cli.application import main; main()"
@@ -139,7 +140,7 @@ class Killing:
                         process.kill()
         if host is not None:
             with contextlib.suppress(psutil.Error):
-                psutil.Process(host).wait(30)
+                psutil.Process(host).wait(PATIENCE_S)
 
 
 @pytest.fixture
@@ -152,7 +153,6 @@ def killing(tmp_path: Path) -> Iterator[Killing]:
     killing.end()
 
 
-@pytest.mark.may_take(600, "run, worker, service and Prefect's server are killed and started again")
 @pytest.mark.parametrize("seed", [11])
 def test_after_any_kills_and_only_restarts_all_is_done_and_nothing_twice(
     killing: Killing, seed: int
@@ -188,13 +188,13 @@ def test_after_any_kills_and_only_restarts_all_is_done_and_nothing_twice(
                 victim.kill()
                 killed.append(kind)
         if run in victims:
-            process.wait(timeout=120)
+            process.wait(timeout=PATIENCE_S)
         killing.look()
     assert process is not None
     if process.poll() is None:
         # Whatever else was killed under it, a run that was not goes on by itself.
-        assert process.wait(timeout=240) == 0, killing.stderr_text()
-    assert killing.start().wait(timeout=240) == 0, killing.stderr_text()
+        assert process.wait(timeout=PATIENCE_S) == 0, killing.stderr_text()
+    assert killing.start().wait(timeout=PATIENCE_S) == 0, killing.stderr_text()
     killing.look()
     outputs = {path.name: path.read_text() for path in (killing.folder / "out").iterdir()}
     assert outputs == {

@@ -21,6 +21,7 @@ from tests.fakes.pool import FakePool, echo
 from tests.runner.core.test_interruptions import finished
 from tests.runner.mounting import run_with_mounts
 from tests.runner.world import World, states
+from tests.waiting import PATIENCE_S
 
 # In name spaces of its own: a small file system where `small` is, one run on it, then room is made
 # by another one that is larger, with what was there, and the same run again.
@@ -133,7 +134,7 @@ class Holder:
 
     def hold(self, how: str = "immediate") -> None:
         self._connection = sqlite3.connect(
-            self._file, isolation_level=None, timeout=30, check_same_thread=False
+            self._file, isolation_level=None, timeout=PATIENCE_S, check_same_thread=False
         )
         self._connection.execute(f"begin {how}")
 

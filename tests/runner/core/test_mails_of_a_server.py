@@ -183,7 +183,6 @@ def test_a_server_that_breaks_off_loses_nothing(
     assert office.flagged() == 12
 
 
-@pytest.mark.may_take(240, "starts Paddock eight times, or as often as is asked")
 def test_runs_that_are_killed_at_random_do_each_mail_once(tmp_path: Path, server: Dovecot) -> None:
     dice = random.Random(74)
     office = Office(tmp_path, server)
@@ -399,10 +398,10 @@ def test_a_watch_of_the_folder_listens_to_the_mailbox(
     up.start("--allow", "network,secrets")
     up.until(lambda: office.bills() == bills(1))
     office.put(2)  # the server says that it came
-    up.until(lambda: office.bills() == bills(1, 2), 30)
+    up.until(lambda: office.bills() == bills(1, 2))
     office.put(3)
-    up.until(lambda: office.bills() == bills(1, 2, 3), 30)
-    up.until(lambda: office.flagged() == 3, 30)
+    up.until(lambda: office.bills() == bills(1, 2, 3))
+    up.until(lambda: office.flagged() == 3)
     server.stop()  # it comes back with another mail
     up.until(lambda: "is asked again" in up.log_text())
     server.start()

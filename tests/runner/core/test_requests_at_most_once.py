@@ -213,7 +213,6 @@ def test_servers_are_known_and_agreed_to_before_a_run(
     assert said in str(raised.value)
 
 
-@pytest.mark.may_take(600, "a process for each kill")
 def test_no_request_that_was_answered_is_sent_twice_whatever_kills_the_run(
     office: Office, server: CountingServer
 ) -> None:

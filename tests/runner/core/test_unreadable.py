@@ -19,6 +19,7 @@ from paddock.runner.cli.application import application
 from tests.fakes.privileges import without_roots_privilege
 from tests.runner.cli.commands.shell import PADDOCK, Ended
 from tests.runner.world import each_document
+from tests.waiting import PATIENCE_S
 
 PIPELINE = each_document("""\
       - uses: files.write
@@ -237,6 +238,6 @@ def test_sigterm_ends_a_run_that_reads_a_file_without_an_end(inbox: Path, step: 
                 assert line, output
                 output += line
             process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=120) == 130
+            assert process.wait(timeout=PATIENCE_S) == 130
         finally:
             process.kill()

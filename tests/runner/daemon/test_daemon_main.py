@@ -17,6 +17,7 @@ from tests.fakes.foreign_modules import add_foreign_modules
 from tests.forked import ForkServer
 from tests.prefect_server import seed
 from tests.residence import Home, at_home, ended, until
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +201,7 @@ def test_two_first_runs_start_one_service_which_ends_by_itself(
         done = [ended(run) for run in runs]
         assert [ended.returncode for ended in done] == [0, 0], done
         assert sum("Started the local service" in ended.stderr for ended in done) == 1
-        service.wait(150)  # Prefect's server may still start; it is shown both runs first
+        service.wait(PATIENCE_S)  # Prefect's server may still start; it is shown both runs first
         assert home.services() == []
 
 

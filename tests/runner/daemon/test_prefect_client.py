@@ -39,7 +39,6 @@ async def answering(
         yield f"http{'s' if tls else ''}://127.0.0.1:{port}/api"
 
 
-@pytest.mark.may_take(240, "Prefect's server is started with a password")
 async def test_a_server_that_asks_for_csrf_tokens_is_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,7 +28,6 @@ while True:
     link.sendall(b"HTTP/1.0 200 OK\\r\\n\\r\\n")
     link.close()
 """
-pytestmark = pytest.mark.may_take(280, "each starts a Prefect server")
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.report import ItemReport, Report, Status
 from tests.benchmarks.processes import free_port
 from tests.fakes.http_server import Answer, Request, serving
+from tests.waiting import PATIENCE_S
 
 
 @dataclass
@@ -58,7 +59,7 @@ def mail_server(refusal: str = "") -> Iterator[tuple[Box, str]]:
 
     box = Box(refusal=refusal)
     port = free_port()
-    controller = Controller(box, hostname="127.0.0.1", port=port, ready_timeout=120)
+    controller = Controller(box, hostname="127.0.0.1", port=port, ready_timeout=PATIENCE_S)
     controller.start()
     try:
         yield box, f"smtp://127.0.0.1:{port}"

@@ -15,7 +15,6 @@ from tests.forked import ForkServer
 from tests.prefect_server import seed
 from tests.residence import Home, at_home, until
 
-pytestmark = pytest.mark.may_take(280, "each starts a Prefect server")
 SECRET = "tk-4711-geheim"
 
 

@@ -28,8 +28,6 @@ from tests.runner.prefect.test_flow import ROOT
 from tests.runner.schedule.up_process import UpFolder
 from tests.waiting import until
 
-pytestmark = pytest.mark.may_take(600, "Prefect's server and worker take their time")
-
 INPUTS = """\
 description: Notes of a folder
 inputs:

@@ -12,6 +12,7 @@ from paddock.runner.prefect.run_mode import is_flow, uses_service
 from paddock.runner.prefect.run_tracking import shared_default_pool
 from paddock.runner.settings import is_ci
 from tests.runner.world import settings
+from tests.waiting import PATIENCE_S
 
 API = {"PREFECT_API_URL": "http://127.0.0.1:4200/api"}
 
@@ -55,6 +56,10 @@ asyncio.run(APILogWorker._handle_batch(object(), [b"{}"]))
 
 def test_logs_that_a_server_which_went_away_misses_are_not_told_on_the_terminal() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", UNSENT], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", UNSENT],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=True,
     )
     assert (done.stdout, done.stderr) == ("", "")

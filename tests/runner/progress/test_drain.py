@@ -21,6 +21,7 @@ from tests.forked import ForkServer
 from tests.runner.core.test_blocks import NESTED
 from tests.runner.core.test_interruptions import finished, start
 from tests.runner.world import World, settings, states
+from tests.waiting import PATIENCE_S
 
 CLI = "from paddock.runner.cli.application import main; main()"
 BUDGET = "name: summaries\nbudget: {tokens: 40}\n"
@@ -186,7 +187,7 @@ def test_the_command_says_what_is_left_and_ends_with_5(tmp_path: Path) -> None:
     world.documents(3)
     done = subprocess.run(
         [sys.executable, "-c", CLI, "run", "--local", str(world.file)],
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=PATIENCE_S, check=False,
         env={**os.environ, "PADDOCK_HOME": str(tmp_path / "home")},
     )  # fmt: skip
     assert done.returncode == 5, done.stderr

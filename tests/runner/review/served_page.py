@@ -19,6 +19,7 @@ from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.ledger.reviews.reviews import Question, Review, Subject, review_id
 from paddock.runner.review.decisions import LedgerReviews
 from paddock.runner.review.page_server import ReviewPageOptions, serve_pages
+from tests.waiting import PATIENCE_S
 
 SCHEMA = {
     "type": "object",
@@ -149,7 +150,7 @@ def in_thread(
 
     thread = threading.Thread(target=lambda: asyncio.run(noted()), daemon=True)
     thread.start()
-    until = time.monotonic() + 120
+    until = time.monotonic() + PATIENCE_S
     while not is_up.wait(0.05):
         assert thread.is_alive() and time.monotonic() < until, "the page was not served"
     try:
@@ -158,12 +159,12 @@ def in_thread(
         loop, task = loops[0]
         assert task is not None
         loop.call_soon_threadsafe(task.cancel)
-        thread.join(120)
+        thread.join(PATIENCE_S)
 
 
 @contextmanager
 def client(address: str) -> Iterator[httpx.Client]:
     base = address.partition("/review")[0]
-    with httpx.Client(base_url=base, trust_env=False, verify=False, timeout=120) as session:
+    with httpx.Client(base_url=base, trust_env=False, verify=False, timeout=PATIENCE_S) as session:
         assert session.get(address).status_code == 303
         yield session

@@ -18,7 +18,7 @@ from paddock.runner.review.page_access import PageAccess
 from tests.browser import Browser, needs_browser
 from tests.fakes.process_list import watched_process_list
 from tests.runner.review.served_page import ServedPage
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 API = "/review/api"
 CLI = "from paddock.runner.cli.application import main; main()"
@@ -49,7 +49,7 @@ def reviewing(folder: Path, command: str = "review") -> Iterator[tuple[Path, str
         yield Path(address_file.read_text().strip().removeprefix("file://")), token
     finally:
         running.terminate()
-        running.communicate(timeout=120)
+        running.communicate(timeout=PATIENCE_S)
 
 
 def posted(page: Path) -> tuple[str, dict[str, str]]:
@@ -70,7 +70,10 @@ def test_no_command_line_has_what_opens_the_page_and_its_file_is_private(tmp_pat
         assert page.stat().st_mode & 0o777 == 0o600
         address, ticket = posted(page)
         with httpx.Client(
-            base_url=address.removesuffix("/review"), trust_env=False, verify=False, timeout=120
+            base_url=address.removesuffix("/review"),
+            trust_env=False,
+            verify=False,
+            timeout=PATIENCE_S,
         ) as session:
             entered = session.post("/review", data=ticket, headers={"Origin": "null"})
             assert (entered.status_code, entered.headers["location"]) == (303, "/review")
@@ -79,7 +82,10 @@ def test_no_command_line_has_what_opens_the_page_and_its_file_is_private(tmp_pat
             (cookie,) = {cookie.value for cookie in session.cookies.jar}  # one for each path
             assert cookie not in (None, token, ticket["ticket"])
         with httpx.Client(
-            base_url=address.removesuffix("/review"), trust_env=False, verify=False, timeout=120
+            base_url=address.removesuffix("/review"),
+            trust_env=False,
+            verify=False,
+            timeout=PATIENCE_S,
         ) as other:
             again = other.post("/review", data=ticket)
             assert (again.status_code, "set-cookie" in again.headers) == (403, False)

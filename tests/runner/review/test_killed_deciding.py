@@ -15,6 +15,7 @@ from tests.fakes.pool import FakePool
 from tests.forked import Forked, ForkServer
 from tests.runner.review.deciding import BILLS, answer, choice, decide, noted, run
 from tests.runner.world import World
+from tests.waiting import PATIENCE_S
 
 KILLS = 15
 DOCUMENTS_A_KILL = 3
@@ -61,7 +62,6 @@ def counted(folder: Path, query: str) -> int:
         return int(ledger.execute(query).fetchone()[0])
 
 
-@pytest.mark.may_take(180, "many processes decide and are killed")
 @pytest.mark.parametrize("seed", [15])
 def test_no_decision_is_lost_or_applied_twice(
     tmp_path: Path, fork_server: ForkServer, seed: int
@@ -83,13 +83,13 @@ def test_no_decision_is_lost_or_applied_twice(
             add_documents(DOCUMENTS_A_KILL)
             side = dice.choice(("decide", "run"))
             begun = len(noted(tmp_path))
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + PATIENCE_S
             while len(noted(tmp_path)) == begun and time.monotonic() < deadline:
                 time.sleep(0.005)  # until both are at work
             assert len(noted(tmp_path)) > begun, (tmp_path / "log").read_text()
             time.sleep(dice.uniform(0, 0.1))
             sides.replace(*((side,) if dice.random() < 0.7 else ("decide", "run")))
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE_S
         done = "select count(*) from reviews where state <> 'open' and is_applied = 1"
         while counted(tmp_path, done) < n_documents and time.monotonic() < deadline:
             time.sleep(0.1)

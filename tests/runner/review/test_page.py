@@ -22,6 +22,7 @@ from paddock.runner.review.page_access import PageAccess
 from paddock.runner.review.page_server import FolderReviews
 from paddock.runner.settings import read_settings
 from tests.runner.review.served_page import TEXT, ServedPage, client, quote
+from tests.waiting import PATIENCE_S
 
 API = "/review/api"
 CONSOLE = ("/ui/pipelines", "/ui/runs", "/ui/runs/x/y", "/ui/runs/x/y/item", "/ui/settings")
@@ -65,7 +66,7 @@ def decide(session: httpx.Client | TestClient, id_: str, verb: str, **fields: An
 
 
 def test_the_address_with_its_token_becomes_a_cookie_that_no_script_reads(address: str) -> None:
-    answer = httpx.get(address, trust_env=False, verify=False, timeout=120)
+    answer = httpx.get(address, trust_env=False, verify=False, timeout=PATIENCE_S)
     assert (answer.status_code, answer.headers["location"]) == (303, "/review")
     cookie = answer.headers["set-cookie"].lower()
     assert all(word in cookie for word in ("httponly", "samesite=strict", "path=/review"))
@@ -81,7 +82,7 @@ def test_without_a_token_or_with_another_ones_nothing_is_shown(
     base = address.partition("/review")[0]
     remedy = "`paddock review` printed it when it started last."
     unknown = f"This token is not known: it has expired, or is another page's. {remedy}"
-    with httpx.Client(base_url=base, trust_env=False, verify=False, timeout=120) as session:
+    with httpx.Client(base_url=base, trust_env=False, verify=False, timeout=PATIENCE_S) as session:
         for path in ("/queue", "/decided", f"/reviews/{review.id}", f"/reviews/{review.id}/text"):
             answer = session.get(API + path)
             assert (answer.status_code, answer.json()) == (
@@ -170,7 +171,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_request_is_no_fault(
 ) -> None:
     host, _, port = address.partition("//")[2].partition("/")[0].partition(":")
     head = f"Host: {host}:{port}\r\nAuthorization: Bearer {address.partition('token=')[2]}\r\n"
-    with socket.create_connection((host, int(port)), timeout=30) as connection:
+    with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as connection:
         connection.sendall(f"POST {path} HTTP/1.1\r\n{head}Content-Length: 999\r\n\r\n{{".encode())
         assert ann.get(f"{API}/queue").status_code == 200  # it was read by then
     assert ann.get(f"{API}/queue").status_code == 200
@@ -184,7 +185,7 @@ def test_a_body_that_does_not_arrive_is_not_waited_for(
     monkeypatch.setattr(page_access, "_BODY_S", 0.2)
     host, _, port = address.partition("//")[2].partition("/")[0].partition(":")
     head = f"Host: {host}:{port}\r\nAuthorization: Bearer {address.partition('token=')[2]}\r\n"
-    with socket.create_connection((host, int(port)), timeout=30) as connection:
+    with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as connection:
         connection.sendall(f"POST {path} HTTP/1.1\r\n{head}Content-Length: 99\r\n\r\n{{".encode())
         assert connection.recv(12) in (b"HTTP/1.1 403", b"HTTP/1.1 413")
 

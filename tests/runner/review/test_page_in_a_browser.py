@@ -28,7 +28,7 @@ from tests.fakes.papers import INVOICES
 from tests.runner.core.test_rules_of_decisions import NEXT, OLD_NUMBER, TRUE, Desk, bill
 from tests.runner.review.served_page import KINDS, ServedPage, quote
 from tests.runner.world import settings
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 pytestmark = needs_browser
 
@@ -581,7 +581,7 @@ def test_while_a_document_loads_the_pane_is_empty_and_nothing_is_accepted(
         return await render(*args, **named)
 
     def slow_text(*args: Any) -> str:
-        assert may_go.wait(120)
+        assert may_go.wait(PATIENCE_S)
         return read(*args)
 
     monkeypatch.setattr(review_page, "render_page", slow_picture)

@@ -11,6 +11,7 @@ import httpx
 
 from tests.browser import Browser, needs_browser
 from tests.runner.review.served_page import ServedPage
+from tests.waiting import PATIENCE_S
 
 API = "/review/api"
 CLI = "from paddock.runner.cli.application import main; main()"
@@ -30,7 +31,7 @@ def serving(folder: Path, *options: str) -> Iterator[str]:
         yield line.split()[3].rstrip(",")
     finally:
         running.terminate()
-        running.communicate(timeout=120)
+        running.communicate(timeout=PATIENCE_S)
 
 
 def test_without_keys_the_owners_token_opens_it_also_before_there_is_a_ledger(
@@ -38,7 +39,9 @@ def test_without_keys_the_owners_token_opens_it_also_before_there_is_a_ledger(
 ) -> None:
     with (
         serving(tmp_path) as address,
-        httpx.Client(base_url=address, trust_env=False, verify=False, timeout=120) as session,
+        httpx.Client(
+            base_url=address, trust_env=False, verify=False, timeout=PATIENCE_S
+        ) as session,
     ):
         assert session.get("/review").status_code == 200
         refused = session.get(f"{API}/queue")
@@ -66,7 +69,9 @@ def test_with_keys_a_keys_name_is_the_reviewers(tmp_path: Path, chromium: Browse
     keys = tmp_path / "keys"
     keys.write_text("a-long-key-of-ann ann\na-long-key-of-ben ben\n")
     with serving(tmp_path, "--api-keys", str(keys)) as address:
-        with httpx.Client(base_url=address, trust_env=False, verify=False, timeout=120) as session:
+        with httpx.Client(
+            base_url=address, trust_env=False, verify=False, timeout=PATIENCE_S
+        ) as session:
             assert session.get(f"{API}/queue").status_code == 401
             token = (tmp_path / "home/review.token").read_text().strip()
             as_ben = {"Authorization": "Bearer a-long-key-of-ben"}

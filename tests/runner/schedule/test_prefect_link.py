@@ -24,7 +24,7 @@ from paddock.runner.settings import Settings
 from paddock.runner.workers.flow_names import deployment_name
 from paddock.runner.workers.fork_server import ForkServer
 from paddock.runner.workers.order import FROM_PREFECT, Order, OrderEnd
-from tests.waiting import rest_s
+from tests.waiting import PATIENCE_S, rest_s
 
 PIPELINE = """\
 name: {name}
@@ -35,7 +35,6 @@ inputs:
   key: {{type: str, default: none, secret: true}}
 steps: [{{id: docs, uses: files.scan, with: {{root: "{{{{ inputs.inbox }}}}"}}}}]
 """
-pytestmark = pytest.mark.may_take(600, "Prefect's server takes its time")
 OTHERS = "on a Prefect server that others use a run may have no parameters."
 
 
@@ -96,7 +95,7 @@ class Up:
         # A request waits 60 s for the server's locked database before it is 503.
         each_anew = httpx.Limits(max_keepalive_connections=0)
         async with httpx.AsyncClient(
-            base_url=self.api, timeout=150, limits=each_anew
+            base_url=self.api, timeout=PATIENCE_S, limits=each_anew
         ) as self._client:
             yield
 
@@ -164,7 +163,7 @@ class Up:
         return self.queue.note(made.id, **values)
 
 
-async def eventually(look: Callable[[], Any | Awaitable[Any]], within_s: float = 150.0) -> Any:
+async def eventually(look: Callable[[], Any | Awaitable[Any]], within_s: float = PATIENCE_S) -> Any:
     async with asyncio.timeout(within_s):
         while True:
             began = time.monotonic()
@@ -458,7 +457,7 @@ async def test_a_server_that_does_not_answer_well_stops_nothing(
             await eventually(lambda: up.link.is_there is False)
             await asyncio.sleep(0.5)
             assert up.id == ""
-            monkeypatch.setattr(prefect_link, "ANSWER_S", 150.0)
+            monkeypatch.setattr(prefect_link, "ANSWER_S", PATIENCE_S)
             up.link.move(up.api)
             await eventually(lambda: up.link.is_there)
             await up.ordered(await up.start_there())

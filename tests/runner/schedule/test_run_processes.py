@@ -15,7 +15,7 @@ import pytest
 from paddock.engine.system.process_marks import is_process_alive, process_mark
 from paddock.runner.schedule.run_processes import RunProcess
 from tests.fakes.foreign_modules import add_foreign_modules
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 STARTS = """
 import subprocess, time
@@ -36,7 +36,7 @@ def test_what_a_run_started_is_ended_by_force_with_it() -> None:
         RunProcess(process.pid).kill()
 
     asyncio.run(killed())
-    assert process.wait(120) == -signal.SIGKILL
+    assert process.wait(PATIENCE_S) == -signal.SIGKILL
     until(lambda: not is_there(started))
 
 
@@ -119,7 +119,7 @@ async def main():
     executor = RunExecutor(events, forks)
     deeds = ["dies within a frame", "stops within a frame", "sends garbage", "reports",
              "sends another object", "leaves a child with its pipe", "reads nothing"]
-    async with asyncio.timeout(200):
+    async with asyncio.timeout(280):
         ends = await asyncio.gather(*(follow(events, executor, do) for do in deeds))
         last = "outlives what forked it"  # nothing is forked after it
         done = {**dict(zip(deeds, ends)), last: await follow(events, executor, last)}
@@ -134,7 +134,7 @@ asyncio.run(main())
 
 def test_up_knows_the_end_of_a_run_whose_process_dies_hangs_or_sends_garbage() -> None:
     command = [sys.executable, "-c", HOSTILE]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     killed = "its process was killed by SIGKILL"
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {
@@ -193,7 +193,7 @@ def test_the_process_that_runs_are_forked_from_outlives_ctrl_c_and_imports_nothi
                 time.sleep(0.05)
             os.killpg(running.pid, signal.SIGINT)
             (tmp_path / "go").touch()
-            out, err = running.communicate(timeout=240)
+            out, err = running.communicate(timeout=PATIENCE_S)
         finally:
             running.kill()
     assert (running.returncode, out) == (0, "forked\n"), err

@@ -242,7 +242,6 @@ async def thirty_days(world: World) -> None:
     await asyncio.sleep(0)
 
 
-@pytest.mark.may_take(250, "a thousand runs, each with some transactions")
 @pytest.mark.parametrize("seed", range(2))
 def test_each_order_of_thirty_bad_days_is_done_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int

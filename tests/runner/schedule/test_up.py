@@ -18,8 +18,7 @@ from paddock.runner.schedule import order_queue
 from tests.forked import ForkServer
 from tests.runner.cli.commands.terminal import terminal
 from tests.runner.schedule.up_process import CLI, HOOK, WATCH, UpFolder, signed
-
-pytestmark = pytest.mark.may_take(280, "`paddock up` is started")
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +82,7 @@ def test_files_that_come_schedules_and_calls_start_runs_and_changed_files_are_pi
     second = subprocess.run(
         [sys.executable, "-c", CLI, "up", str(up.folder), "--listen", "127.0.0.1:0"],
         env={**os.environ, "PADDOCK_HOME": str(up.folder.parent / "home2")},
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
     assert second.returncode == 1
     assert up.process is not None
@@ -149,7 +148,7 @@ def test_it_ends_with_the_window_of_its_terminal_and_else_a_hangup_is_a_reload(
         screen.wait_for("'steps' must not be empty.", 60)
         assert screen.process.poll() is None
         screen.close()
-        screen.process.wait(60)
+        screen.process.wait(PATIENCE_S)
 
 
 def test_a_pause_holds_back_the_pipeline_whose_file_is_renamed(running: UpFolder) -> None:
@@ -178,7 +177,7 @@ def test_a_pipeline_is_paused_and_resumed_on_the_console(running: UpFolder) -> N
     up.serves("held")
     page = pipeline_address(file.resolve())
     token = (up.folder.parent / "home/review.token").read_text().strip()
-    with httpx.Client(base_url=up.url, trust_env=False, verify=False, timeout=200) as client:
+    with httpx.Client(base_url=up.url, trust_env=False, verify=False, timeout=PATIENCE_S) as client:
         assert client.post(f"{page}/pause").status_code == 401
         client.post("/ui/sign-in", data={"token": token})
         up.until(lambda: client.post(f"{page}/pause").status_code == 303)

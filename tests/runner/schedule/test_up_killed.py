@@ -4,12 +4,9 @@ import signal
 from pathlib import Path
 
 import psutil
-import pytest
 
 from tests.runner.schedule.up_process import HOOK, WATCH, UpFolder
 from tests.waiting import is_alive, until
-
-pytestmark = pytest.mark.may_take(280, "`paddock up` is killed and started again")
 
 
 def test_a_killed_run_is_started_again_and_a_killed_up_takes_up_what_it_left(up: UpFolder) -> None:

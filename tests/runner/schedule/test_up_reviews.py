@@ -12,6 +12,7 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.review.decisions import LedgerReviews
 from tests.fakes.clerk import Clerk, Said, clerk, pipeline
 from tests.runner.schedule.up_process import UpFolder
+from tests.waiting import PATIENCE_S
 
 API = "/review/api"
 NAMES = ("rope", "sail", "mast")
@@ -56,7 +57,7 @@ def test_a_decision_anywhere_continues_its_item_at_once(up: UpFolder, model: Cle
     token = (up.folder.parent / "home/review.token").read_text().strip()
     assert f"{up.url}/review shows what waits for review" in up.log_text()
     assert up.post("/bills", b"{}", {})[0] == 202
-    with httpx.Client(base_url=up.url, trust_env=False, verify=False, timeout=120) as page:
+    with httpx.Client(base_url=up.url, trust_env=False, verify=False, timeout=PATIENCE_S) as page:
         refused = page.get(f"{API}/queue")
         assert (refused.status_code, "review.token" in refused.json()["error"]) == (401, True)
         assert page.get("/review", params={"token": token}).status_code == 303

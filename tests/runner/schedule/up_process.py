@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from paddock.runner.daemon import daemon_files
 from tests.forked import Forked, ForkServer
 from tests.prefect_server import prefect_client
-from tests.waiting import rest
+from tests.waiting import PATIENCE_S, rest
 
 ROOT = Path(__file__).resolve().parents[3]
 WATCH = "on: {watch: [{path: ./inbox, settle: 200ms, batch: 200ms}]}"
@@ -89,7 +89,6 @@ steps:
       - uses: files.write
         with: {{path: "out/{{{{ doc.relpath }}}}", text: "{{{{ steps.said.stdout }}}}"}}
 """
-ANSWER_S = 60.0
 # What `up` imports.
 IMPORTS = ("paddock.runner.schedule.up", "paddock.runner.workers.ordered_run")
 Answer = TypeVar("Answer")
@@ -178,13 +177,13 @@ class UpFolder:
                     cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 )  # fmt: skip
         # A Prefect server of its own takes 12 s on a machine that does nothing else.
-        self.until(lambda: self.log_text().count("Paddock serves") > n_before, 180.0)
+        self.until(lambda: self.log_text().count("Paddock serves") > n_before)
 
     def signal(self, number: signal.Signals) -> int:
         """Send `paddock up` a signal, and give its exit status."""
         assert self.process is not None
         self.process.send_signal(number)
-        return self.process.wait(120)
+        return self.process.wait(PATIENCE_S)
 
     def reload(self) -> None:
         """Have a running `paddock up` look at its folders at once, not after two seconds."""
@@ -200,14 +199,14 @@ class UpFolder:
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
             try:
-                self.process.wait(40)
+                self.process.wait(PATIENCE_S)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait(10)
         for daemon in daemon_files.running_daemons(self.folder.parent / "home"):
             os.kill(daemon.pid, signal.SIGTERM)
 
-    def until(self, is_so: Callable[[], Answer], within_s: float = 120.0) -> Answer:
+    def until(self, is_so: Callable[[], Answer], within_s: float = PATIENCE_S) -> Answer:
         """Wait until something is so."""
         deadline = time.monotonic() + within_s
         while (began := time.monotonic()) < deadline:
@@ -222,7 +221,7 @@ class UpFolder:
         return str(re.findall(r"(http://[^/]+)/status", self.log_text())[-1])
 
     def get(self, path: str = "/status") -> Any:
-        with urllib.request.urlopen(self.url + path, timeout=ANSWER_S) as answer:
+        with urllib.request.urlopen(self.url + path, timeout=PATIENCE_S) as answer:
             return json.load(answer)
 
     def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, Any]:
@@ -231,7 +230,7 @@ class UpFolder:
             self.url + path, body, {"Content-Type": "application/json", **headers}
         )
         try:
-            with urllib.request.urlopen(request, timeout=ANSWER_S) as answer:
+            with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as error:
             with error:

@@ -21,9 +21,7 @@ from paddock.runner.watch import hot_folder
 from paddock.runner.watch.handled_files import BatchOutcome, WatchLedger
 from paddock.runner.watch.watch_loop import FolderWatch
 from paddock.runner.workers.order import Order, OrderEnd
-from tests.waiting import eventually
-
-DEADLINE_S = 120.0
+from tests.waiting import PATIENCE_S, eventually
 
 
 @dataclass
@@ -130,7 +128,7 @@ class Watched:
             yield self
         finally:
             task.cancel()
-            async with asyncio.timeout(DEADLINE_S):
+            async with asyncio.timeout(PATIENCE_S):
                 await asyncio.wait({task})
 
 

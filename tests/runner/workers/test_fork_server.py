@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+from tests.waiting import PATIENCE_S
+
 UP = """
 import importlib, sys
 for module in ("cli.commands.up", "cli.console_serving", "schedule.up"):
@@ -40,7 +42,7 @@ print("here:", "prefect" in sys.modules)
 
 def _printed(code: str) -> list[str]:
     command = [sys.executable, "-P", "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 

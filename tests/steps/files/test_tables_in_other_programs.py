@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from paddock.steps.tables.row_formats import without_formula_escape
 from paddock.steps.tables.table_files import text_formats
 from paddock.steps.tables.table_format import WriteOptions
+from tests.waiting import PATIENCE_S
 
 DELIMITERS = {"csv": ",", "tsv": "\t", "csv;": ";"}
 SEPARATORS = (",", ";", "\t", "|")
@@ -91,7 +92,6 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.may_take(240, "LibreOffice makes its profile when it is first started")
 def test_libreoffice_computes_nothing(tmp_path: Path) -> None:
     office = shutil.which("soffice")
     if office is None:
@@ -106,7 +106,7 @@ def test_libreoffice_computes_nothing(tmp_path: Path) -> None:
         subprocess.run(
             [office, f"-env:UserInstallation={(tmp_path / 'profile').as_uri()}", "--headless",
              "--convert-to", "fods", f"--infilter={filter_}", "--outdir", tmp_path, *sources],
-            check=True, capture_output=True, timeout=100,
+            check=True, capture_output=True, timeout=PATIENCE_S,
         )  # fmt: skip
         for source in sources:
             imported = source.with_suffix(".fods")

@@ -45,7 +45,6 @@ def labelled(reply: Reply) -> tuple[str, float]:
     return output["topic"], field["raw"]
 
 
-@pytest.mark.may_take(180, "a model is written in 16 bits and asked sixteen times")
 def test_the_same_label_has_the_same_probability_however_it_came(tmp_path: Path) -> None:
     """Greedy, sampled, with drafts and without, alone and in company: it is the model's own.
 

@@ -22,6 +22,7 @@ from paddock.steps.readers.reader import Document, Unreadable
 from paddock.steps.readers.reader_pool import DocumentRequest, ReaderLimits, ReaderPool
 from paddock.steps.readers.reader_process import ReadOptions, read_document
 from tests.fakes.office import docx, eml, scan
+from tests.waiting import PATIENCE_S
 
 Placed = Callable[[str, bytes], Path]
 DATA = Path(__file__).resolve().parent / "data"
@@ -617,7 +618,7 @@ def test_a_hostile_document_ends_within_the_limits_with_a_sentence(
     path = placed(name, hostile()[name])
     pool = ReaderPool(ReaderLimits(20, 512 * MIB))
     try:
-        found = pool.submit(DocumentRequest(path, None, "auto", False, 8 * MIB)).result(120)
+        found = pool.submit(DocumentRequest(path, None, "auto", False, 8 * MIB)).result(PATIENCE_S)
         assert len(found.text) <= 8 * MIB
     except Unreadable as error:
         assert str(error)
@@ -652,7 +653,7 @@ def test_kreuzberg_opens_no_connection_starts_no_program_and_keeps_no_file(
     environ = os.environ | {"HOME": str(home), "PATH": f"{programs}:{os.environ['PATH']}"}
     done = subprocess.run(
         [sys.executable, "-c", LOOK, *map(str, files)],
-        env=environ, capture_output=True, text=True, check=True, timeout=120,
+        env=environ, capture_output=True, text=True, check=True, timeout=PATIENCE_S,
     )  # fmt: skip
     assert done.stdout.split("\n")[0] == "0 0 []"
     assert Path("/etc/hostname").read_text().strip() not in read(files[1]).text

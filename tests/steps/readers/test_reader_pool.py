@@ -22,7 +22,7 @@ from tests.fakes.office import docx
 from tests.fakes.pdf import pdf
 from tests.fakes.readers import end_readers
 from tests.fakes.tools import FakeLog
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 OPTIONS = reader_process.ReadOptions()
 MIB = 1024**2
@@ -38,7 +38,7 @@ def opened() -> Iterator[Pool]:
     end_readers()  # of runs of other files: readers are counted here
     made: list[ReaderPool] = []
 
-    def open_(timeout_s: float = 120.0, memory_mib: int = 256) -> ReaderPool:
+    def open_(timeout_s: float = PATIENCE_S, memory_mib: int = 256) -> ReaderPool:
         made.append(ReaderPool(ReaderLimits(timeout_s, memory_mib * MIB)))
         return made[-1]
 

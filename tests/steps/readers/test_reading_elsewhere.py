@@ -29,7 +29,7 @@ from tests.fakes.dask_cluster import DaskCluster, stand_in_reader
 from tests.fakes.office import docx
 from tests.fakes.pdf import pdf
 from tests.runner.world import World, each_document, errors, settings
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 pytest.importorskip("distributed", reason="the extra `dask` is not installed")
 MIB = 1024**2
@@ -115,7 +115,7 @@ def test_workers_that_read_with_something_else_are_named_and_not_used(
     at = cluster.workers(good=stand_in, old=stand_in_reader(tmp_path, 2), bare=tmp_path)
     readers, notes = opened(cluster.url)
     paths = waiting(tmp_path, 6, 0.1)
-    found = [job.result(50).text for job in [submit(readers, path) for path in paths]]
+    found = [job.result(PATIENCE_S).text for job in [submit(readers, path) for path in paths]]
     assert found == [f"text of {path.name}" for path in paths]
     assert {at for _, at in cluster.reads()} == {"good"}
     until(lambda: len(notes) == 2)
@@ -138,7 +138,7 @@ def test_documents_of_workers_that_die_or_hang_are_read_elsewhere_and_at_last_he
     readers, notes = opened(cluster.url)
     until(lambda: readers.n_elsewhere == 3)
     paths = waiting(tmp_path, 9, 0.2)
-    assert all(job.result(50) for job in [submit(readers, path) for path in paths])
+    assert all(job.result(PATIENCE_S) for job in [submit(readers, path) for path in paths])
     assert sorted(name for name, _ in cluster.reads()) == sorted(path.name for path in paths)
     assert {place for _, place in cluster.reads()} == set(at)
     cluster.log.unlink()
@@ -146,7 +146,9 @@ def test_documents_of_workers_that_die_or_hang_are_read_elsewhere_and_at_last_he
     cluster.wait_until_each_reads("killed", "stopped", "well")
     cluster.signal("killed", signal.SIGKILL)
     cluster.signal("stopped", signal.SIGSTOP)
-    assert [job.result(50).text for job in jobs] == [f"text of {path.name}" for path in paths]
+    assert [job.result(PATIENCE_S).text for job in jobs] == [
+        f"text of {path.name}" for path in paths
+    ]
     lost = {
         f"The reader at {address} failed: it is lost, or hangs."
         for address in (at["killed"], at["stopped"])
@@ -155,7 +157,9 @@ def test_documents_of_workers_that_die_or_hang_are_read_elsewhere_and_at_last_he
     # Then the whole cluster is cut off.
     jobs = [submit(readers, path) for path in paths]
     cluster.signal("scheduler", signal.SIGKILL)
-    assert [job.result(50).text for job in jobs] == [f"text of {path.name}" for path in paths]
+    assert [job.result(PATIENCE_S).text for job in jobs] == [
+        f"text of {path.name}" for path in paths
+    ]
     assert "here" in {at for _, at in cluster.reads()}
     assert "cancelled" not in str(notes)
 
@@ -167,7 +171,7 @@ def test_what_nobody_can_reach_is_read_here_with_a_note(
     [path] = waiting(tmp_path, 1, 0)
     for url in ("tcp://127.0.0.1:9", "tls://127.0.0.1:9"):  # the second one without certificates
         readers, notes = opened(url)
-        assert submit(readers, path).result(50).text == "text of 0.wait"
+        assert submit(readers, path).result(PATIENCE_S).text == "text of 0.wait"
         assert notes[0].startswith(f"Documents are read here: the readers at {url} cannot be asked")
 
 
@@ -183,22 +187,22 @@ def test_only_files_of_a_fair_size_are_sent_and_abandoned_ones_are_not_waited_fo
     odd = tmp_path / "c \udcff.docx"
     odd.write_bytes(docx("four slates"))
     (tmp_path / "a.pdf").write_bytes(pdf(["page"]))
-    assert "four slates" in submit(readers, odd).result(50).text
+    assert "four slates" in submit(readers, odd).result(PATIENCE_S).text
     monkeypatch.setattr(dask_readers, "MOST_SENT_BYTES", 100)
     unwanted = threading.Event()
     wish = DocumentRequest(small, None, "auto", True, MIB)
     job = readers.submit(wish, unwanted)
-    assert submit(readers, large).result(50).text == "x" * 100
-    page = readers.submit(PageRequest(tmp_path / "a.pdf", 1, 50, MIB)).result(50)
+    assert submit(readers, large).result(PATIENCE_S).text == "x" * 100
+    page = readers.submit(PageRequest(tmp_path / "a.pdf", 1, 50, MIB)).result(PATIENCE_S)
     assert page.startswith(b"\x89PNG")
     with pytest.raises(FileNotFoundError):
-        submit(readers, tmp_path / "gone.wait").result(50)
+        submit(readers, tmp_path / "gone.wait").result(PATIENCE_S)
     cluster.wait_until_each_reads("there")
     unwanted.set()
     with pytest.raises(ReadAbandoned):
-        job.result(50)
+        job.result(PATIENCE_S)
     small.write_text("0 y")  # the worker has a place again
-    assert submit(readers, small).result(50).text == "y"
+    assert submit(readers, small).result(PATIENCE_S).text == "y"
     assert sorted(cluster.reads()) == [("large.wait", "here"), *[("small.wait", "there")] * 2]
 
 

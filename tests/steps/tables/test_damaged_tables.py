@@ -124,7 +124,6 @@ def is_of(text: str, content: str) -> bool:
     return text in content or is_number or text.startswith("<value out of range: ")
 
 
-@pytest.mark.may_take(180, "a reader process starts again for each file that ends it")
 @pytest.mark.parametrize(
     ("suffix", "made"),
     [("arrow", arrow), ("arrow", stream), ("parquet", parquet_file), ("xlsx", xlsx),

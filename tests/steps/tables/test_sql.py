@@ -352,7 +352,6 @@ def test_a_query_without_end_or_measure_is_ended(query: str, message: str) -> No
     assert str(caught.value) == message
 
 
-@pytest.mark.may_take(120, "DuckDB computes constants until its process is ended")
 @pytest.mark.parametrize(
     ("query", "message"),
     [

@@ -16,13 +16,14 @@ from paddock.steps.base import StepError
 from paddock.steps.tools import mcp_client as server_module
 from paddock.steps.tools.mcp_client import HttpServerSpec, McpSessions, StdioServerSpec
 from tests.benchmarks.processes import free_port
+from tests.waiting import PATIENCE_S
 
 SERVER = str(Path(__file__).parents[2] / "fakes" / "mcp_server.py")
 PYTHON = sys.executable
 SUNDAY = "Error executing tool refuse: not on a Sunday"
 
 
-def python(name: str, code: str, timeout_s: float = 120.0) -> StdioServerSpec:
+def python(name: str, code: str, timeout_s: float = PATIENCE_S) -> StdioServerSpec:
     return StdioServerSpec(name, timeout_s, PYTHON, ("-c", code))
 
 
@@ -142,7 +143,7 @@ def serving(number: int) -> Iterator[None]:
     process = subprocess.Popen(
         [PYTHON, SERVER, "http", str(number)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    until = time.monotonic() + 120
+    until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until:
         with socket.socket() as trying:
             if trying.connect_ex(("127.0.0.1", number)) == 0:

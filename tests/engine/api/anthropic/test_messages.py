@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.live import CHAT, COUNTING, VECTORS, Live
+from tests.waiting import PATIENCE_S
 
 if TYPE_CHECKING:  # its import takes 1.5 s, which other processes of the tests shall not spend
     from anthropic import Anthropic
@@ -240,7 +241,7 @@ def test_a_thread_and_a_tool_run_go_on_with_the_whole_conversation(
         base_url=live.url,
         api_key="none",
         max_retries=0,
-        http_client=httpx2.Client(transport=Seen(), timeout=120),
+        http_client=httpx2.Client(transport=Seen(), timeout=PATIENCE_S),
     ) as client:
         thread = client.beta.messages.thread(
             model=CHAT,

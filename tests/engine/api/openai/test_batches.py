@@ -35,7 +35,7 @@ from paddock.engine.api.openai.batches import (
 from paddock.engine.api.openai.chat_completions import new_id
 from paddock.engine.system import socket_owners
 from tests.live import CHAT, VECTORS, Live
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 CHATS, EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
 ROOT = Path(__file__).parents[4]
@@ -69,7 +69,7 @@ def begun(client: OpenAI, lines: list[dict[str, Any]], endpoint: Any = CHATS) ->
     )
 
 
-def over(client: OpenAI, batch_id: str, within_s: float = 60) -> Any:
+def over(client: OpenAI, batch_id: str, within_s: float = PATIENCE_S) -> Any:
     ends = time.monotonic() + within_s
     while (batch := client.batches.retrieve(batch_id)).status not in FINAL_STATUSES:
         assert time.monotonic() < ends, batch
@@ -320,7 +320,7 @@ def test_a_batch_goes_on_after_kill_9_and_repeats_nothing(tmp_path: Path) -> Non
     before = [line for line in found.read_bytes().splitlines(keepends=True) if line[-1:] == b"\n"]
     assert 3 <= len(before) < 24
     with process(tmp_path) as (_, client):
-        done = over(client, batch.id, within_s=150)
+        done = over(client, batch.id, within_s=PATIENCE_S)
         assert done.status == "completed"
         assert done.request_counts.model_dump() == {"total": 24, "completed": 24, "failed": 0}
         text = client.files.content(done.output_file_id).content

@@ -11,6 +11,7 @@ from pathlib import Path
 from typer.testing import CliRunner, Result
 
 from paddock.runner.cli.application import application
+from tests.waiting import PATIENCE_S
 
 PADDOCK = str(Path(sys.executable).with_name("paddock"))
 
@@ -36,7 +37,7 @@ def paddock(
         capture_output=True,
         cwd=cwd,
         env={**os.environ, **(environ or {})},
-        timeout=120,
+        timeout=PATIENCE_S,
         check=False,
     )
     return Ended(answer.returncode, answer.stdout.decode(), answer.stderr.decode())

@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 
 from tests.runner.cli.commands.shell import PADDOCK
+from tests.waiting import PATIENCE_S
 
 # The new process makes the terminal its own, so that Ctrl-C reaches it as it does a person's.
 _OWN = (
@@ -37,7 +38,7 @@ class Terminal:
         """Type as a person does; a line needs its end."""
         os.write(self._master, text.encode())
 
-    def wait_for(self, words: str, timeout_s: float = 120) -> str:
+    def wait_for(self, words: str, timeout_s: float = PATIENCE_S) -> str:
         """Read until these words come; gives what was read up to them."""
         ends = time.monotonic() + timeout_s
         while words not in self.text[self._seen :]:
@@ -59,7 +60,7 @@ class Terminal:
 
         A process that a busy machine does not let run is seen as running, or stopped.
         """
-        ends = time.monotonic() + 120
+        ends = time.monotonic() + PATIENCE_S
         process = psutil.Process(self.process.pid)
         still_since, before = time.monotonic(), None
         while time.monotonic() - still_since < 0.5:
@@ -69,7 +70,7 @@ class Terminal:
                 still_since, before = time.monotonic(), now
             time.sleep(0.05)
 
-    def ended(self, timeout_s: float = 120) -> int:
+    def ended(self, timeout_s: float = PATIENCE_S) -> int:
         """Wait for the end; gives the exit status."""
         ends = time.monotonic() + timeout_s
         while self._read(max(0.0, ends - time.monotonic())):

@@ -14,6 +14,7 @@ import pytest
 
 from tests.live import CHAT, VECTORS, Live
 from tests.runner.cli.commands.shell import PADDOCK, paddock
+from tests.waiting import PATIENCE_S
 
 
 def line(custom_id: str, url: str, **body: Any) -> str:
@@ -102,7 +103,7 @@ def test_an_interrupted_batch_goes_on_where_it_stopped(live: Live, tmp_path: Pat
             assert process.poll() is None
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=120)
+        _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert stderr.endswith(
         "Interrupted. `paddock batch in.jsonl out.jsonl` continues where it stopped.\n"

@@ -9,6 +9,7 @@ import pytest
 
 from paddock.engine.system.distribution import OLLAMA_API, own_version
 from paddock.runner.cli.pipeline_or_model import translate_ollama_run
+from tests.waiting import PATIENCE_S
 
 PIPELINE = "name: x\nsteps:\n  - {id: hello, uses: prompt, with: {template: hello}}\n"
 
@@ -51,7 +52,7 @@ def called(program: Path, *given: str) -> subprocess.CompletedProcess[str]:
     environ = {**os.environ, "PADDOCK_HOME": str(home), "PADDOCK_HOST": "127.0.0.1:1"}
     return subprocess.run(
         [program, *given], env=environ, cwd=program.parent, stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from paddock.runner.daemon.service_client import ServiceError
 from tests.live import CHAT, VECTORS, Live
 from tests.runner.cli.commands.shell import PADDOCK, paddock, paddock_here
 from tests.runner.cli.commands.terminal import CTRL_C, CTRL_D, terminal
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_conversation(
         n_before = n_answered(live)
         screen.type(CTRL_C)
         screen.wait_for("(Stopped.)")
-        assert live.n_users_within(120) == 0
+        live.until_idle()
         assert n_answered(live) == n_before, "it was stopped before its end"
         screen.wait_for(">>> ")
         screen.rest()
@@ -147,7 +148,7 @@ def test_a_script_that_is_interrupted_ends_at_once(
     assert process.stdout.read(1)
     process.send_signal(signal.SIGINT)
     process.stdout.read()
-    assert process.wait(120) == 130
+    assert process.wait(PATIENCE_S) == 130
     process.stdout.close()
 
 

@@ -16,6 +16,7 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.run_store import RunStore
 from tests.runner.cli.commands.shell import PADDOCK, invoke
 from tests.runner.world import World
+from tests.waiting import PATIENCE_S
 
 HOST = socket.gethostname()
 
@@ -132,7 +133,7 @@ def test_a_log_is_followed_until_its_run_is_over(world: World) -> None:
             out.flush()
             assert json.loads(process.stdout.readline())["text"] == str(number)
     noted(world, "live-lark", host=HOST, pid=os.getpid(), status="completed", ended=time.time())
-    assert process.wait(120) == 0
+    assert process.wait(PATIENCE_S) == 0
     process.stdout.close()
 
 
@@ -148,7 +149,7 @@ def test_runs_are_watched_as_they_begin_and_end_until_ctrl_c(world: World) -> No
     noted(world, "live-lark", host=HOST, pid=os.getpid(), status="failed", ended=time.time())
     assert json.loads(process.stdout.readline())["status"] == "failed"
     process.send_signal(signal.SIGINT)
-    assert process.wait(120) == 0
+    assert process.wait(PATIENCE_S) == 0
     process.stdout.close()
 
 

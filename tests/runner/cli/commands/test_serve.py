@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.runner.cli.commands.shell import PADDOCK, paddock, paddock_here
+from tests.waiting import PATIENCE_S
 
 
 @contextmanager
@@ -37,7 +38,7 @@ def serving(*arguments: str, **environ: str) -> Iterator[tuple[subprocess.Popen[
 
 
 def get(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=60) as answer:
+    with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
         return str(answer.read().decode())
 
 
@@ -49,7 +50,7 @@ def test_it_serves_logs_and_ends_in_order(tmp_path: Path) -> None:
         listed = json.loads(paddock_here("list", "--json", environ=near).out)["models"]
         assert "all-minilm:latest" in {model["name"] for model in listed}
         process.send_signal(signal.SIGTERM)
-        assert process.wait(120) == 0
+        assert process.wait(PATIENCE_S) == 0
         assert process.stderr is not None
         log = process.stderr.read()
     assert "GET /api/tags 200" in log
@@ -90,7 +91,7 @@ def test_a_wide_bind_without_keys_can_be_asked_for_and_ctrl_c_ends_it_in_order(
         assert process.stderr is not None
         assert "ANYONE, WITHOUT A KEY, may use it." in process.stderr.readline()
         process.send_signal(signal.SIGINT)
-        assert process.wait(120) == 0
+        assert process.wait(PATIENCE_S) == 0
 
 
 _OLLAMA = """

@@ -1,0 +1,54 @@
+"""What `poe test` makes of tests that fail: once, twice, or too many of them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+TESTS = """
+import pytest
+from pathlib import Path
+
+def test_sound():
+    Path("sound").open("a").write("x")
+
+def test_at_first():
+    Path("at_first").open("a").write("x")
+    assert len(Path("at_first").read_text()) > 1
+
+@pytest.mark.parametrize("number", range(%d))
+def test_broken(number):
+    assert not number
+"""
+
+
+def run(folder: Path, n_tests: int) -> tuple[int, list[str]]:
+    (folder / "test_it.py").write_text(TESTS % n_tests)
+    command = [sys.executable, "-m", "tests.run_and_repeat", "-n", "2", "--dist", "loadfile"]
+    done = subprocess.run(
+        command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout.splitlines()
+
+
+def test_what_fails_once_is_named_and_passes(tmp_path: Path) -> None:
+    status, lines = run(tmp_path, 1)
+    assert status == 0
+    notice = [line.strip("! ") for line in lines if line][-3:-1]
+    assert notice == ["1 FAILED IN THE WHOLE RUN, REPEATED ALONE", "test_it.py::test_at_first"]
+    assert "1 passed in" in lines[-1]
+    assert (tmp_path / "sound").read_text() == "x"
+
+
+def test_what_fails_twice_fails(tmp_path: Path) -> None:
+    status, lines = run(tmp_path, 3)
+    assert status == 1
+    assert "2 failed, 1 passed in" in lines[-1]
+
+
+def test_where_more_than_thirty_fail_none_is_repeated(tmp_path: Path) -> None:
+    status, lines = run(tmp_path, 32)
+    assert status == 1
+    assert "32 failed, 2 passed" in lines[-1]
