@@ -157,6 +157,13 @@ def kind_of(path: PurePath, head: bytes) -> str:
     return (_kind_by_text(head, is_named=bool(named)) if is_text else "") or named or "txt"
 
 
+def is_page_instead(path: PurePath, head: bytes) -> bool:
+    """Return whether it is a web page, of an error or a login, that its name says it is not."""
+    named = _BY_SUFFIX.get(path.suffix.lower(), "")
+    is_binary = named in ("pdf", "image") or _CONTAINERS.get(named) == "zip"
+    return is_binary and _PAGE.match(head.lstrip()) is not None
+
+
 def is_cms(head: bytes) -> bool:
     """Return whether it is signed or encrypted as a whole, also written in base64."""
     return _CMS.match(cms_bytes(head[:_PDF_HEAD_BYTES], 60)) is not None

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any, TypeVar, cast
 from urllib.parse import unquote, urljoin, urlsplit
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from paddock.steps.extras import BUCKET_LIBRARIES
 
-from .mirror import Source, SourceAway, SourceDocument, SourceListing, SourceParams, SourceRefused
+from .mirror import (
+    Source,
+    SourceAway,
+    SourceDocument,
+    SourceListing,
+    SourceParams,
+    SourceRefused,
+    Unfetched,
+    fetch_each,
+)
+
+T = TypeVar("T")
 
 _CONNECT_S, _READ_S = 15, 60
-_REFUSALS = ("AuthenticationException", "NoCredentialsError", "PermissionError", "TypeError")
+_REQUEST_S = 600.0  # for a whole one, however its bytes trickle
+_MOST_PAGES = 10_000
+_REFUSALS = ("AuthenticationException", "NoCredentialsError", "PermissionError", "ValueError")
 _CHANGES = ("ETag", "mtime", "LastModified", "Last-Modified")
 
 
@@ -24,10 +39,20 @@ class BucketParams(SourceParams):
     """A folder elsewhere, with those below it."""
 
     url: str = Field(
-        pattern=rf"^({'|'.join(BUCKET_LIBRARIES)})://[^/@]+(/[^@]*)?$",
-        description="`s3://bucket/folder`, `sftp://host/folder`, `https://host/page/of/links/`.",
+        description="`s3://bucket/folder`, `sftp://host/folder`, `https://host/page/of/links/`."
     )
     options: dict[str, Any] = Field(default={}, description="Those of fsspec, such as `key`.")
+
+    @field_validator("url")
+    @classmethod
+    def _is_folder(cls, url: str) -> str:
+        kind, is_parted, place = url.partition("://")
+        host, _, _ = place.partition("/")
+        if kind not in BUCKET_LIBRARIES or not is_parted or not host or "@" in url:
+            raise ValueError(
+                f"begins with `{'://`, `'.join(BUCKET_LIBRARIES)}://`, and has no user name"
+            )
+        return url
 
     @contextmanager
     def opened(self, credential: str) -> Iterator[Source]:
@@ -36,7 +61,10 @@ class BucketParams(SourceParams):
             fsspec = import_module("fsspec")
             made = fsspec.get_filesystem_class(kind)
             given = {**_defaults(kind), **made._get_kwargs_from_urls(self.url), **self.options}
-            files = made(skip_instance_cache=True, **given)
+            try:
+                files = made(skip_instance_cache=True, **given)
+            except TypeError as error:
+                raise SourceRefused(f"does not take that: {error}", "Correct `options`.") from error
             if kind == "sftp":
                 files.ftp.get_channel().settimeout(_READ_S)
         with closing(files.client) if kind == "sftp" else nullcontext():
@@ -50,20 +78,22 @@ class Bucket(Source):
         super().__init__()
         self._params, self._files = params, files
         self._root = str(files._strip_protocol(params.url)).rstrip("/") + "/"
-        self._is_web = params.url.startswith("http")
+        self.is_web = params.url.startswith("http")
+        self._listed = set[str]()
 
     def listing(self, cursor: str) -> SourceListing:
         documents = list[SourceDocument]()
         with _errors():
             for path, info in self._all():
                 identity = path.removeprefix(self._root)
-                if self._is_web and "?" in identity:  # links that sort a page
+                if self.is_web and "?" in identity:  # links that sort a page
                     continue
-                name, size = unquote(identity) if self._is_web else identity, info.get("size") or 0
+                name, size = unquote(identity) if self.is_web else identity, info.get("size") or 0
                 change = next((str(info[key]) for key in _CHANGES if info.get(key)), "")
+                self._listed.add(identity)
                 documents.append(SourceDocument(identity, name, size, f"{path} {size} {change}"))
         is_another = bool(cursor) and cursor != self._root  # what is gone there was not deleted
-        is_whole = not is_another and not self._is_web  # a page without links may be an error
+        is_whole = not is_another and not self.is_web  # a page without links may be an error
         return SourceListing(self._root, documents, is_another, is_whole)
 
     def _all(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -71,8 +101,10 @@ class Bucket(Source):
         folders, seen = [self._root], set[str]()
         while folders:
             seen.add(folder := folders.pop())
+            if self.is_web and len(seen) > _MOST_PAGES:  # one may link to itself below
+                raise SourceRefused(f"has more than {_MOST_PAGES:,} pages", "Correct `url`.")
             try:
-                found = self._files.ls(folder, detail=True)
+                found = self._answer(lambda: self._files.ls(folder, detail=True))
             except FileNotFoundError:
                 bucket, _, below = folder.partition("/")  # S3 has no empty folders
                 is_s3 = self._params.url.startswith("s3:") and below and self._files.exists(bucket)
@@ -87,28 +119,64 @@ class Bucket(Source):
                     folders += {f"{path.rstrip('/')}/"} - seen
                 elif info["type"] == "file":
                     with suppress(FileNotFoundError):  # a link that leads nowhere
-                        yield path, self._files.info(path) if self._is_web else info
+                        yield path, self._info(path) if self.is_web else info
 
     def _resolved(self, path: str) -> str:
         """Return the address of a link without `.`, `..` and a place in the page."""
-        if not self._is_web:
+        if not self.is_web:
             return path
         parts = urlsplit(path)
         return urljoin(path, f"{parts.path}?{parts.query}" if parts.query else parts.path)
 
-    def contents(self, identities: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-        most, failure = self._params.max_bytes, ""
-        for identity in identities:
-            with suppress(FileNotFoundError):  # deleted since it was listed
-                try:
-                    with _errors(), self._files.open(self._root + identity, "rb") as file:
-                        content = file.read(most + 1)
-                except SourceRefused as error:
-                    failure = f"'{identity}': it {error}"
-                else:
-                    yield identity, content
-        if failure:  # the others are fetched
-            raise SourceAway(failure)
+    def _info(self, path: str) -> Mapping[str, Any]:
+        try:
+            return dict(self._answer(lambda: self._files.info(path)))
+        except Exception as error:
+            if getattr(error, "status", 0) // 100 != 4:
+                raise
+            return {}  # what is wrong is told when it is fetched
+
+    def _answer(self, call: Callable[[], T]) -> T:
+        try:
+            return _in_time(call)
+        except FileNotFoundError as error:
+            if self.is_web and isinstance(error.__cause__, Exception):  # fsspec takes all for that
+                raise error.__cause__ from None
+            raise
+
+    def contents(self, identities: Sequence[str]) -> Iterator[tuple[str, bytes | Unfetched]]:
+        return fetch_each([each for each in identities if each in self._listed], self._content)
+
+    def _content(self, identity: str) -> bytes:
+        def read() -> bytes:
+            with self._files.open(self._root + identity, "rb") as file:
+                return bytes(file.read(self._params.max_bytes + 1))
+
+        try:
+            with _errors():
+                return self._answer(read)
+        except FileNotFoundError as error:
+            raise SourceRefused("it is not there any more") from error
+
+
+def _in_time(call: Callable[[], T]) -> T:
+    """Return the result of a call that may block for ever, in a thread that is left alone then."""
+    done = SimpleQueue[tuple[T | None, BaseException | None]]()
+
+    def work() -> None:
+        try:
+            done.put((call(), None))
+        except BaseException as error:  # raised again
+            done.put((None, error))
+
+    Thread(target=work, daemon=True).start()
+    try:
+        result, error = done.get(timeout=_REQUEST_S)
+    except Empty:
+        raise SourceAway(f"it took more than {_REQUEST_S:.0f} s") from None
+    if error is not None:
+        raise error
+    return cast("T", result)
 
 
 def _defaults(kind: str) -> dict[str, Any]:
@@ -149,6 +217,6 @@ def _errors() -> Iterator[None]:
     except (SourceAway, SourceRefused, FileNotFoundError):
         raise
     except Exception as error:  # each of the libraries has its own
-        if type(error).__name__ in _REFUSALS:
+        if type(error).__name__ in _REFUSALS or getattr(error, "status", 0) in (401, 403):
             raise SourceRefused(f"does not let in: {error}", "Correct `options`.") from error
         raise SourceAway(f"{type(error).__name__}: {error}".rstrip(".")) from error

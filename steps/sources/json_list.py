@@ -13,7 +13,16 @@ from pydantic import Field
 
 from paddock.steps.base import StepError
 
-from .mirror import Source, SourceAway, SourceDocument, SourceListing, SourceParams, SourceRefused
+from .mirror import (
+    Source,
+    SourceAway,
+    SourceDocument,
+    SourceListing,
+    SourceParams,
+    SourceRefused,
+    Unfetched,
+    fetch_each,
+)
 
 _MOST_PAGE_BYTES = 64 * 1024**2
 
@@ -39,13 +48,15 @@ class JsonListParams(SourceParams):
 class JsonList(Source):
     """Blocks; used by one thread at a time."""
 
+    is_web = True
+
     def __init__(self, params: JsonListParams, http_fetch: Any) -> None:
         super().__init__()
         self._params, self._http = params, http_fetch
         self._addresses: dict[str, str] = {}
 
     def listing(self, cursor: str) -> SourceListing:
-        given, documents = self._params, list[SourceDocument]()
+        given, documents = self._params, dict[str, SourceDocument]()
         request = self._http.FetchRequest(given.url, given.hosts, _MOST_PAGE_BYTES, given.headers)
         rows = _answer(self._http.fetch_rows(request, given.items, given.next))
         if not isinstance(rows, list):
@@ -56,34 +67,31 @@ class JsonList(Source):
                     text.format_map(row) for text in (given.id, given.path, given.version)
                 )
                 parts = {name: quote(f"{part}", safe="") for name, part in row.items()}
-                address = given.contents.format_map(parts)
+                address = urljoin(given.url, given.contents.format_map(parts))
             except (LookupError, AttributeError, TypeError, ValueError) as error:
                 what = f"lists a document without what `{{…}}` names: {error}"
                 raise SourceRefused(what, "Correct `id`, `path`, `version`, `contents`.") from error
-            self._addresses[identity] = urljoin(given.url, address)
-            documents.append(SourceDocument(identity, name, 0, version))
-        return SourceListing("", documents)
+            if self._addresses.setdefault(identity, address) != address:
+                raise SourceRefused(f"lists two documents as '{identity}'", "Correct `id`.")
+            documents[identity] = SourceDocument(identity, name, 0, version)
+        return SourceListing("", [*documents.values()])
 
-    def contents(self, identities: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-        given, failure = self._params, ""
-        for identity in identities:
-            if (address := self._addresses.get(identity)) is None:  # no longer listed
-                continue
-            request = self._http.FetchRequest(address, given.hosts, given.max_bytes, given.headers)
-            try:
-                fetched = _answer(self._http.fetch_bytes(request))
-            except self._http.NotFetched as error:
-                failure = f"{error}".rstrip(".")
-                continue
-            status = fetched.answer.status_code
-            if status == 200:
-                yield identity, fetched.body
-            elif status in (401, 403):
-                raise SourceRefused(f"answers with status {status}", "Renew the secret.")
-            elif status not in (404, 410):  # deleted since it was listed
-                failure = f"'{address}' answers with status {status}"
-        if failure:  # the others are fetched
-            raise SourceAway(failure)
+    def contents(self, identities: Sequence[str]) -> Iterator[tuple[str, bytes | Unfetched]]:
+        listed = [identity for identity in identities if identity in self._addresses]
+        return fetch_each(listed, self._content)
+
+    def _content(self, identity: str) -> bytes:
+        given, address = self._params, self._addresses[identity]
+        request = self._http.FetchRequest(address, given.hosts, given.max_bytes, given.headers)
+        try:
+            fetched = _answer(self._http.fetch_bytes(request))
+        except self._http.NotFetched as error:
+            raise SourceRefused(f"{error}") from error
+        if (status := fetched.answer.status_code) == 200:
+            return bytes(fetched.body)
+        is_its_own = 400 <= status < 500 and status not in (401, 408, 429)
+        why = f"'{address}' answers with status {status}"
+        raise SourceRefused(why) if is_its_own else SourceAway(why)
 
 
 def _answer(request: Coroutine[Any, Any, Any]) -> Any:

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import chain, count
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 
 from pydantic import Field
 
@@ -29,11 +30,13 @@ from paddock.engine.system.text import counted, listed
 from paddock.pipelines.quantities import SizeBytes
 from paddock.steps.base import Params
 from paddock.steps.paths import numbered_name
+from paddock.steps.readers.document_kinds import HEAD_BYTES, is_page_instead
 
 _INDEX, _LOCK = ".source.json", ".source.lock"
 _LOCK_S = 600.0  # another run may fetch thousands
 _BATCH_BYTES, _BATCH = 8 * 1024**2, 100
 _NAMED = 3
+_MOST_FAILURES = 3  # of a batch: then the source is away
 _NOT_IN_NAMES = '\\:*?"<>|'  # Windows has none of them
 
 
@@ -47,6 +50,12 @@ class SourceRefused(Exception):
     def __init__(self, why: str, remedy: str = "") -> None:
         super().__init__(why)
         self.remedy = remedy
+
+
+class Unfetched(Struct, frozen=True):
+    """In place of the content of one document, which the others do not wait for."""
+
+    why: str
 
 
 class SourceDocument(Struct):
@@ -75,22 +84,25 @@ class SourceListing(Struct, frozen=True):
     """A document that is not among these was deleted."""
 
 
-class Source:
+class Source(ABC):
     """What a source can do while it is open; each call raises `SourceAway` or `SourceRefused`.
 
     The defaults are those of one that is listed again and again, and learns of nothing.
     """
 
+    is_web = False
+    """Whether a page of an error may come in place of a document."""
+
     def __init__(self) -> None:
         self._n_listings, self._is_cut = 0, threading.Event()
 
+    @abstractmethod
     def listing(self, cursor: str) -> SourceListing:
         """Return what came since an earlier listing; empty: all."""
-        raise NotImplementedError
 
-    def contents(self, identities: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    @abstractmethod
+    def contents(self, identities: Sequence[str]) -> Iterator[tuple[str, bytes | Unfetched]]:
         """Yield the content of those that are still there; of one that is too large its start."""
-        raise NotImplementedError
 
     def mark_done(self, identities: Sequence[str]) -> int:
         """Mark or move documents whose outputs are recorded; return how many were so already."""
@@ -108,6 +120,26 @@ class Source:
     def cut(self) -> None:
         """End a call that waits."""
         self._is_cut.set()
+
+
+def fetch_each(
+    identities: Sequence[str], fetch: Callable[[str], bytes]
+) -> Iterator[tuple[str, bytes | Unfetched]]:
+    """Yield the content of each by a call that raises `SourceAway` or `SourceRefused`.
+
+    What is refused of one document is no failure of the source.
+    """
+    n_failures = 0
+    for identity in identities:
+        try:
+            yield identity, fetch(identity)
+        except SourceRefused as error:
+            yield identity, Unfetched(f"{error}")
+        except SourceAway as error:
+            n_failures += 1
+            yield identity, Unfetched(f"{error}")
+            if n_failures == _MOST_FAILURES:
+                raise
 
 
 class SourceParams(Params):
@@ -150,6 +182,12 @@ class _Index(Struct):
         return chain(self.copies.values(), self.former)
 
 
+class _LeftOut(Struct):
+    too_large: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    """With why."""
+
+
 class Mirror(Struct, frozen=True):
     folder: Path
     params: SourceParams
@@ -167,7 +205,7 @@ class Mirror(Struct, frozen=True):
             self._note(index, listing)
             self._write(index)  # what is noted is fetched later, whatever happens now
             room, most = self.params.keeps, self.params.max_bytes
-            due, left = list[SourceDocument](), list[str]()
+            due, left = list[SourceDocument](), _LeftOut()
             for copy in index.all():
                 if copy.is_here and not copy.is_changed and (self.folder / copy.name).exists():
                     room -= copy.size_bytes
@@ -175,7 +213,7 @@ class Mirror(Struct, frozen=True):
                 if copy.is_here and not copy.is_changed:
                     continue
                 if copy.size_bytes > min(most, room):
-                    left.append(copy.name)
+                    left.too_large.append(copy.name)
                 else:
                     room -= copy.size_bytes
                     due.append(copy)
@@ -183,14 +221,15 @@ class Mirror(Struct, frozen=True):
                 room = self._fetch_batch(index, source, batch, room, left)
         names = (document.name for document in listing.documents)
         whys = {
+            "": left.failed,
             f"larger than `max_bytes` ({most:,}), or than what `keeps` ({self.params.keeps:,}) "
-            "leaves free": left,
-            "its path leads out of the folder": [
+            "leaves free: ": left.too_large,
+            "its path leads out of the folder: ": [
                 name for name in names if {"", ".", ".."} & {*name.removesuffix("/").split("/")}
             ],
         }
         return [
-            f"{counted(len(those), 'document')} of {self.params.name} not fetched: {why}: "
+            f"{counted(len(those), 'document')} of {self.params.name} not fetched: {why}"
             f"{listed(those, _NAMED)}."
             for why, those in whys.items()
             if those
@@ -225,7 +264,7 @@ class Mirror(Struct, frozen=True):
         if listing.is_renumbered:  # an identity may stand for another document now
             for copy in index.all():
                 by_marker.setdefault(copy.marker, []).append(copy)
-        taken = {copy.name for copy in index.all()}
+        places = _places(index.all())
         index.copies = {} if listing.is_renumbered else index.copies
         for document in listing.documents:
             if (known := index.copies.get(document.identity)) is not None:
@@ -239,12 +278,8 @@ class Mirror(Struct, frozen=True):
                 continue
             if (name := copy_name(document.name)) is None:
                 continue
-            document.name = name
-            if (self.folder / document.name).exists() and not self._has(document):
-                taken.add(document.name)  # by another file
-            numbered = (numbered_name(document.name, f"-{n}") for n in count(2))
-            document.name = next(n for n in chain([document.name], numbered) if n not in taken)
-            taken.add(document.name)
+            document.name = next(_free_names(name, places))
+            places.update(_places([document]))
             index.copies[document.identity] = document
         if listing.is_renumbered:
             index.former = [*chain(*by_marker.values())]
@@ -255,37 +290,55 @@ class Mirror(Struct, frozen=True):
         index.cursor = listing.cursor
 
     def _fetch_batch(
-        self, index: _Index, source: Source, batch: list[SourceDocument], room: int, left: list[str]
+        self, index: _Index, source: Source, batch: list[SourceDocument], room: int, left: _LeftOut
     ) -> int:
-        """Return how many bytes other copies may have; add to `left` what turned out too large."""
-        most = self.params.max_bytes
-        for copy in batch:
-            copy.is_here = copy.is_changed or self._has(copy)  # a killed run wrote it
-        missing = {copy.identity for copy in batch if copy.is_changed or not copy.is_here}
+        """Return how many bytes other copies may have."""
+        most, failed = self.params.max_bytes, list[str]()
+        for copy in batch:  # a killed run may have written it
+            copy.is_here = copy.is_changed or (copy.size_bytes > 0 and self._has(copy))
+        due = (copy for copy in batch if copy.is_changed or not copy.is_here)
+        missing = {copy.identity: copy for copy in due}
         try:
             for identity, content in source.contents([*missing]):
                 if identity not in missing:  # a server may answer what it likes
                     continue
-                missing.remove(identity)
-                copy = index.copies[identity]
+                copy = missing.pop(identity)
+                if source.is_web and isinstance(content, bytes):
+                    is_page = is_page_instead(PurePath(copy.name), content[:HEAD_BYTES])
+                    content = Unfetched("it is a web page now") if is_page else content
+                if isinstance(content, Unfetched):
+                    failed.append(identity)
+                    left.failed.append(f"'{copy.name}' ({content.why.rstrip('.')})")
+                    continue
                 was_sized = copy.size_bytes > 0
                 copy.size_bytes = len(content)
                 if copy.size_bytes > (most if was_sized else min(most, room)):
-                    left.append(copy.name)
+                    left.too_large.append(copy.name)
                     continue
-                write_atomically(self._path(copy), content)
+                self._write_copy(index, copy, content)
                 copy.is_here, copy.is_changed = True, False
                 room -= 0 if was_sized else copy.size_bytes
         except SourceAway:
-            for identity in missing:  # the next run begins with others
+            failed = [*missing, *failed]
+            raise
+        else:
+            for identity, copy in missing.items():  # gone meanwhile
+                if not copy.is_here:
+                    del index.copies[identity]
+        finally:
+            for identity in failed:  # the next run begins with others
                 index.copies[identity] = index.copies.pop(identity)
             self._write(index)
-            raise
-        for identity in missing:  # gone meanwhile
-            if not index.copies[identity].is_here:
-                del index.copies[identity]
-        self._write(index)
         return room
+
+    def _write_copy(self, index: _Index, copy: SourceDocument, content: bytes) -> None:
+        if not copy.is_changed and (path := self._path(copy)).exists():
+            # Another's, or our own of which a lost index knew
+            names = _free_names(copy.name, _places(index.all()))
+            while path.exists() and not (path.is_file() and path.read_bytes() == content):
+                copy.name = next(names)
+                path = self._path(copy)
+        write_atomically(self._path(copy), content)
 
     def _has(self, copy: SourceDocument) -> bool:
         path = self._path(copy)
@@ -322,6 +375,28 @@ def copy_name(path: str) -> str | None:
         return None
     shown = "".join(c if c.isprintable() and c not in _NOT_IN_NAMES else "_" for c in path)
     return "/".join(numbered_name(part, "") for part in shown.split("/"))
+
+
+def _places(copies: Iterable[SourceDocument]) -> dict[str, bool]:
+    """Return the paths of copies and of the folders that they lie in; whether it is a copy's."""
+    places = dict[str, bool]()
+    for copy in copies:
+        places.update(dict.fromkeys(map(str, [*PurePosixPath(copy.name).parents][:-1]), False))
+        places[copy.name] = True
+    return places
+
+
+def _free_names(name: str, places: Mapping[str, bool]) -> Iterator[str]:
+    """Yield names like this one that can lie in one folder with what is there."""
+
+    def numbered(part: str) -> Iterator[str]:
+        return chain([part], (numbered_name(part, f"-{n}") for n in count(2)))
+
+    *folders, last = name.split("/")
+    above = ""
+    for part in folders:
+        above += next(n for n in numbered(part) if not places.get(above + n)) + "/"
+    yield from (above + n for n in numbered(last) if above + n not in places)
 
 
 def _batches(copies: Iterable[SourceDocument]) -> Iterator[list[SourceDocument]]:

@@ -44,7 +44,9 @@ from paddock.steps.readers.text_encoding import is_known_encoding
 from .tool import ToolContext, tool_refusal, tool_result
 
 _CONNECT_S, _READ_S = 10.0, 20.0
+_REQUEST_S = 600.0  # for a whole answer, however its bytes trickle
 _MOST_REDIRECTS = 5
+_MOST_PAGES, _MOST_LIST_BYTES = 10_000, 256 * 1024**2
 _REDIRECTS = (301, 302, 303, 307, 308)
 _AGENT = "paddock"
 _SHOWN_CHARS = 300
@@ -114,14 +116,18 @@ async def fetch_rows(request: FetchRequest, items: str, next_page: str) -> list[
     Raises:
         StepError: as `fetch`.
     """
-    rows, seen, page = list[Any](), set[str](), request.url
+    rows, seen, page, n_bytes = list[Any](), set[str](), request.url, 0
     while page not in seen:
+        if len(seen) == _MOST_PAGES or n_bytes > _MOST_LIST_BYTES:
+            most = f"{_MOST_PAGES:,} pages or {_MOST_LIST_BYTES:,} bytes"
+            return tool_refusal(f"the list '{request.url}' has more than {most}.")
         seen.add(page)
         try:
             fetched = await fetch_bytes(replace(request, url=page))
         except NotFetched as error:
             return tool_refusal(str(error))
         result = await asyncio.to_thread(_response_result, fetched, request.max_bytes)
+        n_bytes += len(fetched.body)
         if result.is_error:
             return result
         whole = result.value if isinstance(result.value, Mapping) else {}
@@ -131,7 +137,11 @@ async def fetch_rows(request: FetchRequest, items: str, next_page: str) -> list[
         rows += found
         if not (following := whole.get(next_page)):
             return rows
-        target = urlsplit(urljoin(page, str(following)))
+        try:
+            target = urlsplit(urljoin(page, str(following)))
+        except ValueError:
+            shown = shorten(str(following), _SHOWN_CHARS)
+            return tool_refusal(f"'{page}' names '{shown}' as the next page, which is no address.")
         page = urlsplit(request.url)._replace(path=target.path, query=target.query).geturl()
     return tool_refusal(f"'{request.url}' lists '{page}' twice.")
 
@@ -141,8 +151,17 @@ async def fetch_bytes(request: FetchRequest) -> Fetched:
 
     Raises:
         NotFetched: the host is not allowed.
-        StepError: the server cannot be reached.
+        StepError: the server cannot be reached, or is too slow.
     """
+    try:
+        async with asyncio.timeout(_REQUEST_S):
+            return await _fetch_redirected(request)
+    except TimeoutError:
+        what = f"'{request.url}' cannot be fetched: it took more than {_REQUEST_S:.0f} s."
+        raise StepError(what, kind="io") from None
+
+
+async def _fetch_redirected(request: FetchRequest) -> Fetched:
     url, headers = request.url, request.headers
     for _ in range(_MOST_REDIRECTS + 1):
         target = await allowed_target(url, request.hosts)
@@ -153,9 +172,11 @@ async def fetch_bytes(request: FetchRequest) -> Fetched:
             ):
                 if answer.status_code in _REDIRECTS and "location" in answer.headers:
                     try:  # relative to the URL that was requested
-                        url, headers = urljoin(url, str(answer.headers["location"])), {}
+                        target_url = urljoin(url, str(answer.headers["location"]))
+                        is_same = _origin(target_url) == _origin(url)
                     except ValueError:
                         raise NotFetched(f"'{url}' redirects to what is no address.") from None
+                    url, headers = target_url, headers if is_same else {}
                     continue
                 return Fetched(target.url, answer, await read_start(answer, request.max_bytes + 1))
         except httpx.HTTPError as error:
@@ -164,6 +185,11 @@ async def fetch_bytes(request: FetchRequest) -> Fetched:
             what = f"'{target.url}' cannot be fetched: {why.rstrip('.')}."
             raise StepError(what, kind="io") from error
     raise NotFetched(f"'{url}' was redirected more than {_MOST_REDIRECTS} times.")
+
+
+def _origin(url: str) -> tuple[str, str | None, int]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"https": 443}.get(parts.scheme, 80)
 
 
 async def allowed_target(url: str, hosts: Sequence[str]) -> FetchTarget:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from tests.benchmarks.processes import free_port
 from tests.waiting import PATIENCE_S
@@ -134,6 +134,7 @@ class Web(_Folder):
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         self.url, self.options = f"http://127.0.0.1:{self._server.server_port}/office/", {}
+        self.refused = _QuietHandler.refused = dict[str, int]()
 
     def stop(self) -> None:
         self._server.shutdown()
@@ -141,6 +142,14 @@ class Web(_Folder):
 
 
 class _QuietHandler(SimpleHTTPRequestHandler):
+    refused: ClassVar[dict[str, int]]
+    """Status by path."""
+
+    def send_head(self) -> Any:
+        if status := self.refused.get(self.path):
+            return self.send_error(status)
+        return super().send_head()
+
     def log_message(self, *_: object) -> None: ...
 
 

@@ -1,15 +1,18 @@
 """Documents of S3, SFTP and web servers: each version once, none lost where one is away."""
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from paddock.pipelines.errors import PipelineError
 from paddock.runner.progress.report import Report
 from paddock.steps.sources import bucket
-from tests.fakes.buckets import KINDS, SSHD, Place, place
+from paddock.steps.sources.mirror import SourceAway
+from tests.fakes.buckets import KINDS, SSHD, Place, Web, place
 from tests.runner.schedule.up_process import UpFolder
 from tests.runner.world import Notes, World, carried_out, outputs
 
@@ -169,3 +172,95 @@ def test_links_of_a_page_are_documents_below_it_however_they_are_written(tmp_pat
         office = Office(tmp_path, there)
         office.go()
         assert outputs(office) == ["a.txt", "b-c.txt"]
+
+
+def test_a_page_that_links_to_itself_below_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bucket, "_MOST_PAGES", 20)
+    with place("http", tmp_path / "there", tmp_path / "home") as there:
+        there.put("index.html", b'<a href="below/">x</a>')
+        (tmp_path / "there/office/below").symlink_to(".")
+        report, _ = Office(tmp_path, there).go()
+        assert "has more than 20 pages" in (report.message or "")
+
+
+def test_one_bad_document_ends_no_batch(
+    tmp_path: Path, there: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = bucket.Bucket._content
+
+    def broken(self: Any, identity: str) -> bytes:
+        if identity == "a.txt":
+            raise SourceAway("it is broken")
+        return content(self, identity)
+
+    for name in ("a.txt", "b.txt", "c.txt"):
+        there.put(name, name.encode())
+    office = Office(tmp_path, there)
+    monkeypatch.setattr(bucket.Bucket, "_content", broken)
+    _, notes = office.go()
+    assert outputs(office) == ["b.txt", "c.txt"]
+    assert "1 document of" in notes[0]
+    assert "'a.txt' (it is broken)" in notes[0]
+    monkeypatch.undo()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    office.go()
+    assert outputs(office) == ["a.txt", "b.txt", "c.txt"]
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_web_server_that_does_not_let_in_is_told_and_a_document_of_it_takes_no_other(
+    tmp_path: Path, status: int
+) -> None:
+    with place("http", tmp_path / "there", tmp_path / "home") as there:
+        there.put("a.txt", b"one")
+        there.put("b.txt", b"two")
+        office = Office(tmp_path, there)
+        assert isinstance(there, Web)
+        there.refused |= {"/office/a.txt": status}
+        report, notes = office.go()
+        assert (report.status, outputs(office)) == ("completed", ["b.txt"])
+        assert f"'a.txt' (does not let in: {status}" in notes[0]
+        there.refused["/office/"] = status
+        report, _ = office.go()
+        assert (report.status, "does not let in" in (report.message or "")) == ("failed", True)
+
+
+@pytest.mark.parametrize("there", ["s3"], indirect=True)
+def test_wrong_options_are_told_and_an_error_of_the_library_is_none(
+    tmp_path: Path, there: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there.put("a.txt", b"one")
+    office = Office(tmp_path, there)
+    office.edit('"endpoint_url": "', '"endpoint_url": "nonsense ')
+    assert "does not let in: Invalid endpoint" in (office.go()[0].message or "")
+    office.edit('"endpoint_url": "nonsense ', '"endpoint_url": "')
+
+    def fails(self: Any) -> Any:
+        raise TypeError("of the library")
+
+    monkeypatch.setattr(bucket.Bucket, "_all", fails)
+    report, notes = office.go()
+    assert (report.status, "TypeError: of the library" in notes[0]) == ("completed", True)
+
+
+@pytest.mark.parametrize("there", ["sftp"], indirect=True)
+def test_an_option_that_is_none_is_told(tmp_path: Path, there: Place) -> None:
+    there.options = {**there.options, "nonsense": 1}
+    assert "does not take that: " in (Office(tmp_path, there).go()[0].message or "")
+
+
+@pytest.mark.parametrize("url", ["nonsense", "s3:/office", "ftp://h/x", "sftp://me@host/x"])
+def test_an_address_that_is_no_folder_is_told_in_a_sentence(tmp_path: Path, url: str) -> None:
+    world = World(tmp_path, PIPELINE.replace("BUCKET", json.dumps({"url": url})))
+    with pytest.raises(PipelineError) as raised:
+        world.run()
+    assert "begins with `s3://`, `sftp://`" in str(raised.value)
+    assert "^" not in str(raised.value).partition("`s3://`")[2].partition("\n")[0]
+
+
+def test_a_call_that_blocks_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bucket, "_REQUEST_S", 0.05)
+    with pytest.raises(SourceAway, match="it took more than 0 s"):
+        bucket._in_time(threading.Event().wait)
