@@ -135,17 +135,6 @@ def test_a_redirect_is_followed_by_the_same_rules(base: str, server: HttpServer)
     assert refused(f"{base}/round") == f"'{base}/round' was redirected more than 5 times."
 
 
-def test_a_server_behind_a_redirect_is_shown_no_header_of_ours(
-    base: str, server: HttpServer
-) -> None:
-    server.seen.clear()
-    within = ToolContext(Roots(Path("/"), ()), LOG)
-    own = {"Authorization": "Token geheim-17"}
-    asyncio.run(fetched(FetchRequest(f"{base}/there", HERE, 4000, own), within))
-    asked = [(r.path, r.headers["Authorization"]) for r in server.seen]
-    assert asked == [("/there", "Token geheim-17"), ("/json", None)]
-
-
 def test_a_name_that_leads_into_a_private_network_is_not_asked(
     base: str, server: HttpServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
