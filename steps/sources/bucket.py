@@ -134,7 +134,7 @@ class Bucket(Source):
         except Exception as error:
             if getattr(error, "status", 0) // 100 != 4:
                 raise
-            return {}  # what is wrong is told when it is fetched
+            return {}  # its fetch reports the refusal
 
     def _answer(self, call: Callable[[], T]) -> T:
         try:
