@@ -395,8 +395,6 @@ class Params(BaseModel):
     """Parameters of which exactly one must be given."""
     sees: ClassVar[Mapping[str, frozenset[str]]] = {}
     """Per parameter, the names that the step adds to its template's scope."""
-    paths: ClassVar[tuple[str, ...]] = ()
-    """Parameters that name a file or a folder, which must be in the pipeline's folders."""
     conversations: ClassVar[frozenset[str]] = frozenset()
     """Parameters that take a file with a whole conversation, as GitHub Models had them."""
 
@@ -412,7 +410,7 @@ class Params(BaseModel):
 
     @classmethod
     def path_fault(cls, path: str, given: Collection[str]) -> tuple[str, str] | None:
-        """Return what is wrong with the first of `paths`, and a remedy; None: nothing.
+        """Return what is wrong with the first of its `Use.PATHS`, and a remedy; None: nothing.
 
         It is asked before a run, with `…` for what only the run knows.
         """

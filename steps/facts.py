@@ -1,12 +1,13 @@
 """What the runner knows of a kind of step besides its types: the record `Step.facts`.
 
 The defaults hold for a step of which nothing is known, such as one of another package that says
-nothing. A field that names a parameter is empty where the kind has none of that sort.
+nothing. What a parameter is for is said at the parameter, by a `Use`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from enum import StrEnum, auto
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -83,6 +84,57 @@ class CallFacts(Struct, frozen=True):
     The second are the sampling values of its model."""
 
 
+class Use(StrEnum):
+    """What a parameter is for, said at it: `path: Annotated[str, Use.WRITES]`.
+
+    Its value is the field of `Facts` that has the parameter's name.
+    """
+
+    PROMPT = auto()
+    """The template that it sends as one prompt, once for each item."""
+    GROUP_BY = auto()
+    """The field by which it groups the items of a list."""
+    GROUPED = auto()
+    """That list."""
+    CONTENTS = auto()
+    """Files whose content alone decides the result, whatever their names."""
+    LISTS = auto()
+    """The folder whose files are its output `files`."""
+    SOURCES = auto()
+    """A source, such as a mailbox, whose documents it copies into that folder first."""
+    HOSTS = auto()
+    """The servers to which it sends what changes something there, at most once."""
+    DATABASE = auto()
+    """The account of a server in whose table an item has rows."""
+    DATABASE_FILE = auto()
+    """The same in a file."""
+    DOORS = auto()
+    """Its secrets only open a door: another value makes nothing stale."""
+    WRITES = auto()
+    """The file that it writes, and does nothing else: outside of blocks, too, it runs only where
+    that or what it reads is not as it was."""
+    TABLE = auto()
+    """Rows, or several tables by name, with typed columns."""
+    TAKES_AWAY = auto()
+    """The file that it moves or deletes, unless its `mode` is `copy`."""
+    MOVES_TO = auto()
+    """The file or folder where that is found then."""
+    FILLS = auto()
+    """The vector store to which it adds rows."""
+    SEARCHES = auto()
+    """The vector store that it searches."""
+    COMMAND = auto()
+    """The program that it starts, with arguments."""
+    PIPELINE = auto()
+    """The pipeline file that it runs."""
+    INPUTS = auto()
+    """What it gives that pipeline."""
+    EXAMPLES = auto()
+    """Which decisions of people its prompt has as examples."""
+    PATHS = auto()
+    """A file or a folder, which must be in the pipeline's folders."""
+
+
 class Facts(Struct, frozen=True):
     """Facts about a kind of step."""
 
@@ -100,57 +152,37 @@ class Facts(Struct, frozen=True):
     """It compares given answers, which not every server can."""
     is_template: bool = False
     """Its output is text of its author with values filled in."""
+    shows_path: bool = False
+    """Its output `path` is the name of the file whose content decides."""
     outputs_where_written: Callable[[str], Mapping[str, Any]] | None = None
     """Its outputs where the file that it would make is there already, by the path of that; None:
     they are as recorded, though the folder may have moved."""
 
-    # --- parameters by what they mean
+    # --- the parameters that have a `Use`
 
     prompt: str = ""
-    """The template that it sends as one prompt, once for each item."""
     group_by: str = ""
-    """The field by which it groups the items of a list."""
     grouped: str = ""
-    """That list."""
     contents: tuple[str, ...] = ()
-    """Files whose content alone decides the result, whatever their names."""
-    shows_path: bool = False
-    """Its output `path` is the name of that file."""
     lists: str = ""
-    """The folder whose files are its output `files`."""
     sources: tuple[str, ...] = ()
-    """Sources, such as a mailbox, whose documents it copies into that folder first."""
     hosts: str = ""
-    """The servers to which it sends what changes something there, at most once."""
     database: str = ""
-    """The account of a server in whose table an item has rows."""
     database_file: str = ""
-    """The same in a file."""
     doors: tuple[str, ...] = ()
-    """Parameters whose secrets only open a door: another value makes nothing stale."""
     writes: str = ""
-    """The file that it writes, and does nothing else: outside of blocks, too, it runs only where
-    that or what it reads is not as it was."""
     table: str = ""
-    """Rows, or several tables by name, with typed columns."""
     takes_away: str = ""
-    """The file that it moves or deletes, unless its `mode` is `copy`."""
     moves_to: str = ""
-    """The file or folder where that is found then."""
     fills: str = ""
-    """The vector store to which it adds rows."""
     searches: str = ""
-    """The vector store that it searches."""
     command: str = ""
-    """The program that it starts, with arguments."""
     pipeline: str = ""
-    """The pipeline file that it runs."""
     inputs: str = ""
-    """What it gives that pipeline."""
+    examples: str = ""
+    paths: tuple[str, ...] = ()
     names: str = "vars"
     """Names that its templates see besides, with their values."""
-    examples: str = ""
-    """Which decisions of people its prompt has as examples."""
 
     # --- what follows from the schema of its answer, or from the parameters as written
 

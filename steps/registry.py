@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system.distribution import DISTRIBUTION
+from paddock.engine.system.records import replace
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.keys import CHECK_ALIASES, STEP_ALIASES
 from paddock.steps.tools.tool_names import FUNCTION_REFERENCE
 
 from .base import Output, Params, Step
-from .facts import Facts
+from .facts import Facts, Use
 from .plugins import (
     CHECK_GROUP,
     STEP_GROUP,
@@ -100,8 +101,14 @@ def facts_of(name: str) -> Facts:
         return Facts()
 
 
+@lru_cache(maxsize=1024)
 def facts_of_kind(kind: type[Step[Any, Any]]) -> Facts:
-    return getattr(kind, "facts", Facts())
+    facts, named = getattr(kind, "facts", Facts()), dict[str, Any]()
+    for name, param in kind.params.model_fields.items():
+        for use in (each for each in param.metadata if isinstance(each, Use)):
+            is_one = isinstance(getattr(facts, use), str)
+            named[use] = name if is_one else (*named.get(use, ()), name)
+    return replace(facts, **named)
 
 
 def load_all_steps() -> tuple[dict[str, type[Step[Any, Any]]], tuple[BrokenStep, ...]]:

@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
@@ -23,7 +23,7 @@ from paddock.steps.tools.code_digests import files_named
 
 from .base import Output, Params, Step, StepError, Tools
 from .extras import is_missing_program
-from .facts import Facts, Missing, Written
+from .facts import Facts, Missing, Use, Written
 from .paths import printable, resolve_path, start_refusal
 
 DEFAULT_TIMEOUT_S = 600.0
@@ -41,9 +41,7 @@ CommandWord = Annotated[str, BeforeValidator(_as_word)]
 
 
 class RunParams(Params):
-    paths: ClassVar[tuple[str, ...]] = ("cwd",)
-
-    command: list[CommandWord] = Field(
+    command: Annotated[list[CommandWord], Use.COMMAND] = Field(
         min_length=1,
         description="The program and its arguments, one by one.",
         examples=[["git", "log", "--oneline"]],
@@ -54,7 +52,7 @@ class RunParams(Params):
         description="Environment variables, besides PATH, HOME, LANG and the like of "
         "Paddock's own.",
     )
-    cwd: str | None = Field(
+    cwd: Annotated[str | None, Use.PATHS] = Field(
         default=None, description="The working folder; by default the pipeline's."
     )
     ok_codes: list[int] = Field(
@@ -82,7 +80,7 @@ class RunCommand(Step[RunParams, RunOutput]):
 
     params = RunParams
     output = RunOutput
-    facts = Facts(command="command", missing=_missing)
+    facts = Facts(missing=_missing)
 
     async def run(self, params: RunParams, tools: Tools) -> RunOutput:
         cwd = resolve_path(tools.files.roots, params.cwd or ".")

@@ -6,24 +6,24 @@ models and permissions are checked before anything runs.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
 from .base import Output, Params, Step, StepError, Tools
-from .facts import Facts
+from .facts import Use
 
 RESULT_OUTPUT = "result"
 """The output for a `returns` that is a single expression."""
 
 
 class PipelineParams(Params):
-    file: str = Field(
+    file: Annotated[str, Use.PIPELINE] = Field(
         min_length=1,
         description="The other YAML file, relative to this one; not an expression.",
         examples=["parts/clean.yaml"],
     )
-    inputs: dict[str, Any] = Field(
+    inputs: Annotated[dict[str, Any], Use.INPUTS] = Field(
         default={}, description="Its inputs; paths are relative to this file."
     )
 
@@ -37,7 +37,6 @@ class RunPipeline(Step[PipelineParams, PipelineOutput]):
 
     params = PipelineParams
     output = PipelineOutput
-    facts = Facts(pipeline="file", inputs="inputs")
 
     async def run(self, params: PipelineParams, tools: Tools) -> PipelineOutput:
         if tools.calls.pipelines is None:

@@ -120,7 +120,7 @@ class KnownPaths:
             declared.type not in FOLDER_TYPES or self.known.get(name) is not None
             for name, declared in self._pipeline.inputs.items()
         )
-        for name in params_type.paths:
+        for name in (names := facts_of(step.uses).paths):
             written = step.params.data.get(name)
             for part in written if isinstance(written, list) else (written,):
                 if not isinstance(part, str):
@@ -130,7 +130,7 @@ class KnownPaths:
                 if are_folders_known and self._leads_outside(text):
                     outside = OutsideRoots(text, self.roots.allowed)
                     fault = outside.reason, outside.remedy
-                elif name == params_type.paths[0]:
+                elif name == names[0]:
                     fault = params_type.path_fault(text, step.params.data)
                 if fault is not None:
                     checks.add((*step.at, "with", name), *fault)

@@ -18,7 +18,7 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -26,17 +26,15 @@ from paddock.engine.system import files, no_links
 from paddock.engine.system.files import TemporaryFile
 from paddock.engine.system.tasks import in_left_thread
 from paddock.steps.base import Output, Params, Step, StepError, Tools
-from paddock.steps.facts import Facts
+from paddock.steps.facts import Facts, Use
 from paddock.steps.paths import file_sha256, numbered_name, printable, refusing, resolve_path
 
 _MOST_NAMES = 1000
 
 
 class FilesMoveParams(Params):
-    paths: ClassVar[tuple[str, ...]] = ("to", "path")
-
-    path: str = Field(min_length=1, description="The file.")
-    to: str | None = Field(
+    path: Annotated[str, Use.TAKES_AWAY, Use.PATHS] = Field(min_length=1, description="The file.")
+    to: Annotated[str | None, Use.MOVES_TO, Use.PATHS] = Field(
         default=None,
         min_length=1,
         description="Its new path; with a `/` at the end, or of a folder, the folder it goes to.",
@@ -69,9 +67,7 @@ class FilesMove(Step[FilesMoveParams, FilesMoveOutput]):
 
     params = FilesMoveParams
     output = FilesMoveOutput
-    facts = Facts(
-        takes_away="path", moves_to="to", outputs_where_written=lambda path: {"path": path}
-    )
+    facts = Facts(outputs_where_written=lambda path: {"path": path})
 
     def reads(self, params: FilesMoveParams) -> Sequence[str]:
         return (params.path,) if params.mode == "copy" else ()

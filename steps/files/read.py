@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, get_type_hints
+from typing import Annotated, Literal, get_type_hints
 
 from pydantic import AfterValidator, Field, field_validator
 
@@ -12,7 +12,7 @@ from paddock.engine.system.records import asdict
 from paddock.pipelines.quantities import SizeBytes
 from paddock.pipelines.text_cells import unpack_cells
 from paddock.steps.base import Output, Params, Step, StepError, StepSkipped, Tools
-from paddock.steps.facts import Facts, Missing, Written
+from paddock.steps.facts import Facts, Missing, Use, Written
 from paddock.steps.paths import printable, resolve_path
 from paddock.steps.readers import reader
 from paddock.steps.readers.document_kinds import EXTRAS_OF_KINDS, MEDIA_TYPES
@@ -36,9 +36,7 @@ KnownEncoding = Annotated[str, AfterValidator(_known_encoding)]
 
 
 class FilesReadParams(Params):
-    paths: ClassVar[tuple[str, ...]] = ("path",)
-
-    path: str = Field(min_length=1, description="The document.")
+    path: Annotated[str, Use.CONTENTS, Use.PATHS] = Field(min_length=1, description="The document.")
     type: str = Field(
         default="auto",
         description="Its kind.",
@@ -137,7 +135,6 @@ class FilesRead(Step[FilesReadParams, FilesReadOutput]):
     facts = Facts(
         only_reads=True,
         is_repeatable=True,
-        contents=("path",),
         shows_path=True,
         readers=lambda written: reader.reader_versions(),
         missing=_missing,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
 from paddock.pipelines.quantities import SizeBytes
 from paddock.pipelines.typed_rows import TypedRows, WrittenType
 from paddock.steps.base import Params, RowsOutput, Step, Tools
-from paddock.steps.facts import Facts, Missing, Written
+from paddock.steps.facts import Facts, Missing, Use, Written
 from paddock.steps.paths import resolve_path
 from paddock.steps.tables.table_files import (
     all_formats,
@@ -28,9 +28,7 @@ from .read import KnownEncoding
 
 
 class FilesRowsParams(Params):
-    paths: ClassVar[tuple[str, ...]] = ("path",)
-
-    path: str = Field(min_length=1, description="The file.")
+    path: Annotated[str, Use.CONTENTS, Use.PATHS] = Field(min_length=1, description="The file.")
     format: str = Field(
         default="auto",
         description="Its format; by default from its name.",
@@ -128,7 +126,7 @@ class FilesRows(Step[FilesRowsParams, FilesRowsOutput]):
     output = FilesRowsOutput
     version = 2
     is_pure = True
-    facts = Facts(is_repeatable=True, contents=("path",), readers=_readers, missing=_missing)
+    facts = Facts(is_repeatable=True, readers=_readers, missing=_missing)
 
     def reads(self, params: FilesRowsParams) -> Sequence[str]:
         ends = format_named(format_of(params.path)).files_beside

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
@@ -17,7 +17,7 @@ from paddock.engine.system.tasks import in_left_thread
 from paddock.pipelines.quantities import SizeBytes
 from paddock.steps.base import Output, Params, Step, StepError, Tools
 from paddock.steps.extras import missing_bucket_library
-from paddock.steps.facts import Facts
+from paddock.steps.facts import Facts, Use
 from paddock.steps.paths import os_refusal, printable, resolve_path
 from paddock.steps.sources.bucket import BucketParams
 from paddock.steps.sources.json_list import JsonListParams
@@ -32,16 +32,14 @@ SOURCES = ("mailbox", "listing", "bucket")
 
 
 class FilesScanParams(Params):
-    paths: ClassVar[tuple[str, ...]] = ("root",)
-
-    root: str = Field(min_length=1, description="The folder.")
-    mailbox: Account | None = Field(
+    root: Annotated[str, Use.LISTS, Use.PATHS] = Field(min_length=1, description="The folder.")
+    mailbox: Annotated[Account | None, Use.SOURCES, Use.DOORS] = Field(
         default=None, description="An account: new mails are copied there."
     )
-    listing: JsonListParams | None = Field(
+    listing: Annotated[JsonListParams | None, Use.SOURCES, Use.DOORS] = Field(
         default=None, description="A server's JSON list: documents are copied."
     )
-    bucket: BucketParams | None = Field(
+    bucket: Annotated[BucketParams | None, Use.SOURCES, Use.DOORS] = Field(
         default=None, description="S3, SFTP or web folder that is copied there."
     )
     include: list[str] = Field(
@@ -113,7 +111,7 @@ class FilesScan(Step[FilesScanParams, FilesScanOutput]):
     params = FilesScanParams
     output = FilesScanOutput
     is_pure = True
-    facts = Facts(lists="root", sources=SOURCES, doors=SOURCES, missing=missing_bucket_library)
+    facts = Facts(missing=missing_bucket_library)
 
     async def run(self, params: FilesScanParams, tools: Tools) -> FilesScanOutput:
         root = resolve_path(tools.files.roots, params.root)

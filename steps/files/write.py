@@ -15,7 +15,7 @@ import stat
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path, PurePath
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -26,7 +26,7 @@ from paddock.engine.system.tasks import in_left_thread
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.typed_rows import TypedRows, WrittenType
 from paddock.steps.base import Output, Params, Roots, Step, StepError, Tools
-from paddock.steps.facts import Facts, TextFacts, brings_none
+from paddock.steps.facts import Facts, TextFacts, Use, brings_none
 from paddock.steps.paths import file_sha256, printable, refusing, resolve_path
 from paddock.steps.prompt import render_template
 from paddock.steps.tables.row_formats import TextFormat, UnreadableRows
@@ -45,14 +45,14 @@ _SMALL_BYTES = 256 * 1024  # into the system's cache in 0.1 ms, less than a thre
 
 
 class FilesWriteParams(Params):
-    paths: ClassVar[tuple[str, ...]] = ("path",)
-
     one_of: ClassVar[tuple[str, ...]] = ("text", "template", "rows")
 
-    path: str = Field(min_length=1, description="The file; missing folders are created.")
+    path: Annotated[str, Use.WRITES, Use.PATHS] = Field(
+        min_length=1, description="The file; missing folders are created."
+    )
     text: str | None = Field(default=None, description="What to write.")
     template: Template | None = Field(default=None, description="A template of what to write.")
-    rows: TypedRows | None = Field(
+    rows: Annotated[TypedRows | None, Use.TABLE] = Field(
         default=None, description="Rows, mappings of names, as a table in the format of the suffix."
     )
     columns: list[str] | dict[str, WrittenType] | None = Field(
@@ -129,9 +129,7 @@ class FilesWrite(Step[FilesWriteParams, FilesWriteOutput]):
     output = FilesWriteOutput
     facts = Facts(
         is_repeatable=True,
-        writes="path",
         outputs_where_written=lambda path: {"path": path, "changed": False},
-        table="rows",
         texts=TextFacts(brings_none),
     )
 

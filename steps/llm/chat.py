@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -19,7 +19,7 @@ from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
 from paddock.pipelines.prompt_file import ConversationTemplate, MessageParam
 from paddock.steps.base import Params, Step, StepError, Tools
-from paddock.steps.facts import CallFacts, Facts, TextFacts, Written
+from paddock.steps.facts import CallFacts, Facts, TextFacts, Use, Written
 from paddock.steps.paths import printable, refusing, resolve_path
 from paddock.steps.prompt import render_template
 from paddock.steps.text.text_parts import to_part
@@ -54,12 +54,12 @@ class ExamplesParam(BaseModel):
 class AskParams(Params):
     """What a model is asked."""
 
-    paths: ClassVar[tuple[str, ...]] = ("images",)
-
     one_of: ClassVar[tuple[str, ...]] = ("prompt", "messages")
     conversations: ClassVar[frozenset[str]] = frozenset({"prompt"})
 
-    prompt: Template | None = Field(default=None, description="The user's message.")
+    prompt: Annotated[Template | None, Use.PROMPT] = Field(
+        default=None, description="The user's message."
+    )
     messages: list[MessageParam] | None = Field(
         default=None,
         min_length=1,
@@ -68,10 +68,10 @@ class AskParams(Params):
     model: str | None = Field(default=None, description="Which model to use.")
     system: Template | None = Field(default=None, description="The system prompt.")
     vars: dict[str, Any] = Field(default={}, description="More names that the templates may use.")
-    images: list[str] = Field(
+    images: Annotated[list[str], Use.CONTENTS, Use.PATHS] = Field(
         default=[], description="Images (PNG, JPEG, GIF, BMP, WebP) for the last message."
     )
-    examples: ExamplesParam | None = Field(
+    examples: Annotated[ExamplesParam | None, Use.EXAMPLES] = Field(
         default=None,
         description="Decisions of people stand before the prompt, each as a text and its answer: "
         "those whose texts are nearest by the default embedding model.",
@@ -168,9 +168,6 @@ class Chat(Step[ChatParams, ChatOutput]):
         is_repeatable=True,
         only_answers=True,
         only_measures=True,
-        prompt="prompt",
-        examples="examples",
-        contents=("images",),
         texts=TextFacts(lambda written: bool(written.get("images")), without=("usage",)),
         tools=partial(listed_tools, may_be_its_own=True),
         calls=CallFacts(_most_calls, _may_read_in_parts, most_repeats=_most_repeats),

@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -34,7 +34,7 @@ from paddock.steps.base import (
     StepSkipped,
     Tools,
 )
-from paddock.steps.facts import CallFacts, Facts, TextFacts, TreeBounds, brings_none
+from paddock.steps.facts import CallFacts, Facts, TextFacts, TreeBounds, Use, brings_none
 from paddock.steps.prompt import render_template
 from paddock.steps.text.chunker import cut_text
 from paddock.steps.text.text_parts import to_part
@@ -63,13 +63,15 @@ class ReduceParams(Params):
         "by": frozenset(("item",)),
     }
 
-    over: list[Any] = Field(description="The items, such as the results of a block.")
+    over: Annotated[list[Any], Use.GROUPED] = Field(
+        description="The items, such as the results of a block."
+    )
     prompt: Template = Field(
         description="Combines several items; sees `notes`, their texts (put before a prompt that "
         "does not mention them), `items`, their values, `level` from 0, and `group`."
     )
     model: str | None = Field(default=None, description="Which model to use.")
-    by: Template | None = Field(
+    by: Annotated[Template | None, Use.GROUP_BY] = Field(
         default=None,
         description="Group by this first: a field of the items, or an expression over `item`.",
         examples=["kind", "{{ item.date[:4] }}"],
@@ -137,8 +139,6 @@ class Reduce(Step[ReduceParams, ReduceOutput]):
         is_repeatable=True,
         only_answers=True,
         only_measures=True,
-        group_by="by",
-        grouped="over",
         is_one_answer=lambda written: written.get("fold", "all") == "all",
         calls=CallFacts(is_sized=lambda written: True, tree=_tree_bounds, most_repeats=one_repeat),
         texts=TextFacts(brings_none, without=("usage",)),

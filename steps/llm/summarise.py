@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -18,7 +18,7 @@ from paddock.engine.system.records import Struct
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
 from paddock.steps.base import PLACEHOLDER, Output, Params, Step, StepError, Tools
-from paddock.steps.facts import CallFacts, Facts, TextFacts, Written
+from paddock.steps.facts import CallFacts, Facts, TextFacts, Use, Written
 from paddock.steps.files.read import FilesReadParams, read_document
 from paddock.steps.prompt import render_template
 from paddock.steps.readers.reader import page_offsets, reader_versions
@@ -58,7 +58,9 @@ class SummariseParams(Params):
     chunks: list[Any] | None = Field(
         default=None, description="Its parts: chunks of `split`, texts, or results of a block."
     )
-    file: str | None = Field(default=None, min_length=1, description="A document to read.")
+    file: Annotated[str | None, Use.CONTENTS] = Field(
+        default=None, min_length=1, description="A document to read."
+    )
     model: str | None = Field(default=None, description="Which model to use.")
     how: Literal["write", "extract"] = Field(
         default="write",
@@ -172,7 +174,6 @@ class Summarise(Step[SummariseParams, SummariseOutput]):
         is_repeatable=True,
         only_answers=True,
         only_measures=True,
-        contents=("file",),
         readers=_readers,
         calls=CallFacts(_most_calls, lambda written: True, most_repeats=one_repeat),
         texts=TextFacts(lambda written: "file" in written, without=("usage",)),

@@ -19,7 +19,7 @@ from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import Field
 
@@ -28,7 +28,7 @@ from paddock.engine.system.tasks import run_to_end
 from paddock.engine.system.text import cell_text, counted, one_line, sql_name
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.base import ItemName, Output, Params, Step, StepError, Tools
-from paddock.steps.facts import Facts, Missing, TextFacts, Written, brings_none
+from paddock.steps.facts import Facts, Missing, TextFacts, Use, Written, brings_none
 from paddock.steps.paths import printable, resolve_path
 from paddock.steps.row_sum import RowSum
 
@@ -376,19 +376,20 @@ class DatabaseTables:
 
 class DatabaseWriteParams(Params):
     one_of = ("sqlite", "postgres")
-    paths: ClassVar[tuple[str, ...]] = ("sqlite",)
 
-    sqlite: str | None = Field(
+    sqlite: Annotated[str | None, Use.DATABASE_FILE, Use.PATHS] = Field(
         default=None, min_length=1, description="The file, which is there.", examples=["books.db"]
     )
-    postgres: PostgresAccount | None = Field(default=None, description="The account.")
+    postgres: Annotated[PostgresAccount | None, Use.DATABASE, Use.DOORS] = Field(
+        default=None, description="The account."
+    )
     table: str = Field(
         min_length=1,
         pattern=r"^[^/]+$",
         description="It has a column `paddock_item`, a text.",
         examples=["bills"],
     )
-    rows: TypedRows = Field(description="All that the item has there.")
+    rows: Annotated[TypedRows, Use.TABLE] = Field(description="All that the item has there.")
 
 
 class DatabaseWriteOutput(Output):
@@ -407,15 +408,7 @@ class DatabaseWrite(Step[DatabaseWriteParams, DatabaseWriteOutput]):
 
     params = DatabaseWriteParams
     output = DatabaseWriteOutput
-    facts = Facts(
-        is_repeatable=True,
-        database="postgres",
-        database_file="sqlite",
-        table="rows",
-        doors=("postgres",),
-        texts=TextFacts(brings_none),
-        missing=_missing,
-    )
+    facts = Facts(is_repeatable=True, texts=TextFacts(brings_none), missing=_missing)
 
     async def run(self, params: DatabaseWriteParams, tools: Tools) -> DatabaseWriteOutput:
         rows, item = params.rows, tools.item

@@ -20,7 +20,7 @@ from paddock.engine.system.records import asdict
 from paddock.engine.system.text import same_in_sql
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.base import Params, RowsOutput, Step, StepError, Tools
-from paddock.steps.facts import Facts, KnownTables, Missing, TextFault, Written
+from paddock.steps.facts import Facts, KnownTables, Missing, TextFault, Use, Written
 from paddock.steps.paths import resolve_path
 from paddock.steps.readers.documents import in_reader_process, reading_errors
 
@@ -41,7 +41,7 @@ class SqlParams(Params):
         description="One `select`, in DuckDB's SQL.",
         examples=["select supplier, sum(total) from bills group by all"],
     )
-    tables: dict[TableName, TypedRows | str] = Field(
+    tables: Annotated[dict[TableName, TypedRows | str], Use.TABLE] = Field(
         min_length=1,
         description="The tables by the names that the query has for them: rows "
         '(`"{{ steps.each.results }}"`), or a file of a table.',
@@ -107,7 +107,7 @@ class Sql(Step[SqlParams, SqlOutput]):
     params = SqlParams
     output = SqlOutput
     is_pure = True
-    facts = Facts(is_repeatable=True, table="tables", missing=_missing, table_faults=_query_faults)
+    facts = Facts(is_repeatable=True, missing=_missing, table_faults=_query_faults)
 
     def reads(self, params: SqlParams) -> Sequence[str]:
         return tuple(path for path in params.tables.values() if isinstance(path, str))

@@ -15,7 +15,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
 
@@ -24,7 +24,7 @@ from paddock.pipelines.checking.folding import small
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.base import Params, RowsOutput, Step, StepError, Tools
-from paddock.steps.facts import Facts, KnownTables, Missing, TextFault, Written
+from paddock.steps.facts import Facts, KnownTables, Missing, TextFault, Use, Written
 
 LEAST_WORDS = 5
 """Texts with fewer, such as the page number that OCR found, are compared by content alone."""
@@ -45,7 +45,7 @@ _OTHER_NAME = "Give it another name in `returns`."
 
 
 class DuplicatesParams(Params):
-    rows: TypedRows = Field(description="Rows, such as a block's results.")
+    rows: Annotated[TypedRows, Use.TABLE] = Field(description="Rows, such as a block's results.")
     key: str = Field(description="The column that names a row.", examples=["document"])
     content: str | None = Field(
         default=None,
@@ -107,7 +107,7 @@ class Duplicates(Step[DuplicatesParams, DuplicatesOutput]):
     params = DuplicatesParams
     output = DuplicatesOutput
     is_pure = True
-    facts = Facts(is_repeatable=True, table="rows", missing=_missing, table_faults=_column_faults)
+    facts = Facts(is_repeatable=True, missing=_missing, table_faults=_column_faults)
 
     async def run(self, params: DuplicatesParams, tools: Tools) -> DuplicatesOutput:
         """Compare the rows.

@@ -10,7 +10,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -19,7 +19,7 @@ from paddock.engine.system.http import HttpFailure, http_failures, read_start, r
 from paddock.engine.system.retry import Backoff
 from paddock.engine.system.text import one_line
 from paddock.steps.base import Output, Params, SendState, Step, StepError, Tools
-from paddock.steps.facts import Facts
+from paddock.steps.facts import Use
 
 _TRIES = 4
 _PAUSES = Backoff(1.0, 30.0, spread=0.25)
@@ -31,13 +31,15 @@ _AGAIN = "The next run tries again"
 
 class HttpSendParams(Params):
     url: str = Field(min_length=1, description="Where it goes.", examples=["https://example.org/"])
-    hosts: list[str] = Field(
+    hosts: Annotated[list[str], Use.HOSTS] = Field(
         min_length=1, description="The only servers that are asked.", examples=[["example.org"]]
     )
     method: Literal["POST", "PUT", "PATCH", "DELETE"] = Field(default="POST", description="How.")
     data: Any = Field(default=None, description="Sent as JSON.")
     text: str | None = Field(default=None, description="In its place.")
-    headers: dict[str, str] = Field(default={}, description="Such as `Authorization`.")
+    headers: Annotated[dict[str, str], Use.DOORS] = Field(
+        default={}, description="Such as `Authorization`."
+    )
 
     @classmethod
     def faults(cls, given: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -67,7 +69,6 @@ class HttpSend(Step[HttpSendParams, HttpSendOutput]):
 
     params = HttpSendParams
     output = HttpSendOutput
-    facts = Facts(hosts="hosts", doors=("headers",))
 
     async def run(self, params: HttpSendParams, tools: Tools) -> HttpSendOutput:
         body, claims = params.data if params.text is None else params.text, tools.calls.claims

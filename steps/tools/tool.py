@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -22,7 +22,7 @@ from paddock.steps.base import (
     ToolResult,
     Tools,
 )
-from paddock.steps.facts import Facts, TextFacts, Written
+from paddock.steps.facts import Facts, TextFacts, Use, Written
 from paddock.steps.tools.tool_names import TRUSTED_TOOLS, one_tool
 
 MOST_RESULT_CHARS = 1_000_000
@@ -91,7 +91,7 @@ class ToolParams(Params):
     server: str | None = Field(
         default=None, min_length=1, description="Its MCP server, of `mcpServers`."
     )
-    options: dict[str, Any] = Field(
+    options: Annotated[dict[str, Any], Use.DOORS] = Field(
         default={},
         description="Its options: `timeout`, `hosts` of `http.get`, `root` of `files.…`.",
     )
@@ -113,7 +113,7 @@ class CallTool(Step[ToolParams, ToolOutput]):
 
     params = ToolParams
     output = ToolOutput
-    facts = Facts(tools=one_tool, doors=("options",), texts=TextFacts(_brings_text))
+    facts = Facts(tools=one_tool, texts=TextFacts(_brings_text))
 
     def reads(self, params: ToolParams) -> Sequence[str]:
         """Return the file that it reads; the code of a function is a part of the step's spec."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -16,7 +16,7 @@ from paddock.engine.request import REQUEST_TEXTS, EmbedReply, EmbedRequest, Mode
 from paddock.engine.system.text import shorten
 from paddock.steps.base import EmbedModel, Output, Params, Step, StepError, Tools, Vector, VectorRow
 from paddock.steps.extras import missing_store_library
-from paddock.steps.facts import CallFacts, Facts, TextFacts, brings_none
+from paddock.steps.facts import CallFacts, Facts, TextFacts, Use, brings_none
 from paddock.steps.text.text_parts import TextPart, to_part
 
 from .row_changes import COLUMN_NAME, TABLE_COLUMNS
@@ -26,14 +26,12 @@ OnUnknown = Literal["note", "error"]
 
 
 class EmbedParams(Params):
-    paths: ClassVar[tuple[str, ...]] = ("store",)
-
     one_of: ClassVar[tuple[str, ...]] = ("texts", "chunks")
 
     texts: list[str] | None = Field(default=None, description="The texts.")
     chunks: list[Any] | None = Field(default=None, description="Chunks of `split`, or texts.")
     model: str | None = Field(default=None, description="Which model embeds.")
-    store: str | None = Field(
+    store: Annotated[str | None, Use.FILLS, Use.PATHS] = Field(
         default=None,
         min_length=1,
         description="A folder, such as 'index.lance', for texts, vectors and their sources; "
@@ -85,7 +83,6 @@ class Embed(Step[EmbedParams, EmbedOutput]):
     roles = frozenset({"embed"})
     facts = Facts(
         is_repeatable=True,
-        fills="store",
         texts=TextFacts(brings_none),
         missing=missing_store_library,
         calls=CallFacts(lambda written, has_reply: None if "store" in written else 1),

@@ -20,7 +20,7 @@ from paddock.engine.system.records import replace
 from paddock.pipelines.expressions import Template
 from paddock.steps.base import EmbedModel, Output, Params, SearchHit, Step, StepError, Tools
 from paddock.steps.extras import missing_store_library
-from paddock.steps.facts import CallFacts, Facts
+from paddock.steps.facts import CallFacts, Facts, Use
 
 from .embed import embed_texts
 from .where_filter import FILTER_COLUMNS, OWN, sql_condition
@@ -57,9 +57,9 @@ _WHERE_SCHEMA: dict[str, Any] = {
 
 
 class SearchParams(Params):
-    paths: ClassVar[tuple[str, ...]] = ("store",)
-
-    store: str = Field(min_length=1, description="The folder of the store, filled by `embed`.")
+    store: Annotated[str, Use.SEARCHES, Use.PATHS] = Field(
+        min_length=1, description="The folder of the store, filled by `embed`."
+    )
     one_of: ClassVar[tuple[str, ...]] = ("query", "queries")
 
     query: str | None = Field(default=None, description="What to search for.")
@@ -144,7 +144,6 @@ class Search(Step[SearchParams, SearchOutput]):
     roles = frozenset({"embed"})
     facts = Facts(
         only_reads=True,
-        searches="store",
         missing=missing_store_library,
         calls=CallFacts(lambda written, has_reply: int(written.get("mode") != "text")),
     )

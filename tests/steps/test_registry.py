@@ -3,10 +3,13 @@ import sys
 import textwrap
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Annotated
 
 import pytest
+from pydantic import Field
 
-from paddock.steps import registry
+from paddock.steps import base, registry
+from paddock.steps.facts import Facts, Use
 from paddock.steps.plugins import CHECK_GROUP
 from paddock.steps.registry import CHECK_FUNCTIONS, UnusableCheckPlugin
 
@@ -24,6 +27,24 @@ def test_every_parameter_and_output_is_described_or_plain(name: str) -> None:
     assert kind.output.model_json_schema()["type"] == "object"
     assert kind.__doc__
     assert kind.version >= 1
+
+
+def test_what_a_parameter_is_for_is_said_at_it_and_follows_its_name() -> None:
+    class Params(base.Params):
+        goal: Annotated[str, Use.WRITES, Use.PATHS]
+        first: Annotated[str | None, Use.CONTENTS, Use.PATHS] = Field(default=None, min_length=1)
+        others: Annotated[list[str], Use.CONTENTS] = []
+
+    class Renamed(base.Step[Params, base.Output]):
+        params = Params
+        facts = Facts(is_repeatable=True)
+
+    known = registry.facts_of_kind(Renamed)
+    assert (known.writes, known.contents, known.paths) == (
+        "goal", ("first", "others"), ("goal", "first")
+    )  # fmt: skip
+    assert known.is_repeatable
+    assert not known.takes_away
 
 
 def test_summarize_is_another_name_for_summarise() -> None:
