@@ -33,7 +33,7 @@ def test_what_a_parameter_is_for_is_said_at_it_and_follows_its_name() -> None:
     class Params(base.Params):
         goal: Annotated[str, Use.WRITES, Use.PATHS]
         first: Annotated[str | None, Use.CONTENTS, Use.PATHS] = Field(default=None, min_length=1)
-        others: Annotated[list[str], Use.CONTENTS] = []
+        others: Annotated[list[str], Use.CONTENTS] = Field(default=[])
 
     class Renamed(base.Step[Params, base.Output]):
         params = Params
