@@ -348,7 +348,8 @@ class GuardedPipes:
             self._process.wait(GRACE_S)
         except subprocess.TimeoutExpired:
             _signal_group(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(GRACE_S)
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
             pipe.close()
@@ -647,7 +648,10 @@ class OrderedProcess:
             return self.process.wait(GRACE_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            return self.process.wait()
+        try:
+            return self.process.wait(GRACE_S)
+        except subprocess.TimeoutExpired:  # it waits for a disk
+            return -signal.SIGKILL
 
     def exit_reason(self) -> str:
         status = self.exit_status()

@@ -8,6 +8,7 @@ options are Typer's.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import io
@@ -15,6 +16,7 @@ import itertools
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any
 
@@ -235,6 +237,15 @@ def main(begun: Callable[[], None] = lambda: None) -> None:
         app = application(requested_command)
         begun()
         app()
+    except SystemExit as ended:
+        is_beside = any(thread.daemon for thread in threading.enumerate())
+        if ended.code == INTERRUPTED and is_beside:
+            # A thread at work while the interpreter is taken down ends the process by a signal
+            for output in (sys.stdout, sys.stderr):
+                with contextlib.suppress(AttributeError, OSError, ValueError):
+                    output.flush()
+            os._exit(INTERRUPTED)
+        raise
     except KeyboardInterrupt:  # before a command began: `with_exit_status` handles later ones
         sys.exit(INTERRUPTED)
     except OSError as error:  # the help could not be written

@@ -65,7 +65,7 @@ def closing_lines(report: Report, *, fail_hint: str, file: str = "") -> tuple[st
 
 def _written_line(report: Report) -> str:
     if not report.written:
-        return "Wrote nothing new."
+        return "Wrote no new files."
     folders = sorted({os.path.dirname(path) for path in report.written})  # noqa: PTH120 - texts
     where = os.path.commonpath(folders) if len(folders) > 1 else folders[0]
     shown = os.path.relpath(where)

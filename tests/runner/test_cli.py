@@ -114,7 +114,7 @@ def test_what_a_pipeline_returns_is_all_that_a_run_prints_on_stdout(
     )
     ran = invoke("run", "--local", str(tmp_path))
     assert (ran.exit_code, ran.stdout) == (0, printed)
-    assert "Wrote nothing new.\nNothing failed.\nTook " in ran.stderr
+    assert "Wrote no new files.\nNothing failed.\nTook " in ran.stderr
     logged = invoke("run", "--local", "--log-json", str(tmp_path))
     assert logged.stdout == printed
     assert all(line.startswith("{") for line in logged.stderr.splitlines())

@@ -173,7 +173,7 @@ def test_where_a_user_namespace_hides_owners_the_person_decides(world: World) ->
     line = f'trust_state = ["{world.folder}"]'
     assert (refused.returncode != 0, line in refused.stderr) == (True, True)
     ran = in_user_namespace("run", PADDOCK_TRUST_STATE=str(world.folder.parent))
-    assert (ran.returncode, "Wrote nothing new." in ran.stdout) == (0, True)
+    assert (ran.returncode, "Wrote no new files." in ran.stdout) == (0, True)
 
 
 def test_where_owners_mean_nothing_no_first_ledger_is_begun_either(

@@ -6,6 +6,7 @@ Templates are folders of `paddock.examples`, so it works from a wheel, without a
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import select
 import shutil
@@ -47,6 +48,7 @@ PACKAGE_FILE = "pyproject.toml"
 
 # Left behind by runs of a template in a clone.
 _NOT_COPIED = frozenset({".paddock", "__pycache__", "models", "out", "summaries", "build", "filed"})
+_LINK = re.compile(r"\[([^\]]+)\]\((\.\./[^)#]*)[^)]*\)")
 _OF_EXAMPLE = frozenset({"inbox", "cassettes"})
 
 
@@ -128,6 +130,13 @@ def _copy_file(file: Path, template: Path, folder: Path) -> Path:
     target = folder / file.relative_to(template)
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(file, target)  # content only: installed files may be read-only
+    if file.suffix == ".md":  # a link to a page that is not copied leaves its words
+
+        def kept(link: re.Match[str]) -> str:
+            place = Path(os.path.normpath(file.parent / link[2]))
+            return link[0] if place.is_relative_to(template) else link[1]
+
+        target.write_text(_LINK.sub(kept, file.read_text("utf-8")), "utf-8")
     return target
 
 

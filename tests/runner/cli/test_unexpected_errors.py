@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,3 +27,28 @@ def test_an_error_of_our_own_is_one_sentence_and_a_file(home: Path) -> None:
 def test_a_traceback_is_for_those_who_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PADDOCK_DEBUG", "1")
     assert "Traceback (most recent call last)" in ended(ZeroDivisionError()).stderr
+
+
+INTERRUPTED = """
+import atexit, os, sys, threading
+from paddock.runner.cli import application
+from paddock.runner.cli.commands import doctor
+
+def interrupted() -> int:
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+    print("what was done")
+    raise KeyboardInterrupt
+
+atexit.register(os.abort)  # no thread may be at work while the interpreter is taken down
+doctor.doctor = interrupted
+sys.argv = ["paddock", "doctor"]
+application.main()
+"""
+
+
+def test_an_interrupted_command_beside_a_thread_ends_at_once_and_keeps_what_it_printed() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (130, "what was done\n"), ended.stderr
+    assert ended.stderr == "Interrupted.\n"

@@ -1,6 +1,7 @@
 """A new pipeline folder from a template that comes with the package."""
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -93,6 +94,15 @@ def test_what_every_template_makes_is_valid_and_complete(tmp_path: Path) -> None
             ["git", "ls-files", "."], cwd=template.folder, capture_output=True, text=True
         )
         assert {line for line in kept.stdout.splitlines() if '"' not in line} <= there
+
+
+def test_no_link_of_a_copied_page_leads_nowhere(tmp_path: Path) -> None:
+    for template in list_templates():
+        folder = tmp_path / template.name
+        copy_template(template.name, folder, SCHEMA)
+        for page in folder.rglob("*.md"):
+            links = re.findall(r"\]\((?!\w+:|#)([^)#]+)", page.read_text())
+            assert [link for link in links if not (page.parent / link).exists()] == [], page
 
 
 def test_every_template_says_in_its_readme_how_it_is_used() -> None:

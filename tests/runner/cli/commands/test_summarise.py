@@ -47,7 +47,7 @@ def test_a_folder_is_summarised_without_yaml_and_then_only_what_changes(folder: 
     assert (folder / "out" / "a.txt.md").exists() and (folder / "out" / "b" / "c.md.md").exists()
     assert sorted(path.name for path in (folder / "in box").iterdir()) == ["a.txt", "b"]
     again = paddock("summarize", "in box", "-o", "out", "--words", "30", "--local")
-    assert "Wrote nothing new." in again.stdout
+    assert "Wrote no new files." in again.stdout
     (folder / "in box" / "a.txt").write_text("Another one.")
     changed = paddock("summarise", "in box", "-o", "out", "--words", "30", "--local")
     assert "1 model call" in changed.stdout
