@@ -100,7 +100,7 @@ async def known_fields(
     decided = decision.value if decision is not None and isinstance(decision.value, Mapping) else {}
     own_id = review_id(item.scope_id, item.key, attempt.step.id)
     item.note(UsedRules.of(known, name, own_id, packed, decided))
-    if not packed and offers.unread is None:
+    if not packed and offers.words and offers.unread is None:
         offers = rules.Offers(unread=WhyOpen.TOO_LONG)
     read, names = known.rules.read(offers), reply.schema["properties"]
     values, why = {**decided}, {name: read.why_open(name) for name in names}

@@ -185,10 +185,13 @@ def _stated_fields(source: SourceText, terms: Mapping[str, str], schema: Any) ->
     A PDF is the page of the only one in it, where nothing disagrees: what it shows as well counts,
     and with number and amount the kind. An XML without a page is the invoice itself, if its sums
     are right. So are those of a mail that brings no more.
-    A reminder's PDF with it shows more: nothing. A credit's amounts have either sign.
+    A reminder's PDF with it shows more: nothing. A credit's amounts have either sign, and the kind
+    of a negative invoice is open, too. A day to pay that its terms leave no room for is none.
     """
-    invoice = source.invoices[0] if len(source.invoices) == 1 else {"kind": "other"}
-    if invoice["kind"] == "other" or invoice["disagreements"]:
+    invoice = source.invoices[0] if len(source.invoices) == 1 else None
+    if invoice is None or invoice["kind"] == "other":
+        return {}
+    if any(d["rule"] != "R120" for d in invoice["disagreements"]):  # that is Peppol's own
         return {}
     shown, witnesses = {*invoice.get("shown", ())}, {*invoice["witnesses"]}
     is_mail = source.media_type in _MAILS and "mail" in witnesses
@@ -198,14 +201,19 @@ def _stated_fields(source: SourceText, terms: Mapping[str, str], schema: Any) ->
         shown = {*terms.values()}
     else:
         return {}
-    if invoice["kind"] == "credit_note":
+    if invoice["kind"] == "credit_note" or (invoice["payable"] or 0) < 0:
         shown -= {"net", "tax", "gross", "payable"}
+        shown -= {"kind"} if invoice["kind"] == "invoice" else set()
     found = {name: invoice[term] for name, term in terms.items() if term in shown and invoice[term]}
     for name in found:
         choices, value = _choices(SchemaParts.of(schema), name), _words_of(str(found[name]))
         same = [choice for choice in choices if _words_of(str(choice)) == value]
         found[name] = same[0] if len(same) == 1 else None if choices else found[name]
-    return {name: value for name, value in found.items() if value is not None}
+    stated = {name: value for name, value in found.items() if value is not None}
+    words = "" if invoice["due"] else invoice.get("terms", "")
+    if words and not any(map(str.isdigit, words)):  # it is paid at once, or by direct debit
+        stated |= {name: None for name, term in terms.items() if term == "due"}
+    return stated
 
 
 def _offers_of_cells(source: SourceText) -> Offers:

@@ -130,8 +130,8 @@ class FilesRead(Step[FilesReadParams, FilesReadOutput]):
 
     params = FilesReadParams
     output = FilesReadOutput
-    version = 11
-    compatible_versions = frozenset({9, 10})  # which fields a page shows as well was not known
+    version = 12
+    compatible_versions = frozenset({9, 10, 11})  # less was known of which fields a page shows
     facts = Facts(
         only_reads=True,
         is_repeatable=True,

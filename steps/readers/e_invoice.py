@@ -19,7 +19,7 @@ from xml.etree.ElementTree import Element, ParseError, fromstring
 from paddock.engine.system.records import replace
 from paddock.engine.system.text import listed
 
-from .e_invoice_checks import Sums, check_sums, is_charge, sum_disagreements
+from .e_invoice_checks import Sums, check_sums, day_of_terms, is_charge, sum_disagreements
 from .e_invoice_syntaxes import TITLES, Places, Reading, Syntax, number_of, readings, text_of
 from .reader import Document, Invoice
 
@@ -81,18 +81,22 @@ def _invoice(syntax: Syntax, sums: Sums) -> Invoice:
     values: dict[str, Any] = {name: reading.text(name) for name in texts}
     values |= {name: float(term.value) if term else None for name, term in amounts.items()}
     places = Places(reading.root)
-    return Invoice(
+    party = next(iter(reading.groups("seller")), None)
+    invoice = Invoice(
         syntax=syntax.name,
         type=code if name else own,
         kind="credit_note" if credit else "invoice" if name else "other",
         name=name or "Other document",
         seller=_party_name(reading, "seller"),
         buyer=_party_name(reading, "buyer"),
+        seller_vat=party.text("vat_number") if party else "",
         payee=_party_name(reading, "payee") or reading.text("other_payee"),
+        terms=" ".join(reading.texts("terms")),
         lines=tuple(float(n) for item in sums.items if (n := item.number("amount")) is not None),
         places={n: places.path(e[0]) for n in values if n != "reference" and (e := reading.all(n))},
         **values,
     )
+    return invoice if invoice.due else replace(invoice, due=day_of_terms(invoice))
 
 
 def _party_name(reading: Reading, role: str) -> str:
@@ -132,7 +136,7 @@ class _Lines:
         verdict = ": nothing is to be paid on it" if is_credit else ""
         yield f"{invoice.name} ({invoice.type or 'of no known type'}){verdict}"
         yield from (f"{label} number: {invoice.number}", f"{label} date: {invoice.date}")
-        yield from self._texts("corrects")
+        yield from self._texts("corrects", "delivered", "period_start", "period_end")
         yield from ("Seller:", *self._party("seller"))
         yield f"Buyer: {', '.join(self._party('buyer'))}"
         yield f"Currency: {invoice.currency}"

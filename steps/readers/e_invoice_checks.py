@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from datetime import date
 from decimal import ROUND_HALF_UP, Context, Decimal
 from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias
@@ -51,6 +52,7 @@ _MOST_LINE_CHARS = 200
 _MOST_PAGE_CHARS = 200_000
 _CENTS = re.compile(r"[.,]..\Z")
 _IBAN = re.compile(r"\b[A-Z]{2}\d\d(?: ?[0-9A-Z]{4}){2,7}(?: ?[0-9A-Z]{1,3})?\b")
+_NUMBER = re.compile(r"(\d(?:[\d.,]*\d)?)(\s?%)?")
 _UNCOUNTED = frozenset(("GROUP", "INFORMATION"))
 """Lines of CII that only head, or tell of, others."""
 
@@ -269,6 +271,37 @@ def _days_after(after: str, page: SourceIndex, xml: SourceIndex) -> Iterator[Dat
             yield token
 
 
+def day_of_terms(invoice: Invoice) -> str:
+    """Return the day to pay by, as payment terms say it in words; empty: none, or in doubt.
+
+    It is the last one in them, if all their other numbers are known: the amount to pay, the days
+    from the invoice to one of them, and the per cent of a discount, where an earlier day is its.
+    """
+    if not any(map(str.isdigit, invoice.terms)):
+        return ""
+    index = _index([invoice.terms])
+    tokens = index.dates.all()
+    readings = [{f"{y or 0:04}-{m:02}-{d:02}" for y, m, d in token.days} for token in tokens]
+    days = {min(some) for some in readings}
+    try:
+        start = date.fromisoformat(invoice.date)
+        distances = {Decimal((date.fromisoformat(day) - start).days) for day in days}
+    except ValueError:
+        return ""
+    known = {*distances, *(_amount(n) for n in (invoice.payable, invoice.gross) if n)}
+    rest = list(invoice.terms)
+    for token in tokens:
+        rest[token.start : token.end] = " " * (token.end - token.start)
+    numbers = _NUMBER.findall("".join(rest))
+    if any(len(some) > 1 for some in readings) or min(distances, default=Decimal(-1)) < 0:
+        return ""
+    is_known = all(
+        (len(days) > 1 if percent else index.numbers.amount(raw) in known)
+        for raw, percent in numbers
+    )
+    return max(days) if is_known else ""
+
+
 def with_letter(invoice: Invoice, own: str, letter: str) -> Invoice:
     """Add the mail that brought it to its witnesses, if its letter has no more than its XML."""
     is_more = _has_more(invoice, _index([letter]), _index([own]))
@@ -278,8 +311,20 @@ def with_letter(invoice: Invoice, own: str, letter: str) -> Invoice:
 def _has_more(invoice: Invoice, page: SourceIndex, xml: SourceIndex) -> bool:
     """Return whether a page has a later day or a larger amount."""
     most = _amount(max(invoice.gross or 0, invoice.payable or 0, key=abs))
-    is_larger = any(amount > most for amount in _amounts(page).keys() - _amounts(xml).keys())
+    stated = {xml.numbers.amount(token.raw) for token, _ in xml.numbers.all()}
+    is_larger = any(
+        amount > most and not all(_is_of_seller(invoice, page.text, token) for token in tokens)
+        for amount, tokens in _amounts(page).items()
+        if amount not in stated
+    )
     return is_larger or next(_days_after(invoice.date, page, xml), None) is not None
+
+
+def _is_of_seller(invoice: Invoice, text: str, token: NumberToken) -> bool:
+    """Return whether a number stands in a line with the seller's VAT number: their capital."""
+    start, end = text.rfind("\n", 0, token.start) + 1, text.find("\n", token.end)
+    line = text[start : end if end >= 0 else len(text)]
+    return bool(invoice.seller_vat) and invoice.seller_vat in "".join(line.split())
 
 
 def _shown(invoice: Invoice, page: SourceIndex, xml: SourceIndex) -> Iterator[str]:

@@ -111,6 +111,9 @@ class Invoice(Struct, frozen=True):
     """The amounts of its items."""
     places: Mapping[str, str] = field(default_factory=dict)
     """By field, its path in the XML."""
+    seller_vat: str = ""
+    terms: str = ""
+    """Of payment: `due` is the day in them where nothing else states it."""
     page: int = 1
     """Of the document, from 1: where its lines stand."""
     witnesses: tuple[str, ...] = ("xml",)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
@@ -276,6 +277,9 @@ E_INVOICES = PIPELINE.replace(
 MADE = Made(7)
 HYBRID, XML = hybrid(MADE.page(), MADE.xml()), MADE.xml().encode()
 CREDITED = MADE.xml().replace("InvoiceTypeCode>380", "InvoiceTypeCode>381")
+NEGATIVE = re.sub(r"(Amount currencyID=\"EUR\">)(?=[1-9])", r"\1-", MADE.xml())
+DAY = "<a:Delivery><b:ActualDeliveryDate>2026-01-20</b:ActualDeliveryDate></a:Delivery>"
+DELIVERED = MADE.xml().replace("<a:PaymentMeans>", f"{DAY}<a:PaymentMeans>")
 
 
 def mail(*attached: bytes, text: str = "Please pay.", subject: str = "") -> bytes:
@@ -304,8 +308,19 @@ STATED: dict[str, tuple[str, bytes, set[str] | frozenset[str]]] = {
         "pdf", hybrid(f"{MADE.page()}\nReminder of 3 December 2026", MADE.xml()), ALL),
     "an older balance with it": (
         "pdf", hybrid(f"{MADE.page()}\nYour balance: 98,765.43", MADE.xml()), ALL),
+    "a price that does not make its line's amount": (
+        "pdf", hybrid(MADE.page(), MADE.xml().replace(">176.59<", ">176.60<")), set()),
+    "its seller's capital, where their VAT number stands": (
+        "pdf", hybrid(f"{MADE.page()}\nVAT DE 123 456 789, capital 98,765.43", MADE.xml()), set()),
+    "a quantity that is larger than the sum": (
+        "pdf", hybrid(MADE.page().replace("38 Rope", "98,765.00 Rope"),
+                      MADE.xml().replace(">38<", ">98765.0000<")), set()),
+    "the day of its delivery": (
+        "pdf", hybrid(f"{MADE.page()}\nDelivered on 20 January 2026", DELIVERED), set()),
     "a credit note": (
         "pdf", hybrid(MADE.page().replace("Invoice", "Credit"), CREDITED), {"total"}),
+    "a negative invoice": (
+        "pdf", hybrid(MADE.page(payable="-24794.78"), NEGATIVE), {"kind", "total"}),
     "no e-invoice": ("pdf", pdf([MADE.page()]), ALL),
     "a mail with its PDF": ("eml", mail(HYBRID), set()),
     "a mail with its XML": ("eml", mail(XML), set()),
@@ -340,6 +355,39 @@ def test_an_e_invoice_with_which_its_page_agrees_asks_nobody(tmp_path: Path, cas
         assert desk.outputs() == {f"a.{suffix}": (number, total)}
     else:
         assert frozenset(review.subject.open or ALL) == asked
+
+
+# Payment terms of an e-invoice of 16 January that states no day, and what is read; ...: asked.
+TERMS: dict[str, Any] = {
+    "Payable until 15 February 2026": "2026-02-15",
+    "30 days net until 15.02.2026, 2% discount within 10 days until 26.01.2026": "2026-02-15",
+    "EUR 24,794.78 are debited on 15 February 2026": "2026-02-15",
+    "Payable at once": None,
+    "2 % discount until 26 January 2026": ...,
+    "30 days net, 2 % discount until 26 January 2026": ...,
+    "30 days net until 1 March 2026": ...,
+    "Payable until 03/04/2026": ...,
+    "Payable until 31 January 2025": ...,
+    "Within 14 days": ...,
+    "": ...,
+}
+
+
+@pytest.mark.parametrize("terms", TERMS)
+def test_the_day_to_pay_is_read_from_an_e_invoices_payment_terms(
+    tmp_path: Path, terms: str
+) -> None:
+    pipeline = E_INVOICES.replace("date: date, ", "date: date, due: due, ")
+    due = "due: {type: [string, 'null'], format: date}, number: {type"
+    pipeline = pipeline.replace("number: {type", due).replace("[kind,", "[kind, due,")
+    desk = Desk(tmp_path, pipeline.replace("n: steps", "due: steps.bill.output.due, n: steps"))
+    note = terms and f"<a:PaymentTerms><b:Note>{terms}</b:Note></a:PaymentTerms>"
+    e_invoice(desk, "a.xml", re.sub("<b:DueDate>.*?</b:DueDate>", note, MADE.xml()).encode())
+    answer = json.dumps({**GUESS, "currency": "USD", "due": "2020-01-01"})
+    rows = desk.run(pool=FakePool(answer=lambda _: answer)).returns
+    assert [row["due"] for row in rows] == ([] if TERMS[terms] is ... else [TERMS[terms]])
+    asked = {name: review.subject.open for name, review in desk.waiting().items()}
+    assert asked == ({"a.xml": ("due",)} if TERMS[terms] is ... else {})
 
 
 # A bill with a label that is new beside its total, what a model reads, and whether that is open.
