@@ -291,8 +291,6 @@ class ChatRequest(Struct, frozen=True):
     answers: tuple[str, ...] = ()
     """Texts that may come next: nothing is sampled, and each gets its probability
     (`Reply.scores`). The reply's text is the likeliest."""
-    waits: bool = False
-    """Whether its caller waits for a busy machine; a pool of this machine sets it."""
     scores_prompt: bool = False
     """With `n_logprobs`: whether `Reply.logprobs` begin with those of the prompt's own tokens, but
     its first."""

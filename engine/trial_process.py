@@ -13,7 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from .errors import BadRequest, TrialTimeout
-from .request import ChatRequest
 from .system.frames import FrameHead, answer_frames, pack_frame, take_pipes
 from .system.processes import FrameProcess, NoAnswer, lower_priority, python_command
 
@@ -23,18 +22,11 @@ if sys.platform != "win32":
 TRIAL_CPU_S = 3
 """For one answer: 5,000 optional properties take 2.1 s, a usual schema 1 ms, a template 15 ms."""
 TRIAL_WALL_S = 3.5  # with what surrounds it, an answer comes within 5 s
-PATIENT_WALL_S = 60.0
-"""The same on a busy machine: for someone who waits, and for a run."""
 BRIEF_S = 0.5
 """What takes longer goes on at the lowest priority. At that, 15 ms took 5 s on a busy machine."""
 LOW_PRIORITY = 5  # a third of a turn beside one that serves; at 10 a template took over 4 s once
 TRIAL_MEMORY_BYTES = 512 * 1024 * 1024
 """Beyond what the process has at its start."""
-
-
-def wall_s(request: ChatRequest) -> float:
-    is_patient = request.waits or request.priority == "batch"
-    return PATIENT_WALL_S if is_patient else TRIAL_WALL_S
 
 
 class TrialProcess:
@@ -45,7 +37,7 @@ class TrialProcess:
         self.clock_s = self._process.clock_s
 
     def ask(
-        self, order: FrameHead, name: str, remedy: str, within_s: float = TRIAL_WALL_S
+        self, order: FrameHead, name: str, remedy: str, within_s: float | None = None
     ) -> FrameHead:
         """Return its answer; `name` and `remedy` are for the sentence of an error.
 
@@ -53,6 +45,7 @@ class TrialProcess:
             BadRequest: it costs too much.
             TrialTimeout: others used the machine, so that it is not known.
         """
+        within_s = TRIAL_WALL_S if within_s is None else within_s
         try:
             answer = self._process.ask(order, max(within_s, 0.1), BRIEF_S)
         except NoAnswer:

@@ -477,7 +477,7 @@ class LocalPool(Pool):
         self, answer: Answer, began: float, worker: WorkerProcess, model_use: ModelUse
     ) -> Reply:
         facts, sampling = model_use.facts, merged_sampling(answer.request, model_use.facts)
-        request = replace(with_model_defaults(answer.request, facts), waits=model_use.waits)
+        request = with_model_defaults(answer.request, facts)
         load_s = self._residents.awaited_load_s(model_use.key, began)
         outside_s = self._residents.now() - began - load_s
         ticket = PendingRequest(on_chunk=answer.add, on_shortened=answer.shortened)

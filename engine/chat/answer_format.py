@@ -15,12 +15,7 @@ from typing import Any
 
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import ChatRequest, Constraint, Sampling, Tool
-from paddock.engine.sampling.json_schema import (
-    check_schema,
-    embeddable_schema,
-    json_rule,
-    parse_schema,
-)
+from paddock.engine.sampling.json_schema import embeddable_schema, json_rule, parse_schema
 from paddock.engine.system.records import Struct
 
 from .harmony import HARMONY_TOKENS, HarmonyParser
@@ -304,12 +299,10 @@ def required_tools(request: ChatRequest) -> tuple[Tool, ...]:
     return named
 
 
-def demanded_tool_fault(request: ChatRequest) -> BadRequest | None:
-    """Return why a tool that must be called cannot be: its name, and the place in its schema."""
-    for tool in required_tools(request):
-        for problem in check_schema(_arguments_schema(tool)):
-            return BadRequest(f"the tool '{tool.name}' cannot be demanded: {problem}")
-    return None
+def required_schemas(request: ChatRequest) -> tuple[tuple[str, str], ...]:
+    """Return the name and the schema of each tool of which one must be called."""
+    tools = required_tools(request)
+    return tuple((tool.name, json.dumps(_arguments_schema(tool))) for tool in tools)
 
 
 def offered_tools(request: ChatRequest) -> tuple[Tool, ...]:

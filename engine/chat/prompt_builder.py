@@ -19,7 +19,6 @@ from paddock.engine.errors import BadRequest, NoInsert, PromptTooLong
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.request import ChatRequest, Constraint, Message, Sampling, Think, Tool
 from paddock.engine.system.records import Struct, replace
-from paddock.engine.trial_process import PATIENT_WALL_S, wall_s
 
 from .answer_format import answer_format, offered_tools, required_tools
 from .chat_template import ChatTemplate
@@ -172,13 +171,13 @@ class PromptBuilder:
     def _read_template(self, source: str | None, tool_source: str | None = None) -> ChatTemplate:
         return ChatTemplate(**self._facts(source, tool_source))
 
-    def _template(self, source: str | None, within_s: float) -> ChatTemplate:
+    def _template(self, source: str | None) -> ChatTemplate:
         """Return the file's template, which ends no more than its own worker, or another one."""
         served = served_template(source, self._of_file)
         if served is None or served is self._of_file:
             return self._own
         if is_foreign(source):
-            return ForeignTemplate(self._facts(served), self._trials, within_s)
+            return ForeignTemplate(self._facts(served), self._trials)
         return self._of_family(served)
 
     def chat(self, request: ChatRequest, sampling: Sampling, n_ctx_tokens: int = 0) -> BuiltPrompt:
@@ -210,7 +209,7 @@ class PromptBuilder:
             return self._fill_in_middle(request, texts, limit, built)
         required = required_tools(request)
         tools = offered_tools(request)
-        template = self._template(request.template, wall_s(request))
+        template = self._template(request.template)
 
         def render(messages: Sequence[Message]) -> tuple[TextPiece, ...]:
             return template.render(
@@ -396,8 +395,7 @@ class PromptBuilder:
         think: Think | None = None,
         n_ctx_tokens: int = 0,
     ) -> int:
-        # Whether a document fits is decided by this count: on a busy machine it may take longer.
-        pieces = self._template(template, PATIENT_WALL_S).render(
+        pieces = self._template(template).render(
             messages, tools=tools, think=think, n_ctx_tokens=n_ctx_tokens
         )
         return len(self._tokeniser.tokenise(pieces))

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+from paddock.engine import trial_process
 from paddock.engine.errors import BadRequest, TemplateTooLarge, TemplateUnreadable
 from paddock.engine.request import Message, Think, Tool
 from paddock.engine.system.frames import FrameHead
 from paddock.engine.system.records import replace
-from paddock.engine.trial_process import PATIENT_WALL_S, TRIAL_WALL_S, TrialProcess
+from paddock.engine.trial_process import TrialProcess
 from paddock.engine.wire import from_plain, to_plain
 
 from .chat_template import ChatTemplate
@@ -28,13 +29,12 @@ class TemplateTrials(TrialProcess):
 
     def capabilities(self, own: str | None, of_file: str | None) -> list[str]:
         """Return `template_capabilities`; none of a template that costs too much."""
-        order = {"own": own, "of_file": of_file}
-        try:  # asked once for a file, also by runs: on a busy machine it may take longer
-            return list(self.compute(order, PATIENT_WALL_S)["capabilities"])
+        try:
+            return list(self.compute({"own": own, "of_file": of_file})["capabilities"])
         except BadRequest:
             return []
 
-    def compute(self, order: FrameHead, within_s: float = TRIAL_WALL_S) -> FrameHead:
+    def compute(self, order: FrameHead, within_s: float | None = None) -> FrameHead:
         answer = self.ask(order, "the chat template", "Use a simpler one", within_s)
         if "error" in answer:
             raise _ERRORS[answer["error"]](answer["why"])
@@ -47,9 +47,9 @@ class ForeignTemplate(ChatTemplate):
     `facts` are the arguments of a ChatTemplate.
     """
 
-    def __init__(self, facts: FrameHead, trials: TemplateTrials, within_s: float) -> None:
+    def __init__(self, facts: FrameHead, trials: TemplateTrials) -> None:
         self._facts, self._trials = facts, trials
-        self._ends_s = trials.clock_s() + within_s
+        self._ends_s = trials.clock_s() + trial_process.TRIAL_WALL_S
 
     def _compute(self, **order: Any) -> FrameHead:
         left_s = self._ends_s - self._trials.clock_s()

@@ -22,7 +22,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from llguidance import LLExecutor, LLMatcher, LLTokenizer, TokenizerWrapper, regex_to_lark
@@ -34,7 +34,6 @@ from paddock.engine.request import Constraint
 from paddock.engine.system.records import replace
 from paddock.engine.system.schema_patterns import END_SIGN, ByteVocabulary
 from paddock.engine.system.text import shorten
-from paddock.engine.trial_process import TRIAL_WALL_S
 
 from . import json_schema
 from .constraint_trials import MARK_OF_GBNF, ConstraintTrials, constraint_name
@@ -341,11 +340,12 @@ class GrammarCompiler:
         self,
         constraint: Constraint,
         requested: Constraint | None = None,
-        within_s: float = TRIAL_WALL_S,
+        tools: Sequence[tuple[str, str]] = (),
     ) -> TokenMatcher:
         """Return a new matcher.
 
-        `requested`: the client's own constraint, if `constraint` was derived from it.
+        `requested`: the client's own constraint, if `constraint` was derived from it. `tools`: the
+        names and schemas of those of which one must be called.
 
         Raises:
             ConstraintRefused: it cannot be enforced, or costs too much to compile.
@@ -357,10 +357,10 @@ class GrammarCompiler:
         made: TokenMatcher | ConstraintRefused
         try:
             if requested is not None and requested != constraint:
-                self._trials.check(requested, within_s)
-            made = self._compile(self._trials.check(constraint, within_s))
+                self._trials.check(requested)
+            made = self._compile(self._trials.check(constraint))
         except BadRequest as error:
-            made = ConstraintRefused(str(error))
+            made = ConstraintRefused(self._tool_problem(tools) or str(error))
         with self._lock:
             self._compiled[constraint] = made
             if len(self._compiled) > MOST_GRAMMARS:
@@ -372,6 +372,12 @@ class GrammarCompiler:
 
     def close(self) -> None:
         self._trials.close()
+
+    def _tool_problem(self, tools: Sequence[tuple[str, str]]) -> str:
+        for name, schema in tools:
+            for problem in self._trials.schema_problems(schema, compiles=False):
+                return f"the tool '{name}' cannot be demanded: {problem}"
+        return ""
 
     def _compile(self, constraint: Constraint) -> TokenMatcher:
         with self._vocabulary_lock:
@@ -502,11 +508,6 @@ def _gbnf_place(lines: Sequence[str], read: str) -> str:
             break
         column += len(escape[0]) - len(_plain_gbnf(escape))
     return f"line {number}, column {column + 1}"
-
-
-def schema_error(value: Mapping[str, Any]) -> str:
-    """Return why no model can be held to a JSON Schema, or ""."""
-    return compile_error(Constraint("json_schema", json.dumps(value)))
 
 
 def _refusal(constraint: Constraint, why: str) -> BadRequest:

@@ -12,8 +12,10 @@ from paddock.engine.errors import BadRequest
 from paddock.engine.request import Constraint
 from paddock.engine.system.frames import FrameHead
 from paddock.engine.trial_process import answer_trials
+from paddock.engine.wire import to_plain
 
 from .constraint import as_lark, compile_error
+from .json_schema import check_schema, parse_schema
 
 STACK_BYTES = 2 * 1024 * 1024
 """Of the compiling thread. A worker's has 16 MiB: what passes here cannot end the worker."""
@@ -26,6 +28,10 @@ def main() -> None:
     def try_constraint(request: FrameHead, result: FrameHead) -> None:
         try:
             constraint = Constraint(request["kind"], request["source"])
+            if "places" in request:
+                result["problems"] = to_plain(check_schema(parse_schema(constraint)))
+                if result["problems"] or not request["compiles"]:
+                    return
             translated = as_lark(constraint)
             result["why"] = compile_error(translated)
             result["lark"] = translated.source if translated is not constraint else ""
@@ -35,7 +41,7 @@ def main() -> None:
             result["why"] = "the schema or grammar is too large or too complex"
 
     def answer(request: FrameHead) -> FrameHead:
-        result: FrameHead = {"why": "", "lark": ""}
+        result: FrameHead = {"why": "", "lark": "", "problems": []}
         thread = threading.Thread(target=try_constraint, args=(request, result))
         thread.start()
         thread.join()

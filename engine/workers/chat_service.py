@@ -15,7 +15,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paddock.engine.chat.answer_format import demanded_tool_fault
+from paddock.engine.chat.answer_format import required_schemas
 from paddock.engine.chat.prompt_builder import BuiltPrompt, PromptBuilder
 from paddock.engine.chat.prompt_overflow import answer_limit_tokens
 from paddock.engine.decoding.answer_scores import AnswerScores
@@ -39,7 +39,6 @@ from paddock.engine.sampling.picker import Picker
 from paddock.engine.system.frames import FrameHead
 from paddock.engine.system.processes import MOST_PROCESSES
 from paddock.engine.system.records import replace
-from paddock.engine.trial_process import wall_s
 from paddock.engine.wire import from_plain
 
 from .worker_protocol import ChatOrder, WorkerOptions, pack_refusal
@@ -65,8 +64,8 @@ _CONFIGURATION = attrgetter(
 )  # fmt: skip
 """By what a worker computes, whatever the request (`numerics`)."""
 
-_CompileKey = tuple[Constraint, Constraint | None]
-"""The constraint of an answer, and the request's own one that it was derived from."""
+_CompileKey = tuple[Constraint, Constraint | None, tuple[tuple[str, str], ...]]
+"""The arguments of `GrammarCompiler.matcher`."""
 
 # Longest answer whose history shifts, in contexts, as in Ollama.
 MOST_SHIFTED_CONTEXTS = 10
@@ -110,7 +109,7 @@ class ChatService:
         self._compiling: dict[_CompileKey, list[tuple[int, ChatOrder, BuiltPrompt]]] = {}
         """Requests that wait for each constraint to be compiled."""
         self._compiling_lock = threading.Lock()
-        self._to_compile: queue.SimpleQueue[tuple[_CompileKey, float]] = queue.SimpleQueue()
+        self._to_compile: queue.SimpleQueue[_CompileKey] = queue.SimpleQueue()
         self._has_compilers = False
         self._outputs = OutputBuffer()
         self._cache = KvCache(model, _cache_options(load), profile)
@@ -190,10 +189,7 @@ class ChatService:
         if prompt.constraint is None:
             self._loop.post(self._decode_request(request_id, order, prompt, None))
             return
-        try:
-            matcher = self._grammars.known(prompt.constraint)
-        except BadRequest as error:
-            raise demanded_tool_fault(order.request) or error from None
+        matcher = self._grammars.known(prompt.constraint)
         if matcher is not None:
             self._loop.post(self._decode_request(request_id, order, prompt, matcher))
         else:
@@ -211,7 +207,7 @@ class ChatService:
     def _compile_for(
         self, request_id: int, order: ChatOrder, prompt: BuiltPrompt, constraint: Constraint
     ) -> None:
-        key = (constraint, order.request.constraint)
+        key = (constraint, order.request.constraint, required_schemas(order.request))
         with self._compiling_lock:
             waiting = self._compiling.get(key)
             if waiting is not None:
@@ -227,14 +223,14 @@ class ChatService:
                     threading.Thread(target=self._compile_all, name=name, daemon=True).start()
             finally:
                 threading.stack_size(usual_bytes)
-        self._to_compile.put((key, wall_s(order.request)))
+        self._to_compile.put(key)
 
     def _compile_all(self) -> None:
         while True:
-            key, within_s = self._to_compile.get()
+            key = self._to_compile.get()
             made: TokenMatcher | EngineError
             try:
-                made = self._grammars.matcher(*key, within_s)
+                made = self._grammars.matcher(*key)
             except EngineError as error:
                 made = error
             except BaseException:  # even a panic of Rust: requests must not wait forever
@@ -247,8 +243,7 @@ class ChatService:
         with self._compiling_lock:  # no cancellation between here and the loop
             for request_id, order, prompt in self._compiling.pop(key):
                 if isinstance(made, EngineError):
-                    fault = demanded_tool_fault(order.request) or made
-                    self._send(pack_refusal(request_id, fault))
+                    self._send(pack_refusal(request_id, made))
                     continue
                 try:
                     decode_request = self._decode_request(request_id, order, prompt, made.new())

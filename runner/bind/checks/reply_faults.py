@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from paddock.engine.sampling import json_schema
-from paddock.engine.sampling.json_schema import json_pointer
+from paddock.engine.errors import TrialTimeout
+from paddock.engine.sampling.constraint_trials import schema_problems
+from paddock.engine.sampling.json_schema import SchemaProblem, json_pointer
 from paddock.engine.system.text import nested_values
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.expressions import Expression
@@ -136,17 +138,14 @@ def check_schema(step: StepNode, checks: FaultCollector, *, is_constraint: bool 
         checks.add(place, what, problem.remedy, is_key=True)
 
 
-def _schema_problems(form: Any, *, is_constraint: bool) -> Sequence[json_schema.SchemaProblem]:
-    problems = json_schema.check_schema(form)
-    if problems or not is_constraint:
-        return problems
-    # Takes 90 ms to load, and is only needed where an answer is held to a schema.
-    from paddock.engine.sampling.constraint import schema_error
-
-    if why := schema_error(form):
-        remedy = "Ask for less in one answer, or look at it afterwards with `check`."
-        return (json_schema.SchemaProblem((), why, remedy),)
-    return problems
+def _schema_problems(form: Any, *, is_constraint: bool) -> Sequence[SchemaProblem]:
+    try:
+        return schema_problems(json.dumps(form, allow_nan=False), compiles=is_constraint)
+    except (ValueError, TypeError, RecursionError):
+        what = "the schema has values that JSON cannot hold"
+        return (SchemaProblem((), what, "Remove them."),)
+    except TrialTimeout:  # the model that is asked finds out
+        return ()
 
 
 def _schema_place(form: ReplySchema, path: Place) -> str:

@@ -44,7 +44,7 @@ def chat_key(request: ChatRequest, digest: str) -> dict[str, Any]:
 
 _UNDECISIVE_FIELDS = frozenset(
     ("model", "params", "defaults", "priority", "total_s", "idle_s", "drafts", "shifts",
-     "wants_tokens", "keeps_images", "waits")
+     "wants_tokens", "keeps_images")
 )  # fmt: skip
 """Of a request: on these no answer depends, or its sampling has them."""
 

@@ -22,8 +22,6 @@ from paddock.engine.request import (
     Tool,
 )
 from paddock.engine.system.records import replace
-from paddock.engine.trial_process import PATIENT_WALL_S, TRIAL_WALL_S, wall_s
-from paddock.engine.workers.worker_process import WorkerProcess
 from tests.engine.pools import SETTINGS, VECTORS, opened
 from tests.fakes import tiny
 from tests.fakes.gguf import Value
@@ -124,28 +122,6 @@ async def test_a_requests_template_ends_with_that_request() -> None:
         assert (await pool.chat(asked(own)).reply()).text
         with pytest.raises(TemplateUnreadable):
             await pool.chat(asked("{% for %}")).reply()
-
-
-async def test_who_waits_is_given_longer_for_templates_and_schemas_on_a_busy_machine(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    given_s = list[float]()
-    chat = WorkerProcess.chat
-
-    async def noted(self: WorkerProcess, request: ChatRequest, *order: Any) -> Any:
-        given_s.append(wall_s(request))
-        return await chat(self, request, *order)
-
-    monkeypatch.setattr(WorkerProcess, "chat", noted)
-    priorities: list[Priority] = ["interactive", "normal", "batch"]
-    async with opened() as pool:
-        for waits in (True, False):  # runs, and clients of the service
-            for priority in priorities:
-                turn, params = Message("user", "Hello"), {"max_tokens": 1}
-                request = ChatRequest(MODEL, (turn,), params, priority=priority)
-                await pool.chat(request, waits=waits).reply()
-    patient, brief = PATIENT_WALL_S, TRIAL_WALL_S
-    assert given_s == [patient, patient, patient, brief, brief, patient]
 
 
 async def test_vectors_tell_of_letters_that_the_model_does_not_know(pool: LocalPool) -> None:

@@ -11,11 +11,10 @@ import pytest
 from paddock.engine import trial_process
 from paddock.engine.chat.chat_template import ChatTemplate, template_capabilities
 from paddock.engine.chat.template_trials import ForeignTemplate, TemplateTrials
-from paddock.engine.errors import BadRequest, TemplateTooLarge, TemplateUnreadable
+from paddock.engine.errors import BadRequest, TemplateTooLarge, TemplateUnreadable, TrialTimeout
 from paddock.engine.models.model_finder import ModelFiles
 from paddock.engine.request import Message, ToolCall
 from paddock.engine.system.processes import FrameProcess
-from paddock.engine.trial_process import PATIENT_WALL_S
 from tests.engine.chat.answer_parsing import TEMPLATES, WEATHER
 
 
@@ -25,6 +24,7 @@ def trials() -> Iterator[TemplateTrials]:
     with pytest.MonkeyPatch.context() as patch:
         # Where other tests use the machine, the lowest priority takes minutes.
         patch.setattr(trial_process, "BRIEF_S", math.inf)
+        patch.setattr(trial_process, "TRIAL_WALL_S", 600)
         yield trials
     trials.close()
 
@@ -43,7 +43,7 @@ def test_a_template_of_a_request_renders_as_the_files_own(
     source = (TEMPLATES / name).read_text("utf-8")
     facts: dict[str, Any] = {"source": source, "bos": "<s>", "eos": "</s>"}
     facts |= {"control_tokens": ["<|im_start|>", "<|im_end|>"], "ends": ["<|im_end|>"]}
-    foreign = ForeignTemplate(facts, trials, PATIENT_WALL_S)
+    foreign = ForeignTemplate(facts, trials)
     own = ChatTemplate(**facts)
     assert foreign.chat_format == own.chat_format
     options: dict[str, Any] = {"tools": [WEATHER], "think": False, "variables": {"datetime": "x"}}
@@ -72,7 +72,7 @@ def test_a_template_that_costs_too_much_ends_in_a_sentence(
 ) -> None:
     with pytest.raises(kind, match=why):
         facts = {"source": source, "bos": "", "eos": ""}
-        ForeignTemplate(facts, trials, PATIENT_WALL_S).render([Message("user", "now")])
+        ForeignTemplate(facts, trials).render([Message("user", "now")])
 
 
 SLOW = """
@@ -85,12 +85,17 @@ answer_frames(*take_pipes(), answer)
 """
 
 
-def test_what_a_models_template_supports_is_awaited_on_a_busy_machine(tmp_path: Path) -> None:
-    """Runs ask for it: the time of a client's request quarantined documents."""
+def test_what_a_busy_machine_does_not_compute_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "m.gguf").touch()
     files = ModelFiles(tmp_path)
     files._templates._process = FrameProcess([sys.executable, "-c", SLOW])
-    assert files.capabilities(tmp_path / "m.gguf", None, "{{ tools }}") == ["tools"]
+    monkeypatch.setattr(trial_process, "TRIAL_WALL_S", 0.1)
+    with pytest.raises(TrialTimeout):
+        files.capabilities(tmp_path / "m.gguf", None, "{{ tools }}")
+    monkeypatch.undo()
+    assert ModelFiles(tmp_path).capabilities(tmp_path / "m.gguf", None, "{{ tools }}") == ["tools"]
 
 
 def test_what_a_models_template_supports_is_computed_once(

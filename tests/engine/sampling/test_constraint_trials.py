@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from paddock.engine import trial_process
-from paddock.engine.errors import BadRequest
+from paddock.engine.errors import BadRequest, ConstraintRefused
 from paddock.engine.request import Constraint
 from paddock.engine.sampling.constraint_trials import ConstraintTrials
 from paddock.engine.sampling.json_schema import check_schema
-from paddock.engine.trial_process import PATIENT_WALL_S
+from tests.engine.sampling import world
 from tests.optional import present
 
 
@@ -22,6 +22,7 @@ def trials() -> Iterator[ConstraintTrials]:
     with pytest.MonkeyPatch.context() as patch:
         # Where other tests use the machine, the lowest priority takes minutes.
         patch.setattr(trial_process, "BRIEF_S", math.inf)
+        patch.setattr(trial_process, "TRIAL_WALL_S", 600)
         yield trials
     trials.close()
 
@@ -91,7 +92,7 @@ def test_a_hostile_constraint_is_refused_in_plain_words_and_the_next_one_is_trie
     trials: ConstraintTrials, constraint: Constraint, why: str
 ) -> None:
     with pytest.raises(BadRequest) as caught:
-        trials.check(constraint, PATIENT_WALL_S)
+        trials.check(constraint)
     message = str(caught.value)
     assert why in message
     assert len(message) < 500
@@ -111,7 +112,7 @@ def test_a_hostile_constraint_is_refused_in_plain_words_and_the_next_one_is_trie
     ],
 )
 def test_what_can_be_compiled_passes(trials: ConstraintTrials, constraint: Constraint) -> None:
-    trials.check(constraint, PATIENT_WALL_S)
+    trials.check(constraint)
 
 
 def test_a_process_that_was_killed_is_replaced(trials: ConstraintTrials) -> None:
@@ -127,3 +128,14 @@ def test_a_chain_that_ends_is_found_to_end_in_one_turn() -> None:
     defs = {f"d{i}": {"$ref": "#/$defs/end"} for i in range(5_000)}
     schema = {"$defs": {**defs, "end": {"type": "string"}}, "$ref": "#/$defs/d0"}
     assert check_schema(schema) == ()
+
+
+def test_a_demanded_tools_schema_is_looked_at_in_the_process_too_and_once() -> None:
+    compiler = world.grammars()
+    constraint = Constraint("json_schema", '{"properties": {"a": {"type": "string, integer"}}}')
+    with pytest.raises(ConstraintRefused) as first:
+        compiler.matcher(constraint, None, (("f", constraint.source),))
+    with pytest.raises(ConstraintRefused) as again:
+        compiler.known(constraint)
+    assert str(first.value) == str(again.value)
+    assert "the tool 'f' cannot be demanded: at /properties/a/type: " in str(again.value)

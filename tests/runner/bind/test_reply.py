@@ -1,7 +1,13 @@
 """What `reply` asks for and cannot be had is refused before anything runs, at its place."""
 
+import math
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
+
+from paddock.engine import trial_process
 from paddock.pipelines import yaml_source
 from paddock.pipelines.errors import Fault
 from paddock.pipelines.model import StepNode, parse_pipeline
@@ -37,7 +43,11 @@ def test_a_keyword_that_cannot_be_kept_is_told_by_its_pointer_and_place() -> Non
     ]
 
 
-def test_what_the_decoder_cannot_compile_is_told_before_anything_runs() -> None:
+def test_what_the_decoder_cannot_compile_is_told_before_anything_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(trial_process, "BRIEF_S", math.inf)
+    monkeypatch.setattr(trial_process, "TRIAL_WALL_S", 600)
     (fault,) = faults("{type: integer, multipleOf: 999983, minimum: 1}")
     assert (fault.message, fault.remedy) == (
         "`reply.schema`: the JSON Schema cannot be used: it is too large or too complex.",
@@ -142,3 +152,17 @@ def test_every_fault_of_a_test_has_its_place(tmp_path: Path) -> None:
         (15, "'return' is not known here."),
         (16, "cannot read the expression 'returns[': unexpected 'the end'."),
     ]
+
+
+def test_a_schema_is_compiled_in_a_process_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    schema = "{type: string, pattern: (?=a)b}"
+    file.write_text(
+        f"steps: [{{uses: chat, with: {{prompt: x}}, reply: {{schema: {schema}}}}}]", "utf-8"
+    )
+    code = (
+        "import sys; from paddock.runner.api import validate; "
+        f"print(len(validate({str(file)!r}).faults), 'llguidance' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["1", "False"]

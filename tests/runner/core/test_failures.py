@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paddock.engine.errors import DeadlineExceeded, TrialTimeout, WorkerLost
+from paddock.engine.errors import Busy, DeadlineExceeded, TrialTimeout, WorkerLost
 from paddock.engine.request import ChatRequest
 from paddock.engine.system import no_links
 from paddock.engine.system.records import replace
@@ -109,13 +109,23 @@ def test_each_cause_is_tried_again_only_where_the_author_says_so(world: World) -
     assert states(world.run(pool=failing(late, 1)))["1.txt"] == "quarantined"
 
 
-def test_a_busy_machine_is_tried_again_in_the_run_and_by_the_next_one(world: World) -> None:
-    busy = TrialTimeout("the chat template", 60.0)
+def test_a_full_queue_is_tried_again_in_the_run_and_by_the_next_one(world: World) -> None:
+    busy = Busy.of("clerk", 9)
     world.edit("{id: sum,", "{id: sum, retry: {times: 2, on: [busy], backoff: 1ms},")
     assert world.run(pool=failing(busy, 2)).status == "completed"
     world.write("inbox/1.txt", "Document 1, changed.")
     assert error_of(world.run(pool=failing(busy, 3))) == f"step 'sum': {busy}"
     assert world.run(pool=failing(busy, 0)).status == "completed"
+
+
+def test_what_costs_too_much_on_a_busy_machine_is_told_at_once_and_tried_by_the_next_run(
+    world: World,
+) -> None:
+    late = TrialTimeout("the JSON Schema", 3.5)
+    report = world.run(pool=failing(late, 1))
+    assert error_of(report) == f"step 'sum': {late}"
+    assert "2.txt" not in {item.key for item in report.items if item.error}
+    assert world.run(pool=failing(late, 0)).status == "completed"
 
 
 def test_a_document_that_keeps_failing_is_quarantined_after_three_runs(world: World) -> None:
