@@ -226,8 +226,8 @@ class StreamDecoder(Struct):
         choices = event.get("choices")
         choice = _object(choices[0] if isinstance(choices, list) and choices else {})
         delta = _object(choice.get("delta") or choice.get("message") or {})
-        self._refusal += _content(delta.get("refusal"))[0]
-        text, thoughts = _content(delta.get("content"))
+        text, thoughts, refusal = _content(delta.get("content"))
+        self._refusal += refusal + _content(delta.get("refusal"))[0]
         reasoning = _content(delta.get("reasoning_content") or delta.get("reasoning"))[0] + thoughts
         logprobs = tuple(_logprobs(choice.get("logprobs")))
         self.has_logprobs |= bool(logprobs)
@@ -333,15 +333,15 @@ def _tool_call(call: _PartialCall) -> ToolCall:
     return ToolCall(call.name, arguments, call.id)
 
 
-def _content(content: Any) -> tuple[str, str]:
-    """Return text and reasoning of what a delta holds: a text, or a list of parts.
+def _content(content: Any) -> tuple[str, str, str]:
+    """Return text, reasoning and refusal of what a delta holds: a text, or a list of parts.
 
     Raises:
         BadRequest: a part is of a kind that has no text.
     """
     if content is None or isinstance(content, str):
-        return content or "", ""
-    text = reasoning = ""
+        return content or "", "", ""
+    text = reasoning = refusal = ""
     for part in content if isinstance(content, list) else [content]:
         kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
         if isinstance(part, str):
@@ -351,9 +351,11 @@ def _content(content: Any) -> tuple[str, str]:
         elif kind == "thinking":  # of Mistral's servers, in parts of its own
             inner = part.get("thinking")
             reasoning += "".join(_content(inner))
+        elif kind == "refusal":
+            refusal += str(part.get("refusal") or "")
         else:
             raise BadRequest(f"the answer has a part of the kind '{one_line(str(kind), 40)}'")
-    return text, reasoning
+    return text, reasoning, refusal
 
 
 def _int_field(fields: Any, name: str) -> int:

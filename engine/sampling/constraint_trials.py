@@ -70,13 +70,13 @@ class ConstraintTrials(TrialProcess):
         problems = from_plain(tuple[SchemaProblem, ...], answer["problems"])
         return problems or (SchemaProblem((), answer["why"], _SMALLER),) * bool(answer["why"])
 
-    def _answer(self, constraint: Constraint, **more: bool) -> FrameHead:
+    def _answer(self, constraint: Constraint, **flags: bool) -> FrameHead:
         is_pattern = constraint.kind == "regex"
         most = MOST_PATTERN_CHARACTERS if is_pattern else MOST_SOURCE_CHARACTERS
         n_characters, name = len(constraint.source), constraint_name(constraint)
         if n_characters > most:
             raise BadRequest(f"{name} has {n_characters:,} characters; the limit is {most:,}")
-        order = {"kind": constraint.kind, "source": constraint.source, **more}
+        order = {"kind": constraint.kind, "source": constraint.source, **flags}
         return self.ask(order, name, "Use fewer options, `$ref`s or repetitions")
 
 
