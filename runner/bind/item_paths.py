@@ -90,7 +90,7 @@ def called_plan(outer: BoundPlan, caller: BoundStep) -> BoundPlan | None:
         and _follows_from_item(given.get(name), spec, outer.inputs_in_paths)
     )
     of_all = {} if isinstance(given, Mapping) else dict.fromkeys(inner.pipeline.inputs, given)
-    made = {n: made_of(outer, _references_in(w)) for n, w in (of_all or given).items()}
+    made = {n: made_of(outer, caller, _references_in(w)) for n, w in (of_all or given).items()}
     return replace(inner, inputs_by_item=frozenset(by_item), inputs_made_of=made)
 
 

@@ -8,6 +8,7 @@ from paddock.pipelines.expressions import Reference, steps_read
 from paddock.pipelines.times import TIME_NAMES
 
 from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep
+from .node_reads import read_by
 
 
 def nodes_of(body: Iterable[BoundNode]) -> Iterator[BoundNode]:
@@ -98,25 +99,28 @@ def follows_time(nodes: Iterable[BoundNode], node: BoundNode) -> bool:
     return False
 
 
-def made_of(bound: BoundPlan, paths: Iterable[Reference]) -> tuple[bool, bool]:
-    """Return whether a list that reads these is made of results of blocks or pipelines, of folders.
+def made_of(bound: BoundPlan, reader: BoundNode, paths: Iterable[Reference]) -> tuple[bool, bool]:
+    """Return whether what a node reads is made of results of blocks or pipelines, of folders.
 
-    Of results alone, the list tells what is an item: no document leaves it by being filed.
+    A list of results alone tells what is an item: no document leaves it by being filed.
     """
     nodes = {node.id: node for node in nodes_of(bound.nodes)}
+    around = {b.var: b for b in blocks_of(bound.nodes) if reader.id in node_ids(b.body)}
     seen, is_of_results, is_of_folders = set[str](), False, False
     while paths:
-        for name in {path[1] for path in paths if path[0] == "inputs" and len(path) > 1}:
-            of_results, of_folders = bound.inputs_made_of.get(name, (False, False))
-            is_of_results |= of_results
-            is_of_folders |= of_folders
-        names = steps_read(paths) - seen
+        roots, names = {path[0] for path in paths}, steps_read(paths) - seen
+        for path in (path for path in paths if path[0] == "inputs"):
+            for name in path[1:2] or bound.inputs_made_of:
+                of_results, of_folders = bound.inputs_made_of.get(name, (False, False))
+                is_of_results |= of_results
+                is_of_folders |= of_folders
+        lists = [around.pop(name) for name in roots & around.keys()]
+        paths = {path for block in lists for path in read_by(block.over, block.where)}
         seen |= names
-        read, paths = [nodes[name] for name in names if name in nodes], set()
-        for node in read:
+        for node in (nodes[name] for name in names if name in nodes):
             if isinstance(node, BoundBlock) or node.inner is not None:
                 is_of_results = True
             else:
                 is_of_folders |= bool(node.facts.lists)
-                paths = {*paths, *node.reads.all}
+                paths |= node.reads.all
     return is_of_results, is_of_folders

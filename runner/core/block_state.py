@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
@@ -362,7 +361,7 @@ async def opened_block(
 
 def read_results(rows: Collection[FiledRow], ledger: Ledger) -> dict[str, Any]:
     text = ",".join([row.returns or "null" for row in rows])
-    values = json.loads(f"[{text}]")  # at once: for 100,000 half the time
+    values = ledger.parsed(f"[{text}]")  # at once: for 100,000 half the time
     found = {row.key: value for row, value in zip(rows, values, strict=True) if value is not None}
     stored = (row for row in rows if row.returns_object is not None)
     return found | {row.key: ledger.value(None, row.returns_object) for row in stored}

@@ -76,10 +76,12 @@ class DocumentsInUse(Struct, eq=False):
         finally:
             self._open.remove(document)
 
-    def _at(self, path: Path, items: Sequence[ItemKey]) -> DocumentInUse | None:
+    def _lying(self, path: Path, items: Sequence[ItemKey]) -> list[DocumentInUse]:
         lying = [document for document in self._open if str(path) in document.paths]
-        of_items = [found for found in lying if (found.scope_id, found.row.key) in items]
-        return next(reversed(of_items or lying), None)
+        return [found for found in lying if (found.scope_id, found.row.key) in items] or lying[-1:]
+
+    def _at(self, path: Path, items: Sequence[ItemKey]) -> DocumentInUse | None:
+        return next(reversed(self._lying(path, items)), None)
 
     def filed_at(self, path: Path, items: Sequence[ItemKey]) -> FiledDocument | None:
         document = self._at(path, items)
@@ -109,8 +111,9 @@ class DocumentsInUse(Struct, eq=False):
         is_done = document is None  # no item is to be found again where it lies
         store = FiledStore(self._index.ledger)
         store.record_move(MoveRow(stored, sha256, to, *owner, is_done), self._run)
-        if document is not None and document.row.sha256 == sha256:
-            document.row = document.row._replace(target=to, is_deleted=to is None)
+        for other in self._lying(path, items):  # items around it may be of the same document
+            if other.row.sha256 == sha256:
+                other.row = other.row._replace(target=to, is_deleted=to is None)
 
     def leave_for_deletion(self, path: Path, items: Sequence[ItemKey]) -> bool:
         """Return whether a file is deleted with its item's record; False: it is no document."""

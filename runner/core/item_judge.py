@@ -143,6 +143,7 @@ class Judge(Struct, kw_only=True, eq=False, dict=True):
         for item in listed.items:
             if rule.request.asks_for(item.key) and is_older(item, newest):
                 item.verdict = DONE_WITHIN
+        documents.filed_within = newest
         items = await self._without_unsettled(listed)  # 4
         lacking = frozenset[Document]().union(*(lack.documents for lack in lacks))
         items, filed = await self._filed(rule, world, documents, items, lacking)  # 5
@@ -176,7 +177,7 @@ class Judge(Struct, kw_only=True, eq=False, dict=True):
         """
         index, ledger = self.world.index, self.world.ledger
         scope_id = self.scopes.register(block.id, keys_around)
-        is_of_results, is_of_folders = made_of(self.bound, read_by(block.over, block.where))
+        is_of_results, is_of_folders = made_of(self.bound, block, read_by(block.over, block.where))
         is_of_results = is_of_results and self._files_documents()
         known = partial(ledger.entries, scope_id) if is_of_results else None
         names, values, excluded = await ledger.ask(listed_items, block, scope, known)

@@ -10,8 +10,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from paddock.engine.request import Usage
+from paddock.engine.system.distribution import own_version
 from paddock.engine.system.records import SelectiveFields, Struct, asdict, field
 from paddock.runner.bind.bound import BoundStep
+from paddock.runner.ledger.entries import LedgerError
 
 
 class CallRecord(Struct, frozen=True):
@@ -119,7 +121,7 @@ class ItemSource(Struct, frozen=True):
     sha256: str
     size: int = 0
     modified: str = ""
-    """As the file was listed; empty in a ledger that an earlier version wrote."""
+    """As the file was listed."""
 
 
 def source_of(item: Any, stored: str | None) -> ItemSource | None:
@@ -166,13 +168,27 @@ def lineage_as_json(
 
 
 def read_source(lineage: Mapping[str, Any]) -> ItemSource | None:
+    """Return the source that `lineage_as_json` wrote.
+
+    Raises:
+        LedgerError: another version of Paddock wrote it.
+    """
     source = lineage.get("source")
-    return None if source is None else ItemSource(**source)
+    try:
+        return None if source is None else ItemSource(**source)
+    except TypeError as error:
+        raise LedgerError(
+            f"the ledger says of a document what Paddock {own_version()} does not know ({error}): "
+            "another version wrote it. Go on with that one, or begin a ledger in a new folder."
+        ) from error
 
 
 def read_lineage(lineage: Mapping[str, Any]) -> tuple[ItemSource | None, tuple[StepRecord, ...]]:
-    """Read what `lineage_as_json` wrote; fields of later versions are ignored."""
-    n_values = len(CallRecord.__match_args__)
+    """Read what `lineage_as_json` wrote.
+
+    Raises:
+        LedgerError: another version of Paddock wrote its source.
+    """
     steps = tuple(
         StepRecord(
             step["id"],
@@ -181,7 +197,7 @@ def read_lineage(lineage: Mapping[str, Any]) -> tuple[ItemSource | None, tuple[S
             step["model"],
             step["began"],
             step["seconds"],
-            [CallRecord(*call[:n_values]) for call in step["calls"]],
+            [CallRecord(*call) for call in step["calls"]],
             answer=step.get("answer"),
             escalated=tuple(step["escalated"]) if "escalated" in step else None,
         )

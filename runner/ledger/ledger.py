@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import json
 import os
+import re
 import socket
 import sys
 import threading
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 INLINE_CHARS = 16_384  # larger values go to objects/: a row stays within a few SQLite pages
+_MARK = r'"\u0000'  # in JSON: a text that begins with the path of the pipeline's folder
 _SHARED = [Entry.__match_args__.index(name) for name in ("state", "run")]
 """Places of texts that many entries have."""
 
@@ -59,6 +61,7 @@ class Ledger:
         self.on_wait: Callable[[str], None] = lambda text: None
         """Called with a note when the ledger waits for something; from any thread."""
         self.is_readonly = is_readonly
+        self._base = json.dumps(str(folder.parent), ensure_ascii=False)[:-1]
         self.objects = ObjectStore(folder / "objects")
         self._database: LedgerDatabase | None = None
         self._transactions: LedgerDatabase | None = None
@@ -207,8 +210,18 @@ class Ledger:
         self.put_row("items", entry, **columns, scope=scope)
 
     def keep(self, value: Any) -> tuple[str | None, str | None]:
-        """Store an item's value; return (text, object), one of which is None, by its size."""
+        """Store an item's value; return (text, object), one of which is None, by its size.
+
+        Texts that are paths in the pipeline's folder are kept relative to it: `parsed` has it where
+        it is then, moved or copied.
+        """
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        if self._base in text or _MARK in text:
+            text = re.sub(
+                rf'(?<!\\)({re.escape(self._base)}(?=[/"])|{re.escape(_MARK)})',
+                lambda found: _MARK if found[0] == self._base else f"{_MARK}{_MARK[1:]}",
+                text,
+            )
         if len(text) <= INLINE_CHARS:
             return text, None
         return None, self._object(text.encode())
@@ -227,7 +240,17 @@ class Ledger:
                     f"Run the step that made it with `--force`."
                 )
             text = stored.decode()
-        return None if text is None else json.loads(text)
+        return None if text is None else self.parsed(text)
+
+    def parsed(self, text: str) -> Any:
+        """Return values of texts that `keep` returned: one, or a list of them."""
+        if _MARK in text:
+            text = re.sub(
+                rf"(?<!\\){re.escape(_MARK)}({re.escape(_MARK[1:])})?",
+                lambda found: _MARK if found[1] else self._base,
+                text,
+            )
+        return json.loads(text)
 
     # --- outputs
 

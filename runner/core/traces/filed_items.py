@@ -68,6 +68,8 @@ class FiledDocuments:
         self._index, self._ledger, self._scope_id = index, index.ledger, scope_id
         self._roots, self._block, self._scope = [s.root for s in sources], block, scope
         self.is_of_results = False
+        self.filed_within: Collection[str] = ()
+        """Keys of items within which documents are filed: blocks there tell which are away."""
         self._is_hot = any(source.is_hot for source in sources)
         self._store = FiledStore(self._ledger)
         self._recorded = {row.key: row for row in self._store.of(scope_id)}
@@ -278,11 +280,17 @@ class FiledDocuments:
     def _follow(self, rows: Iterable[FiledRow]) -> None:
         """Note where documents lie that an item of another block has moved on."""
         rows = [row for row in rows if row.target is not None]
-        moves = self._moves_from([row.path for row in rows])
+        moves, known, paths = dict[Document, MoveRow](), set[str](), {row.path for row in rows}
+        while paths := paths - known:
+            known |= paths
+            found = self._moves_from(paths)
+            moves, paths = {**moves, **found}, {m.target for m in found.values() if m.target}
         for row in rows:
-            move = moves.get((row.path, row.sha256))
-            if move is not None and move.target not in (None, row.target):
-                self.rows[row.key] = row._replace(target=move.target)
+            place, at = row.path, 0.0  # each later move took it from where the earlier one did
+            while (m := moves.get((place, row.sha256))) and m.target is not None and m.at > at:
+                place, at = m.target, m.at
+            if place not in (row.path, row.target):
+                self.rows[row.key] = row._replace(target=place)
 
     def _away(self) -> set[str]:
         rows: Iterable[FiledRow] = self.rows.values()
@@ -419,6 +427,8 @@ class FiledDocuments:
         2. Else, or where another file that one read or itself moved is away: its result stands.
         """
         index, work = self._index, [i for i in items if i.verdict.is_work and i.filed is None]
+        within = {i.key for i in work if item_path(i.value) is None} & {*self.filed_within}
+        work = [item for item in work if item.key not in within]
         by_all = {index.stored(index.absolute(path)) for path in read_by_all(rule.block)}
         lost = dict[str, set[str]]()
         for item in work:
@@ -451,7 +461,7 @@ class FiledDocuments:
                         item.value, item.filed = {**item.value, "path": at["path"]}, row
                         continue
                     pending = world.pending(self._scope_id, item.key)
-                    is_other = pending is not None or Why.CONTENT() in item.verdict.reasons
+                    is_other = pending or not item.entry or Why.CONTENT() in item.verdict.reasons
                     if is_other and self._goes_on_without(item, pending):  # 1
                         item.filed = row
                         continue

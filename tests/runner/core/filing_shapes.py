@@ -1,6 +1,7 @@
 """Pipelines that file documents and write one table of them, at once or farther away."""
 
 from collections.abc import Mapping
+from textwrap import indent
 
 EACH = """\
   - {id: docs, uses: files.scan, with: {root: "ROOT"}}
@@ -92,6 +93,35 @@ FILING_SUB = (
     + OFFICE.partition("  - id: file")[2].join(("  - id: each", ""))
     + "returns: {rows: steps.each.results}\n"
 ).replace("steps.known.rows", "inputs.rows")
+OF_EACH = (
+    THROUGH_INPUTS.partition("  - id: sub")[0]
+    + """\
+  - id: rows
+    for_each: r in steps.kinds.results
+    key: r.file ~ ' ' ~ r.sha256[:6]
+    do: [{id: sub, uses: pipeline, with: {file: sub.yaml, inputs: {rows: "{{ [r] }}"}}}]
+    returns: {rows: steps.sub.rows}
+"""
+)
+OF_KIND = "steps.kinds.results | selectattr('kind', 'equalto', k) | list"
+OF_KINDS = (
+    THROUGH_INPUTS.partition("  - id: sub")[0]
+    + f"""\
+  - id: rows
+    for_each: k in steps.kinds.results | map(attribute='kind') | unique | sort
+    do:
+      - id: sub
+        uses: pipeline
+        with: {{file: sub.yaml, inputs: {{rows: "{{{{ {OF_KIND} }}}}"}}}}
+    returns: {{rows: steps.sub.rows}}
+"""
+)
+NESTED = OF_KINDS.partition("    do:\n")[0] + (
+    "    do:\n"
+    + indent(OFFICE.partition("  - id: file")[2].join(("  - id: each", "")), "    ")
+    + "    returns: {rows: steps.each.results}\n"
+).replace("steps.known.rows", OF_KIND)
+IN_ROWS = "steps.rows.results | map(attribute='rows') | flatten | sort(attribute='file') | list"
 IN_A_BLOCK = """\
   - id: folders
     for_each: f in ['inbox']
@@ -126,12 +156,16 @@ SHAPES: Mapping[str, str] = {
     "sub_in_block_second": IN_A_BLOCK + second("second", IN_FOLDERS)
     + TABLE.replace("ROWS", "steps.second.results"),
     "sub_through_inputs": THROUGH_INPUTS + TABLE.replace("ROWS", "steps.sub.rows"),
+    "sub_of_each": OF_EACH + TABLE.replace("ROWS", IN_ROWS),
+    "sub_of_kinds": OF_KINDS + TABLE.replace("ROWS", IN_ROWS),
+    "nested": NESTED + TABLE.replace("ROWS", IN_ROWS),
     "by_kind": BY_KIND + TABLE.replace("ROWS", "steps.each.results"),
 }  # fmt: skip
 """By name, the steps of a pipeline; those with `sub` in their name run `sub.yaml`."""
 
-
-DECIDED_ALONE = ("plain", "by_kind", "moved_by_second", "office", "sub", "sub_through_inputs")
+FILES_RESULTS = ("sub_through_inputs", "sub_of_each", "sub_of_kinds", "nested")
+"""Those that file results, by a block of a sub-pipeline or within another block."""
+DECIDED_ALONE = ("plain", "by_kind", "moved_by_second", "office", "sub", *FILES_RESULTS)
 """Those whose tables have nothing but documents and what a person decided."""
 
 
@@ -139,8 +173,8 @@ def pipeline_files(shape: str, prompt: str = "Kind of", review: str = "") -> dic
     """Return the files of a pipeline by their names; `review`: when a person is asked."""
     files = {"pipeline.yaml": f"name: letters\nsteps:\n{SHAPES[shape]}"}
     if "sub" in shape:
-        files["sub.yaml"] = FILING_SUB if shape == "sub_through_inputs" else SUB
-    elif review:
+        files["sub.yaml"] = FILING_SUB if shape in FILES_RESULTS else SUB
+    elif review and shape not in FILES_RESULTS:
         files["pipeline.yaml"] += REFUSED
     asked = f', review: {{when: "{review}"}}' if review else ""
     return {n: t.replace("PROMPT", prompt).replace("REVIEW", asked) for n, t in files.items()}

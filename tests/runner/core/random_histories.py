@@ -56,7 +56,7 @@ from paddock.runner.progress.report import Report
 from paddock.steps.readers.reader_pool import ReaderPool
 from paddock.steps.vectors.open_stores import OpenStores
 from tests.fakes.pool import FakePool, echo
-from tests.runner.core.filing_shapes import DECIDED_ALONE, SHAPES, pipeline_files
+from tests.runner.core.filing_shapes import DECIDED_ALONE, FILES_RESULTS, SHAPES, pipeline_files
 from tests.runner.core.test_label_lists import enum_of
 from tests.runner.world import ReviewedWorld, World
 
@@ -685,7 +685,7 @@ class FilingHistory(History):
         if is_whole and ours != replayed:
             found.append(f"answers: {ours}, of all arrivals {replayed}")
         again = self.last_run(self.folder)
-        if is_decided and "sub" not in self.form:
+        if is_decided and self.form not in ("sub", *FILES_RESULTS):
             found += self.refused_amiss()
         statuses = ("completed", *["quarantined"] * bool(self.review))  # as what is rejected
         after = table.stat().st_mtime_ns if table.exists() else 0

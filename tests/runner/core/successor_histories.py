@@ -12,13 +12,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.runner.core.filing_shapes import SHAPES
+from tests.runner.core.filing_shapes import FILES_RESULTS, SHAPES
 from tests.runner.core.random_histories import FilingHistory, import_all
 from tests.runner.world import World
 
 MOVE = "      - {uses: files.move"
 STEM = "{{ doc.stem | replace('c', 'b') }}"
-ROWS = ("moved_by_second", "office", "sub_through_inputs")  # whose `doc` is no document
+ROWS = ("moved_by_second", "office", *FILES_RESULTS)  # whose `doc` is no document
 FORMS = [n for n in SHAPES if n not in ROWS]
 
 

@@ -138,10 +138,33 @@ FILING_SUB = (
 )
 
 
-@pytest.fixture(
-    params=[(ONE, ""), (IN_TWO_BLOCKS, ""), (IN_THREE_BLOCKS, ""), (THROUGH_INPUTS, FILING_SUB)],
-    ids=["one block", "two blocks", "three blocks", "through inputs"],
+IN_ROWS = TABLE.replace(
+    "steps.LAST.results", "steps.rows.results | map(attribute='rows') | flatten | list"
 )
+OF_EACH = f"""\
+{IN_TWO_BLOCKS[:FILES]}  - id: rows
+    for_each: r in steps.each.results
+    key: r.file ~ ' ' ~ r.sha256[:6]
+    do: [{{id: sub, uses: pipeline, with: {{file: sub.yaml, inputs: {{rows: "{{{{ [r] }}}}"}}}}}}]
+    returns: {{rows: steps.sub.rows}}
+{IN_ROWS}"""
+OF_EACH_NUMBER = OF_EACH.replace(
+    "[r]", "steps.each.results | selectattr('n', 'eq', r) | list"
+).replace(
+    "r in steps.each.results\n    key: r.file ~ ' ' ~ r.sha256[:6]",
+    "r in steps.each.results | map(attribute='n') | unique | sort",
+)
+OFFICES = {
+    "one block": (ONE, ""),
+    "two blocks": (IN_TWO_BLOCKS, ""),
+    "three blocks": (IN_THREE_BLOCKS, ""),
+    "through inputs": (THROUGH_INPUTS, FILING_SUB),
+    "a pipeline for each result": (OF_EACH, FILING_SUB),
+    "a pipeline for each number": (OF_EACH_NUMBER, FILING_SUB),
+}
+
+
+@pytest.fixture(params=OFFICES.values(), ids=OFFICES)
 def office(request: pytest.FixtureRequest, tmp_path: Path) -> Office:
     text, sub = request.param
     world = Office(tmp_path, f"name: bills\n{text}", {"sub.yaml": sub} if sub else {})
@@ -167,6 +190,7 @@ OF_ONE_NAME = {
         "",
     ),
     "two blocks, through inputs": (THROUGH_INPUTS, FILING_SUB),
+    "a pipeline for each result": (OF_EACH, FILING_SUB),
     "a pipeline that a step runs": (
         IN_A_PIPELINE,
         ONE.replace(TABLE.replace("LAST", "each"), "returns: {rows: steps.each.results}\n"),
@@ -425,7 +449,7 @@ def test_a_correction_that_comes_while_a_run_works_is_that_of_the_next(office: O
         office.decide("b.txt", "edit", {"number": "C", "total": 90})
 
     office.run(pool=FakePool(answer=answer))
-    assert (office.due(), [*office.table()]) == (1, ["a.txt", "b.txt", "c.txt"])
+    assert (office.due(), sorted(office.table())) == (1, ["a.txt", "b.txt", "c.txt"])
     assert office.work().calls == 0
     assert (office.table()["b.txt"], office.filed()["b.txt"]) == (("C", 90.0), "C")
     assert not (office.due() or office.plan().has_work)

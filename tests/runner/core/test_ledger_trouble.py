@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import sqlite3
 import time
 from collections.abc import Callable
@@ -221,6 +222,20 @@ def test_a_ledger_that_no_one_may_even_read_is_named(
         browser.execute("rollback")
     browser.close()
     assert world.run().counts == {"fresh": 2}
+
+
+def test_lineage_of_another_version_is_named(tmp_path: Path) -> None:
+    world = World(tmp_path, n_documents=2)
+    world.run()
+    next((tmp_path / "inbox").iterdir()).rename(tmp_path / "inbox/renamed.txt")
+    with closing(sqlite3.connect(tmp_path / ".paddock/ledger.sqlite")) as database:
+        database.execute("update provenance set made = json_set(made, '$.source.inode', 7)")
+        database.commit()
+    said = "'inode'.*another version wrote it"
+    report = world.run()
+    assert report.status == "failed" and re.search(said, report.message or "")
+    with pytest.raises(LedgerError, match=said):
+        world.plan()
 
 
 READ_ONLY_FOLDER = """

@@ -80,3 +80,28 @@ def test_the_table_of_an_item_has_what_the_item_has(tmp_path: Path) -> None:
     report = world.run()
     assert n_rows(world, "a.csv") == 1
     assert not any(item.state == "missing" for item in report.items)
+
+
+PATHS = """\
+steps:
+  - {id: docs, uses: files.scan, with: {root: inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do: [{id: text, uses: files.read, with: {path: "{{ doc.path }}"}}]
+    returns: {path: doc.path, text: steps.text.text}
+  - {id: table, uses: files.write, with: {path: out/t.csv, rows: "{{ steps.each.results }}"}}
+"""
+
+
+def test_rows_of_a_moved_folder_have_the_paths_where_it_is_now(tmp_path: Path) -> None:
+    world = World(tmp_path / "a", PATHS)
+    for name, text in (("a", "plain"), ("b", f'"{tmp_path}/a/x"')):
+        world.write(f"inbox/{name}.txt", text)
+    world.run()
+    before = world.output("t.csv")
+    world.folder.rename(tmp_path / "b")
+    moved = World(tmp_path / "b", PATHS)
+    report = moved.run()
+    assert (report.status, report.message) == ("completed", None)
+    after = moved.output("t.csv").replace(f"{tmp_path}/b/inbox", f"{tmp_path}/a/inbox")
+    assert (after, str(tmp_path / "a/inbox") in moved.output("t.csv")) == (before, False)
