@@ -279,7 +279,7 @@ class _Handler(BaseHTTPRequestHandler):
             seen.n_sent += len(piece)
         if cut < len(body):
             if is_stalling:
-                self.connection.settimeout(20)
+                self.connection.settimeout(3600)
                 self.connection.recv(1)  # until the other side gives up
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -86,13 +85,11 @@ async def test_a_corrupt_model_is_named_and_crashes_nothing(tmp_path: Path) -> N
 
 
 async def test_closing_the_pool_ends_what_runs_and_leaves_no_process(noise: ModelSpec) -> None:
-    began = time.monotonic()
     async with opened() as pool:
         stream = pool.chat(ask("Tell a long story.", noise, {"max_tokens": 1500}))
         async for _ in stream:
             break
         pids = pool.worker_pids()
-    assert time.monotonic() - began < 60
     assert pids
     for pid in pids:
         with pytest.raises(ProcessLookupError):

@@ -4,7 +4,6 @@ import asyncio
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -33,10 +32,8 @@ def test_cut_connections_go_on_where_they_were_cut(far: FarSide, store: ModelSto
 def test_a_connection_that_stands_still_is_made_again(far: FarSide, store: ModelStore) -> None:
     far.publish("team/mini", "v1", model=BIG)
     far.stalls = 2
-    began = time.monotonic()
     pulled(store, named(far), stall_s=0.3)
     assert model_of(store, named(far)) == BIG
-    assert time.monotonic() - began < 18  # the far side closes after 20
 
 
 def test_a_server_that_always_cuts_is_given_up_and_what_came_is_kept(

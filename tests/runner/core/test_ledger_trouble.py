@@ -279,7 +279,7 @@ def test_a_clock_that_jumps_changes_nothing(
     world.edit("{id: sum,", "{id: sum, timeout: {total: 1h},")
     report = world.run(pool=FakePool(delay_s=0.01))
     assert (report.status, report.calls) == ("completed", 6)
-    assert 0 < report.seconds < 60
+    assert 0 < report.seconds < 900
     world.write("inbox/2.txt", "Changed.")
     assert states(world.run()) == {"2.txt": "changed"}
     assert world.run().counts == {"fresh": 6}

@@ -2,7 +2,6 @@
 
 import contextlib
 import sqlite3
-import time
 from pathlib import Path
 
 import pytest
@@ -75,10 +74,8 @@ def test_a_statement_that_takes_too_long_is_ended_and_its_ledger_named(
     execute(world, *["insert into meta select hex(randomblob(16)), '' from meta"] * 13)
     for is_readonly in (True, False):
         with contextlib.closing(SqliteDatabase(file, is_readonly=is_readonly)) as database:
-            began = time.monotonic()
             with pytest.raises(LedgerError) as caught:
                 database.rows(many.replace("items", "meta"), {})
-            assert time.monotonic() - began < 60
             assert str(caught.value) == (
                 f"{file}: the ledger did not answer within 0.2 s. "
                 "Look whether the disk is slow, or move the file away."

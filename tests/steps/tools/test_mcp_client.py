@@ -50,13 +50,17 @@ def test_a_server_that_is_started_serves_until_it_dies_and_again(
 ) -> None:
     monkeypatch.setenv("SOME_SECRET", "of ours")
     folder = str(tmp_path.resolve())
-    spec = StdioServerSpec("fake", 50.0, PYTHON, (SERVER,), (("FAKE_KEY", "k1"),), tmp_path)
+    spec = StdioServerSpec("fake", PATIENCE_S, PYTHON, (SERVER,), (("FAKE_KEY", "k1"),), tmp_path)
 
     async def do(servers: McpSessions, notes: list[str]) -> None:
         tools = await servers.tools(spec)
         assert list(tools) == ["add", "facts", "look_up", "die", "hang", "picture", "refuse"]
         add = tools["add"]
-        assert (add.description, add.server, add.timeout_s) == ("Add two numbers.", "fake", 50.0)
+        assert (add.description, add.server, add.timeout_s) == (
+            "Add two numbers.",
+            "fake",
+            PATIENCE_S,
+        )
         assert add.schema["required"] == ["a", "b"]
         effects = {name: tool.has_effects for name, tool in tools.items()}
         assert effects == {
@@ -92,7 +96,7 @@ def test_a_server_that_is_started_serves_until_it_dies_and_again(
 
 
 def test_what_is_no_server_is_named_with_its_last_words() -> None:
-    hello = "print('Hello, I am no server', flush=True); import time; time.sleep(60)"
+    hello, flood = "echo Hello, I am no server", "yes | head -n 100000"
     stubborn = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(60)"
 
     async def do(servers: McpSessions, notes: list[str]) -> None:
@@ -103,8 +107,8 @@ def test_what_is_no_server_is_named_with_its_last_words() -> None:
         found = await asyncio.gather(
             told(StdioServerSpec("a", 60.0, "no-such-program")),
             told(python("b", "import sys; sys.exit('no key given')")),
-            told(python("c", hello, 6.0)),
-            told(StdioServerSpec("d", 6.0, "yes")),
+            told(StdioServerSpec("c", 30.0, "sh", ("-c", f"{hello}; exec sleep 900"))),
+            told(StdioServerSpec("d", 30.0, "sh", ("-c", f"{flood}; exec sleep 900"))),
             told(python("e", stubborn, 6.0)),
             told(HttpServerSpec("f", 60.0, "http://127.0.0.1:9/mcp")),
             told(StdioServerSpec("g", 60.0, "true", cwd=Path("/no/such/folder"))),
@@ -113,9 +117,9 @@ def test_what_is_no_server_is_named_with_its_last_words() -> None:
             ("cannot be started: there is no such program here. Install it, or correct `command`.",
              "missing"),
             ("ended: no key given", "io"),
-            ("did not answer within 6 s: its output is not JSON-RPC: 'Hello, I am no server'",
+            ("did not answer within 30 s: its output is not JSON-RPC: 'Hello, I am no server'",
              "timeout"),
-            ("did not answer within 6 s: its output is not JSON-RPC: 'y'", "timeout"),
+            ("did not answer within 30 s: its output is not JSON-RPC: 'y'", "timeout"),
             ("did not answer within 6 s.", "timeout"),
             ("the MCP server 'f' at http://127.0.0.1:9/mcp cannot be asked: "
              "All connection attempts failed.", "io"),
