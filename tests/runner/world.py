@@ -11,6 +11,7 @@ from paddock.engine.settings import PoolSettings
 from paddock.engine.system.records import replace
 from paddock.runner.api import plan, run_async, run_until_end
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
+from paddock.runner.dry_run import forecast
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.reviews import Review
 from paddock.runner.progress.events import Observer
@@ -19,6 +20,10 @@ from paddock.runner.progress.report import Report
 from paddock.runner.review.decisions import LedgerReviews
 from paddock.runner.settings import STATE_FOLDER, Settings
 from tests.fakes.pool import FakePool
+from tests.waiting import PATIENCE_S
+
+# A plan that a slow machine ends has other numbers
+forecast.MAX_WALK_S = PATIENCE_S
 
 SUMMARIES = """\
 name: summaries

@@ -239,7 +239,8 @@ def test_a_pipelines_page_has_its_steps_in_one_another_and_what_the_last_run_did
         assert steps_of(client, outer) == ["all · pipeline pipeline.yaml", inner]
         world.run()
         docs, block, body, digest, report = steps_of(client, world.file)
-        assert (docs, report) == ("docs · files.scan · done", "report · files.write · done")
+        assert docs.startswith("docs · files.scan · done")  # a slow one has its seconds
+        assert report.startswith("report · files.write · done")
         assert block.startswith(f"{over} · 2 done · 1 quarantined")
         assert body[0].startswith("text · files.read · 3 times · 1 failed")
         assert body[1].startswith("sum · chat · 2 times")
