@@ -60,8 +60,9 @@ from paddock.runner.progress.report import Report
 LOOK_S = 2.0  # each look costs the server some milliseconds
 PROGRESS_S = 1.0
 SENDING_S = 3.0  # of each queue; its server may be gone
-SHOW_S = 5.0
-"""How long the end of a run waits until its table is there."""
+SHOW_S = 30.0
+"""How long the end of a run waits until its table is there. With 5 s, a run that a busy server took
+late stayed at a quarter."""
 BACK_S = 900.0
 """How long the end of a run waits for a server that is away: Prefect's worker gives up before."""
 _UNREACHED = (PrefectException, httpx.HTTPError, OSError)

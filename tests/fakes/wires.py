@@ -3,6 +3,7 @@
 import select
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ class Wire:
     """Up and down, over all connections that have ended."""
     asked: list[str] = field(default_factory=list)
     """Of a proxy: what it was asked for."""
+    held: bytes = b""
+    """The first request that begins with these bytes waits for six seconds."""
 
 
 @contextmanager
@@ -29,7 +32,7 @@ def cutting_wire(target_port: int) -> Iterator[Wire]:
     def serve(client: socket.socket) -> None:
         limit = wire.cuts.pop(0) if wire.cuts else None
         with client, socket.create_connection(("127.0.0.1", target_port)) as target:
-            n_bytes, is_cut = _pass_on(client, target, limit)
+            n_bytes, is_cut = _pass_on(client, target, limit, wire)
             wire.n_cut += is_cut
             wire.n_bytes += n_bytes
 
@@ -103,7 +106,9 @@ def _head(client: socket.socket) -> bytes:
     return head
 
 
-def _pass_on(client: socket.socket, target: socket.socket, limit: int | None) -> tuple[int, bool]:
+def _pass_on(
+    client: socket.socket, target: socket.socket, limit: int | None, wire: Wire | None = None
+) -> tuple[int, bool]:
     """Pass bytes both ways until one side ends, or `limit` is reached: then both are cut."""
     n_bytes = 0
     while True:
@@ -114,6 +119,9 @@ def _pass_on(client: socket.socket, target: socket.socket, limit: int | None) ->
             piece = one.recv(16 * 1024)
             if not piece:
                 return n_bytes, False
+            if wire and wire.held and piece.startswith(wire.held):
+                wire.held = b""
+                time.sleep(6)
             (target if one is client else client).sendall(piece)
             n_bytes += len(piece)
             if limit is not None and n_bytes >= limit:

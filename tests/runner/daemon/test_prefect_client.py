@@ -24,12 +24,13 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\ntrue"
 
 @asynccontextmanager
 async def answering(
-    answer: bytes, heads: list[str], tls: ssl.SSLContext | None = None
+    answer: bytes, heads: list[str], tls: ssl.SSLContext | None = None, after_s: float = 0.0
 ) -> AsyncIterator[str]:
     """Serve one answer to all requests, whose heads are kept; yield the address."""
 
     async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         heads.append((await reader.readuntil(b"\r\n\r\n")).decode().lower())
+        await asyncio.sleep(after_s)
         writer.write(answer)
         await writer.drain()
         writer.close()
@@ -48,6 +49,11 @@ async def test_a_server_that_asks_for_csrf_tokens_is_asked(
         async with http.client(**options) as api:
             flow = await ask(api, "POST", "/flows/", {"name": "kept"})
             assert (await ask(api, "POST", "/flows/filter", {}))[0]["id"] == flow["id"]
+
+
+async def test_a_server_that_is_busy_for_seconds_is_there() -> None:
+    async with answering(OK, [], after_s=5.5) as url:
+        await check_prefect_api({"PREFECT_API_URL": url})
 
 
 async def test_a_private_certificate_is_trusted_by_its_file_or_not_looked_at(

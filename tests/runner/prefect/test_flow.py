@@ -5,12 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
+from tests.fakes.wires import cutting_wire
 from tests.forked import ForkServer
 from tests.prefect_server import prefect_client
 from tests.runner.world import World
@@ -116,6 +117,24 @@ def test_a_run_appears_in_prefect_with_its_tasks_and_artefacts(
     assert len(rows) == 10
 
 
+def test_the_last_progress_is_there_though_the_server_takes_it_late(
+    tmp_path: Path, prefect_api: str, fork_server: ForkServer
+) -> None:
+    world = World(tmp_path, n_documents=3)
+    name = f"late-{uuid4().hex[:8]}"
+    world.edit("name: summaries", f"name: {name}")
+    slowly = RUN.replace("local=None", "local=None, pool=FakePool(delay_s=0.7)")
+    with cutting_wire(urlsplit(prefect_api).port or 0) as wire:
+        wire.held = b"PATCH /api/artifacts/"
+        environ = {
+            "PREFECT_API_URL": f"http://127.0.0.1:{wire.port}/api",
+            "PREFECT_HOME": str(tmp_path / "prefect"), "CI": "",
+        }  # fmt: skip
+        python(fork_server, slowly, str(tmp_path), environ=environ)
+    _, _, artefacts = _shown(prefect_api, name)
+    assert [a["data"] for a in artefacts if a["key"] == f"{name}-progress"] == [100]
+
+
 def _ended_by(
     forks: ForkServer, number: signal.Signals, folder: Path, environ: Mapping[str, str]
 ) -> int:
@@ -140,13 +159,13 @@ def _shown(url: str, name: str) -> tuple[list[Any], list[Any], list[Any]]:
 
 def _shown_when_complete(url: str, name: str) -> tuple[list[Any], list[Any], list[Any]]:
     """Read the server until it has recorded every task: it does so a second or two later."""
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
+
+    def complete() -> tuple[list[Any], list[Any], list[Any]] | None:
         runs, tasks, artefacts = _shown(url, name)
-        n_over = len([task for task in tasks if task["end_time"]])
-        if n_over >= N_TASKS or time.monotonic() > deadline:
-            return runs, tasks, artefacts
-        time.sleep(0.3)
+        is_complete = len([task for task in tasks if task["end_time"]]) >= N_TASKS
+        return (runs, tasks, artefacts) if is_complete else None
+
+    return until(complete)
 
 
 def test_an_api_that_cannot_be_reached_is_an_error_that_names_local(tmp_path: Path) -> None:
