@@ -79,7 +79,7 @@ def tojson(value: Any, indent: int | None = None) -> str:
 
 
 def round_(value: float, precision: int = 0, method: str = "common") -> float:
-    """Round as SQL does: half a unit goes away from zero, of the number as it is written."""
+    """Round as SQL does a decimal: half a unit of the number as it is written, away from zero."""
     rounded = bounded_round(value, precision, method)
     if isinstance(value, int) or not math.isfinite(value):
         return rounded

@@ -11,6 +11,7 @@ import re
 from contextlib import suppress
 from datetime import date, datetime, time, timedelta
 from functools import lru_cache, reduce
+from operator import eq, ge, gt, le, lt, ne
 from typing import Any, NamedTuple
 
 from paddock.engine.system.records import Struct, field
@@ -27,6 +28,9 @@ _FIXED_PLACES = re.compile(r"[^0#%E?]*[#,0]*0(?:\.(0+))?[^0#%E?.]*")
 _NO_CODES = {*"cfijklnopqrtuvwxz"}
 """Letters that write no day or time (ECMA-376 18.8.31); an era (`g`) has its year behind it."""
 _FORMAT_PART = re.compile(r'"[^"]*"|[\\_*].|\[[^]]*\]|.')
+_SECTION = re.compile(r'(?:"[^"]*"|\\.|\[[^]]*\]|[^;])+')
+_CONDITION = re.compile(r"\[(<=|>=|<>|<|>|=)(-?\d+(?:\.\d+)?)\]")
+_SIGNS = {"<": lt, "<=": le, ">": gt, ">=": ge, "=": eq, "<>": ne}
 _LITERALS = re.compile(r"e[+-]|(?<=[dy])t(?=h)|(?<=[s0])z")  # a power of ten; ISO's T and Z
 _EMPTY_FORMAT = re.compile(r"\s*;[\s;]*")
 
@@ -66,15 +70,20 @@ class CellStyle(Struct, frozen=True):
 
     @property
     def is_zero_filled(self) -> bool:
-        return bool(_zero_filled(self.format))
+        return any(parts for _, parts in _sections(self.format))
 
     def shown(self, value: Any, written: str = "") -> Any:
         """Return a whole number as the text that it shows, if its format fills it with zeros.
 
-        >>> [CellStyle(code).shown(67) for code in ("0000", '"INV-"000', "0", "#,##0")]
-        ['0067', 'INV-067', 67, 67]
+        >>> [CellStyle(code).shown(67) for code in ("0000", '"INV-"000', "[>99]00;000", "#,##0")]
+        ['0067', 'INV-067', '067', 67]
         """
-        if type(value) is not int or value < 0 or not (parts := _zero_filled(self.format)):
+        if type(value) is not int or value < 0 or not self.is_zero_filled:
+            return value
+        sections = _sections(self.format)
+        is_third = value == 0 and len(sections) > 2 and not any(sign for (sign, _), _ in sections)
+        fits = (parts for (sign, n), parts in sections if not sign or _SIGNS[sign](value, float(n)))
+        if not (parts := sections[2][1] if is_third else next(fits, ())):
             return value
         digits, text = str(value), ""
         n_left = sum(is_digit for is_digit, _ in parts)
@@ -86,18 +95,30 @@ class CellStyle(Struct, frozen=True):
         return written or text
 
 
+_Parts = tuple[tuple[bool, str], ...]
+
+
 @lru_cache
-def _zero_filled(code: str) -> tuple[tuple[bool, str], ...]:
-    """Return signs of digits, and literals, of a format such as `"INV-"0000`; empty: of others."""
-    parts = []
-    for part in _FORMAT_PART.findall(code.partition(";")[0]):
-        if part in ("0", "#"):
-            parts.append((True, part))
-        elif len(part) == 1 and part not in "-+ ():$":
-            return ()
-        elif part[0] not in "_*[":
-            parts.append((False, part.strip('"') if part[0] == '"' else part.removeprefix("\\")))
-    return tuple(parts) if parts.count((True, "0")) > 1 else ()
+def _sections(code: str) -> list[tuple[tuple[str, str], _Parts]]:
+    """Return each section of a format, such as `"INV-"0000`: its condition, and its parts.
+
+    These are signs of digits, and literals; none of a section that does not fill with zeros.
+    """
+    found = list[tuple[tuple[str, str], _Parts]]()
+    for section in _SECTION.findall(code):
+        condition, parts = _CONDITION.search(section), list[tuple[bool, str]]()
+        for part in _FORMAT_PART.findall(section):
+            if part in ("0", "#"):
+                parts.append((True, part))
+            elif len(part) == 1 and part not in "-+ ():$123456789":
+                parts.clear()
+                break
+            elif part[0] not in "_*[":
+                literal = part.strip('"') if part[0] == '"' else part.removeprefix("\\")
+                parts.append((False, literal))
+        filled = tuple(parts) if parts.count((True, "0")) > 1 else ()
+        found.append(((condition[1], condition[2]) if condition else ("", ""), filled))
+    return found
 
 
 NO_STYLE = CellStyle()

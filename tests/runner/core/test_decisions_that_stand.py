@@ -164,7 +164,7 @@ OFFICES = {
 }
 
 
-@pytest.fixture(params=OFFICES.values(), ids=OFFICES)
+@pytest.fixture(params=[*OFFICES.values()], ids=[*OFFICES])
 def office(request: pytest.FixtureRequest, tmp_path: Path) -> Office:
     text, sub = request.param
     world = Office(tmp_path, f"name: bills\n{text}", {"sub.yaml": sub} if sub else {})

@@ -3,7 +3,7 @@
 # ruff: noqa: DTZ001 - cells have no zone
 import datetime as dt
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 from openpyxl.utils.datetime import CALENDAR_MAC_1904  # type: ignore[import-untyped]
 from openpyxl.worksheet.table import Table  # type: ignore[import-untyped]
 
+from paddock.steps.readers.cells import CellStyle
 from paddock.steps.readers.office import damage_errors
 from paddock.steps.readers.reader import Unreadable
 from paddock.steps.readers.xlsx_cells import XlsxWorkbook
@@ -155,6 +156,24 @@ def test_numbers_that_are_filled_up_with_zeros_are_read_as_they_are_shown(
         "'a.xlsx': column 'zip' is text as its numbers are shown, such as '01067'.",
         "'a.xlsx': column 'no' is text as its numbers are shown, such as 'INV-0007'.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("code", "shown"),
+    [
+        ("[>999]00000;000", {7: "007", 1067: "01067"}),
+        ("[<=9999999]000-0000;(000) 000-0000", {5551234: "555-1234", 2025551234: "(202) 555-1234"}),
+        ('[=1]"one";00000', {1: 1, 12: "00012"}),
+        ("000;-000;00", {0: "00", 7: "007"}),
+        ("2026\\-000", {7: "2026-007"}),
+        ('"No. 1-"000', {7: "No. 1-007"}),
+        ("0/4", {7: 7}),
+    ],
+)
+def test_a_format_with_a_condition_or_digits_of_its_own_is_read_as_it_shows(
+    code: str, shown: Mapping[int, Any]
+) -> None:
+    assert {value: CellStyle(code).shown(value) for value in shown} == shown
 
 
 def test_dates_are_right_in_both_systems_and_before_1900(read: Call, tmp_path: Path) -> None:
