@@ -689,7 +689,8 @@ class FileTools(Struct, frozen=True):
     readers: DocumentReaders | None = None
     """Processes that read documents; None: one is started for each document."""
     mirrors: list[Any] | None = None
-    """Each `Mirror` whose source learns at the run's end what is done; None: none is asked."""
+    """Each `Mirror` whose source learns at the run's end what is done, and each `Upload`; None: no
+    server is asked."""
 
 
 class CallTools(Struct, frozen=True):

@@ -102,6 +102,8 @@ class Use(StrEnum):
     """The folder whose files are its output `files`."""
     SOURCES = auto()
     """A source, such as a mailbox, whose documents it copies into that folder first."""
+    TARGETS = auto()
+    """A bucket to which it sends outputs."""
     HOSTS = auto()
     """The servers to which it sends what changes something there, at most once."""
     DATABASE = auto()
@@ -166,6 +168,7 @@ class Facts(Struct, frozen=True):
     contents: tuple[str, ...] = ()
     lists: str = ""
     sources: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
     hosts: str = ""
     database: str = ""
     database_file: str = ""

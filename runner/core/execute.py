@@ -30,6 +30,7 @@ from paddock.runner.progress.reasons import Outdated
 from paddock.runner.progress.report import ItemReport, Report, counts_text
 from paddock.runner.progress.report_table import ReportTable
 from paddock.steps.base import StepError
+from paddock.steps.files.upload import Upload
 from paddock.steps.sources.mirror import Mirror, SourceAway, SourceRefused
 
 from .block_run import BlockRun
@@ -103,7 +104,10 @@ async def _clean_up_and_walk(walk: Execute) -> Any:
             raise RunStopped(str(error)) from error
     await walk.nodes()
     for mirror in context.mirrors:
-        await _mark_done(context, mirror)
+        if isinstance(mirror, Upload):
+            await _send_outputs(context, mirror)
+        else:
+            await _mark_done(context, mirror)
     return walk.returned()
 
 
@@ -117,6 +121,26 @@ async def _mark_done(context: RunContext, mirror: Mirror) -> None:
         notes = await in_left_thread(mirror.finish, names)
     except (SourceAway, SourceRefused, OSError) as error:
         notes = [f"{mirror.params.name} is not told what is done, {error}. The next run does it."]
+    for note in notes:
+        context.stats.note(note)
+
+
+async def _send_outputs(context: RunContext, upload: Upload) -> None:
+    """Copy a folder's outputs, as the ledger has them now, to a bucket."""
+    await context.ledger.durable()
+    below = (path for path in context.index.owned(upload.folder))
+    names = {
+        path.relative_to(upload.folder).as_posix()
+        for path in below
+        if path.is_relative_to(upload.folder)
+    }
+    takes_over, name = context.options.takes_over, upload.params.name
+    try:
+        notes = await in_left_thread(partial(upload.finish, names, takes_over=takes_over))
+    except (SourceAway, OSError) as error:
+        notes = [f"{name} is away, {error}. The next run sends what is left."]
+    except SourceRefused as error:
+        raise RunStopped(f"{name} {error}. {error.remedy}".strip()) from error
     for note in notes:
         context.stats.note(note)
 

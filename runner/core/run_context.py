@@ -22,6 +22,7 @@ from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.drain import StopGate
 from paddock.runner.progress.prefect_view import TaskChunk
 from paddock.steps.base import DocumentReaders
+from paddock.steps.files.upload import Upload
 from paddock.steps.sources.mirror import Mirror
 
 from .calls.query_batches import QueryBatches
@@ -66,7 +67,7 @@ class RunContext(Struct, frozen=True, kw_only=True):
     """What embeds the queries of searches, by file and step; None: the pool does."""
     room: SuspectRoom = field(default_factory=SuspectRoom)
     """The places of items that run together; one that may end the process has few others."""
-    mirrors: list[Mirror] = field(default_factory=list)
+    mirrors: list[Mirror | Upload] = field(default_factory=list)
     """Sources of the run's documents, which are told what is done."""
     syncs: GroupedCalls = field(default_factory=lambda: GroupedCalls(SYNC_THREADS))
 

@@ -48,8 +48,8 @@ class FilesRowsParams(Params):
     )
     types: Literal["text", "auto"] = Field(
         default="text",
-        description="Of CSV without types in `columns`: texts, or (`auto`) the type that all cells "
-        "of a column have.",
+        description="Of CSV without types in `columns`: texts, or (`auto`) that of all cells of "
+        "a column.",
     )
     separator: Literal["auto", ",", ";", "\t", "|"] = Field(
         default="auto", description="Between the cells of CSV."

@@ -43,23 +43,17 @@ class FilesScanParams(Params):
         default=None, description="S3, SFTP or web folder that is copied there."
     )
     include: list[str] = Field(
-        default=["**/*"],
-        min_length=1,
-        description="Patterns of files to list, as in .gitignore, with braces.",
+        default=["**/*"], min_length=1, description="Patterns, as in .gitignore, with braces."
     )
     exclude: list[str] = Field(default=[], description="Patterns to leave out.")
-    newest: int | None = Field(
-        default=None, ge=1, description="List only this many, the latest changed."
-    )
+    newest: int | None = Field(default=None, ge=1, description="Only so many, the latest changed.")
     max_bytes: SizeBytes = Field(
         default=4 * 1024**3, description="Leave out larger files, with a note."
     )
     follow_links: bool = Field(
         default=False, description="Follow symbolic links within the allowed folders."
     )
-    outputs: bool = Field(
-        default=False, description="Also list its outputs, and what it moved there."
-    )
+    outputs: bool = Field(default=False, description="Also list outputs, and what it moved.")
 
     @classmethod
     def faults(cls, given: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -106,7 +100,7 @@ class FilesScanOutput(Output):
 
 
 class FilesScan(Step[FilesScanParams, FilesScanOutput]):
-    """List the files under a root, without hidden and temporary ones and the pipeline's outputs."""
+    """List the files under a root, without hidden, temporary ones and outputs."""
 
     params = FilesScanParams
     output = FilesScanOutput

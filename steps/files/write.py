@@ -65,8 +65,7 @@ class FilesWriteParams(Params):
         default="rows", min_length=1, description="The name of the sheet, or of the table."
     )
     links: str = Field(
-        default=".",
-        description="The folder of documents that rows name: in XLSX their paths are links.",
+        default=".", description="The folder of documents that rows name: links in XLSX."
     )
     separator: Literal[",", ";", "|"] = Field(
         default=",",
@@ -86,7 +85,7 @@ class FilesWriteParams(Params):
     )
     vars: dict[str, Any] = Field(default={}, description="More names that the templates may use.")
     on_edited: Literal["keep", "overwrite", "fail"] = Field(
-        default="keep", description="If Paddock did not write the file, or it was edited."
+        default="keep", description="If it is not ours, or was edited."
     )
 
     @classmethod

@@ -8,10 +8,10 @@ from importlib import import_module
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
 from urllib.parse import unquote, urljoin, urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
 from paddock.steps.extras import BUCKET_LIBRARIES
 
@@ -35,24 +35,26 @@ _REFUSALS = ("AuthenticationException", "NoCredentialsError", "PermissionError",
 _CHANGES = ("ETag", "mtime", "LastModified", "Last-Modified")
 
 
+def _checked_url(url: str) -> str:
+    kind, is_parted, place = url.partition("://")
+    host, _, _ = place.partition("/")
+    if kind not in BUCKET_LIBRARIES or not is_parted or not host or "@" in url:
+        kinds = "://`, `".join(BUCKET_LIBRARIES)
+        raise ValueError(f"begins with `{kinds}://`, and has no user name")
+    return url
+
+
 class BucketParams(SourceParams):
     """A folder elsewhere, with those below it."""
 
-    url: str = Field(
+    url: Annotated[str, AfterValidator(_checked_url)] = Field(
         description="`s3://bucket/folder`, `sftp://host/folder`, `https://host/page/of/links/`."
     )
     options: dict[str, Any] = Field(default={}, description="Those of fsspec, such as `key`.")
 
-    @field_validator("url")
-    @classmethod
-    def _is_folder(cls, url: str) -> str:
-        kind, is_parted, place = url.partition("://")
-        host, _, _ = place.partition("/")
-        if kind not in BUCKET_LIBRARIES or not is_parted or not host or "@" in url:
-            raise ValueError(
-                f"begins with `{'://`, `'.join(BUCKET_LIBRARIES)}://`, and has no user name"
-            )
-        return url
+    @property
+    def is_web(self) -> bool:
+        return self.url.startswith("http")
 
     @contextmanager
     def opened(self, credential: str) -> Iterator[Source]:
@@ -78,7 +80,7 @@ class Bucket(Source):
         super().__init__()
         self._params, self._files = params, files
         self._root = str(files._strip_protocol(params.url)).rstrip("/") + "/"
-        self.is_web = params.url.startswith("http")
+        self.is_web, self._is_sftp = params.is_web, params.url.startswith("sftp")
         self._listed = set[str]()
 
     def listing(self, cursor: str) -> SourceListing:
@@ -89,9 +91,8 @@ class Bucket(Source):
                 if self.is_web and "?" in identity:  # links that sort a page
                     continue
                 name, size = unquote(identity) if self.is_web else identity, info.get("size") or 0
-                change = next((str(info[key]) for key in _CHANGES if info.get(key)), "")
                 self._listed.add(identity)
-                documents.append(SourceDocument(identity, name, size, f"{path} {size} {change}"))
+                documents.append(SourceDocument(identity, name, size, _version(path, info)))
         is_another = bool(cursor) and cursor != self._root  # what is gone there was not deleted
         is_whole = not is_another and not self.is_web  # a page without links may be an error
         return SourceListing(self._root, documents, is_another, is_whole)
@@ -145,9 +146,9 @@ class Bucket(Source):
             raise
 
     def contents(self, identities: Sequence[str]) -> Iterator[tuple[str, bytes | Unfetched]]:
-        return fetch_each([each for each in identities if each in self._listed], self._content)
+        return fetch_each([each for each in identities if each in self._listed], self.content)
 
-    def _content(self, identity: str) -> bytes:
+    def content(self, identity: str) -> bytes:
         def read() -> bytes:
             with self._files.open(self._root + identity, "rb") as file:
                 return bytes(file.read(self._params.max_bytes + 1))
@@ -157,6 +158,43 @@ class Bucket(Source):
                 return self._answer(read)
         except FileNotFoundError as error:
             raise SourceRefused("it is not there any more") from error
+
+    # --- for outputs
+
+    def version(self, name: str) -> str | None:
+        """Return what is another one where an object changed; None: it is not there."""
+        path = self._root + name
+        try:
+            with _errors():
+                info = self._answer(lambda: self._files.info(path))
+        except FileNotFoundError:
+            return None
+        return _version(path, info) if info["type"] == "file" else None
+
+    def put(self, name: str, content: bytes) -> None:
+        """Write an object whole: no reader sees a part of it."""
+        path, files = self._root + name, self._files
+        folder, _, last = path.rpartition("/")
+
+        def write() -> None:
+            if not self._is_sftp:
+                files.pipe_file(path, content)
+                return
+            files.makedirs(folder, exist_ok=True)
+            files.pipe_file(aside := f"{folder}/.{last}.paddock", content)
+            files.mv(aside, path)
+
+        with _errors():
+            self._answer(write)
+
+    def remove(self, name: str) -> None:
+        with suppress(FileNotFoundError), _errors():
+            self._answer(lambda: self._files.rm_file(self._root + name))
+
+
+def _version(path: str, info: Mapping[str, Any]) -> str:
+    change = next((str(info[key]) for key in _CHANGES if info.get(key)), "")
+    return f"{path} {info.get('size') or 0} {change}"
 
 
 def _in_time(call: Callable[[], T]) -> T:

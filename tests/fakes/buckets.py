@@ -34,6 +34,10 @@ class Place:
     def remove(self, name: str) -> None:
         raise NotImplementedError
 
+    def objects(self) -> dict[str, bytes]:
+        """Return what is there, by name."""
+        raise NotImplementedError
+
     def stop(self) -> None:
         """Do not answer any more."""
         raise NotImplementedError
@@ -67,6 +71,15 @@ class S3(Place):
     def remove(self, name: str) -> None:
         self._client.delete_object(Bucket=self._bucket, Key=f"office/{name}")
 
+    def objects(self) -> dict[str, bytes]:
+        found = self._client.list_objects_v2(Bucket=self._bucket).get("Contents", [])
+        return {
+            each["Key"].removeprefix("office/"): self._client.get_object(
+                Bucket=self._bucket, Key=each["Key"]
+            )["Body"].read()
+            for each in found
+        }
+
     def stop(self) -> None:
         with suppress(Exception):
             self._server.stop()
@@ -87,6 +100,10 @@ class _Folder(Place):
 
     def remove(self, name: str) -> None:
         (self.folder / name).unlink()
+
+    def objects(self) -> dict[str, bytes]:
+        files = [path for path in self.folder.rglob("*") if path.is_file()]
+        return {path.relative_to(self.folder).as_posix(): path.read_bytes() for path in files}
 
 
 class Sftp(_Folder):

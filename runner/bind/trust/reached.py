@@ -138,14 +138,15 @@ def reached_by_step(step: StepNode, pipeline: Pipeline) -> Iterator[Reached]:
         table = account if isinstance(account, Mapping) else {"user": account, "host": account}
         does = f"write rows as {table.get('user')} at {table.get('host')}"
         yield ReachedAccount((*at, facts.database), "postgres", does, dict(table))
-    for name, account in ((name, given.get(name)) for name in facts.sources):
-        if account is None:
+    for name in (*facts.sources, *facts.targets):
+        if (account := given.get(name)) is None:
             continue
         # An expression may be any account, with any command
         table = account if isinstance(account, Mapping) else {"user": account, "token": account}
         of = table.get("url") or f"{table.get('user')} at {table.get('host')}"
-        what = "documents" if "url" in table else "mails"
-        yield ReachedAccount((*at, name), name, f"fetch the {what} of {of}", dict(table))
+        does = "fetch the documents of" if "url" in table else "fetch the mails of"
+        does = "send outputs to" if name in facts.targets else does
+        yield ReachedAccount((*at, name), name, f"{does} {of}", dict(table))
         if token := table.get("token"):
             words = token if isinstance(token, list) else [token]
             program = StartedProgram(words)

@@ -188,7 +188,7 @@ def test_a_page_that_links_to_itself_below_is_refused(
 def test_one_bad_document_ends_no_batch(
     tmp_path: Path, there: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    content = bucket.Bucket._content
+    content = bucket.Bucket.content
 
     def broken(self: Any, identity: str) -> bytes:
         if identity == "a.txt":
@@ -198,7 +198,7 @@ def test_one_bad_document_ends_no_batch(
     for name in ("a.txt", "b.txt", "c.txt"):
         there.put(name, name.encode())
     office = Office(tmp_path, there)
-    monkeypatch.setattr(bucket.Bucket, "_content", broken)
+    monkeypatch.setattr(bucket.Bucket, "content", broken)
     _, notes = office.go()
     assert outputs(office) == ["b.txt", "c.txt"]
     assert "1 document of" in notes[0]
