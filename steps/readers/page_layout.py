@@ -29,6 +29,7 @@ from paddock.engine.system.records import Struct
 from paddock.pipelines.text_marks import note_label
 
 from .page_rows import (
+    BLANK,
     BLANKS,
     LARGER,
     NEAR,
@@ -50,13 +51,13 @@ from .page_tables import aligned_tables, ruled_tables, table_line, table_row
 
 FACT_PAGES = 40  # are read for the facts about a document: a second at most
 HYPHEN = "\x02"  # as PDFium writes it at the end of a line
-_MOST_HEADING_LINES = 4  # a longer one is text
 _MOST_PLACES = 6  # where a column may begin
-_LEAST_LINES = 4  # of a column
+_FEW_LINES = 4  # fewer are no column, and more no heading
 _BLANK = Piece(" ")
-_EVEN = 0.1  # by which the gaps of a justified line differ
 _PROSE_CHARS = 12  # of its lines, on average: the narrowest columns of newspapers have 20
-_FILLED = 0.65  # of a column's width, which its lines fill on average
+_FILLED = (
+    0.7  # of a column's width, which its lines fill on average; of a word, by a line through it
+)
 _BULLETS = frozenset("•●▪■◦‣∙·○▸►❖➢✓\ufffd\uf0b7\uf0a7\uf0d8\uf0a8\u2043")
 _ENTRY = re.compile(r"\(?(?:\d{1,2}|[a-z]|[ivx]{1,4})[.)]")  # of a list
 _NUMBER = re.compile(r"\(?[\dA-Z]{0,3}(?:\.?\d{1,3})*[.)]?")  # of a heading
@@ -123,7 +124,7 @@ def _foot_labels(rows: Sequence[Row]) -> set[str]:
         if n_others > 2 or not row.is_upright:  # a note's further lines
             return set()
         found += [first] if is_label else []
-        if is_label and (not index or rows[index - 1].base - row.base > 1.5 * row.size):
+        if is_label and (not index or rows[index - 1].base - row.base > TIGHT * row.size):
             break
     numbers = [word.text.rstrip(".") for word in reversed(found)]
     if not all(map(str.isdecimal, numbers)) or any(
@@ -148,11 +149,13 @@ def _struck(words: Sequence[Word], rules: Sequence[Rule]) -> Iterator[Word]:
         yield from words
         return
     for word in words:
-        start = bisect_left(heights, word.base + 0.14 * word.size)
-        end = bisect_right(heights, word.base + 0.5 * word.size)
+        start = bisect_left(heights, word.base + BLANK * word.size)
+        end = bisect_right(heights, word.base + BLANKS * word.size)
         near = strokes[start : min(end, start + 50)] if word.is_upright else []
         is_struck = [
-            any(min(x_1, right) - max(x_0, left) >= 0.8 * (right - left) for _, x_0, x_1 in near)
+            any(
+                min(x_1, right) - max(x_0, left) >= _FILLED * (right - left) for _, x_0, x_1 in near
+            )
             for left, right in zip(word.lefts, word.rights, strict=True)
         ]
         at = 0
@@ -221,7 +224,7 @@ def _side(rows: Sequence[Row], at: float, *, is_left: bool) -> Iterator[Row]:
         if words:
             row = whole if len(words) == len(whole.words) else row_of(words)
             gaps = [gap_between(a, b) for a, b in pairwise(row.words)] if row.segments[1:] else []
-            if len(gaps) > 1 and max(gaps) - min(gaps) < _EVEN * row.size:
+            if len(gaps) > 1 and max(gaps) - min(gaps) < BLANK * row.size:
                 row.segments = [row.words]
             yield row
 
@@ -244,7 +247,7 @@ def _gutter(rows: Sequence[Row]) -> tuple[int, int, float] | None:
         for end in range(len(rows) + 1):
             if end < len(rows) and not _crosses(rows[end], at):
                 continue
-            if end - first >= max(_LEAST_LINES, found[1] - found[0] + 1):
+            if end - first >= max(_FEW_LINES, found[1] - found[0] + 1):
                 region = _prose_region(rows, first, end, at)
                 if region[1] - region[0] > found[1] - found[0]:
                     found = (*region, at)
@@ -272,7 +275,9 @@ def _prose_region(rows: Sequence[Row], first: int, end: int, at: float) -> tuple
     def is_apart(above: int, index: int) -> bool:
         """Return whether a line stands apart, alone on its side, as a page's number does."""
         sides = {word.left < at for word in rows[index].words}
-        return rows[above].base - rows[above + 1].base > 1.8 * rows[above].size and len(sides) == 1
+        return (
+            rows[above].base - rows[above + 1].base > TIGHT * rows[above].size and len(sides) == 1
+        )
 
     while first + 1 < end and is_apart(first, first):
         first += 1
@@ -286,7 +291,7 @@ def _prose_region(rows: Sequence[Row], first: int, end: int, at: float) -> tuple
         ]
         for is_left in (True, False)
     )
-    if len(left) < _LEAST_LINES or len(right) < 2 or not _is_filled(left):
+    if len(left) < _FEW_LINES or len(right) < 2 or not _is_filled(left):
         return 0, 0
     if _is_of_tables([*_side(rows[first:end], at, is_left=True)]):
         return 0, 0
@@ -360,7 +365,7 @@ def page_pieces(raw_text: str, lines: Sequence[PageLine], facts: DocumentFacts) 
     out = list[Piece]()
     was_apart = False
     for group in groups:
-        is_heading = len(group) <= _MOST_HEADING_LINES and all(
+        is_heading = len(group) <= _FEW_LINES and all(
             _is_heading(line, usual, facts) for line in group
         )
         is_apart = is_heading or group[0].is_table
@@ -383,7 +388,7 @@ def _is_heading(line: PageLine, usual: tuple[float, bool], facts: DocumentFacts)
     if sum(map(str.isalpha, text)) < 2 or _running(line) in facts.running:
         return False
     size, is_bold = usual
-    is_bolder = line.is_bold and not is_bold and line.size >= 0.9 * size
+    is_bolder = line.is_bold and not is_bold and LARGER * line.size > size
     return line.size >= LARGER * size or (is_bolder and text[-1] != ".")
 
 

@@ -17,13 +17,11 @@ from paddock.engine.system.records import Struct, replace
 from paddock.pipelines.text_marks import escaped, hidden, lowered, note_label, raised, struck
 
 # Of a size, which is that of the larger of two neighbours: 10 points of text of 10 points.
-CAPITAL = 0.7  # the height of a capital
+CAPITAL = 0.7  # the height of one; bases of a row, as of cells of several sizes, differ by half
+KERNING = 0.05  # the most between letters that are not spaced; white at the sides of one
 BLANK = 0.15  # a gap between two words: kerning has less, the narrowest justified blank 0.2
 BLANKS = 0.5  # the most between words of one piece; what parts columns is more
-_MARK_GAP = 0.2  # the same before a raised or lowered one
-_APART = 0.9  # a gap between two pieces of a row; justified lines have blanks of 0.6
-_BESIDE = 0.6  # the most between a word and its mark
-_SAME_ROW = 0.3  # by which bases of a row differ, as cells of several sizes do
+_APART = 0.65  # a gap between two pieces of a row, but for lines whose own blanks are stretched
 _PAGE_NUMBER = re.compile(r"\d{1,4}|[ivxlc]{1,8}")
 _LEADER = ".…· "
 RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff]")
@@ -31,9 +29,10 @@ ASIAN = re.compile("[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef]")  # scripts witho
 
 SOFT_BREAK = "\x03"  # the end of a line within a cell or heading
 TIGHT = 1.45  # between the lines of a paragraph
+PITCH = 3.3  # between rows of a table; from the sign of a list to its text
 LARGER = 1.08  # a heading
 NEAR = 2.5  # points by which lines miss each other
-THIN = 4.0  # points that a line may be thick: a bar behind a text has more
+THIN = 2 * NEAR  # that a line may be thick: a bar behind a text has more
 Rule: TypeAlias = tuple[float, float, float, float]
 """A thin line or bar: left, bottom, right, top."""
 
@@ -134,7 +133,7 @@ def rows_of(words: Sequence[Word]) -> list[Row]:
     lines = list[list[Word]]()
     for word in sorted((w for w in words if w.is_upright), key=lambda word: -word.base):
         head = lines[-1][0] if lines else word
-        if lines and head.base - word.base <= _SAME_ROW * max(head.size, word.size):
+        if lines and head.base - word.base <= CAPITAL / 2 * max(head.size, word.size):
             lines[-1].append(word)
         else:
             lines.append([word])
@@ -158,7 +157,7 @@ def _turned_lines(words: Sequence[Word]) -> Iterator[list[Word]]:
     """Yield turned words that follow each other, each with a blank between."""
     line = list[Word]()
     for word in words:
-        if line and max(_distance(line[-1].box, word.box)) > 2 * word.size:
+        if line and max(_distance(line[-1].box, word.box)) > TIGHT * word.size:
             yield line
             line = []
         line.append(word)
@@ -173,16 +172,16 @@ def _move_marks(line: list[Word], other: list[Word]) -> None:
     """Move words to the line of words beside which they are raised or lowered."""
     if not line or not other:
         return
-    most = 0.7 * max(other[0].size, line[0].size)
+    most = CAPITAL * max(other[0].size, line[0].size)
     if abs(line[0].base - other[0].base) > most:
         return
     for word in list(line):
         for host in other:
-            is_smaller = word.size < 0.95 * host.size or (
-                word.size <= 1.05 * host.size and _n_chars(line) < _n_chars(other)
+            is_smaller = LARGER * word.size < host.size or (
+                word.size < LARGER * host.size and _n_chars(line) < _n_chars(other)
             )
             gap = gap_between(host, word)
-            if is_smaller and -_BESIDE * host.size < gap < _BESIDE * host.size:
+            if is_smaller and -_APART * host.size < gap < _APART * host.size:
                 line.remove(word)
                 other.append(word)
                 break
@@ -194,14 +193,14 @@ def _n_chars(words: Sequence[Word]) -> int:
 
 def _is_same_row(row: Sequence[Word], line: Sequence[Word]) -> bool:
     size = max(row[0].size, line[0].size)
-    if abs(row[0].base - line[0].base) > _SAME_ROW * size:
+    if abs(row[0].base - line[0].base) > CAPITAL / 2 * size:
         return False
-    return all(gap_between(a, b) > -_SAME_ROW * size for a in row for b in line)
+    return all(gap_between(a, b) > -CAPITAL / 2 * size for a in row for b in line)
 
 
 def row_of(words: list[Word]) -> Row:
     first = words[0]
-    base, size, near = first.base, first.size, 0.07 * first.size
+    base, size, near = first.base, first.size, KERNING * first.size
     if any([w.base != base or w.size != size or abs(w.ink_bottom - base) > near for w in words]):
         _set_levels(words)
         sizes: Counter[float] = Counter()
@@ -215,9 +214,11 @@ def row_of(words: list[Word]) -> Row:
     is_contents = n_dots > 3 and n_titled > 0 and bool(_PAGE_NUMBER.fullmatch(words[-1].text))
     if is_contents:
         words = [*words[:n_titled], words[-1]]
-    segments = [[first]]
+    segments, least = [[first]], _least_apart(words) if words[1:] else 0.0
     for last, word in pairwise(words):
-        if (word.is_upright and _is_apart(last, word)) or (is_contents and word is words[-1]):
+        spacing = min(last.spacing, word.spacing)
+        is_apart = word.is_upright and gap_between(last, word) - spacing > least
+        if is_apart or (is_contents and word is words[-1]):
             segments.append([])
         segments[-1].append(word)
     return Row(
@@ -231,9 +232,16 @@ def row_of(words: list[Word]) -> Row:
     )
 
 
-def _is_apart(last: Word, word: Word) -> bool:
-    spacing = 2 * min(last.spacing, word.spacing)
-    return gap_between(last, word) - spacing > _APART * max(last.size, word.size)
+def _least_apart(words: Sequence[Word]) -> float:
+    """Return the least gap between pieces of a row: more where its own blanks are wide, or even."""
+    gaps = [left - right for w in words for right, left in zip(w.rights, w.lefts[1:], strict=False)]
+    gaps += [gap_between(last, word) for last, word in pairwise(words)]
+    size = max([word.size for word in words])
+    blanks = [gap for gap in gaps if gap > BLANK * size] or [0.0]
+    usual = min(blanks)
+    is_even = max(blanks) - usual < BLANK * size
+    is_justified = 2 * usual > _APART * size and (usual <= _APART * size or is_even)
+    return (2 * BLANKS if is_justified else _APART) * size
 
 
 def span_of(words: Sequence[Word]) -> tuple[float, float]:
@@ -253,9 +261,7 @@ def _set_levels(words: Sequence[Word]) -> None:
         if word.is_symbol or not word.is_upright or len(word.text) > 12:
             continue
         around = [
-            w
-            for w in (last, after)
-            if w and gap_between(w, word) < _BESIDE * max(w.size, word.size)
+            w for w in (last, after) if w and gap_between(w, word) < _APART * max(w.size, word.size)
         ]
         if any("\u2044" in w.text for w in (word, *around)):  # a fraction
             continue
@@ -263,23 +269,23 @@ def _set_levels(words: Sequence[Word]) -> None:
             word.level = last.level
             continue
         for host in around:
-            if host.level or host.size < 0.98 * word.size or host.is_symbol:
+            if host.level or LARGER * host.size < word.size or host.is_symbol:
                 continue
             height = CAPITAL * host.size
             rise = word.ink_bottom - host.base
             # Old-style figures go below the line, too, and are as high as others.
-            is_lower = host.base - word.base > 0.1 * height
-            is_low = is_lower or word.ink_top - word.ink_bottom < 0.8 * height
-            if rise > 0.18 * height:
+            is_lower = host.base - word.base > KERNING * host.size
+            is_low = is_lower or word.ink_top - word.ink_bottom < CAPITAL * height
+            if rise > BLANK * host.size:
                 word.level = 1
-            elif rise < -0.1 * height and is_low and index:
+            elif rise < -KERNING * host.size and is_low and index:
                 word.level = -1
             break
 
 
 def _is_like(last: Word, word: Word) -> bool:
     """Return whether a word goes on as the last one, which is raised or lowered."""
-    near = 0.05 * word.size
+    near = KERNING * word.size
     return (
         last.level != 0
         and abs(last.base - word.base) < near
@@ -374,8 +380,8 @@ def _marked(run: Sequence[Piece], text: str) -> list[Piece]:
 def _has_blank(last: Word, word: Word) -> bool:
     size = max(last.size, word.size)
     gap = gap_between(last, word) if word.is_upright else max(_distance(last.box, word.box))
-    if gap < 0.5 * size and ASIAN.match(last.text[-1]) and ASIAN.match(word.text):
+    if gap < BLANKS * size and ASIAN.match(last.text[-1]) and ASIAN.match(word.text):
         return False
-    least = BLANK if last.level == word.level else _MARK_GAP
+    least = BLANK if last.level == word.level else BLANK + KERNING
     is_next = last.text != "\ufffd"  # else the blank may be that before a drawn letter
     return (word.has_blank and is_next) or gap > least * size

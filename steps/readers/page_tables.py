@@ -12,8 +12,10 @@ from typing import TypeAlias
 from paddock.engine.system.records import replace
 
 from .page_rows import (
+    CAPITAL,
     LARGER,
     NEAR,
+    PITCH,
     SOFT_BREAK,
     THIN,
     TIGHT,
@@ -28,7 +30,6 @@ from .page_rows import (
     span_of,
 )
 
-_PITCH = 3.3  # between rows of a table
 _MOST_CELL_LINES = 14  # more is text in a frame
 _MOST_TABLE_ROWS = 200  # without lines; a longer table is several
 _MOST_LOOKS = 2_000_000  # at a line for a word, on a page
@@ -130,7 +131,7 @@ def _continues(
     if at == first or not row.is_upright or row.table:
         return is_several and row.is_upright and not row.table
     pitch = last.base - row.base
-    if not 0 < pitch <= _PITCH * max(row.size, last.size):
+    if not 0 < pitch <= PITCH * max(row.size, last.size):
         return False
     if is_several:
         return row.is_contents == last.is_contents
@@ -181,7 +182,7 @@ def _aligned_cells(rows: Sequence[Row], columns: Sequence[Sequence[float]]) -> C
             and pitch < TIGHT * row.size
             and all(above or not own for above, own in zip(cells[-1], line, strict=True))
             and (
-                pitch < 0.88 * median(pitches)
+                LARGER * pitch < median(pitches)
                 or (len(row.segments) == 1 and not line[0] and len(cells) > 1)
             )
         )
@@ -227,7 +228,7 @@ def _grid_cells(
     firsts: dict[tuple[int, int], tuple[int, int]] = {}  # the first cell of each one's span
     for word in _parted(words, xs, ys):
         column = bisect_right(xs, (word.left + word.right) / 2) - 1
-        row = bisect_right(ys, word.base + 0.3 * word.size) - 1
+        row = bisect_right(ys, word.base + CAPITAL / 2 * word.size) - 1
         if 0 <= column < len(xs) - 1 and 0 <= row < len(ys) - 1:
             if (row, column) not in firsts:
                 top, first = row, column
@@ -246,7 +247,7 @@ def _grid_cells(
     for inside in lines.values():  # pieces side by side: there are more columns than lines
         pieces = [(row, pair) for row in inside for pair in pairwise(row.segments)]
         is_split = any(
-            gap_between(left[-1], right[0]) > 1.6 * row.size for row, (left, right) in pieces
+            gap_between(left[-1], right[0]) > TIGHT * row.size for row, (left, right) in pieces
         )
         if is_split or len(inside) > _MOST_CELL_LINES:
             return None
@@ -275,13 +276,18 @@ def _split_row(row: list[list[Row]]) -> CellRows:
         cell
         for cell in full
         if len(cell) == len(heights)
-        and all(abs(a.base - b.base) < 0.3 * a.size for a, b in zip(cell, heights, strict=True))
+        and all(
+            abs(a.base - b.base) < CAPITAL / 2 * a.size for a, b in zip(cell, heights, strict=True)
+        )
         and all(any(map(str.isdigit, "".join(w.text for w in line.words))) for line in cell)
     ]
     if len(heights) < 2 or len(alike) < max(2, len(full) - 1):
         return [row]
     return [
-        [[line for line in cell if abs(line.base - at.base) < 0.3 * at.size] for cell in row]
+        [
+            [line for line in cell if abs(line.base - at.base) < CAPITAL / 2 * at.size]
+            for cell in row
+        ]
         for at in heights
     ]
 

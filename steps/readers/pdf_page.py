@@ -25,7 +25,7 @@ _ODD = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")  # no cha
 _HALF = re.compile("[\ud800-\udfff]")  # of a character of UTF-16
 _UNNAMED = re.compile("[\ufffd\ue000-\uf8ff\U000f0000-\U0010ffff]")  # or of the font's own
 _MOST_RULES = 20_000  # objects that are looked at on a page: more is a drawing
-_TINY, _LEGIBLE = 2.0, 6.0  # points: text that no one sees beside what people read
+_TINY = 2.0  # points: text that no one sees beside what is three times as large
 
 
 class ReadPage(Struct, frozen=True):
@@ -98,7 +98,7 @@ class PdfPages:
                     turned_box(rule, rotation) for rule in (*_rules(pieces), *annotations.struck)
                 ]
                 words = list(PageWords(textpage, text, places, rotation, unshown, rules))
-                is_read = any(word.size >= _LEGIBLE for word in words)
+                is_read = any(word.size >= 3 * _TINY for word in words)
                 for word in words:
                     word.is_hidden |= is_read and word.size <= _TINY
                 drawn_words = list(drawn(words, pieces[:_MOST_RULES], rotation))

@@ -18,7 +18,18 @@ from typing import Any, NamedTuple
 
 from pypdfium2 import raw  # type: ignore[import-untyped]
 
-from .page_rows import ASIAN, BLANK, BLANKS, CAPITAL, RIGHT_TO_LEFT, THIN, Rule, Word
+from .page_rows import (
+    ASIAN,
+    BLANK,
+    BLANKS,
+    CAPITAL,
+    KERNING,
+    PITCH,
+    RIGHT_TO_LEFT,
+    THIN,
+    Rule,
+    Word,
+)
 from .pdf_hidden import HiddenText, ink_at, text_object_at
 from .pdfium import PageObject, direct, values_of_each
 
@@ -28,12 +39,8 @@ _BOLD_NAME = re.compile(rb"bold|black|heavy|demi|medi\b|(?:cm|sf|cmss|lm)bx", re
 _SYMBOL_NAME = re.compile(rb"dingbats|wingding|webding|symbol", re.IGNORECASE)
 _FORCE_BOLD = 1 << 18  # a flag of a font's descriptor
 # Of a size:
-_KERNING = 0.05  # the most between letters that are not spaced; white at the sides of one
-_FIGURE = 0.2, -0.06, 0.5  # above and below the line: figures that a font raises and lowers; height
 _MOST_BARS = 200  # beside each other, that may part words
-_SIGN_GAP = 2.5  # the sign of a list to its text
 _MOST_DRAWN = 15.0  # points, of what may be a letter or a sign
-_RAISED_SIGN = 0.36  # where a raised minus begins; others have 0.3
 UNKNOWN = "\ufffd"
 _SIGNS = "+-\u2212"
 
@@ -121,7 +128,7 @@ class PageWords:
             low, high = self._bottom, self._top
             above = (max(low[at] - high[at - 1], low[at - 1] - high[at]) for at in places)
             gaps = list(map(max, gaps, above))
-        least, back, spacing = _KERNING * size, -0.5 * size, 0.0
+        least, back, spacing = KERNING * size, -0.5 * size, 0.0
         if len([gap for gap in gaps if gap > least]) > 0.5 * len(gaps):
             spacing = self._letter_spacing(first, gaps, size)
         bars = self._bars if style.is_upright else []
@@ -151,7 +158,7 @@ class PageWords:
         alike = [
             self._text[at : at + 2].isalpha()
             for at, gap in enumerate(gaps, first)
-            if abs(gap - usual) < _KERNING * size
+            if abs(gap - usual) < KERNING * size
         ]
         is_spaced = len(alike) > max(3, 0.5 * len(gaps)) and sum(alike) > 1
         return usual if is_spaced else 0.0
@@ -172,7 +179,7 @@ class PageWords:
             for at in range(first, first + len(word)) if _DIGIT.search(word) else ():
                 bottom, top = self._ink_of(at, base, size)
                 low_by, height = (bottom - base) / size, (top - bottom) / size
-                if low_by > _FIGURE[0] or (low_by < _FIGURE[1] and height < _FIGURE[2]):
+                if low_by > BLANK or (low_by < -KERNING and height < BLANKS):
                     inks[at] = bottom, top
         cuts = inks.keys() ^ {at + 1 for at in inks}
         if leaders := _LEADERS.search(text):
@@ -214,7 +221,7 @@ class PageWords:
             left, right, low, high = self._ink
             if self._rotation:
                 _, low, _, high = turned_box((left, low, right, high), self._rotation)
-            is_level = char in _SIGNS and low - base < _RAISED_SIGN * size
+            is_level = char in _SIGNS and low - base < CAPITAL / 2 * size
             if low < high and not is_level:
                 return low, high
         return base, base + CAPITAL * size
@@ -267,21 +274,21 @@ def drawn(words: Sequence[Word], pieces: Sequence[PageObject], rotation: int) ->
     for _, kind, bounds in pieces:
         left, bottom, right, top = turned_box(bounds, rotation)
         width, height = right - left, top - bottom
-        is_dot = kind == raw.FPDF_PAGEOBJ_PATH and 0.7 * width < height < 1.4 * width
+        is_dot = kind == raw.FPDF_PAGEOBJ_PATH and CAPITAL * width < height < width / CAPITAL
         if max(width, height) > _MOST_DRAWN or not (is_dot or kind == raw.FPDF_PAGEOBJ_FORM):
             continue
         first, last = bisect(bases, bottom - _MOST_DRAWN), bisect(bases, top + _MOST_DRAWN)
         middle = (bottom + top) / 2
         line = [w for w in by_base[first:last] if 0 < middle - w.base < CAPITAL * w.size]
         close = [w for w in line if -0.1 < max(w.left - right, left - w.right) / w.size < BLANKS]
-        behind = [w for w in line if 0 < w.left - right < _SIGN_GAP * w.size]
+        behind = [w for w in line if 0 < w.left - right < PITCH * w.size]
         host: Word | None = None
-        if is_dot and behind and width < 0.6 * behind[0].size:  # 1
+        if is_dot and behind and width < CAPITAL * behind[0].size:  # 1
             host = min(behind, key=lambda word: word.left)
             text = "•" if all(w.left > right or left - w.right > w.size for w in line) else ""
         elif close and not is_dot:  # 2
             host, text = close[0], UNKNOWN
-            left, right = left - _KERNING * host.size, right + _KERNING * host.size
+            left, right = left - KERNING * host.size, right + KERNING * host.size
         if host is not None and text:
             style = host.base, host.size, False, True, False, is_dot
             yield Word(text, False, left, bottom, right, top, host.ink_bottom, host.ink_top, *style)

@@ -61,6 +61,19 @@ def test_rows_and_columns_are_a_table_with_its_empty_cells() -> None:
     )
 
 
+def test_cells_are_apart_by_more_than_the_blanks_of_their_own_row() -> None:
+    rows = [("A-1", "heavy again", "658"), ("A-22", "dry", "9"), ("A-3", "", "41")]
+    places = list(
+        zip((72, 110, 171), zip(*rows, strict=True), strict=True)
+    )  # 0.7 em behind 'again'
+    cells = [(x, 700 - 18 * at, c) for x, column in places for at, c in enumerate(column) if c]
+    assert read(drawn(*cells)).text == (
+        "| A-1 | heavy again | 658 |\n| --- | --- | --- |\n| A-22 | dry | 9 |\n| A-3 | | 41 |"
+    )
+    even = [(72, 700, "keeps"), (105, 700, "finds"), (135, 700, "that"), (160.5, 700, "green")]
+    assert read(drawn(*even)).text == "keeps finds that green"
+
+
 def test_a_line_between_cells_parts_texts_that_touch() -> None:
     around = grid([710, 690, 670], [(x, 670, 710) for x in (72, 125, 200, 372)])
     texts: list[Piece] = [(74, 695, "Item"), (127, 695, "Place"), (202, 695, "No")]
@@ -261,7 +274,7 @@ def test_a_line_is_read_in_the_direction_of_its_letters(
     left = 72.0
     for word in words:
         pieces.append((left, 600, word))
-        left += (7 if word.isascii() else 5) * len(word) + 2
+        left += {"New": 21, "York": 22, "33": 11, "Name": 28}.get(word, 5 * len(word)) + 3
     codes = {0x5D0 + at: 65 + at for at in range(27)}
     data = drawn(
         *(
