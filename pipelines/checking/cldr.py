@@ -156,7 +156,7 @@ def is_unit(name: str) -> bool:
 @lru_cache(maxsize=1)
 def _lengths() -> Mapping[tuple[str, str], Sequence[int]]:
     found: dict[tuple[str, str], set[int]] = {}
-    for name, ids in (item for of in _units() for item in of.items()):
+    for name, ids in _units()[0].items():  # those in small letters begin, end and are as long
         found.setdefault(("unit", name[:2]), {1}).add(len(name))
         if any(map(str.isupper, ids)):
             found.setdefault(("currency", name[-2:]), {1}).add(len(name))

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from decimal import ROUND_HALF_UP, Context, Decimal
+from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias
 from xml.etree.ElementTree import Element
@@ -369,7 +370,8 @@ def _index(pages: Sequence[str]) -> SourceIndex:
     return SourceIndex(PAGE_BREAK.join(pages)[:_MOST_PAGE_CHARS], "und")
 
 
-def _amounts(index: SourceIndex) -> dict[Decimal, list[NumberToken]]:
+@lru_cache(maxsize=2)  # of a page and its XML, at which each question looks
+def _amounts(index: SourceIndex) -> Mapping[Decimal, list[NumberToken]]:
     """Return the numbers with two decimals, without their signs: a credit may have one."""
     found: dict[Decimal, list[NumberToken]] = {}
     for token, obstacle in index.numbers.all(_CENTS.search):

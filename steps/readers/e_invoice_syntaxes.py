@@ -85,13 +85,15 @@ class Reading:
     def __init__(self, root: Element, at: Element, group: _Group, seen: set[Element]) -> None:
         self.root, self.at, self.seen = root, at, seen
         self._group = group
+        self._known = dict[str, list[Element]]()
 
     def all(self, name: str) -> list[Element]:
-        for way in self._group.terms.get(name, "").split("|"):
-            if found := _found(self.root, self.at, way):
-                self.seen.update(found)
-                return found
-        return []
+        if name not in self._known:
+            ways = self._group.terms.get(name, "").split("|")
+            found = (_found(self.root, self.at, way) for way in ways)
+            self._known[name] = next(filter(None, found), [])
+            self.seen.update(self._known[name])
+        return self._known[name]
 
     def texts(self, name: str) -> list[str]:
         return [text for element in self.all(name) if (text := text_of(element))]
