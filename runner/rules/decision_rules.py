@@ -135,22 +135,25 @@ class _Form(Struct, frozen=True):
         return written if _DIGITS.sub("9", written) in self.shapes else None
 
 
-def _forms(value: Any, texts: Iterable[str]) -> dict[str, _Form]:
+def _forms(value: Any, texts: Set[str]) -> dict[str, _Form]:
     """Return the texts of some that a value is written as, with its form there."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         number, is_whole = Decimal(repr(value)), isinstance(value, int)
-        alike = [text for text in texts if _digits_in(text)[0] == _digits_in(f"{number:f}")[0]]
+        digits, _ = _digits_in(f"{number:f}")
+        alike = [text for text in texts if _digits_in(text)[0] == digits]
         marks = {t: frozenset(m for m in _MARKS if _amount(t, m) == number) for t in alike}
         return {t: _Form(float, some, is_whole=is_whole) for t, some in marks.items() if some}
     if not isinstance(value, str):
         return {}
     if _ISO_DAY.fullmatch(value):
-        with_day = (text for text in texts if int(value[-2:]) in _digits_in(text)[1])
+        day = int(value[-2:])
+        with_day = (text for text in texts if day in _digits_in(text)[1])
         may_be_days = (text for text in with_day if not _PLAIN_NUMBER.fullmatch(text))
         orders = ((text, _days(text).get(value)) for text in may_be_days)
         return {text: _Form(datetime.date, orders=some) for text, some in orders if some}
-    shapes = frozenset([_DIGITS.sub("9", value)])
-    return {text: _Form(str, shapes=shapes) for text in texts if text == value}
+    return (
+        {value: _Form(str, shapes=frozenset([_DIGITS.sub("9", value)]))} if value in texts else {}
+    )
 
 
 def _common(forms: Sequence[_Form]) -> _Form:

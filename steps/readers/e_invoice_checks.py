@@ -49,6 +49,7 @@ _PARTS_OF_ORDERS = frozenset(("ZAL", "ROZ", "KOR_ZAL", "KOR_ROZ"))
 """KSeF's kinds of an advance, and of what it leaves: their lines are those of the whole order."""
 _MOST = 20
 _MOST_SHOWN = 5
+_LEAST_VAT_CHARS = 8  # of the shortest numbers that all of the EU but Romania has
 _MOST_LINE_CHARS = 200
 _MOST_PAGE_CHARS = 200_000
 _CENTS = re.compile(r"[.,]..\Z")
@@ -324,8 +325,12 @@ def _has_more(invoice: Invoice, page: SourceIndex, xml: SourceIndex) -> bool:
 def _is_of_seller(invoice: Invoice, text: str, token: NumberToken) -> bool:
     """Return whether a number stands in a line with the seller's VAT number: their capital."""
     start, end = text.rfind("\n", 0, token.start) + 1, text.find("\n", token.end)
-    line = text[start : end if end >= 0 else len(text)]
-    return bool(invoice.seller_vat) and invoice.seller_vat in "".join(line.split())
+    return _has_vat_number(invoice, text[start : end if end >= 0 else len(text)])
+
+
+def _has_vat_number(invoice: Invoice, text: str) -> bool:
+    number = invoice.seller_vat
+    return len(number) >= _LEAST_VAT_CHARS and number in "".join(text.split())
 
 
 def _shown(invoice: Invoice, page: SourceIndex, xml: SourceIndex) -> Iterator[str]:
@@ -339,6 +344,8 @@ def _shown(invoice: Invoice, page: SourceIndex, xml: SourceIndex) -> Iterator[st
         value: str = getattr(invoice, name)
         if value and (page.find(value) if is_day else page.words.find(value)):
             yield name
+        elif name == "seller" and _has_vat_number(invoice, page.text):
+            yield name  # which may be a picture
     if invoice.currency and (invoice.currency in units or page.words.find(invoice.currency)):
         yield "currency"
     for name in ("net", "tax", "gross", "payable"):

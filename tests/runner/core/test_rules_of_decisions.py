@@ -304,6 +304,9 @@ STATED: dict[str, tuple[str, bytes, set[str] | frozenset[str]]] = {
     "a page without a word": ("pdf", hybrid("", MADE.xml()), ALL),
     "a page that does not show the sender": (
         "pdf", hybrid(MADE.page().replace("Calder Boatyard", "Yours"), MADE.xml()), {"sender"}),
+    "a page that shows the sender's VAT number": (
+        "pdf", hybrid(MADE.page().replace("Calder Boatyard", "VAT DE 123456789"), MADE.xml()),
+        set()),
     "a reminder of it: a later day": (
         "pdf", hybrid(f"{MADE.page()}\nReminder of 3 December 2026", MADE.xml()), ALL),
     "an older balance with it": (
