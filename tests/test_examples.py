@@ -263,6 +263,17 @@ def bill(
     return "\n\n".join(lines)
 
 
+def test_the_office_files_an_e_invoice_on_its_first_day(tmp_path: Path) -> None:
+    folder = copied("office", tmp_path, "hansen-77.pdf").parent
+    desk = ReviewedWorld(folder, (folder / "pipeline.yaml").read_text("utf-8"))
+    assert (desk.run(pool=FakePool()).calls, desk.waiting()) == (0, {})
+    book = load_workbook(folder / "out/invoices.xlsx").active
+    *_, row = book.iter_rows(values_only=True)
+    assert (*row[:4], f"{row[4]:%Y-%m-%d}", *row[5:]) == (
+        "Bootswerft Hansen", "77", 2120, "EUR", "2024-10-28", 4411, "filed/invoice/hansen-77.pdf",
+    )  # fmt: skip
+
+
 def test_a_clerk_of_the_office_decides_once_on_each_sender(tmp_path: Path) -> None:
     """From the empty inbox to a bill that comes again with other words."""
     folder = copied("office", tmp_path, "none").parent

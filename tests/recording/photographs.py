@@ -71,12 +71,12 @@ OFFICE: Mapping[str, tuple[Any, ...]] = {
     "chandlery-0457.pdf": ("Harbour Chandlery", "HC-0457", 1234.5, "2024-05-03"),
     "fuel-309.png": ("Calder Fuel Dock", "F-309", 412.75, "2024-07-09"),
     "fuel-317.eml": ("Calder Fuel Dock", "F-317", 388.2, "2024-08-09"),
-    "hansen-77.pdf": ("Bootswerft Hansen", "77", 2120.0, "2024-10-28"),
     "minutes.md": (None, "minutes"),
     "reference.txt": ("A. Marsh", "letter"),
     "rope.eml": ("Harbour Chandlery", "offer"),
 }
-"""What is decided: the sender, and the kind, or number, total and day of a bill."""
+"""What is decided: the sender, and the kind, or number, total and day of a bill. An e-invoice needs
+no decision."""
 
 
 def office_page(folder: Path, chromium: Browser) -> Shown:
