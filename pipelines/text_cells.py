@@ -78,7 +78,7 @@ def page_cells(
         return unpack_cells(packed, offset)  # 1
     title = _TITLE.match(text)  # of what is attached
     begin = title.end() if title else 0
-    found, at = list[TextCell](), 0
+    shift, found, at = offset + begin, list[TextCell](), 0
 
     def add_lines(end: int) -> None:  # 3
         lines = (line.span() for line in _LINE.finditer(text, at, end))
@@ -89,8 +89,7 @@ def page_cells(
         at = begin + stop
         for column, (a, b) in enumerate(cells, 1):  # 2
             if a < b:
-                place = offset + begin + a, offset + begin + b
-                found.append(TextCell(*place, row=number, column=column))
+                found.append(TextCell(a + shift, b + shift, None, number, column))
     add_lines(len(text))
     return found
 

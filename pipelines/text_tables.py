@@ -67,7 +67,12 @@ def table_rows(text: str, *, is_csv: bool) -> Iterator[tuple[int, Span, list[Spa
             is_above_rule = number == 1 and heads and not table.sign
             line = text.index("\n", start) if is_above_rule else stop
             at, cells = start if table.sign else text.index("|", start) + 1, list[Span]()
-            while at <= line and (found := cell.match(text, at, line)):
+            has_masked = ('"' if table.sign else "\\|") in text[at:line]
+            for part in () if has_masked else text[at:line].split(table.sign or "|"):
+                kept = part.rstrip()
+                cells.append((at + len(kept) - len(kept.lstrip()), at + len(kept)))
+                at += len(part) + 1
+            while has_masked and at <= line and (found := cell.match(text, at, line)):
                 first, last = found.span(found.lastindex or 0)
                 kept = text[first:last].rstrip()
                 cells.append((first + len(kept) - len(kept.lstrip()), first + len(kept)))
