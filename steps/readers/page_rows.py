@@ -137,10 +137,11 @@ def rows_of(words: Sequence[Word]) -> list[Row]:
             lines[-1].append(word)
         else:
             lines.append([word])
-    for index, upper in enumerate(lines):
-        for lower in lines[index + 1 : index + 3]:
-            _move_marks(upper, lower)
-            _move_marks(lower, upper)
+    pairs = [(line, below) for n, line in enumerate(lines) for below in lines[n + 1 : n + 3]]
+    for upper, lower in pairs:
+        _move_marks(upper, lower)
+    for upper, lower in pairs:  # what is raised in a line is not lowered in the one above
+        _move_marks(lower, upper)
     rows = list[list[Word]]()
     for line in filter(None, lines):
         if rows and _is_same_row(rows[-1], line):

@@ -286,6 +286,27 @@ def test_a_line_is_read_in_the_direction_of_its_letters(
     assert found == ((is_hebrew and shown_on_hebrew) or shown)
 
 
+def test_a_raised_figure_below_a_heading_stays_in_its_own_line() -> None:
+    text = [
+        (72, 706, "The count of them is 10"),
+        (176.5, 710, "6", 7),
+        (183.5, 706, "units at least."),
+    ]
+    found = read(drawn((72, 720, "Nobody at home", 15), *text, *lines(PROSE, top=692))).text
+    assert found == f"# Nobody at home\n\nThe count of them is 10^6 units at least.\n{PROSE}"
+
+
+def test_the_last_lines_of_a_column_stay_with_it_behind_a_blank_line() -> None:
+    left = lines(*(f"{PROSE[:44]} l{at}" for at in range(8)))
+    right = lines(*(f"{PROSE[:44]} r{at}" for at in range(8)), left=330)
+    del left[3], right[5]
+    last = (72, left[-1][1] - 26, f"{PROSE[:44]} last")
+    found = read(drawn(*left, last, *right)).text
+    assert found.index("last") < found.index("r0")
+    number = read(drawn(*left, (72, left[-1][1] - 60, "Page 3 of 7"), *right)).text
+    assert number.endswith("Page 3 of 7")
+
+
 def test_figures_that_a_font_raises_or_lowers_are_seen_by_their_ink() -> None:
     """As Typst writes them: of the same size, on the same line."""
     glyphs = {"one": (0, 700), "zero": (0, 700), "six": (350, 700), "two": (-120, 230)}
