@@ -88,12 +88,20 @@ def aligned_tables(rows: Sequence[Row]) -> Iterator[tuple[int, int, CellRows]]:
             if wider is None:
                 break
             columns, end = wider, end + 1
-            last = end if len(rows[end - 1].segments) > 1 else last  # 3
+            if len(rows[end - 1].segments) > 1 or _is_rest(rows[at:end], columns):  # 3
+                last = end
         if _is_table(rows[at:last], columns) and not _is_margin(rows, at, last, columns):
             yield at, last, _aligned_cells(rows[at:last], columns)
             at = last
         else:
             at += 1
+
+
+def _is_rest(rows: Sequence[Row], columns: Sequence[Sequence[float]]) -> bool:
+    """Return whether the last row goes on in a cell, closer below it than rows are apart."""
+    pitches = [last.base - row.base for last, row in pairwise(rows)]
+    is_close = len(pitches) > 1 and LARGER * pitches[-1] < min(TIGHT * rows[-1].size, pitches[-2])
+    return is_close and rows[-1].segments[0][0].left > columns[0][1]
 
 
 def _is_margin(

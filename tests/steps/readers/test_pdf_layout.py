@@ -74,6 +74,12 @@ def test_cells_are_apart_by_more_than_the_blanks_of_their_own_row() -> None:
     assert read(drawn(*even)).text == "keeps finds that green"
 
 
+def test_a_cell_of_the_last_row_may_go_on() -> None:
+    rows = [["Code", "Place", "Count"], ["A-1", "north", "40"], ["A-2", "south and", "7"]]
+    found = read(drawn(*table(rows, pitch=30), (192, 628, "west"), (72, 590, PROSE))).text
+    assert found.split("\n")[-3:] == ["| A-2 | south and west | 7 |", "", PROSE]
+
+
 def test_a_line_between_cells_parts_texts_that_touch() -> None:
     around = grid([710, 690, 670], [(x, 670, 710) for x in (72, 125, 200, 372)])
     texts: list[Piece] = [(74, 695, "Item"), (127, 695, "Place"), (202, 695, "No")]
