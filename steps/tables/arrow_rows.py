@@ -92,16 +92,24 @@ class ArrowRows(TypedRows):
                 what = f"cannot be read as a table: has column '{name}' of the type '{kind}'"
                 raise UnreadableRows(what, _OTHER_TYPE)
         try:
+            made = frame
             if hasattr(frame, "itertuples"):  # of pandas
                 frame = frame.reset_index() if any(frame.index.names) else frame
-                for name, column in frame.items():
-                    _refuse_odd_objects(str(name), column)
+                try:
+                    made = pa.table(frame)
+                finally:
+                    kinds = (
+                        {} if made is frame else dict(zip(frame, made.schema.types, strict=False))
+                    )
+                    for name, column in frame.items():
+                        if column.dtype == object and kinds.get(name) != pa.string():
+                            _refuse_odd_objects(str(name), column)
             if isinstance(frame, pa.RecordBatchReader):
-                frame = frame.read_all()
+                made = frame.read_all()
             if isinstance(frame, pa.RecordBatch):
-                frame = pa.Table.from_batches([frame])
+                made = pa.Table.from_batches([frame])
             # A stream in C has no lengths of buffers, which are then believed.
-            table, notes = own_table(frame if isinstance(frame, pa.Table) else pa.table(frame))
+            table, notes = own_table(made if isinstance(made, pa.Table) else pa.table(made))
             names = [name for name in table.column_names if not _NO_NAME.fullmatch(name)]
             columns = [_plain_column(table[name]) for name in names]
             table = pa.table(columns, names=names).combine_chunks()
@@ -202,7 +210,7 @@ def _in_microseconds(column: Any) -> Any:
 
 def _refuse_odd_objects(name: str, column: Any) -> None:
     """Refuse objects in a column of pandas as in rows: Arrow takes sets for lists, drops zones."""
-    objects = column.tolist() if column.dtype == object else []
+    objects = column.tolist()
     if set(map(type, objects)) <= {str, float, NoneType, bytes, Decimal}:
         return
     rows = [{name: value} for value in objects if not isinstance(value, bytes | Decimal)]

@@ -454,8 +454,12 @@ class FiledDocuments:
                     continue
             elif document is not None:
                 move = moves.get(document) or moves.get((document[0], MOVED_BY_WATCH))
+                row = (
+                    item.was_filed
+                )  # a killed run has noted where it would go next, in place of that
                 if move is not None:
                     row = FiledRow(item.key, item.name, *document, move.target, move.target is None)
+                if row is not None and (row.path, row.sha256) == document:
                     at = self._lying(row, item.value.get("relpath") or item.name)
                     if at is not None and at["sha256"] == row.sha256:  # 1
                         item.value, item.filed = {**item.value, "path": at["path"]}, row

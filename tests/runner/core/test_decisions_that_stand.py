@@ -259,6 +259,19 @@ def test_a_correction_after_filing_moves_and_rewrites_what_was_filed(office: Off
     assert office.work().written == ()
 
 
+def test_a_correction_arrives_though_a_killed_run_has_noted_where_the_document_goes(
+    office: Office,
+) -> None:
+    office.says("B", 700)
+    office.work()  # as the one that is killed begins with: what left its list is filed
+    with closing(sqlite3.connect(office.folder / ".paddock/ledger.sqlite")) as database:
+        noted = "update moves set target = 'filed/C/b.txt', is_done = 0 where path = 'inbox/b.txt'"
+        assert database.execute(noted).rowcount == 1
+        database.commit()
+    office.says("C", 90)
+    assert (office.table()["b.txt"], office.filed()["b.txt"]) == (("C", 90.0), "C")
+
+
 def test_an_undone_decision_takes_its_row_back_and_is_asked_again(office: Office) -> None:
     office.says("B", 700)
     for _ in range(2):
