@@ -238,7 +238,7 @@ class Scheduler:
                 continue
             sequence.seq_id = seq_id
             if seq_id in lost:
-                self.slots.lose(sequence)
+                self.slots.release_sequence(sequence)
                 self._return_to_queue(sequence)
 
     def end(self, sequence: Sequence) -> None:

@@ -429,7 +429,7 @@ class Slots:
             self._save_to_host(seq_id)
         self._free(seq_id)
 
-    def lose(self, sequence: Sequence) -> None:
+    def release_sequence(self, sequence: Sequence) -> None:
         del self._running[sequence.seq_id]
         self._free(sequence.seq_id)
 

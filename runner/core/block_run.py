@@ -193,7 +193,7 @@ class BlockRun:
             attempt = ItemAttempt.of_item(context, state, item)
             attempt.is_repeated_crash = deadly is not None
             for record in item.begun:
-                stats.forget(record, attempt.shown_key)
+                stats.forget_step(record, attempt.shown_key)
             item.become(Phase.RUNNING)
             stats.item_state(block.id, attempt.shown_key, ItemState.RUNNING)
             try:  # 1
@@ -317,7 +317,7 @@ class BlockRun:
             for review in attempt.applied:
                 await context.judge.reviews.apply(review)
             if end.state in DECIDED:
-                await context.judge.reviews.forget([(scope_id, item.key)])
+                await context.judge.reviews.forget_questions([(scope_id, item.key)])
             if state.is_of_item:
                 state.dependencies |= attempt.with_outputs()
             if end.state in (ItemState.FAILED, ItemState.DONE) and end.stops_run is None:

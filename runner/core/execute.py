@@ -277,7 +277,7 @@ class Execute(Walk):
     async def outdated(
         self, outdated: Sequence[OutdatedOutput], questions: Collection[ItemKey]
     ) -> None:
-        await self.context.judge.reviews.forget(questions)
+        await self.context.judge.reviews.forget_questions(questions)
         if outdated:
             await Pruner(self.context).sweep(outdated, self.ended)
 

@@ -363,7 +363,7 @@ class Judge(Struct, kw_only=True, eq=False, dict=True):
     def keeps(self, step: BoundStep, path: str) -> bool:
         """Return whether what lies there is edited, or not ours, and a run keeps it. Blocking."""
         is_taken = self.options.takes_over or step.written.get("on_edited") == "overwrite"
-        reason = None if is_taken else KeptOutput(path, "").look(self.world)
+        reason = None if is_taken else KeptOutput(path, "").find_change(self.world)
         return reason is not None and reason.why is Why.OUTPUT_EDITED
 
 

@@ -132,7 +132,7 @@ class RunStats:
         kind = (f"{self._prefix}{step}", noun, what, is_planned)
         self._tallies.setdefault(kind, Counter())[key] += 1
 
-    def forget(self, record: StepRecord, key: str) -> None:
+    def forget_step(self, record: StepRecord, key: str) -> None:
         """Forget what was counted of a step of an item that begins again, except its time."""
         name = f"{self._prefix}{record.id}"
         for (counted_in, *_), keys in self._tallies.items():

@@ -41,7 +41,7 @@ class MissingFiles:
         self._missing: dict[str, float] = {}
         """Path → when a listing missed it first."""
 
-    def look(self, missed: Collection[str], now: float) -> list[str]:
+    def confirm_missed(self, missed: Collection[str], now: float) -> list[str]:
         """Take the files that a full listing missed; return those that count as deleted."""
         gone = [
             relpath

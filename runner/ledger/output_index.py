@@ -106,10 +106,10 @@ class OutputIndex:
 
     def withdraw(self, scope: str, stored: str) -> None:
         """Forget that items of a scope write a path, as if they had not begun to."""
-        self.forget(scope, stored)
+        self.forget_output(scope, stored)
         self.ledger.drop("outputs", {"scope": scope, "path": stored})
 
-    def forget(self, scope: str, stored: str) -> None:
+    def forget_output(self, scope: str, stored: str) -> None:
         place = OutputPlace(scope, stored)
         del self._rows[place]
         self._by_path[self.spelled(stored)].remove(place)
@@ -223,7 +223,7 @@ class OutputOwners:
             if row.size is None or not self._other_file(row.scope):
                 continue
             if taken_in:
-                self._index.forget(row.scope, row.path)
+                self._index.forget_output(row.scope, row.path)
                 handed_over = OutputRow(row.scope, row.path, row.key, None, (), HANDED_OVER, None)
                 self._index.ledger.record_output(handed_over, taken_in)
             else:

@@ -96,7 +96,7 @@ class PipelineFinder(Struct, dict=True):
         self._added: list[TriggeredPipeline] = []
         self._messages: list[str] = []
 
-    def look(self) -> PipelineChanges:
+    def scan_folders(self) -> PipelineChanges:
         """Scan once. Changed files are read once settled; the first scan reads all."""
         now = self.clock()
         is_first = not self._n_looks

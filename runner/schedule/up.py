@@ -136,7 +136,7 @@ class Up:
                 f"  Choose another address: paddock up --listen {address.host}:{address.port + 1}"
             ) from None
         try:
-            self._take_in(await asyncio.to_thread(self._finder.look), is_first=True)
+            self._take_in(await asyncio.to_thread(self._finder.scan_folders), is_first=True)
             async with self._opened(listener):
                 await self._once()
                 self._options.ready(self._start_text(listener))
@@ -247,7 +247,7 @@ class Up:
     async def _keep_looking(self) -> None:
         while True:
             began = time.monotonic()
-            self._take_in(await asyncio.to_thread(self._finder.look))
+            self._take_in(await asyncio.to_thread(self._finder.scan_folders))
             wait_s = max(LOOK_S, LOOK_SHARE * (time.monotonic() - began))
             if await wait_for_event(self.reload, wait_s):
                 self.reload.clear()
@@ -375,7 +375,7 @@ class Up:
 
     async def _keep_ledgers(self) -> None:
         while True:
-            await self._ledgers.look(list(self._run_manager.pipelines.values()))
+            await self._ledgers.check_ledgers(list(self._run_manager.pipelines.values()))
             await asyncio.sleep(LEDGERS_S)
 
     async def _keep_tidy(self) -> None:

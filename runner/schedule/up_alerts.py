@@ -65,7 +65,7 @@ class LedgerHealth:
         self._home = home
         self._telling = TaskSet()
 
-    async def look(self, pipelines: Iterable[TriggeredPipeline]) -> None:
+    async def check_ledgers(self, pipelines: Iterable[TriggeredPipeline]) -> None:
         by_folder: dict[Path, list[TriggeredPipeline]] = {}
         for pipeline in pipelines:
             by_folder.setdefault(pipeline.file.parent, []).append(pipeline)

@@ -175,7 +175,7 @@ class WatchState:
 
     # --- seen files
 
-    def look(self, listing: FolderListing, now: float) -> None:
+    def take_listing(self, listing: FolderListing, now: float) -> None:
         """Take a full listing.
 
         The next run decides whether a file that it lacks was deleted: it may be another folder, or
@@ -207,7 +207,7 @@ class WatchState:
                 and listing.is_known(relpath)
                 and self._wants(relpath)
             ]
-        for relpath in self._deletions.look(missed, now):
+        for relpath in self._deletions.confirm_missed(missed, now):
             self._gone.add(relpath)
             self._gather(now)
 
@@ -230,7 +230,7 @@ class WatchState:
         out = self._latest.get(relpath)
         known = out.identity if out is not None else self.done.get(relpath)
         if known == seen.identity or self._retried.is_delayed(seen):
-            self.forget(relpath)
+            self.forget_file(relpath)
         elif not (relpath in self._ready and self._ready[relpath].is_same(seen)):
             self._ready.pop(relpath, None)
             self.settling.see(seen, now)
@@ -264,7 +264,7 @@ class WatchState:
     def gone(self) -> list[str]:
         return sorted(self._gone)
 
-    def forget(self, relpath: str) -> None:
+    def forget_file(self, relpath: str) -> None:
         """Drop a file that does not count, such as an output."""
         self.settling.drop(relpath)
         self._ready.pop(relpath, None)

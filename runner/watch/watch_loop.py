@@ -265,7 +265,7 @@ class FolderWatch:
     async def _list_all(self, state: WatchState) -> None:
         began = self._clock()
         listing = await self._ask(list_folder, self.spec.root, self._filter)
-        state.look(listing, self._clock())
+        state.take_listing(listing, self._clock())
         now = self._looked_at = self._clock()
         self._took_s = now - began
         if listing.unreadable:
@@ -291,13 +291,13 @@ class FolderWatch:
             return
         for relpath in state.ready():
             if not self._filter.wants_file(relpath):
-                state.forget(relpath)
+                state.forget_file(relpath)
         if self.spec.is_hot:
             ready, written = state.ready(), self._change_source.written()
             moved = await self._ask(claim_files, self.spec, ready, state.claimed.keys(), written)
             state.claimed |= moved.files
             for relpath in ready.keys() - moved.files.keys():
-                state.forget(relpath)
+                state.forget_file(relpath)
                 self._look_at = self._clock() + BETWEEN_LOOKS_S  # files that are left settle again
             state.changed(moved.changed, self._clock())
             self._tell_refused(moved.refused)

@@ -334,7 +334,7 @@ class DatabaseTables:
         except StepError:  # no step names its account
             return self._recorded(path)
 
-    async def look(self, path: Path) -> None:
+    async def probe_table(self, path: Path) -> None:
         with suppress(StepError):  # what was recorded stands; a step that writes reports it
             await self.at(path).renew()
 

@@ -358,11 +358,11 @@ class OpenStores(Struct, eq=False):
 
     # --- what stores hold
 
-    async def look(self, paths: Iterable[Path]) -> None:
+    async def probe_paths(self, paths: Iterable[Path]) -> None:
         """Read the content of stores for `holds` and `content`; unreadable ones count as empty."""
         for path in paths:
             if (tables := self._database_of(path)) is not None:
-                await tables.look(path)
+                await tables.probe_table(path)
                 continue
             if path in self._writers:
                 with contextlib.suppress(StepError):  # the step that uses it reports it
@@ -422,7 +422,7 @@ class OpenStores(Struct, eq=False):
         writer = await self._writer(path) if tables is None else tables.at(path)
         await writer.keep_only(owner)
 
-    async def forget(self, path: Path, items: Iterable[ItemName]) -> int:
+    async def remove_items(self, path: Path, items: Iterable[ItemName]) -> int:
         owners = [self.owner(item, path) for item in items]
         if (tables := self._database_of(path)) is not None:
             return await tables.at(path).drop(owners) if owners else 0

@@ -375,7 +375,7 @@ async def find_outdated(
     if is_live and not (reviews.items or stores):
         return [], []
     finder = await ask(OutdatedFinder, context, ended)
-    await context.world.stores.look(await ask(finder.stores_to_look_at))
+    await context.world.stores.probe_paths(await ask(finder.stores_to_look_at))
     over = await ask(lambda: [item for item in reviews.items if finder.is_over(*item)])
     return await ask(finder.find), over
 

@@ -129,7 +129,7 @@ async def _drop(context: RunContext, rows: Sequence[StoredRow]) -> int:
     for path in {row.path for row in rows}:
         items = ((row.scope, row.key) for row in rows if row.path == path)
         names = [ItemName(owner=owner_of(item)) for item in items]
-        n_rows += await context.world.stores.forget(Path(context.index.absolute(path)), names)
+        n_rows += await context.world.stores.remove_items(Path(context.index.absolute(path)), names)
     for row in rows:
         LineageStore(context.ledger).drop_rows(row)
     return n_rows

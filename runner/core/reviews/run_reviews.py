@@ -192,7 +192,7 @@ class RunReviews:
     async def _withdraw(self, review: Review) -> None:
         await asyncio.to_thread(self._store.withdraw, review)
 
-    async def forget(self, places: Collection[ItemKey]) -> None:
+    async def forget_questions(self, places: Collection[ItemKey]) -> None:
         """Remove the open questions of items that are gone, or ended without asking them.
 
         The questions of items within them go too; a decision counts as applied. What this run asked

@@ -88,7 +88,7 @@ class FileDependency(Dependency, frozen=True, metaclass=StructABCMeta):
         return world.seen.reasons[self]
 
     @abstractmethod
-    def look(self, world: World) -> Reason | None:
+    def find_change(self, world: World) -> Reason | None:
         """Return the result of `reason` by a look at the disk. Blocks."""
 
 
@@ -110,7 +110,7 @@ class FileRead(FileDependency, frozen=True):
         (size, mtime_ns, ctime_ns, inode), sha256 = world.content(path)
         return cls(world.index.stored(path), size, mtime_ns, sha256, ctime_ns, inode)
 
-    def look(self, world: World) -> Reason | None:
+    def find_change(self, world: World) -> Reason | None:
         path = world.index.absolute(self.path)
         if self.is_at(path, world.digest):
             return None
@@ -161,7 +161,7 @@ class MovedAway(FileDependency, frozen=True):
     kind, is_named = "away", True
     path: str
 
-    def look(self, world: World) -> Reason | None:
+    def find_change(self, world: World) -> Reason | None:
         return Why.THERE_AGAIN(self.path) if world.is_there(self.path) else None
 
 
@@ -343,7 +343,7 @@ class OutputWithin(FileDependency, frozen=True):
     sha256: str = ""
     """Of what it wrote; empty: it is not known."""
 
-    def look(self, world: World) -> Reason | None:
+    def find_change(self, world: World) -> Reason | None:
         index, scope_id, path = world.index, self.scope_id, self.path
         if (taker := index.owners.taken_by(path, scope_id)) is not None:
             return Why.OUTPUT_HANDED_OVER(path, taker)
@@ -389,7 +389,7 @@ class KeptOutput(FileDependency, frozen=True):
     path: str
     sha256: str
 
-    def look(self, world: World) -> Reason | None:
+    def find_change(self, world: World) -> Reason | None:
         path = Path(world.index.absolute(self.path))
         try:
             sha256 = sha256_of(path)  # not `digest`: this run may write it

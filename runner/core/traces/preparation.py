@@ -59,7 +59,7 @@ async def prepare(
         for trace in traces:
             for dep in (*trace.outputs, *trace.dependencies):
                 if isinstance(dep, FileDependency):
-                    world.seen.reasons[dep] = dep.look(world)
+                    world.seen.reasons[dep] = dep.find_change(world)
         for folder, scan_params in unread:
             place = world.index.absolute(folder)
             world.seen.listings[folder, scan_params] = scan_digest(place, scan_params, roots, owned)
@@ -68,7 +68,7 @@ async def prepare(
     if traces:
         await in_left_thread(look)
     if stores:
-        await world.stores.look(Path(world.index.absolute(path)) for path in sorted(stores))
+        await world.stores.probe_paths(Path(world.index.absolute(path)) for path in sorted(stores))
     for trace in traces:  # of an item that changed, or chose labels: how it was done
         chose = any(isinstance(d, ChosenLabels | NarrowedLabels) for d in trace.dependencies)
         if chose or trace.entry.hash != hashes.get(trace.entry.key):

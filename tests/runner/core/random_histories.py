@@ -954,7 +954,7 @@ def kill_at(n: int) -> None:
     Path.unlink = both(Path.unlink)  # type: ignore[method-assign]
     Ledger.durable = both_async(Ledger.durable)  # type: ignore[method-assign]
     OpenStores.keep_only = both_async(OpenStores.keep_only)  # type: ignore[method-assign]
-    OpenStores.forget = both_async(OpenStores.forget)  # type: ignore[method-assign]
+    OpenStores.remove_items = both_async(OpenStores.remove_items)  # type: ignore[method-assign]
 
 
 class KeptReaders(ReaderPool):

@@ -54,10 +54,10 @@ SHARE, POINT = FolderIdentity("7:1"), FolderIdentity("1:9")
 
 def test_two_looks_some_time_apart_are_needed() -> None:
     deletions = MissingFiles(2)
-    assert deletions.look(["a"], 0) == []
+    assert deletions.confirm_missed(["a"], 0) == []
     assert deletions.next_at() == 2
-    assert deletions.look(["a"], 1) == []
-    assert deletions.look(["a"], 2) == ["a"]
+    assert deletions.confirm_missed(["a"], 1) == []
+    assert deletions.confirm_missed(["a"], 2) == ["a"]
     assert deletions.next_at() is None
 
 

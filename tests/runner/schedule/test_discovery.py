@@ -24,7 +24,7 @@ class Look:
 
     def __call__(self) -> PipelineChanges:
         self.now += 2.0
-        return self.finder.look()
+        return self.finder.scan_folders()
 
     def write(self, name: str, text: str) -> Path:
         path = self.folder / name

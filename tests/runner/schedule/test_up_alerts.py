@@ -38,23 +38,23 @@ async def test_a_broken_ledger_is_told_once_and_forgotten_when_it_is_mended(tmp_
         alerts.append((pipeline.file.parent.name, words))
 
     health = LedgerHealth(opens, tell, tmp_path / "home")
-    await health.look([sound, broken])
+    await health.check_ledgers([sound, broken])
     assert health.faults == {}, "one that is not there yet is not broken"
 
     file = tmp_path / "broken" / STATE_FOLDER / "ledger.sqlite"
     file.parent.mkdir()
     file.write_bytes(b"no database " * 400)
     for _ in range(3):
-        await health.look([sound, broken])
+        await health.check_ledgers([sound, broken])
     assert list(health.faults) == [tmp_path / "broken"]
     assert "the ledger cannot be read" in health.faults[tmp_path / "broken"]
 
     file.unlink()
-    await health.look([sound, broken])
+    await health.check_ledgers([sound, broken])
     assert health.faults == {}
     file.write_bytes(b"no database " * 400)
-    await health.look([sound, broken])
-    await health.look([sound])
+    await health.check_ledgers([sound, broken])
+    await health.check_ledgers([sound])
     assert health.faults == {}, "its pipeline is no longer in service"
     await asyncio.sleep(0)
     assert [name for name, _ in alerts] == ["broken", "broken"]

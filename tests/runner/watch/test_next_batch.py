@@ -80,7 +80,7 @@ class World:
             listing = list_folder(self.root, self.filter)
         except OSError:
             return
-        self.state.look(listing, self.now)
+        self.state.take_listing(listing, self.now)
 
     def check_stability(self) -> None:
         self.state.release(self.now)
@@ -96,7 +96,7 @@ class World:
             moved = hot_folder.claim_files(self.spec, ready, self.state.claimed).files
             self.state.claimed |= moved
             for relpath in ready.keys() - moved.keys():
-                self.state.forget(relpath)
+                self.state.forget_file(relpath)
         files, gone = tuple(self.state.ready().values()), tuple(self.state.gone())
         if files or gone:
             self.n_orders += 1
