@@ -5,10 +5,6 @@ import os
 import random
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +17,7 @@ from paddock.steps.sources import mirror
 from tests.fakes.paperless import TOKEN, Paperless, paperless
 from tests.fakes.pdf import pdf
 from tests.fakes.pool import FakePool
+from tests.runner.killed_runs import kill_runs
 from tests.runner.world import Notes, ReviewedWorld, World, carried_out
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "paperless"
@@ -181,28 +178,12 @@ def test_runs_that_are_killed_at_random_write_each_document_once(
     desk.decide_all("accept")
     desk.go()
     server.delay_s = 0.02
-    program = "from paddock.runner.cli.application import main; main()"
-    command = [sys.executable, "-c", program, "run", str(desk.file), "--local"]
-    command += ["--allow", "network,secrets"]
-    environ = {**os.environ, "PADDOCK_HOME": str(tmp_path / "home"), "CI": "1"}
-    n_killed, took_s = 0, 3.0
-    for _ in range(6 * N_KILLS):
-        if n_killed == N_KILLS:
-            break
+
+    def more_documents() -> None:
         for _ in range(dice.randrange(1, 12)):
             desk.put(len(server.documents) + 1)
-        began = time.monotonic()
-        run = subprocess.Popen(
-            command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        try:
-            run.wait(took_s * dice.uniform(0.4, 1))
-            took_s = time.monotonic() - began
-        except subprocess.TimeoutExpired:
-            n_killed += 1
-            run.send_signal(signal.SIGKILL)
-            run.wait()
-    assert n_killed == N_KILLS
+
+    kill_runs(desk, N_KILLS, dice, more_documents)
     desk.go()
     for _ in range(3):  # a document has at most three requests
         for key, review in desk.waiting().items():

@@ -2,11 +2,7 @@
 
 import os
 import random
-import signal
 import sqlite3
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from itertools import count
@@ -22,6 +18,7 @@ from paddock.runner.progress.report import Report
 from paddock.runner.testing.suite_runner import SuiteOptions, read_suite, run_suites
 from tests.fakes.pool import FakePool
 from tests.postgres import Postgres
+from tests.runner.killed_runs import kill_runs, run_to_end
 from tests.runner.world import ALL, Notes, World, carried_out, errors, states
 
 N_KILLS = int(os.environ.get("PADDOCK_TEST_KILLS", "8"))
@@ -327,39 +324,19 @@ def expected_rows(office: Office) -> list[str]:
 
 def test_runs_that_are_killed_at_random_leave_the_rows_of_one_from_scratch(office: Office) -> None:
     dice = random.Random(office.folder.name.split("[")[0])
-    program = [
-        sys.executable,
-        "-m",
-        "paddock.runner",
-        "run",
-        str(office.file),
-        "--local",
-        "--prune",
-    ]
-    program += ["--yes", "--allow", "network,secrets"]
-    environ = {**os.environ, "PADDOCK_HOME": str(office.folder / "home"), "CI": "1"}
-    n_killed, seconds, n_between = 0, 3.0, 0
-    names = [f"d{n}" for n in range(40)]
-    while n_killed < N_KILLS:
+    names, n_between = [f"d{n}" for n in range(40)], 0
+
+    def change() -> None:
+        nonlocal n_between
+        n_between += sorted(office.rows()) != expected_rows(office)  # since the last kill
         for name in dice.sample(names, 6):
             office.bill(name, *(dice.randint(1, 99) for _ in range(dice.randint(0, 3))))
         for name in dice.sample(names, 2):
             (office.folder / f"inbox/{name}.csv").unlink(missing_ok=True)
-        began = time.monotonic()
-        run = subprocess.Popen(
-            program, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        try:
-            run.wait(dice.uniform(0.4, 1) * seconds)
-            seconds = time.monotonic() - began
-        except subprocess.TimeoutExpired:
-            run.send_signal(signal.SIGKILL)
-            run.wait()
-            n_killed += 1
-            n_between += sorted(office.rows()) != expected_rows(office)
-    ended = subprocess.run(program, env=environ, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
+
+    kill_runs(office, N_KILLS, dice, change, "--prune", "--yes")
+    run_to_end(office, "--prune", "--yes")
     expected = expected_rows(office)
-    print(f"{n_killed} kills, {n_between} with work left; {len(expected)} rows as from scratch")
+    print(f"{N_KILLS} kills, {n_between} with work left; {len(expected)} rows as from scratch")
     assert sorted(office.rows()) == expected
     assert n_between

@@ -5,12 +5,9 @@ import json
 import os
 import random
 import re
-import signal
 import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
+from itertools import count, islice
 from pathlib import Path
 
 import pytest
@@ -19,6 +16,7 @@ from paddock.pipelines.errors import PipelineError
 from paddock.runner.progress.report import Report
 from paddock.steps.sources import mirror
 from tests.fakes.dovecot import PASSWORD, PROGRAM, Dovecot, dovecot, is_here, mail
+from tests.runner.killed_runs import kill_runs, run_to_end
 from tests.runner.schedule.up_process import UpFolder
 from tests.runner.world import Notes, World, carried_out
 
@@ -184,40 +182,15 @@ def test_a_server_that_breaks_off_loses_nothing(
 
 
 def test_runs_that_are_killed_at_random_do_each_mail_once(tmp_path: Path, server: Dovecot) -> None:
-    dice = random.Random(74)
-    office = Office(tmp_path, server)
-    program = "from paddock.runner.cli.application import main; main()"
-    command = [
-        sys.executable,
-        "-c",
-        program,
-        "run",
-        str(office.file),
-        "--local",
-        "--allow",
-        "network,secrets",
-    ]
-    environ = {**os.environ, "PADDOCK_HOME": str(tmp_path / "home"), "CI": "1"}
-    n_killed = n_mails = 0
-    took_s = 2.0
-    for _ in range(6 * N_KILLS):
-        if n_killed == N_KILLS:
-            break
-        office.put(*range(n_mails, n_mails := n_mails + dice.randrange(1, 30)))
-        began = time.monotonic()
-        run = subprocess.Popen(
-            command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        try:
-            run.wait(took_s * dice.uniform(0.4, 1))
-            took_s = time.monotonic() - began
-        except subprocess.TimeoutExpired:
-            n_killed += 1
-            run.send_signal(signal.SIGKILL)
-            run.wait()
-    ended = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
-    assert n_killed == N_KILLS
+    dice, office = random.Random(74), Office(tmp_path, server)
+    numbers = count()
+
+    def more_mails() -> None:
+        office.put(*islice(numbers, dice.randrange(1, 30)))
+
+    kill_runs(office, N_KILLS, dice, more_mails)
+    run_to_end(office)
+    n_mails = next(numbers)
     assert office.bills() == bills(*range(n_mails))
     assert len([*(tmp_path / "mail").glob("*.eml")]) == n_mails
     assert office.flagged() == n_mails

@@ -152,6 +152,26 @@ def test_a_bucket_that_refuses_ends_the_run_and_nothing_is_lost(
 
 
 @pytest.mark.parametrize("there", ["s3"], indirect=True)
+def test_a_document_that_is_filed_there_is_sent_and_a_link_or_a_larger_one_is_not(
+    office: Office, there: Place, tmp_path: Path
+) -> None:
+    office.edit(
+        '{uses: files.write, with: {path: "out/{{ doc.relpath }}", text: "{{ steps.text.text }}"}}',
+        '{uses: files.move, with: {path: "{{ doc.path }}", to: "out/{{ doc.stem }}.pdf"}}',
+    )
+    office.edit('{"url"', '{"max_bytes": 20, "url"')
+    office.put("large.txt", "x" * 21)
+    _, notes = office.go()
+    assert there.objects() == {"a.pdf": b"one", "b c.pdf": b"two"}
+    assert "too large: large.pdf." in notes[-1]
+    (tmp_path / "secret").write_text("secret")
+    (office.folder / "out/a.pdf").unlink()
+    (office.folder / "out/a.pdf").symlink_to(tmp_path / "secret")
+    office.go()
+    assert there.objects() == {"a.pdf": b"one", "b c.pdf": b"two"}
+
+
+@pytest.mark.parametrize("there", ["s3"], indirect=True)
 def test_a_plan_sends_nothing_and_a_bucket_is_agreed_to(office: Office, there: Place) -> None:
     office.plan(allow=ALL)
     assert there.objects() == {}

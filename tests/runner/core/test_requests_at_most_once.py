@@ -2,11 +2,8 @@
 
 import os
 import random
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ from paddock.runner.testing.suite_runner import SuiteOptions, read_suite, run_su
 from tests.fakes.counting_server import CountingServer, counting_server
 from tests.fakes.far_side import certificate, far_side
 from tests.fakes.pool import FakePool
+from tests.runner.killed_runs import kill_runs, run_to_end
 from tests.runner.world import ALL, Notes, ReviewedWorld, carried_out, errors, states
 
 N_KILLS = int(os.environ.get("PADDOCK_TEST_KILLS", "8"))
@@ -216,46 +214,21 @@ def test_servers_are_known_and_agreed_to_before_a_run(
 def test_no_request_that_was_answered_is_sent_twice_whatever_kills_the_run(
     office: Office, server: CountingServer
 ) -> None:
-    dice = random.Random(74)
-    program = [
-        sys.executable,
-        "-m",
-        "paddock.runner",
-        "run",
-        str(office.file),
-        "--local",
-        "--allow",
-    ]
-    program += ["network,secrets"]
-    environ = {**os.environ, "PADDOCK_HOME": str(office.folder / "home"), "CI": "1"}
-    n_killed = n_documents = n_asked = 0
-    took_s = 3.0
+    dice, numbers = random.Random(74), count(1)
     server.delay_s = 0.05
     office.edit("for_each:", "max_parallel: 4\n    for_each:")
-    while n_killed < N_KILLS:
-        for _ in range(dice.randrange(5, 20)):
-            n_documents += 1
-            office.put(f"d{n_documents}", f"text {n_documents}")
+
+    def more_documents() -> None:
+        for number in islice(numbers, dice.randrange(5, 20)):
+            office.put(f"d{number}", f"text {number}")
         server.faults = dice.choices([201, 503, 429], [8, 1, 1], k=20)
-        began = time.monotonic()
-        run = subprocess.Popen(
-            program, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        try:
-            run.wait(took_s * dice.uniform(0.5, 1))
-            took_s = time.monotonic() - began
-        except subprocess.TimeoutExpired:
-            run.send_signal(signal.SIGKILL)
-            run.wait()
-            n_killed += 1
+
+    kill_runs(office, N_KILLS, dice, more_documents)
     server.faults = []
-    ended = subprocess.run(program, env=environ, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
-    waiting = office.waiting()
-    n_asked = len(waiting)
-    sent = [body["name"] for _, _, body in server.seen]
-    print(f"{n_killed} kills, {n_documents + 1} documents, {server.answered.total()} answered, "
-          f"{n_asked} asked, most answers of one {max(server.answered.values())}")  # fmt: skip
+    run_to_end(office)
+    waiting, sent = office.waiting(), [body["name"] for _, _, body in server.seen]
+    print(f"{N_KILLS} kills, {next(numbers)} documents, {server.answered.total()} answered, "
+          f"{len(waiting)} asked, most answers of one {max(server.answered.values())}")  # fmt: skip
     assert max(server.answered.values()) == 1
     assert {*sent} | {key.removesuffix(".txt") for key in waiting} == {
         path.stem for path in (office.folder / "inbox").iterdir()
