@@ -134,11 +134,14 @@ async def _send_outputs(context: RunContext, upload: Upload) -> None:
         for path in below
         if path.is_relative_to(upload.folder)
     }
+    owner = f"{context.ledger.identity}\n{context.judge.scopes.file}"
     takes_over, name = context.options.takes_over, upload.params.name
     try:
-        notes = await in_left_thread(partial(upload.finish, names, takes_over=takes_over))
-    except (SourceAway, OSError) as error:
+        notes = await in_left_thread(partial(upload.finish, names, owner, takes_over=takes_over))
+    except SourceAway as error:
         notes = [f"{name} is away, {error}. The next run sends what is left."]
+    except OSError as error:
+        notes = [f"{name} has not all outputs: {error}. The next run sends what is left."]
     except SourceRefused as error:
         raise RunStopped(f"{name} {error}. {error.remedy}".strip()) from error
     for note in notes:

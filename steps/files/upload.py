@@ -28,7 +28,6 @@ from paddock.steps.facts import Facts, TextFacts, Use, brings_none
 from paddock.steps.paths import resolve_path
 from paddock.steps.sources.bucket import Bucket, BucketParams
 
-_BATCH = 100  # objects whose intents are recorded at once
 _NAMED = 3
 
 
@@ -71,8 +70,11 @@ class _Object(Struct):
 
     sha256: str = ""
     version: str = ""
-    intended: str = ""
-    """The digest of what was about to be sent; empty: it was."""
+    intended: list[str] = field(default_factory=list)
+    """Digests of what was about to be sent since; empty: it was."""
+
+    def is_digest(self, digest: str) -> bool:
+        return digest in (self.sha256, *self.intended)
 
 
 class _Objects(Struct):
@@ -83,54 +85,59 @@ class Upload(Struct, frozen=True):
     folder: Path
     params: BucketParams
 
-    def finish(self, names: Collection[str], *, takes_over: bool) -> list[str]:
-        """Send what the bucket lacks of these outputs, and remove objects of others; return notes.
+    def finish(self, names: Collection[str], owner: str, *, takes_over: bool) -> list[str]:
+        """Send what the bucket lacks of these outputs, and remove what has no file now.
 
+        Return notes. `owner`: the pipeline; others may have outputs in the same folder.
         `takes_over`: also in place of what another program wrote.
 
         Raises:
             SourceAway, SourceRefused, OSError: the next run goes on.
         """
-        objects, digests = self._read(), dict[str, str]()
+        of = hashlib.sha256(f"{owner}\n{self.params.url}".encode()).hexdigest()[:8]
+        index = self.folder / f".upload-{of}.json"
+        objects = _read_objects(index)
+        due, gone = dict[str, str](), list[str]()
         kept, too_large = list[str](), list[str]()
-        for name in sorted(names):
+        for name in sorted({*names, *objects}):
+            known = objects.get(name, _Object())
             try:
                 with self._open(name) as file:
-                    if os.fstat(file.fileno()).st_size <= self.params.max_bytes:
-                        digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+                    if os.fstat(file.fileno()).st_size > self.params.max_bytes:
+                        too_large.append(name)
                         continue
-                    too_large.append(name)
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+                if known.intended or digest != known.sha256:
+                    due[name] = digest
+                    tried = [*dict.fromkeys([*known.intended, digest])]
+                    objects[name] = replace(known, intended=tried)
             except FileNotFoundError:  # it was removed with its item
+                gone += [name] * (name in objects)
+            except OSError:  # a link, or it cannot be read
                 continue
-            except OSError:  # it is a link, or cannot be read
-                pass
-            digests[name] = ""  # neither sent nor removed
-        sent = {name: each.sha256 for name, each in objects.items() if not each.intended}
-        due = [name for name, digest in digests.items() if digest not in ("", sent.get(name))]
-        gone = sorted(objects.keys() - digests.keys())
         if due or gone:
+            self._write(index, objects)  # a run that goes on knows what this one sent
             with ExitStack() as stack:
                 bucket = stack.enter_context(self.params.opened(""))
                 assert isinstance(bucket, Bucket)
-                stack.callback(self._write, objects)
-                for first in range(0, len(due), _BATCH):
-                    batch = list[str]()
-                    for name in due[first : first + _BATCH]:
-                        known = objects.get(name, _Object())
-                        if takes_over or _is_ours(bucket, name, known, digests[name]):
-                            objects[name] = replace(known, intended=digests[name])
-                            batch.append(name)
-                        else:
+                stack.callback(self._write, index, objects)
+                for name, digest in due.items():
+                    known, version, there = objects[name], bucket.version(name), ""
+                    if version not in (None, known.version):
+                        there = _digest(bucket, name)
+                        if not (takes_over or known.is_digest(there)):
                             kept.append(name)
-                    self._write(objects)
-                    for name in batch:
+                            continue
+                    if there != digest:
                         with self._open(name) as file:
                             content = file.read()
                         bucket.put(name, content)
                         digest = hashlib.sha256(content).hexdigest()
-                        objects[name] = _Object(digest, bucket.version(name) or "")
+                        version = bucket.version(name)
+                    objects[name] = _Object(digest, version or "")
                 for name in gone:
-                    if takes_over or _is_ours(bucket, name, objects[name]):
+                    known, version = objects[name], bucket.version(name)
+                    if version in (None, known.version) or known.is_digest(_digest(bucket, name)):
                         bucket.remove(name)
                     else:
                         kept.append(name)
@@ -145,26 +152,17 @@ class Upload(Struct, frozen=True):
     def _open(self, name: str) -> BufferedReader:
         return no_links.open_file(self.folder / name)  # a link may lead to a secret
 
-    @property
-    def _file(self) -> Path:
-        of = hashlib.sha256(self.params.url.encode()).hexdigest()[:8]
-        return self.folder / f".upload-{of}.json"
-
-    def _read(self) -> dict[str, _Object]:
-        with suppress(ValueError):  # damaged: what is there with the same content is known again
-            objects = record_from(_Objects, read_json_object(self._file)).by_name
-            # Anyone may have written it: names lead nowhere else
-            return {name: each for name, each in objects.items() if ".." not in name.split("/")}
-        return {}
-
-    def _write(self, objects: dict[str, _Object]) -> None:
-        write_json_atomically(self._file, asdict(_Objects(objects)), is_durable=True)
+    def _write(self, index: Path, objects: dict[str, _Object]) -> None:
+        write_json_atomically(index, asdict(_Objects(objects)), is_durable=True)
 
 
-def _is_ours(bucket: Bucket, name: str, known: _Object, digest: str = "") -> bool:
-    """Return whether nothing is there but what was sent, also by a run that was killed then."""
-    version = bucket.version(name)
-    if version is None or version == known.version:
-        return True
-    there = hashlib.sha256(bucket.content(name)).hexdigest()
-    return there in {known.sha256, known.intended, digest}
+def _read_objects(index: Path) -> dict[str, _Object]:
+    with suppress(ValueError):  # damaged: what is there with the same content is known again
+        objects = record_from(_Objects, read_json_object(index)).by_name
+        # Anyone may have written it: names lead nowhere else
+        return {name: each for name, each in objects.items() if ".." not in name.split("/")}
+    return {}
+
+
+def _digest(bucket: Bucket, name: str) -> str:
+    return hashlib.sha256(bucket.content(name)).hexdigest()

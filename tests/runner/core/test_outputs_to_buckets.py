@@ -31,6 +31,13 @@ returns: steps.each.counts
 """
 
 
+INNER = """\
+inputs: {name: str}
+steps:
+  - {uses: files.write, with: {path: "out/{{ inputs.name }}", text: "{{ inputs.name }}"}}
+"""
+
+
 @pytest.fixture(params=["s3", "sftp"])
 def there(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: Any) -> Iterator[Place]:
     if request.param == "sftp" and not Path(SSHD).exists():
@@ -41,9 +48,9 @@ def there(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: Any) -> I
 
 
 class Office(World):
-    def __init__(self, folder: Path, there: Place) -> None:
+    def __init__(self, folder: Path, there: Place, name: str = "pipeline.yaml") -> None:
         given = {"url": there.url, "options": there.options}
-        super().__init__(folder / "here", PIPELINE.replace("BUCKET", json.dumps(given)))
+        super().__init__(folder / "here", PIPELINE.replace("BUCKET", json.dumps(given)), name=name)
 
     def put(self, name: str, text: str) -> None:
         self.write(f"inbox/{name}", text)
@@ -169,6 +176,29 @@ def test_a_document_that_is_filed_there_is_sent_and_a_link_or_a_larger_one_is_no
     (office.folder / "out/a.pdf").symlink_to(tmp_path / "secret")
     office.go()
     assert there.objects() == {"a.pdf": b"one", "b c.pdf": b"two"}
+
+
+@pytest.mark.parametrize("there", ["s3"], indirect=True)
+def test_outputs_of_other_pipelines_and_of_what_is_not_done_now_stay(
+    office: Office, there: Place
+) -> None:
+    office.write("inner.yaml", INNER)
+    office.edit(
+        '{uses: files.write, with: {path: "out/{{ doc.relpath }}", text: "{{ steps.text.text }}"}}',
+        '{uses: pipeline, with: {file: inner.yaml, inputs: {name: "{{ doc.stem }}"}}}',
+    )
+    office.edit("steps:", "inputs: {on: {type: bool, default: true}}\nsteps:")
+    office.edit("for_each:", 'if: "inputs.on"\n    for_each:')
+    office.go()
+    assert there.objects() == {"a": b"a", "b c": b"b c"}
+    other = Office(office.folder.parent, there, "other.yaml")
+    other.put("z.txt", "z")
+    other.go()
+    assert there.objects().keys() == {"a", "b c", "a.txt", "z.txt", "2026/b c.txt"}
+    for inputs in ({}, {"on": False}, {"on": True}):
+        office.go(inputs=inputs)
+        other.go()
+    assert there.objects().keys() == {"a", "b c", "z", "a.txt", "z.txt", "2026/b c.txt"}
 
 
 @pytest.mark.parametrize("there", ["s3"], indirect=True)
