@@ -42,6 +42,8 @@ class KnownFields(Struct, frozen=True):
     offers: str
     """What the document offers to rules, packed."""
     schema: Any
+    proposed: Mapping[str, Any]
+    """What an e-invoice has for open fields: a person sees it instead of a model's answer."""
 
     def with_sums(self, answer: Any) -> KnownFields:
         """Return it with the amounts that a model and the sums of the page agree on.
@@ -55,7 +57,8 @@ class KnownFields(Struct, frozen=True):
         return replace(self, readings={**self.readings, **{n: {"by": "sum"} for n in is_open}})
 
     def over(self, answer: Any) -> Any:
-        return {**answer, **self.values} if isinstance(answer, Mapping) else answer
+        known = {**self.proposed, **self.values}
+        return {**answer, **known} if isinstance(answer, Mapping) else answer
 
     @property
     def is_whole(self) -> bool:
@@ -114,7 +117,12 @@ async def known_fields(
         of_rule = {"by": "rule", "decision": reading.rule, "label": reading.label}
         readings[field] = of_rule if reading.rule else {"by": "xml"}
         values[field] = reading.value
-    found = KnownFields(values, readings, packed, reply.schema)
+    proposed = {
+        name: value
+        for name, value in offers.proposed.items()
+        if not value_faults({name: value}, {**reply.schema, "required": [name]})
+    }
+    found = KnownFields(values, readings, packed, reply.schema, proposed)
     if found.is_whole and values.keys() - decided.keys():
         answer = found.answer
         wrong = value_faults(answer, reply.schema)

@@ -93,6 +93,8 @@ class Offers(Struct, frozen=True, dict=True):
     unread: WhyOpen | None = None
     """Why it offers nothing else; not packed, as what follows."""
     sums: Mapping[str, float] = field(default_factory=dict)
+    proposed: Mapping[str, Any] = field(default_factory=dict)
+    """By field, its value in an e-invoice, whatever agrees."""
 
     @cached_property
     def by_anchor(self) -> Mapping[tuple[str, str], Sequence[OfferedValue]]:
@@ -144,10 +146,14 @@ def offers_of(
         stated = {n: v for n, v in stated.items() if {*named.get(n, ())} <= {str(v)}}
     seller = str(source.invoices[0]["seller"]) if stated else ""
     accounts = tuple(accounts_in(source.text[:_MOST_CHARS]))
+    proposed = (
+        _terms_of(source.invoices[0], terms or {}, schema) if len(source.invoices) == 1 else {}
+    )
     read = {"seller": seller, "stated": stated, "accounts": accounts, "named": named}
     total = _sum_to_pay(offers.values, source.text[:_MOST_CHARS])
     of_total = [n for n, term in (terms or {}).items() if total and term in ("gross", "payable")]
-    return replace(offers, **read, sums=dict.fromkeys(of_total, total))
+    sums = {name: total for name in of_total if name not in proposed}
+    return replace(offers, **read, sums=sums, proposed=proposed)
 
 
 def _sum_to_pay(values: Iterable[OfferedValue], text: str) -> float | None:
@@ -204,16 +210,21 @@ def _stated_fields(source: SourceText, terms: Mapping[str, str], schema: Any) ->
     if invoice["kind"] == "credit_note" or (invoice["payable"] or 0) < 0:
         shown -= {"net", "tax", "gross", "payable"}
         shown -= {"kind"} if invoice["kind"] == "invoice" else set()
-    found = {name: invoice[term] for name, term in terms.items() if term in shown and invoice[term]}
-    for name in found:
-        choices, value = _choices(SchemaParts.of(schema), name), _words_of(str(found[name]))
-        same = [choice for choice in choices if _words_of(str(choice)) == value]
-        found[name] = same[0] if len(same) == 1 else None if choices else found[name]
-    stated = {name: value for name, value in found.items() if value is not None}
+    stated = _terms_of(invoice, {n: term for n, term in terms.items() if term in shown}, schema)
     words = "" if invoice["due"] else invoice.get("terms", "")
     if words and not any(map(str.isdigit, words)):  # it is paid at once, or by direct debit
         stated |= {name: None for name, term in terms.items() if term == "due"}
     return stated
+
+
+def _terms_of(invoice: Mapping[str, Any], terms: Mapping[str, str], schema: Any) -> dict[str, Any]:
+    """Return the fields that an e-invoice has; of a field of choices, if it is one of them."""
+    found = {name: invoice[term] for name, term in terms.items() if invoice[term]}
+    for name in found:
+        choices, value = _choices(SchemaParts.of(schema), name), _words_of(str(found[name]))
+        same = [choice for choice in choices if _words_of(str(choice)) == value]
+        found[name] = same[0] if len(same) == 1 else None if choices else found[name]
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _offers_of_cells(source: SourceText) -> Offers:

@@ -360,6 +360,16 @@ def test_an_e_invoice_with_which_its_page_agrees_asks_nobody(tmp_path: Path, cas
         assert frozenset(review.subject.open or ALL) == asked
 
 
+def test_what_an_e_invoice_says_is_proposed_though_its_page_shows_another(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, E_INVOICES)
+    e_invoice(desk, "a.pdf", hybrid(MADE.page(payable="48.00"), MADE.xml()))
+    desk.work()
+    number, date, total = (MADE.values[name] for name in ("number", "date", "payable"))
+    stated = {"number": number, "date": date, "total": float(total), "sender": "Calder Boatyard"}
+    answer = {"kind": "invoice", "currency": "EUR", **stated}
+    assert desk.waiting()["a.pdf"].subject.answer == answer
+
+
 # Payment terms of an e-invoice of 16 January that states no day, and what is read; ...: asked.
 TERMS: dict[str, Any] = {
     "Payable until 15 February 2026": "2026-02-15",
