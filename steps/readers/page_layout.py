@@ -275,11 +275,13 @@ def _prose_region(rows: Sequence[Row], first: int, end: int, at: float) -> tuple
     def is_apart(above: int, index: int) -> bool:
         """Return whether a line stands apart, alone on its side, as a page's number does."""
         sides = {word.left < at for word in rows[index].words}
+        gap = rows[above].base - rows[above + 1].base
+        if gap <= TIGHT * rows[above].size or len(sides) > 1:
+            return False
         own = (r.base for r in rows[first:end] if any((w.left < at) in sides for w in r.words))
-        gaps = [upper - lower for upper, lower in pairwise(own)]
-        gap = gaps.pop(0 if index == first else -1) if len(sides) == 1 and gaps[1:] else 0.0
-        is_alone = rows[above].base - rows[above + 1].base > TIGHT * rows[above].size
-        return is_alone and gap > max(gaps, default=0.0) + NEAR
+        gaps = [upper - lower for upper, lower in pairwise(own)] or [gap]
+        gap = gaps.pop(0 if index == first else -1)
+        return gap > max(gaps, default=0.0) + NEAR
 
     while first + 1 < end and is_apart(first, first):
         first += 1
