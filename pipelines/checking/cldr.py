@@ -155,17 +155,23 @@ def is_unit(name: str) -> bool:
 
 @lru_cache(maxsize=1)
 def _lengths() -> Mapping[tuple[str, str], Sequence[int]]:
-    found: dict[tuple[str, str], set[int]] = {}
+    found: dict[tuple[str, str], int] = {}  # a bit for each length: sets take 6 MB
     for name, ids in _units()[0].items():  # those in small letters begin, end and are as long
-        found.setdefault(("unit", name[:2]), {1}).add(len(name))
-        if any(map(str.isupper, ids)):
-            found.setdefault(("currency", name[-2:]), {1}).add(len(name))
+        kinds = ("unit", name[:2]), ("currency", name[-2:])
+        for key in kinds if any(map(str.isupper, ids)) else kinds[:1]:
+            found[key] = found.get(key, 2) | 1 << len(name)
     for name in scale_words()[1]:
-        found.setdefault(("scale", name[:2]), {1}).add(len(name))
-    in_small: dict[tuple[str, str], set[int]] = {}
-    for (kind, letters), lengths in found.items():
-        in_small.setdefault((kind, small(letters)), set()).update(lengths)
-    return {key: sorted(lengths, reverse=True) for key, lengths in in_small.items()}
+        key = "scale", name[:2]
+        found[key] = found.get(key, 2) | 1 << len(name)
+    in_small: dict[tuple[str, str], int] = {}
+    for (kind, letters), bits in found.items():
+        key = kind, small(letters)
+        in_small[key] = in_small.get(key, 0) | bits
+    lengths = {
+        bits: [n for n in range(bits.bit_length(), 0, -1) if bits >> n & 1]
+        for bits in {*in_small.values()}
+    }
+    return {key: lengths[bits] for key, bits in in_small.items()}
 
 
 def name_lengths(kind: Literal["unit", "currency", "scale"], text: str) -> Iterator[int]:
