@@ -173,8 +173,8 @@ def _move_marks(line: list[Word], other: list[Word]) -> None:
     """Move words to the line of words beside which they are raised or lowered."""
     if not line or not other:
         return
-    most = CAPITAL * max(other[0].size, line[0].size)
-    if abs(line[0].base - other[0].base) > most:
+    own, others = (max(words, key=lambda word: word.size) for words in (line, other))
+    if abs(own.base - others.base) > CAPITAL * max(own.size, others.size):
         return
     for word in list(line):
         for host in other:

@@ -302,6 +302,12 @@ def test_a_raised_figure_below_a_heading_stays_in_its_own_line() -> None:
     assert found == f"# Nobody at home\n\nThe count of them is 10^6 units at least.\n{PROSE}"
 
 
+def test_a_line_with_raised_and_lowered_figures_keeps_both() -> None:
+    line = [(72, 700, "Area 10", 12), (114.7, 703, "6", 8), (122, 700, "of H", 12)]
+    line += [(145.3, 697, "2", 8), (150, 700, "O in all", 12)]
+    assert read(drawn(*line)).text == "Area 10^6 of H_2O in all"
+
+
 def test_the_last_lines_of_a_column_stay_with_it_behind_a_blank_line() -> None:
     left = lines(*(f"{PROSE[:44]} l{at}" for at in range(8)))
     right = lines(*(f"{PROSE[:44]} r{at}" for at in range(8)), left=330)
