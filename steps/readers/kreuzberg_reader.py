@@ -36,6 +36,7 @@ _RTF_LOSSES = {
     "deletion": re.compile(rb"\\deleted(?![a-z0-9])"),
     "comment": re.compile(rb"\\annotation(?![a-z])"),
     "picture": re.compile(rb"\\pict(?![a-z])"),
+    "raised or lowered text": re.compile(rb"\\(?:up|dn)[1-9]"),
 }
 """What the library leaves out or reads as text, and by what it is known."""
 _RTF_ENCODINGS = {
@@ -50,7 +51,9 @@ _RTF_TOKEN = re.compile(
     rb"(\\[~_])|((?:\\\*\s*)?\\footnote(?![a-z]) ?)|(\\(?:pard?|chftn)(?![a-z]) ?)"
 )
 _RTF_SIGN = re.compile(rb"[\r\n]*(?:\\'[0-9a-fA-F]{2}|[^\\{}])")
-_RTF_RAISED = re.compile(rb"\\su(per|b)(?:\s?\\(?!nosupersub|chftn)[a-z]+-?\d*)*\s([^\\{}]+)")
+_RTF_RAISED = re.compile(
+    rb"\\su(per|b)(?:\s?\\(?!nosupersub|chftn)[a-z]+-?\d*|{\\\*[^{}]*})*(?:\s|(?<=}))([^\\{}]+)"
+)
 _RAISED = re.compile("([\ue0f0\ue0f1])([^\ue0f2]*)\ue0f2")  # our own signs; the library has none
 _ERRORS = {"Div0": "#DIV/0!", "NA": "#N/A", "Name": "#NAME?"}
 _CELL = re.compile(

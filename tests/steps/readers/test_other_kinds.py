@@ -437,6 +437,9 @@ def test_rich_text_keeps_raised_struck_and_own_marks(placed: Placed) -> None:
         "10^6 H_2O ~~40~~ C:\\dir a_b*\n\n2\\^3 \\~~x\\~~ \\<!-- y \\--> #1"
     )
     assert read(placed("a.doc", rtf)).media_type == "application/rtf"
+    by_abiword = read(placed("b.rtf", rb"{\rtf1 10{\super\lang1025{\*\listtag0}6} m{\up6 2}\par}"))
+    assert by_abiword.text == "10^6 m2"
+    assert by_abiword.notes[-1].endswith("1 raised or lowered text")
 
 
 @pytest.mark.parametrize(
