@@ -28,7 +28,8 @@ _UNTOLD = (
     "automatic numbers may be missing or stand as plain text"
 )
 _UNTOLD_OF = {
-    **dict.fromkeys(("xls", "xlsb", "ppt"), "raised and lowered characters, "),
+    **dict.fromkeys(("xls", "xlsb"), "raised and lowered characters, formats of days, "),
+    "ppt": "raised and lowered characters, ",
     "doc": "raised and lowered characters, rows of tables, hyphens that keep words together, ",
 }
 _RTF_LOSSES = {
