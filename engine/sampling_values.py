@@ -13,13 +13,16 @@ from typing import Any, Literal
 
 from .errors import BadRequest
 from .system.records import Struct
+from .system.text import shorten
 
 ParameterKind = Literal["integer", "number", "boolean", "texts", "token ids", "bias"]
 INT32 = 2**31 - 1
 _MOST = sys.float_info.max
+MOST_TEXTS = 256
+"""Each is looked for at every token: 200,000 held the other answers of a model for 32 s."""
 _WORDS: Mapping[ParameterKind, str] = {
     "boolean": "true or false",
-    "texts": "a text or a list of texts",
+    "texts": f"a text or a list of at most {MOST_TEXTS} texts",
     "token ids": "a list of token ids",
     "bias": "numbers from -100 to 100 by token ids",
 }
@@ -41,7 +44,7 @@ class Parameter(Struct, frozen=True):
                 return value
             case "texts", str() | list() | tuple():
                 texts = (value,) if isinstance(value, str) else tuple(value)
-                if all(isinstance(text, str) for text in texts):
+                if len(texts) <= MOST_TEXTS and all(isinstance(text, str) for text in texts):
                     return tuple(filter(None, texts))
             case "token ids", list() | tuple():
                 return tuple(map(_TOKEN_ID.typed, value))
@@ -107,4 +110,6 @@ def checked_value(name: str, value: Any) -> Any:
     try:
         return PARAMETERS[name].typed(value)
     except ValueError:
-        raise BadRequest(f"`{name}` must be {PARAMETERS[name].words}, not {value!r}") from None
+        raise BadRequest(
+            f"`{name}` must be {PARAMETERS[name].words}, not {shorten(repr(value), 100)}"
+        ) from None

@@ -17,7 +17,11 @@ from paddock.engine.request import Sampling, resolve_sampling
         ({"typical_p": -1}, "`typical_p` must be a number from 0 to 1, not -1"),
         ({"max_tokens": -3}, "`max_tokens` must be a whole number from -2 on, not -3"),
         ({"num_predict": 2.5}, "`max_tokens` must be a whole number from -2 on, not 2.5"),
-        ({"stop": 3}, "`stop` must be a text or a list of texts, not 3"),
+        ({"stop": 3}, "`stop` must be a text or a list of at most 256 texts, not 3"),
+        (
+            {"stop": ["x"] * 257},
+            "`stop` must be a text or a list of at most 256 texts, not [" + "'x', " * 19 + "'x',…",
+        ),
         (
             {"logit_bias": {"x": 1}},
             "`logit_bias` must be numbers from -100 to 100 by token ids, not {'x': 1}",
