@@ -20,7 +20,7 @@ from paddock.engine.request import Sampling, resolve_sampling
         ({"stop": 3}, "`stop` must be a text or a list of at most 256 texts, not 3"),
         (
             {"stop": ["x"] * 257},
-            "`stop` must be a text or a list of at most 256 texts, not [" + "'x', " * 19 + "'x',…",
+            "`stop` must be a text or a list of at most 256 texts, not [" + "'x', " * 19 + "'x'…",
         ),
         (
             {"logit_bias": {"x": 1}},
