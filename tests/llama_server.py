@@ -32,7 +32,7 @@ if sys.argv[4] == "embed":
     params.embedding, params.n_parallel = True, 1
     params.n_ctx = params.n_batch = params.n_ubatch = 512
 server = xllamacpp.Server(params)
-time.sleep(600)
+time.sleep(3600)
 """
 
 
