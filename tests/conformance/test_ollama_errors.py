@@ -138,6 +138,7 @@ GENERATE = [
             ("use_mmap", "yes", "type boolean"),
             ("stop", "END", "type array"),
             ("stop", ["a", 1], "an array of strings"),
+            ("stop", ["x"] * 257, "an array of at most 256 strings"),
         )
     ),
     *(

@@ -15,7 +15,7 @@ from paddock.engine.api.errors import ApiError
 from paddock.engine.api.request_fields import CONSTRAINT, REFUSED
 from paddock.engine.api.request_log import note_without_effect
 from paddock.engine.models.modelfile import PARAMETER_KINDS
-from paddock.engine.sampling_values import INT32, OTHER_NAMES, PARAMETERS
+from paddock.engine.sampling_values import INT32, MOST_TEXTS, OTHER_NAMES, PARAMETERS
 from paddock.engine.system.records import Struct, field
 
 MIN_CTX_TOKENS = 4
@@ -76,7 +76,9 @@ def _typed(name: str, value: Any) -> Any:
     if isinstance(value, float) and parameter.kind == "integer":
         value = int(value)
     if expected is None:
-        expected = "an array of strings" if isinstance(value, list) else "type array"
+        is_long = isinstance(value, list) and len(value) > MOST_TEXTS
+        strings = f"at most {MOST_TEXTS} strings" if is_long else "strings"
+        expected = f"an array of {strings}" if isinstance(value, list) else "type array"
         value = value if isinstance(value, list) else None
     try:
         return parameter.typed(value)
