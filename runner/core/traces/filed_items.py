@@ -454,12 +454,13 @@ class FiledDocuments:
                     continue
             elif document is not None:
                 move = moves.get(document) or moves.get((document[0], MOVED_BY_WATCH))
-                row = (
-                    item.was_filed
-                )  # a killed run has noted where it would go next, in place of that
+                row = item.was_filed
                 if move is not None:
                     row = FiledRow(item.key, item.name, *document, move.target, move.target is None)
-                if row is not None and (row.path, row.sha256) == document:
+                elif row is not None and document[0] in (row.path, row.target):
+                    self._follow([row])  # a killed run may have moved it on, or only noted that
+                    row = self.rows[row.key]
+                if row is not None and row.sha256 == document[1]:
                     at = self._lying(row, item.value.get("relpath") or item.name)
                     if at is not None and at["sha256"] == row.sha256:  # 1
                         item.value, item.filed = {**item.value, "path": at["path"]}, row
