@@ -1,13 +1,11 @@
 """Hostile schemas and grammars: refused in plain words, whatever they do to what compiles them."""
 
 import json
-import math
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from paddock.engine import trial_process
 from paddock.engine.errors import BadRequest, ConstraintRefused
 from paddock.engine.request import Constraint
 from paddock.engine.sampling.constraint_trials import ConstraintTrials
@@ -19,11 +17,7 @@ from tests.optional import present
 @pytest.fixture(scope="module")
 def trials() -> Iterator[ConstraintTrials]:
     trials = ConstraintTrials()
-    with pytest.MonkeyPatch.context() as patch:
-        # Where other tests use the machine, the lowest priority takes minutes.
-        patch.setattr(trial_process, "BRIEF_S", math.inf)
-        patch.setattr(trial_process, "TRIAL_WALL_S", 600)
-        yield trials
+    yield trials
     trials.close()
 
 
