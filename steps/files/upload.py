@@ -33,7 +33,9 @@ _NAMED = 3
 
 class FilesUploadParams(Params):
     folder: Annotated[str, Use.PATHS] = Field(min_length=1, description="Their folder.")
-    bucket: Annotated[BucketParams, Use.TARGETS, Use.DOORS] = Field(description="S3 or SFTP.")
+    bucket: Annotated[BucketParams, Use.TARGETS, Use.DOORS] = Field(
+        description="S3 or SFTP.", examples=[{"url": "s3://bucket/folder"}]
+    )
 
     @field_validator("bucket")
     @classmethod
@@ -48,7 +50,7 @@ class FilesUploadOutput(Output):
 
 
 class FilesUpload(Step[FilesUploadParams, FilesUploadOutput]):
-    """Outputs to a bucket as well, at the run's end."""
+    """Outputs to a bucket, at the end."""
 
     params = FilesUploadParams
     output = FilesUploadOutput

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from paddock.engine.errors import TrialTimeout
-from paddock.engine.sampling.constraint_trials import schema_problems
 from paddock.engine.sampling.json_schema import SchemaProblem, json_pointer
 from paddock.engine.system.text import nested_values
 from paddock.pipelines.errors import did_you_mean
@@ -139,6 +138,9 @@ def check_schema(step: StepNode, checks: FaultCollector, *, is_constraint: bool 
 
 
 def _schema_problems(form: Any, *, is_constraint: bool) -> Sequence[SchemaProblem]:
+    # A pipeline without models starts without what compares schemas in a process
+    from paddock.engine.sampling.constraint_trials import schema_problems
+
     try:
         return schema_problems(json.dumps(form, allow_nan=False), compiles=is_constraint)
     except (ValueError, TypeError, RecursionError):
