@@ -27,6 +27,7 @@ from paddock.steps.extras import missing_bucket_library
 from paddock.steps.facts import Facts, TextFacts, Use, brings_none
 from paddock.steps.paths import resolve_path
 from paddock.steps.sources.bucket import Bucket, BucketParams
+from paddock.steps.sources.mirror import MOST_FAILURES, SourceAway
 
 _NAMED = 3
 
@@ -88,7 +89,7 @@ class Upload(Struct, frozen=True):
     params: BucketParams
 
     def finish(self, names: Collection[str], owner: str, *, takes_over: bool) -> list[str]:
-        """Send what the bucket lacks of these outputs, and remove what has no file now.
+        """Send what has changed of these outputs, and remove there what has no file now.
 
         Return notes. `owner`: the pipeline; others may have outputs in the same folder.
         `takes_over`: also in place of what another program wrote.
@@ -100,7 +101,7 @@ class Upload(Struct, frozen=True):
         index = self.folder / f".upload-{of}.json"
         objects = _read_objects(index)
         due, gone = dict[str, str](), list[str]()
-        kept, too_large = list[str](), list[str]()
+        kept, too_large, unread, failed = (list[str]() for _ in range(4))
         for name in sorted({*names, *objects}):
             known = objects.get(name, _Object())
             try:
@@ -109,14 +110,14 @@ class Upload(Struct, frozen=True):
                         too_large.append(name)
                         continue
                     digest = hashlib.file_digest(file, "sha256").hexdigest()
-                if known.intended or digest != known.sha256:
+                if name in names and (known.intended or digest != known.sha256):
                     due[name] = digest
                     tried = [*dict.fromkeys([*known.intended, digest])]
                     objects[name] = replace(known, intended=tried)
-            except FileNotFoundError:  # it was removed with its item
+            except (FileNotFoundError, NotADirectoryError):  # it was removed with its item
                 gone += [name] * (name in objects)
-            except OSError:  # a link, or it cannot be read
-                continue
+            except (OSError, ValueError):
+                unread.append(name)
         if due or gone:
             self._write(index, objects)  # a run that goes on knows what this one sent
             with ExitStack() as stack:
@@ -124,19 +125,18 @@ class Upload(Struct, frozen=True):
                 assert isinstance(bucket, Bucket)
                 stack.callback(self._write, index, objects)
                 for name, digest in due.items():
-                    known, version, there = objects[name], bucket.version(name), ""
-                    if version not in (None, known.version):
-                        there = _digest(bucket, name)
-                        if not (takes_over or known.is_digest(there)):
-                            kept.append(name)
-                            continue
-                    if there != digest:
-                        with self._open(name) as file:
-                            content = file.read()
-                        bucket.put(name, content)
-                        digest = hashlib.sha256(content).hexdigest()
-                        version = bucket.version(name)
-                    objects[name] = _Object(digest, version or "")
+                    try:
+                        known = objects[name]
+                        sent = self._send(bucket, name, digest, known, takes_over=takes_over)
+                    except (SourceAway, OSError) as error:  # its folder is none, or all is away
+                        failed.append(f"{name} ({error})")
+                        if len(failed) == MOST_FAILURES:
+                            raise
+                        continue
+                    if sent is None:
+                        kept.append(name)
+                    else:
+                        objects[name] = sent
                 for name in gone:
                     known, version = objects[name], bucket.version(name)
                     if version in (None, known.version) or known.is_digest(_digest(bucket, name)):
@@ -144,12 +144,34 @@ class Upload(Struct, frozen=True):
                     else:
                         kept.append(name)
                     del objects[name]
-        whys = {"changed there by another program, and kept": kept, "too large": too_large}
+        whys = {
+            "changed there by another program, and kept": kept,
+            "too large": too_large,
+            "not sent, since a link is in its path, or it cannot be read": unread,
+            "not sent, the next run tries again": failed,
+        }
         return [
             f"{counted(len(those), 'output')} of {self.params.name} {why}: {listed(those, _NAMED)}."
             for why, those in whys.items()
             if those
         ]
+
+    def _send(
+        self, bucket: Bucket, name: str, digest: str, known: _Object, *, takes_over: bool
+    ) -> _Object | None:
+        """Return what the bucket has then; None: another program changed it."""
+        version, there = bucket.version(name), ""
+        if version not in (None, known.version):
+            there = _digest(bucket, name)
+            if not (takes_over or known.is_digest(there)):
+                return None
+        if there != digest:
+            with self._open(name) as file:
+                content = file.read()
+            bucket.put(name, content)
+            digest = hashlib.sha256(content).hexdigest()
+            version = bucket.version(name)
+        return _Object(digest, version or "")
 
     def _open(self, name: str) -> BufferedReader:
         return no_links.open_file(self.folder / name)  # a link may lead to a secret
@@ -162,7 +184,7 @@ def _read_objects(index: Path) -> dict[str, _Object]:
     with suppress(ValueError):  # damaged: what is there with the same content is known again
         objects = record_from(_Objects, read_json_object(index)).by_name
         # Anyone may have written it: names lead nowhere else
-        return {name: each for name, each in objects.items() if ".." not in name.split("/")}
+        return {n: each for n, each in objects.items() if not {"", ".."} & {*n.split("/")}}
     return {}
 
 

@@ -36,7 +36,7 @@ _INDEX, _LOCK = ".source.json", ".source.lock"
 _LOCK_S = 600.0  # another run may fetch thousands
 _BATCH_BYTES, _BATCH = 8 * 1024**2, 100
 _NAMED = 3
-_MOST_FAILURES = 3  # of a batch: then the source is away
+MOST_FAILURES = 3  # of a batch: then the source is away
 _NOT_IN_NAMES = '\\:*?"<>|'  # Windows has none of them
 
 
@@ -138,7 +138,7 @@ def fetch_each(
         except SourceAway as error:
             n_failures += 1
             yield identity, Unfetched(f"{error}")
-            if n_failures == _MOST_FAILURES:
+            if n_failures == MOST_FAILURES:
                 raise
 
 

@@ -134,7 +134,8 @@ def test_a_bucket_that_is_away_gets_what_it_lacks_and_a_lost_index_keeps_nothing
         broken.setattr(bucket.Bucket, "put", breaks_off)
         report, notes = office.go()
     assert (report.status, office.written()) == ("completed", ["2026/b c.txt", "a.txt"])
-    assert "is away, it broke off. The next run sends what is left." in notes[0]
+    assert "2 outputs of " in notes[0]
+    assert "the next run tries again: 2026/b c.txt (it broke off), a.txt (it b" in notes[0]
     assert there.objects() == {}
     office.go()
     (index,) = (office.folder / "out").glob(".upload-*.json")
@@ -174,8 +175,38 @@ def test_a_document_that_is_filed_there_is_sent_and_a_link_or_a_larger_one_is_no
     (tmp_path / "secret").write_text("secret")
     (office.folder / "out/a.pdf").unlink()
     (office.folder / "out/a.pdf").symlink_to(tmp_path / "secret")
-    office.go()
+    _, notes = office.go()
+    assert "not sent, since a link is in its path, or it cannot be read: a.pdf." in notes[-1]
     assert there.objects() == {"a.pdf": b"one", "b c.pdf": b"two"}
+
+
+@pytest.mark.parametrize("there", ["s3"], indirect=True)
+def test_an_index_that_someone_else_wrote_sends_nothing_but_outputs(
+    office: Office, there: Place, tmp_path: Path
+) -> None:
+    office.go()
+    (tmp_path / "secret").write_text("secret")
+    office.write("out/own.txt", "a person's")
+    (index,) = (office.folder / "out").glob(".upload-*.json")
+    written = json.loads(index.read_text())
+    names = (str(tmp_path / "secret"), "../inbox/a.txt", "own.txt", "a\0", "\ud800", "")
+    written["by_name"] |= {name: {} for name in names}
+    index.write_text(json.dumps(written))
+    office.put("d.txt", "new")
+    assert office.go()[0].status == "completed"
+    assert there.objects() == {"a.txt": b"one", "2026/b c.txt": b"two", "d.txt": b"new"}
+
+
+@pytest.mark.parametrize("there", ["sftp"], indirect=True)
+def test_an_output_that_has_no_place_there_holds_up_no_other(office: Office, there: Place) -> None:
+    there.put("2026", b"a file in place of a folder")
+    report, notes = office.go()
+    assert report.status == "completed"
+    assert "not sent, the next run tries again: 2026/b c.txt (" in notes[0]
+    assert there.objects() == {"2026": b"a file in place of a folder", "a.txt": b"one"}
+    there.remove("2026")
+    assert office.go()[1] == []
+    assert there.objects() == {"a.txt": b"one", "2026/b c.txt": b"two"}
 
 
 @pytest.mark.parametrize("there", ["s3"], indirect=True)
