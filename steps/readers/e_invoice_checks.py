@@ -330,7 +330,8 @@ def _is_of_seller(invoice: Invoice, text: str, token: NumberToken) -> bool:
 
 def _has_vat_number(invoice: Invoice, text: str) -> bool:
     number = invoice.seller_vat
-    return len(number) >= _LEAST_VAT_CHARS and number in "".join(text.split())
+    is_number = len(number) >= _LEAST_VAT_CHARS and any(map(str.isdigit, number))
+    return is_number and number in "".join(text.split())
 
 
 def _shown(invoice: Invoice, page: SourceIndex, xml: SourceIndex) -> Iterator[str]:

@@ -307,6 +307,9 @@ STATED: dict[str, tuple[str, bytes, set[str] | frozenset[str]]] = {
     "a page that shows the sender's VAT number": (
         "pdf", hybrid(MADE.page().replace("Calder Boatyard", "VAT DE 123456789"), MADE.xml()),
         set()),
+    "a word in place of the sender's VAT number": (
+        "pdf", hybrid(MADE.page().replace("Calder Boatyard", "Kleinunternehmer"),
+                      MADE.xml().replace("DE123456789", "Kleinunternehmer")), {"sender"}),
     "a reminder of it: a later day": (
         "pdf", hybrid(f"{MADE.page()}\nReminder of 3 December 2026", MADE.xml()), ALL),
     "an older balance with it": (
