@@ -73,7 +73,11 @@ _WITHIN_WORDS = re.compile(r"[*_^~`\\]")  # signs of Markdown for formats
 class _KnownHeaders(HeaderRegistry):
     """Parses a header once: the library does so at each look, half of the time of a mail."""
 
-    __call__ = lru_cache(maxsize=64)(HeaderRegistry.__call__)
+    _known = lru_cache(maxsize=64)(HeaderRegistry.__call__)
+
+    def __call__(self, name: str, value: str) -> Any:
+        is_long = len(value) > 1000  # 16 KB of memory an address
+        return super().__call__(name, value) if is_long else self._known(name, value)
 
 
 _POLICY = email.policy.default.clone(header_factory=_KnownHeaders())

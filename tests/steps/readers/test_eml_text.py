@@ -1,3 +1,5 @@
+import gc
+from email._header_value_parser import Mailbox
 from email.message import EmailMessage
 from io import BytesIO
 
@@ -248,3 +250,11 @@ def test_text_around_the_parts_of_a_mail_is_noted() -> None:
     mail.epilogue = "The fee is 45 euro."
     [note] = document(mail.as_bytes()).notes
     assert note == ": text around its parts is not read (19 characters: 'The fee is 45 euro.')"
+
+
+def test_the_recipients_of_a_mail_to_many_do_not_stay_in_memory() -> None:
+    names = [f"Person {number} <p{number}@example.org>" for number in range(300)]
+    text = document(f"To: {', '.join(names)}\nSubject: News\n\nHello".encode()).pages[0]
+    assert names[-1] in text
+    gc.collect()
+    assert sum(isinstance(each, Mailbox) for each in gc.get_objects()) < 100
