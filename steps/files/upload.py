@@ -127,16 +127,12 @@ class Upload(Struct, frozen=True):
                 for name, digest in due.items():
                     try:
                         known = objects[name]
-                        sent = self._send(bucket, name, digest, known, takes_over=takes_over)
+                        if not self._send(bucket, name, digest, known, takes_over=takes_over):
+                            kept.append(name)
                     except (SourceAway, OSError) as error:  # its folder is none, or all is away
                         failed.append(f"{name} ({error})")
                         if len(failed) == MOST_FAILURES:
                             raise
-                        continue
-                    if sent is None:
-                        kept.append(name)
-                    else:
-                        objects[name] = sent
                 for name in gone:
                     known, version = objects[name], bucket.version(name)
                     if version in (None, known.version) or known.is_digest(_digest(bucket, name)):
@@ -144,12 +140,8 @@ class Upload(Struct, frozen=True):
                     else:
                         kept.append(name)
                     del objects[name]
-        whys = {
-            "changed there by another program, and kept": kept,
-            "too large": too_large,
-            "not sent, since a link is in its path, or it cannot be read": unread,
-            "not sent, the next run tries again": failed,
-        }
+        whys = {"changed there by another program, and kept": kept, "too large": too_large}
+        whys |= {"unreadable, or behind a link, and not sent": unread, "not sent now": failed}
         return [
             f"{counted(len(those), 'output')} of {self.params.name} {why}: {listed(those, _NAMED)}."
             for why, those in whys.items()
@@ -158,20 +150,22 @@ class Upload(Struct, frozen=True):
 
     def _send(
         self, bucket: Bucket, name: str, digest: str, known: _Object, *, takes_over: bool
-    ) -> _Object | None:
-        """Return what the bucket has then; None: another program changed it."""
+    ) -> bool:
+        """Return whether the bucket has it then, and not what another program wrote."""
         version, there = bucket.version(name), ""
         if version not in (None, known.version):
             there = _digest(bucket, name)
             if not (takes_over or known.is_digest(there)):
-                return None
+                return False
         if there != digest:
             with self._open(name) as file:
                 content = file.read()
             bucket.put(name, content)
             digest = hashlib.sha256(content).hexdigest()
             version = bucket.version(name)
-        return _Object(digest, version or "")
+        known.sha256, known.version = digest, version or ""
+        known.intended.clear()
+        return True
 
     def _open(self, name: str) -> BufferedReader:
         return no_links.open_file(self.folder / name)  # a link may lead to a secret

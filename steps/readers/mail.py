@@ -76,8 +76,8 @@ class _KnownHeaders(HeaderRegistry):
     _known = lru_cache(maxsize=64)(HeaderRegistry.__call__)
 
     def __call__(self, name: str, value: str) -> Any:
-        is_long = len(value) > 1000  # 16 KB of memory an address
-        return super().__call__(name, value) if is_long else self._known(name, value)
+        is_short = len(value) < 1000  # an address takes 16 KB
+        return (self._known if is_short else super().__call__)(name, value)
 
 
 _POLICY = email.policy.default.clone(header_factory=_KnownHeaders())

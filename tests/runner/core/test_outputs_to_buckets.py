@@ -135,7 +135,7 @@ def test_a_bucket_that_is_away_gets_what_it_lacks_and_a_lost_index_keeps_nothing
         report, notes = office.go()
     assert (report.status, office.written()) == ("completed", ["2026/b c.txt", "a.txt"])
     assert "2 outputs of " in notes[0]
-    assert "the next run tries again: 2026/b c.txt (it broke off), a.txt (it b" in notes[0]
+    assert "not sent now: 2026/b c.txt (it broke off), a.txt (it b" in notes[0]
     assert there.objects() == {}
     office.go()
     (index,) = (office.folder / "out").glob(".upload-*.json")
@@ -176,7 +176,7 @@ def test_a_document_that_is_filed_there_is_sent_and_a_link_or_a_larger_one_is_no
     (office.folder / "out/a.pdf").unlink()
     (office.folder / "out/a.pdf").symlink_to(tmp_path / "secret")
     _, notes = office.go()
-    assert "not sent, since a link is in its path, or it cannot be read: a.pdf." in notes[-1]
+    assert "unreadable, or behind a link, and not sent: a.pdf." in notes[-1]
     assert there.objects() == {"a.pdf": b"one", "b c.pdf": b"two"}
 
 
@@ -202,7 +202,7 @@ def test_an_output_that_has_no_place_there_holds_up_no_other(office: Office, the
     there.put("2026", b"a file in place of a folder")
     report, notes = office.go()
     assert report.status == "completed"
-    assert "not sent, the next run tries again: 2026/b c.txt (" in notes[0]
+    assert "not sent now: 2026/b c.txt (" in notes[0]
     assert there.objects() == {"2026": b"a file in place of a folder", "a.txt": b"one"}
     there.remove("2026")
     assert office.go()[1] == []
