@@ -49,7 +49,7 @@ _PARTS_OF_ORDERS = frozenset(("ZAL", "ROZ", "KOR_ZAL", "KOR_ROZ"))
 """KSeF's kinds of an advance, and of what it leaves: their lines are those of the whole order."""
 _MOST = 20
 _MOST_SHOWN = 5
-_LEAST_VAT_CHARS = 8  # of the shortest numbers that all of the EU but Romania has
+_VAT_CHARS = 8  # of the shortest numbers that all of the EU but Romania has
 _MOST_LINE_CHARS = 200
 _MOST_PAGE_CHARS = 200_000
 _CENTS = re.compile(r"[.,]..\Z")
@@ -330,8 +330,7 @@ def _is_of_seller(invoice: Invoice, text: str, token: NumberToken) -> bool:
 
 def _has_vat_number(invoice: Invoice, text: str) -> bool:
     number = invoice.seller_vat
-    is_number = len(number) >= _LEAST_VAT_CHARS and any(map(str.isdigit, number))
-    return is_number and number in "".join(text.split())
+    return len(number) >= _VAT_CHARS and not number.isalpha() and number in "".join(text.split())
 
 
 def _shown(invoice: Invoice, page: SourceIndex, xml: SourceIndex) -> Iterator[str]:
