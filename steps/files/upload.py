@@ -58,6 +58,8 @@ class FilesUpload(Step[FilesUploadParams, FilesUploadOutput]):
     facts = Facts(texts=TextFacts(brings_none), missing=missing_bucket_library)
 
     async def run(self, params: FilesUploadParams, tools: Tools) -> FilesUploadOutput:
+        if tools.item.key != tools.item.step:  # what was not sent is sent by the next run
+            raise StepError("items are not done in each run.", remedy="Move it out of the block.")
         folder = resolve_path(tools.files.roots, params.folder)
         if tools.files.roots.base.is_relative_to(folder):  # its own files are no outputs
             raise StepError("`folder` is the pipeline's folder.", remedy="Name one of outputs.")
@@ -126,8 +128,7 @@ class Upload(Struct, frozen=True):
                 stack.callback(self._write, index, objects)
                 for name, digest in due.items():
                     try:
-                        known = objects[name]
-                        if not self._send(bucket, name, digest, known, takes_over=takes_over):
+                        if not self._send(bucket, name, digest, objects[name], takes_over):
                             kept.append(name)
                     except (SourceAway, OSError) as error:  # its folder is none, or all is away
                         failed.append(f"{name} ({error})")
@@ -149,7 +150,7 @@ class Upload(Struct, frozen=True):
         ]
 
     def _send(
-        self, bucket: Bucket, name: str, digest: str, known: _Object, *, takes_over: bool
+        self, bucket: Bucket, name: str, digest: str, known: _Object, takes_over: bool
     ) -> bool:
         """Return whether the bucket has it then, and not what another program wrote."""
         version, there = bucket.version(name), ""

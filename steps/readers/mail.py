@@ -75,9 +75,8 @@ class _KnownHeaders(HeaderRegistry):
 
     _known = lru_cache(maxsize=64)(HeaderRegistry.__call__)
 
-    def __call__(self, name: str, value: str) -> Any:
-        is_short = len(value) < 1000  # an address takes 16 KB
-        return (self._known if is_short else super().__call__)(name, value)
+    def __call__(self, name: str, value: str) -> Any:  # of a long one an address takes 16 KB
+        return (self._known if len(value) < 1000 else super().__call__)(name, value)
 
 
 _POLICY = email.policy.default.clone(header_factory=_KnownHeaders())

@@ -233,6 +233,18 @@ def test_outputs_of_other_pipelines_and_of_what_is_not_done_now_stay(
 
 
 @pytest.mark.parametrize("there", ["s3"], indirect=True)
+def test_an_item_sends_none_since_it_is_not_done_in_each_run(office: Office, there: Place) -> None:
+    text = (office.folder / office.name).read_text()
+    upload = next(line for line in text.splitlines() if "files.upload" in line)
+    office.edit(f"{upload}\n", f"    {upload}\n")
+    report, _ = office.go()
+    errors = [item.error or "" for item in report.items]
+    assert len(errors) == 2
+    assert all("items are not done in each run. Move it out of the block." in e for e in errors)
+    assert there.objects() == {}
+
+
+@pytest.mark.parametrize("there", ["s3"], indirect=True)
 def test_a_plan_sends_nothing_and_a_bucket_is_agreed_to(office: Office, there: Place) -> None:
     office.plan(allow=ALL)
     assert there.objects() == {}
