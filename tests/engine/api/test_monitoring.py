@@ -15,7 +15,7 @@ from tests.live import CHAT, Live, live_service
 from tests.waiting import until
 
 ASKED = {"model": CHAT, "prompt": "1, 2, 3, 4, 5, 6, 7, 8, 9, 10,", "raw": True, "stream": False,
-         "options": {"num_predict": 8}}  # fmt: skip
+         "options": {"num_predict": 8, "temperature": 0}}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
