@@ -192,7 +192,7 @@ def _stated_fields(source: SourceText, terms: Mapping[str, str], schema: Any) ->
     and with number and amount the kind. An XML without a page is the invoice itself, if its sums
     are right. So are those of a mail that brings no more.
     A reminder's PDF with it shows more: nothing. A credit's amounts have either sign, and the kind
-    of a negative invoice is open, too. A day to pay that its terms leave no room for is none.
+    of a negative invoice is open, too.
     """
     invoice = source.invoices[0] if len(source.invoices) == 1 else None
     if invoice is None or invoice["kind"] == "other":
@@ -210,11 +210,7 @@ def _stated_fields(source: SourceText, terms: Mapping[str, str], schema: Any) ->
     if invoice["kind"] == "credit_note" or (invoice["payable"] or 0) < 0:
         shown -= {"net", "tax", "gross", "payable"}
         shown -= {"kind"} if invoice["kind"] == "invoice" else set()
-    stated = _terms_of(invoice, {n: term for n, term in terms.items() if term in shown}, schema)
-    words = "" if invoice["due"] else invoice.get("terms", "")
-    if words and not any(map(str.isdigit, words)):  # it is paid at once, or by direct debit
-        stated |= {name: None for name, term in terms.items() if term == "due"}
-    return stated
+    return _terms_of(invoice, {n: term for n, term in terms.items() if term in shown}, schema)
 
 
 def _terms_of(invoice: Mapping[str, Any], terms: Mapping[str, str], schema: Any) -> dict[str, Any]:

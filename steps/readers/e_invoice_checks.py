@@ -314,18 +314,8 @@ def _has_more(invoice: Invoice, page: SourceIndex, xml: SourceIndex) -> bool:
     """Return whether a page has a later day or a larger amount."""
     most = _amount(max(invoice.gross or 0, invoice.payable or 0, key=abs))
     stated = {xml.numbers.amount(token.raw) for token, _ in xml.numbers.all()}
-    is_larger = any(
-        amount > most and not all(_is_of_seller(invoice, page.text, token) for token in tokens)
-        for amount, tokens in _amounts(page).items()
-        if amount not in stated
-    )
+    is_larger = any(amount > most for amount in _amounts(page) if amount not in stated)
     return is_larger or next(_days_after(invoice.date, page, xml), None) is not None
-
-
-def _is_of_seller(invoice: Invoice, text: str, token: NumberToken) -> bool:
-    """Return whether a number stands in a line with the seller's VAT number: their capital."""
-    start, end = text.rfind("\n", 0, token.start) + 1, text.find("\n", token.end)
-    return _has_vat_number(invoice, text[start : end if end >= 0 else len(text)])
 
 
 def _has_vat_number(invoice: Invoice, text: str) -> bool:

@@ -316,8 +316,8 @@ STATED: dict[str, tuple[str, bytes, set[str] | frozenset[str]]] = {
         "pdf", hybrid(f"{MADE.page()}\nYour balance: 98,765.43", MADE.xml()), ALL),
     "a price that does not make its line's amount": (
         "pdf", hybrid(MADE.page(), MADE.xml().replace(">176.59<", ">176.60<")), set()),
-    "its seller's capital, where their VAT number stands": (
-        "pdf", hybrid(f"{MADE.page()}\nVAT DE 123 456 789, capital 98,765.43", MADE.xml()), set()),
+    "an older balance where the seller's VAT number stands": (
+        "pdf", hybrid(f"{MADE.page()}\nVAT DE 123 456 789, balance 98,765.43", MADE.xml()), ALL),
     "a quantity that is larger than the sum": (
         "pdf", hybrid(MADE.page().replace("38 Rope", "98,765.00 Rope"),
                       MADE.xml().replace(">38<", ">98765.0000<")), set()),
@@ -378,7 +378,8 @@ TERMS: dict[str, Any] = {
     "Payable until 15 February 2026": "2026-02-15",
     "30 days net until 15.02.2026, 2% discount within 10 days until 26.01.2026": "2026-02-15",
     "EUR 24,794.78 are debited on 15 February 2026": "2026-02-15",
-    "Payable at once": None,
+    "Payable at once": ...,
+    "Payable within fourteen days": ...,
     "2 % discount until 26 January 2026": ...,
     "30 days net, 2 % discount until 26 January 2026": ...,
     "30 days net until 1 March 2026": ...,
