@@ -15,6 +15,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pytest
+
 from tests.benchmarks.processes import free_port
 from tests.waiting import PATIENCE_S
 
@@ -177,3 +179,12 @@ def place(kind: str, folder: Path, home: Path) -> Iterator[Place]:
         yield made
     finally:
         made.stop()
+
+
+@contextmanager
+def place_or_skip(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    if kind == "sftp" and not Path(SSHD).exists():
+        pytest.skip(f"{SSHD} is not here (openssh-server)")
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    with place(kind, folder / "there", folder / "home") as made:
+        yield made

@@ -12,7 +12,7 @@ from paddock.pipelines.errors import PipelineError
 from paddock.runner.progress.report import Report
 from paddock.steps.sources import bucket
 from paddock.steps.sources.mirror import SourceAway
-from tests.fakes.buckets import KINDS, SSHD, Place, Web, place
+from tests.fakes.buckets import KINDS, Place, Web, place, place_or_skip
 from tests.runner.schedule.up_process import UpFolder
 from tests.runner.world import Notes, World, carried_out, outputs
 
@@ -31,10 +31,7 @@ returns: steps.each.counts
 
 @pytest.fixture(params=KINDS)
 def there(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: Any) -> Iterator[Place]:
-    if request.param == "sftp" and not Path(SSHD).exists():
-        pytest.skip(f"{SSHD} is not here (openssh-server)")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    with place(request.param, tmp_path / "there", tmp_path / "home") as made:
+    with place_or_skip(request.param, tmp_path, monkeypatch) as made:
         yield made
 
 

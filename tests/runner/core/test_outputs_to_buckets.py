@@ -13,7 +13,7 @@ from paddock.pipelines.errors import PipelineError
 from paddock.runner.progress.report import Report
 from paddock.steps.sources import bucket
 from paddock.steps.sources.mirror import SourceAway
-from tests.fakes.buckets import SSHD, Place, place
+from tests.fakes.buckets import Place, place_or_skip
 from tests.runner.killed_runs import kill_runs, run_to_end
 from tests.runner.world import ALL, Notes, World, carried_out
 
@@ -40,10 +40,7 @@ steps:
 
 @pytest.fixture(params=["s3", "sftp"])
 def there(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: Any) -> Iterator[Place]:
-    if request.param == "sftp" and not Path(SSHD).exists():
-        pytest.skip(f"{SSHD} is not here (openssh-server)")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    with place(request.param, tmp_path / "there", tmp_path / "home") as made:
+    with place_or_skip(request.param, tmp_path, monkeypatch) as made:
         yield made
 
 
