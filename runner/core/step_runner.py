@@ -195,7 +195,8 @@ class StepRunner:
                 stats.effect_times.append((record.began, time.time()))
 
     def _tools(self, attempt: StepAttempt) -> Tools:
-        step, scope, tools = attempt.step, attempt.scope, item_tools(attempt)
+        step, scope = attempt.step, attempt.scope
+        tools = item_tools(attempt, attempt.item.outputs)
         if (form := step.reply) is not None:
             finder = EvidenceFinder.of(form.evidence, form.schema, scope, tools)
             tools = replace(tools, reply=ScopedReply(form, scope, finder))

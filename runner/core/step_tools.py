@@ -35,6 +35,7 @@ from paddock.steps.base import (
     ModelTools,
     NoCallCache,
     NoToolset,
+    OutputFiles,
     StepError,
     TimeLimits,
     Tools,
@@ -56,7 +57,7 @@ from .traces.dependencies import ChosenLabels, NarrowedLabels, UsedExamples, dep
 from .traces.past_decisions import StepName, step_name
 
 
-def item_tools(attempt: StepAttempt) -> Tools:
+def item_tools(attempt: StepAttempt, outputs: OutputFiles) -> Tools:
     context, step, caller = attempt.context, attempt.step, attempt.caller
     bound, roots = context.bound, context.bound.roots
     if step.untrusted:
@@ -88,7 +89,7 @@ def item_tools(attempt: StepAttempt) -> Tools:
             bound.priority,
             n_refused=attempt.n_refused,
         ),
-        FileTools(roots, attempt.item.outputs, context.readers, mirrors),
+        FileTools(roots, outputs, context.readers, mirrors),
         CallTools(toolset, memo, claims, untrusted=step.untrusted),
         stores=context.world.stores,
         tables=context.world.stores.tables if context.is_acting else None,

@@ -35,7 +35,7 @@ from paddock.runner.answers.scoped_reply import ScopedReply
 from paddock.runner.core.calls.call_cache import ChunkListener, LedgerPool
 from paddock.runner.core.calls.call_rows import cached_reply, cached_vectors
 from paddock.runner.core.calls.recorded_calls import CallOrigin
-from paddock.runner.core.outputs.item_outputs import ItemOutputs
+from paddock.runner.core.outputs.item_outputs import RecordedOutputs
 from paddock.runner.core.run_context import RunContext
 from paddock.steps.base import (
     PLACEHOLDER,
@@ -249,8 +249,8 @@ class DryReply(ScopedReply, frozen=True, kw_only=True):
         return None if self.pool.asked_unknown else await super().evidence(output)
 
 
-class DryOutputs(ItemOutputs):
-    """Implements `paddock.steps.base.OutputFiles`: reads what was written, and notes nothing."""
+class DryOutputs(RecordedOutputs):
+    """Implements `paddock.steps.base.OutputFiles`: its writing half does nothing."""
 
     def may_lose_rows(self, path: Path, n_before: int, n_now: int) -> bool:
         return True

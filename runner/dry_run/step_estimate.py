@@ -228,15 +228,10 @@ class StepEstimator(Struct, frozen=True):
         Of examples and labels that are not known yet, a placeholder stands for the examples.
         """
         attempt, context = self.attempt, self.attempt.context
-        step, scope, tools = attempt.step, attempt.scope, item_tools(attempt)
-        outputs = DryOutputs(context, attempt.item.outputs.items)
+        step, scope = attempt.step, attempt.scope
+        tools = item_tools(attempt, DryOutputs(context, attempt.item.outputs.items))
         stores = DryStores(context.world.stores, pool)
-        tools = replace(
-            tools,
-            llm=replace(tools.llm, pool=pool),
-            files=replace(tools.files, outputs=outputs),
-            stores=stores,
-        )
+        tools = replace(tools, llm=replace(tools.llm, pool=pool), stores=stores)
         if (form := step.reply) is not None:
             finder = labels = None
             with contextlib.suppress(StepError):  # what is not known yet may be no text

@@ -49,30 +49,14 @@ class LostRows(Struct, frozen=True):
         )
 
 
-class ItemOutputs:
-    """Implements `paddock.steps.base.OutputFiles` for one item."""
+class RecordedOutputs:
+    """What the ledger knows of an item's outputs: the reading half, all that a plan has of it."""
 
-    def __init__(
-        self, context: RunContext, items: tuple[ItemKey, ...], node: BoundNode | None = None
-    ) -> None:
-        """`node`: the step or block outside of blocks that is the item; None: it is of a block."""
+    def __init__(self, context: RunContext, items: tuple[ItemKey, ...]) -> None:
         self.items = items
         """The items around it, outermost first, and itself."""
-        self._scope_id, self._key = items[-1]
         self._context = context
         self._index = context.index
-        self._stats = context.stats
-        self._node = node
-        self.lost_rows: list[LostRows] = []
-        self._intended: set[Path] = set()
-        self._unrecorded: dict[str, OutputRow] = {}
-        self.written: dict[str, str] = {}
-        """What the item wrote, in order: stored path → sha256; part of its entry."""
-        self.stores: dict[Path, None] = {}
-        self.read: dict[str, None] = {}
-        """Files that were read on a model's request."""
-        self.dependencies: Dependencies = {}
-        """Stores that were searched, files that were moved away, edited files that were kept."""
 
     @property
     def takes_over(self) -> bool:
@@ -85,15 +69,36 @@ class ItemOutputs:
         return self._index.owners.known_sha256(path, moved=moved)
 
     def check_target(self, path: Path, *, is_new: bool = True) -> None:
-        """Check that a step may write, move or remove a file.
-
-        Raises:
-            StepError: it belongs to Paddock or the pipeline, or could run as code.
-        """
         refusal = self._context.protected.refusal(path, is_new=is_new)
         if refusal is not None:
             name = printable(self._index.stored(path))
             raise StepError(f"no step may write '{name}': it {refusal.why}.", remedy=refusal.remedy)
+
+    def filed_at(self, path: Path) -> FiledDocument | None:
+        return self._context.documents.filed_at(path, self.items)
+
+
+class ItemOutputs(RecordedOutputs):
+    """Implements `paddock.steps.base.OutputFiles` for one item."""
+
+    def __init__(
+        self, context: RunContext, items: tuple[ItemKey, ...], node: BoundNode | None = None
+    ) -> None:
+        """`node`: the step or block outside of blocks that is the item; None: it is of a block."""
+        super().__init__(context, items)
+        self._scope_id, self._key = items[-1]
+        self._stats = context.stats
+        self._node = node
+        self.lost_rows: list[LostRows] = []
+        self._intended: set[Path] = set()
+        self._unrecorded: dict[str, OutputRow] = {}
+        self.written: dict[str, str] = {}
+        """What the item wrote, in order: stored path → sha256; part of its entry."""
+        self.stores: dict[Path, None] = {}
+        self.read: dict[str, None] = {}
+        """Files that were read on a model's request."""
+        self.dependencies: Dependencies = {}
+        """Stores that were searched, files that were moved away, edited files that were kept."""
 
     # --- files that it writes
 
@@ -168,9 +173,6 @@ class ItemOutputs:
             raise other_pipelines_output(stored, other)
 
     # --- documents that it moves
-
-    def filed_at(self, path: Path) -> FiledDocument | None:
-        return self._context.documents.filed_at(path, self.items)
 
     def will_move(self, path: Path, target: Path, sha256: str) -> None:
         self._context.documents.will_move(path, target, sha256, self.items)
