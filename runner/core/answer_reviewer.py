@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import mimetypes
+from collections.abc import Mapping
 from typing import Any
 
 from paddock.engine.system.records import replace
-from paddock.engine.system.text import canonical_json
+from paddock.engine.system.text import canonical_json, one_line
 from paddock.pipelines.expressions import ExpressionError
+from paddock.pipelines.schema_validation import value_faults
 from paddock.pipelines.text_cells import SourceText
 from paddock.runner.answers.evidence import read_sources
 from paddock.runner.answers.scoped_reply import ScopedReply
@@ -28,6 +30,8 @@ from .item_attempt import StepAttempt
 from .known_fields import PERSON, KnownFields
 from .reviews.decided_outputs import decided_outputs, with_answer
 from .reviews.review_questions import (
+    MOST_REASON_CHARS,
+    MOST_REASONS,
     document_spec,
     is_drawn,
     is_due,
@@ -117,16 +121,22 @@ class AnswerReviewer:
                 caller.calls.extend(replace(call, is_known=True) for call in past.calls)
         return outputs
 
-    async def with_standing(
+    async def _merged(
         self, outputs: dict[str, Any], known: KnownFields | Standing, tools: Tools
-    ) -> dict[str, Any]:
-        """Return the outputs of a model with the fields that are known without it."""
-        answer = known.over(answer_of(outputs))
-        if is_same_value(answer, answer_of(outputs)):
-            return outputs
-        has_schema = tools.reply is not None and tools.reply.schema is not None
-        evidence = await tools.reply.evidence(answer) if tools.reply and has_schema else None
-        return with_answer(outputs, answer, has_schema=has_schema, evidence=evidence)
+    ) -> tuple[dict[str, Any], list[str]]:
+        """Return a model's outputs with what is known without it, and the faults of both."""
+        answer = known.over(was := answer_of(outputs))
+        reply, is_same = tools.reply, is_same_value(answer, was)
+        if not isinstance(reply, ScopedReply) or reply.schema is None:
+            edited = with_answer(outputs, answer, has_schema=False, evidence=None)
+            return outputs if is_same else edited, []
+        evidence = None if is_same else await reply.evidence(answer)
+        names = known.fields if isinstance(answer, Mapping) else ()
+        merged = with_answer(outputs, answer, has_schema=True, evidence=evidence, known=names)
+        if is_same or (isinstance(known, Standing) and known.is_whole):
+            return merged, []
+        faults = [fault.sentence for fault in value_faults(answer, reply.schema)]
+        return merged, faults or await reply.checked(answer, merged["text"])
 
     async def decided(
         self,
@@ -134,30 +144,35 @@ class AnswerReviewer:
         outputs: dict[str, Any],
         tools: Tools,
         known: KnownFields | None,
+        decision: Standing | None,
         *,
-        is_decided: bool = False,
+        is_asked: bool,
     ) -> dict[str, Any]:
         """Return a step's outputs as a person decides on its answer.
 
         `known`: its fields that are known without the model; a person is asked about the others.
-        `is_decided`: they have, on each of its fields, whatever `when` says of it now.
+        `decision`: if that is on each of its fields, it counts, whatever `when` says of it now.
+        `is_asked`: its model was asked: what is known is put over its answer.
 
         1. The answer is sure, and not in the random share: its outputs stay as they are.
-        2. It is due, and the run accepts all answers: it is accepted unseen.
+        2. It is due, and the run accepts all answers: it is accepted unseen, if it is valid.
         3. A person has decided: their decision is applied, once the item is recorded.
         4. No one has decided: a person is asked, and the item waits.
 
         Raises:
             ItemWaits: case 4.
             SkippedByReview: case 3: no one decided in time, and the item is skipped then.
-            StepFailed: case 3: the answer was rejected. Or no one may be asked.
+            StepFailed: case 3: the answer was rejected. Case 2: what is known does not go with the
+                model's answer. Or no one may be asked.
         """
         step, scope, item = attempt.step, attempt.scope, attempt.item
         assert step.review is not None
-        spec, mode = step.review, self._reviews.mode
+        spec, mode, faults = step.review, self._reviews.mode, list[str]()
+        if is_asked and (over := known or decision) is not None:
+            outputs, faults = await self._merged(outputs, over, tools)
         to_ask: tuple[str, ...] | None = None
         if known is not None:
-            known = known.with_sums(answer_of(outputs))
+            known = known if faults else known.with_sums(answer_of(outputs))
             outputs = {**outputs, "readings": known.readings}
             to_ask = known.fields_to_ask(open_fields(outputs.get("output"), known.readings))
         subject = Subject(
@@ -192,10 +207,13 @@ class AnswerReviewer:
             due_subject = with_reasons(
                 subject, spec, scope, is_drawn=is_sampled, schema=schema, second_evidence=second
             )
+            why = (*due_subject.due, *(one_line(fault, MOST_REASON_CHARS) for fault in faults))
+            due_subject = replace(due_subject, due=why[:MOST_REASONS])
             return self._question(attempt, await self._full_subject(attempt, due_subject, tools))
 
         try:
-            due = is_decided or is_due(spec, scope, outputs)
+            is_decided = decision is not None and decision.is_whole
+            due = is_decided or bool(faults) or is_due(spec, scope, outputs)
             review = await self._reviews.decision_on(
                 short_question, full_question, is_due=due or is_sampled
             )  # 4
@@ -205,6 +223,8 @@ class AnswerReviewer:
             raise StepFailed(step.id, f"`review.when`: {error}") from error
         if review is None and not due:
             return outputs  # 1
+        if review is None and faults:
+            raise StepFailed(step.id, " ".join(faults), cause=Cause.CHECK)
         if review is None:
             unseen = {"state": "accepted", "by": MODE_OPTION, "at": None}
             return {**outputs, "review": unseen}  # 2

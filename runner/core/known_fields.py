@@ -56,9 +56,12 @@ class KnownFields(Struct, frozen=True):
             return self
         return replace(self, readings={**self.readings, **{n: {"by": "sum"} for n in is_open}})
 
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        return {**self.proposed, **self.values}
+
     def over(self, answer: Any) -> Any:
-        known = {**self.proposed, **self.values}
-        return {**answer, **known} if isinstance(answer, Mapping) else answer
+        return {**answer, **self.fields} if isinstance(answer, Mapping) else answer
 
     @property
     def is_whole(self) -> bool:

@@ -34,6 +34,10 @@ class Standing(Struct, frozen=True):
     is_whole: bool
     """Whether nothing is left to ask."""
 
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        return self.value if isinstance(self.value, Mapping) else {}
+
     def over(self, answer: Any) -> Any:
         return self.value if self.is_whole else {**answer, **self.value}
 

@@ -94,8 +94,8 @@ class StepRunner:
         3. The labels that it may choose from, and the examples of its prompt.
         4. Its outputs: those that a person has decided on since, with what rules read of other
            fields; else, where a field is open, its model's, of its larger model where its own is
-           not sure enough, with what is known of some fields.
-        5. What a person decides, or has decided, on its answer.
+           not sure enough.
+        5. What is known of some fields over these; what a person decides, or has, on the answer.
         6. The labels that it chose; its outputs as its `returns` has them.
         7. It failed: 2 to 6 are tried again, or not (`_cause_of_retry`).
         8. A folder that it listed for this item alone is marked.
@@ -140,12 +140,9 @@ class StepRunner:
                     if outputs.get("escalated") is not None and step.escalate is not None:
                         answered = attempt.with_larger_model()
                         attempt.record.model = step.escalate.to.ref
-                    if is_asked and (over := known or decision) is not None:
-                        outputs = await reviewer.with_standing(outputs, over, tools)
                     if step.review is not None:  # 5
-                        is_decided = decision is not None and decision.is_whole
                         outputs = await reviewer.decided(
-                            answered, outputs, tools, known, is_decided=is_decided
+                            answered, outputs, tools, known, decision, is_asked=is_asked
                         )
                     if isinstance(tools.reply, ScopedReply):  # 6
                         mark_labels(answered, outputs)

@@ -185,7 +185,8 @@ class LedgerReviews(ReviewStore, dict=True):
 
         Raises:
             DecisionRefused: the question is another one by now, is decided, is late or leased;
-                `by` may not decide; the edited value does not pass schema or checks.
+                `by` may not decide; an edited value, or one that is not the model's alone, does
+                not pass schema or checks.
         """
         seen = self.get(id_)
         return self.change(id_, self._deciding(seen, question, verb, value, reason, by))
@@ -212,10 +213,11 @@ class LedgerReviews(ReviewStore, dict=True):
         reason = reason.replace("\0", "").strip()[:MOST_REASON_CHARS]
         if verb == "reject" and not reason:
             raise DecisionRefused("A rejection needs a reason, which the run shows and keeps.")
-        if verb == "edit" and (wrong := self.faults(seen, value)):
-            sentences = " ".join(fault.sentence for fault in wrong)
-            raise DecisionRefused(f"The edited value is not valid. {sentences}")
         values = {"accept": seen.subject.answer, "edit": value, "reject": None}
+        is_checked = verb == "edit" or (verb == "accept" and seen.subject.readings)
+        if is_checked and (wrong := self.faults(seen, values[verb])):
+            sentences = " ".join(fault.sentence for fault in wrong)
+            raise DecisionRefused(f"The {verb}ed value is not valid. {sentences}")
         decided = replace(seen, state=VERBS[verb], value=values[verb], reason=reason or None, by=by)
 
         def decide(review: Review, now: float) -> Review:

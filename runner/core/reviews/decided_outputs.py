@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from difflib import SequenceMatcher
 from typing import Any
 
@@ -35,20 +35,27 @@ def decided_outputs(
 
 
 def with_answer(
-    outputs: Mapping[str, Any], value: Any, *, has_schema: bool, evidence: Any
+    outputs: Mapping[str, Any],
+    value: Any,
+    *,
+    has_schema: bool,
+    evidence: Any,
+    known: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Return a step's outputs with another answer, and its evidence."""
+    """Return a step's outputs with another answer, and its evidence.
+
+    `known`: fields that no model was needed for, so that it is not right if it says the same.
+    """
     answer = {"text": value, "output": None}
     if has_schema:
         answer |= {"text": json.dumps(value, ensure_ascii=False), "output": value}
     was = answer_of(outputs)
-    mirrors = {
-        "evidence": _after_edit(outputs.get("evidence"), evidence, was, value),
-        "confidence": _after_edit(
-            outputs.get("confidence"), _of_person(outputs.get("confidence"), value), was, value
-        ),
-    }
-    return {**outputs, **answer, **mirrors}
+    of_person = _of_person(outputs.get("confidence"), value)
+    confidence = _after_edit(outputs.get("confidence"), of_person, was, value)
+    if known and isinstance(confidence, Mapping):
+        confidence = {n: of_person[n] if n in known else c for n, c in confidence.items()}
+    of_evidence = _after_edit(outputs.get("evidence"), evidence, was, value)
+    return {**outputs, **answer, "evidence": of_evidence, "confidence": confidence}
 
 
 _FROM_PERSON = {
