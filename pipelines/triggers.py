@@ -92,7 +92,7 @@ def _as_list(given: Any) -> Any:
 
 
 class TriggerKeys(Keys):
-    """An entry of a built-in trigger."""
+    """An entry of a trigger that plans know."""
 
     has_callers: ClassVar[bool] = False
     """Its inputs come from elsewhere, by expressions."""
@@ -188,11 +188,12 @@ class WebhookKeys(TriggerKeys):
     inputs: dict[str, Any] = Field({}, description="Inputs, as expressions over `payload`.")
 
 
-BUILT_IN_TRIGGERS: Mapping[str, type[TriggerKeys]] = {
+PLANNED_TRIGGERS: Mapping[str, type[TriggerKeys]] = {
     "schedule": ScheduleKeys,
     "watch": WatchKeys,
     "webhook": WebhookKeys,
 }
+"""Those of which a plan knows the inputs, the times, or the folders."""
 
 
 class NotifyKeys(Keys):
@@ -240,7 +241,7 @@ class NotifyKeys(Keys):
 
 
 class OnKeys(Keys):
-    """What starts runs automatically. Keys that are not built in are triggers of packages."""
+    """What starts runs automatically. Other keys are triggers that no plan knows."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -270,7 +271,7 @@ class OnKeys(Keys):
 
     @property
     def built_in(self) -> list[TriggerKeys]:
-        return [entry for kind in BUILT_IN_TRIGGERS for entry in getattr(self, kind)]
+        return [entry for kind in PLANNED_TRIGGERS for entry in getattr(self, kind)]
 
     @property
     def written_inputs(self) -> list[dict[str, Any]]:

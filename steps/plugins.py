@@ -61,7 +61,7 @@ def own_plugins(group: str) -> Mapping[str, tuple[EntryPoint, ...]]:
 
 
 def package_of(point: EntryPoint) -> str:
-    return point.dist.name if point.dist else "unknown"
+    return point.dist.name if point.dist else DISTRIBUTION
 
 
 def lacking(kind: type[Any], values: Sequence[str], methods: Sequence[str]) -> str:

@@ -28,7 +28,7 @@ from paddock.runner import RunEnvironment, RunOptions, run, validate
 from paddock.runner.cli.step_catalogue import list_installed, llm_template
 from paddock.runner.cli.installed_schema import installed_schema
 from paddock.runner.schedule.order_queue import OrderQueue
-from paddock.runner.schedule.pipeline_triggers import plugin_triggers
+from paddock.runner.schedule.pipeline_triggers import triggers_of
 from paddock.runner.schedule.triggered_pipeline import read_triggered_pipeline
 from paddock.runner.schedule.triggers import TriggerDesk
 from paddock.runner.testing.suite_runner import SuiteOptions, read_suite, run_suites
@@ -52,7 +52,7 @@ async def orders(file, todo):
     for text in ("first\n", "second\nhal", "f\n"):
         with todo.open("a") as lines:
             lines.write(text)
-        (trigger,) = plugin_triggers(triggered)
+        (trigger,) = triggers_of(triggered)
         desk = TriggerDesk(trigger.key, lambda: triggered, queue, None, None, print)
         running = asyncio.create_task(trigger.run(desk))
         n_lines = todo.read_text().count("\n")

@@ -19,10 +19,10 @@ from pydantic import BaseModel
 from paddock.engine.system.distribution import DISTRIBUTION
 from paddock.engine.system.records import Struct, field
 from paddock.pipelines.filters import FILTERS
-from paddock.pipelines.triggers import BUILT_IN_TRIGGERS
-from paddock.runner.bind.trigger_plugins import load_all_triggers
+from paddock.pipelines.triggers import PLANNED_TRIGGERS
+from paddock.runner.bind.trigger_plugins import load_all_triggers, trigger_points
 from paddock.steps import python_step, registry
-from paddock.steps.plugins import TABLE_GROUP, TOOL_GROUP, TRIGGER_GROUP, package_of, plugins
+from paddock.steps.plugins import TABLE_GROUP, TOOL_GROUP, package_of, plugins
 from paddock.steps.readers import document_kinds, reader
 from paddock.steps.tables.table_files import all_formats
 from paddock.steps.tools import builtin_tools
@@ -156,12 +156,12 @@ def list_installed() -> InstalledParts:
         package = package_of(points[0]) if points else DISTRIBUTION
         uses = " and ".join(["read"] * form.is_read + ["written"] * form.is_written)
         parts += [PartRow("format", name, package, uses, ", ".join(form.suffixes))] * bool(name)
-    for name, table in BUILT_IN_TRIGGERS.items():
+    for name, table in PLANNED_TRIGGERS.items():
         parts.append(PartRow("trigger", name, DISTRIBUTION, _first_sentence(table), _keys(table)))
     triggers, broken_triggers = load_all_triggers()
     broken += map(str, broken_triggers)
     for name, kind in triggers.items():
-        package = package_of(plugins(TRIGGER_GROUP)[name][0])
+        package = package_of(trigger_points()[name][0])
         parts.append(PartRow("trigger", name, package, _first_sentence(kind), _keys(kind.Keys)))
     return InstalledParts(steps, tuple(parts), tuple(broken))
 

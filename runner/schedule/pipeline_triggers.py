@@ -14,6 +14,7 @@ from paddock.engine.system.records import replace
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import Value
 from paddock.pipelines.plan import read_plan
+from paddock.pipelines.triggers import TriggerKeys
 from paddock.pipelines.validation import faults_of
 from paddock.runner.bind.bind import bind_written_starts
 from paddock.runner.bind.trigger_plugins import BrokenTrigger, load_trigger, written_triggers
@@ -23,28 +24,36 @@ from paddock.runner.core.other_runs.group_names import rendered_value
 from paddock.runner.review.page_server import asks_people
 from paddock.runner.settings import Settings
 
-from .decision_trigger import DecisionTrigger
-from .folder_trigger import folder_triggers
-from .schedule_trigger import ScheduleTrigger
+from .decision_orders import DecisionTrigger
 from .triggered_pipeline import TriggeredPipeline, read_triggered_pipeline
-from .triggers import Trigger, UnservedTrigger
-from .webhook_trigger import webhook_triggers
+from .triggers import NothingToWaitFor, Trigger, UnservedTrigger
 
 log = logging.getLogger("paddock.up")
 
 
-def triggers_of(pipeline: TriggeredPipeline, *, max_attempts: int, is_open: bool) -> list[Trigger]:
-    """Return the triggers of a pipeline, as its file is now.
-
-    `is_open`: other machines can reach the address of its webhooks.
-    """
-    return [
-        *map(ScheduleTrigger, pipeline.schedules),
-        *folder_triggers(pipeline, max_attempts),
-        *webhook_triggers(pipeline, is_open=is_open),
-        *plugin_triggers(pipeline),
-        *([DecisionTrigger()] if asks_people(pipeline.pipeline) else []),
-    ]
+def triggers_of(triggered: TriggeredPipeline) -> list[Trigger]:
+    """Return the triggers of a pipeline, as its file is now; one that cannot be made says why."""
+    triggers: dict[str, Trigger] = {}
+    for name, at, entry in written_triggers(triggered.pipeline):
+        place = ".".join(map(str, at))
+        try:
+            trigger = load_trigger(name)(_keys(triggered, name, at, entry), triggered)
+            if not (isinstance(trigger.key, str) and trigger.key.startswith(name)):
+                message = f"`{place}`: its `key` {trigger.key!r} does not begin with '{name}'."
+                trigger = UnservedTrigger(place, message)
+            elif trigger.key in triggers:
+                message = f"`{place}`: another entry has the key '{trigger.key}'."
+                trigger = UnservedTrigger(place, message)
+        except NothingToWaitFor as error:
+            trigger = UnservedTrigger(error.key, str(error))
+        except (PipelineError, BrokenTrigger) as error:
+            trigger = UnservedTrigger(place, str(error))
+        except Exception as error:  # of the package's code
+            log.exception("%s: `%s` cannot be made", triggered.file, place)
+            message = f"`{place}` cannot be made: {type(error).__name__}: {error}"
+            trigger = UnservedTrigger(place, message)
+        triggers[trigger.key] = trigger
+    return [*triggers.values(), *([DecisionTrigger()] if asks_people(triggered.pipeline) else [])]
 
 
 def trigger_keys(file: Path, settings: Settings) -> list[str]:
@@ -58,38 +67,17 @@ def trigger_keys(file: Path, settings: Settings) -> list[str]:
     if triggered is None:
         bind_written_starts(read_plan(file))
         return []
-    return [trigger.key for trigger in triggers_of(triggered, max_attempts=1, is_open=False)]
-
-
-def plugin_triggers(triggered: TriggeredPipeline) -> list[Trigger]:
-    """Return the triggers that packages bring; one that cannot be made says why."""
-    triggers: dict[str, Trigger] = {}
-    for name, at, entry in written_triggers(triggered.pipeline):
-        place = ".".join(map(str, at))
-        try:
-            trigger = load_trigger(name)(_keys(triggered, name, at, entry), triggered)
-            if not (isinstance(trigger.key, str) and trigger.key.startswith(name)):
-                message = f"`{place}`: its `key` {trigger.key!r} does not begin with '{name}'."
-                trigger = UnservedTrigger(place, message)
-            elif trigger.key in triggers:
-                message = f"`{place}`: another entry has the key '{trigger.key}'."
-                trigger = UnservedTrigger(place, message)
-        except (PipelineError, BrokenTrigger) as error:
-            trigger = UnservedTrigger(place, str(error))
-        except Exception as error:  # of the package's code
-            log.exception("%s: `%s` cannot be made", triggered.file, place)
-            message = f"`{place}` cannot be made: {type(error).__name__}: {error}"
-            trigger = UnservedTrigger(place, message)
-        triggers[trigger.key] = trigger
-    return [*triggers.values()]
+    return [trigger.key for trigger in triggers_of(triggered)]
 
 
 def _keys(triggered: TriggeredPipeline, name: str, at: tuple[str | int, ...], entry: Any) -> Any:
-    """Return the keys of an entry, with the values of its expressions.
+    """Return the keys of an entry, with the values of its expressions; built-in ones are read.
 
     Raises:
         PipelineError: one cannot be filled in.
     """
+    if isinstance(entry, TriggerKeys):
+        return entry
     pipeline = triggered.pipeline
     names = {path[0] for path in Value.of(entry).references}
     scope: dict[str, object] = {}

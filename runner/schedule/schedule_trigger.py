@@ -12,6 +12,7 @@ from paddock.runner.workers.order import Order
 
 from .cron import due, upcoming
 from .order_queue import QueueBroken
+from .triggered_pipeline import TriggeredPipeline
 from .triggers import TriggerDesk
 
 LOOK_S = 20.0
@@ -22,11 +23,15 @@ CLOCK_WAS_WRONG_S = 2 * 86_400.0
 
 class ScheduleTrigger:
     kind: ClassVar[str] = "schedule"
+    Keys = ScheduleKeys
 
     def __init__(
-        self, timed: ScheduleKeys, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self,
+        keys: ScheduleKeys,
+        triggered: TriggeredPipeline,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._timed = timed
+        self._timed = keys
         self._now = now
 
     def __eq__(self, other: object) -> bool:

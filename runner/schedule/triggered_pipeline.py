@@ -48,6 +48,10 @@ class TriggeredPipeline(SelectiveFields, Struct, frozen=True):
     pipeline: Pipeline
     bound: BoundPlan | None = None
     """With every input's default; None when only callers start it, and must provide some."""
+    max_attempts: int = 1
+    """How often a watch tries a file."""
+    is_open: bool = False
+    """Whether other machines can reach the address of its webhooks."""
 
     @property
     def key(self) -> str:

@@ -1,9 +1,9 @@
 """Triggers: their protocol, and the desk where they put orders.
 
 A trigger waits for something (a time, files, a call, a decision), gives an order for it, and is
-told when that is done. Schedules, watched folders, hot folders, webhooks and decisions are five;
-others come from packages, as entry points of `paddock.triggers`. What is served, shown and
-documented knows them by this protocol alone.
+told when that is done. That of `on.webhook` is `WebhookTrigger` in `webhook_trigger.py` beside this
+module, and so for each key; others come from packages, as entry points of `paddock.triggers`. What
+is served, shown and documented knows them by this protocol alone.
 """
 
 from __future__ import annotations
@@ -41,14 +41,23 @@ class PathTaken(Exception):
         super().__init__(f"'{path}' is taken by {by or 'this service itself'}")
 
 
+class NothingToWaitFor(Exception):
+    """Raised by a trigger's class: it waits for nothing, as its file and this service are."""
+
+    def __init__(self, key: str, why: object) -> None:
+        self.key = key
+        super().__init__(str(why))
+
+
 class Trigger(Protocol):
-    """What starts runs of one pipeline.
+    """What starts runs of one pipeline; made as `Class(keys, triggered)`, with `keys` of `Keys`.
 
     Two that are equal wait for the same: the one that runs goes on when the file has changed.
     """
 
-    kind: ClassVar[str]
-    """For people, such as `schedule`."""
+    @property
+    def kind(self) -> str:
+        """For people, such as `schedule`."""
 
     @property
     def key(self) -> str:

@@ -25,7 +25,7 @@ from starlette.routing import BaseRoute
 
 from paddock.engine.api.server import PortTaken, listen, serving
 from paddock.engine.system.hosts import is_loopback
-from paddock.engine.system.records import Struct, field
+from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.system.tasks import StopRequested, task_group, unless, wait_for_event
 from paddock.engine.system.text import counted, listed
 from paddock.pipelines.errors import PipelineError
@@ -175,9 +175,12 @@ class Up:
                 self._open_ledger, partial(alert_trouble, flags), settings.state_dir
             )
             is_open = not is_loopback(listener.getsockname()[0])
-            triggers = partial(triggers_of, max_attempts=unattended.max_attempts, is_open=is_open)
+            served = partial(replace, max_attempts=unattended.max_attempts, is_open=is_open)
             self._keeper = TriggerKeeper(
-                self._queue, self._open_ledger, triggers, self._missing_reason
+                self._queue,
+                self._open_ledger,
+                lambda pipeline: triggers_of(served(pipeline)),
+                self._missing_reason,
             )
             options = ManagerOptions(
                 max_runs=unattended.max_runs,

@@ -25,7 +25,6 @@ from starlette.responses import Response
 from paddock.engine.api.host_check import has_own_host_name
 from paddock.engine.api.streaming import json_response
 from paddock.engine.system import socket_owners
-from paddock.engine.system.records import SelectiveFields, Struct
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.triggers import WebhookKeys
 from paddock.runner.config import pipeline_secrets
@@ -34,7 +33,7 @@ from paddock.runner.workers.order import Order
 
 from .order_queue import MOST_WAITING, QueueBroken
 from .triggered_pipeline import TriggeredPipeline
-from .triggers import PathTaken, Trigger, TriggerDesk, UnservedTrigger
+from .triggers import NothingToWaitFor, PathTaken, TriggerDesk
 from .webhook_signatures import BadSignature, check_signature
 
 MOST_BODY_BYTES = 1 << 19
@@ -45,47 +44,46 @@ _AGAIN = {"Retry-After": "60"}
 _KEYS = ("x-idempotency-key", "idempotency-key", "x-github-delivery")
 
 
-def webhook_triggers(triggered: TriggeredPipeline, *, is_open: bool) -> list[Trigger]:
-    """Return a pipeline's webhooks; `is_open`: other machines can reach their address."""
-    made: list[Trigger] = []
-    for index, webhook in enumerate(_webhooks(triggered)):
-        try:
-            made.append(WebhookTrigger(webhook.path, _secret(triggered, index, is_open=is_open)))
-        except PipelineError as error:
-            made.append(UnservedTrigger(WebhookTrigger(webhook.path).key, str(error)))
-    return made
-
-
 def _webhooks(triggered: TriggeredPipeline) -> Sequence[WebhookKeys]:
     return triggered.pipeline.on.webhook if triggered.pipeline.on else ()
 
 
-def _secret(triggered: TriggeredPipeline, index: int, *, is_open: bool) -> str | None:
-    pipeline, webhook = triggered.pipeline, _webhooks(triggered)[index]
-    at = ("on", "webhook", index, "secret")
-    if webhook.secret is None:
-        if not is_open:
-            return None
-        what = f"webhook '{webhook.path}' has no secret, and other machines may call it."
-        raise PipelineError.of(what, "Add a `secret`.", pipeline.mark(at[:-1]))
-    scope: dict[str, object] = {"inputs": {}}
-    if "secrets" in webhook.secret:
-        scope["secrets"] = pipeline_secrets.read_secrets(pipeline, os.environ).values
-    return str(rendered_value(pipeline, webhook.secret, scope, at))
-
-
-class WebhookTrigger(SelectiveFields, Struct, frozen=True):
+class WebhookTrigger:
     """One webhook. How a payload becomes inputs is read from the pipeline as it is at the call."""
 
-    hidden = ("secret",)
-
     kind: ClassVar[str] = "webhook"
-    path: str
-    secret: str | None = None
+    Keys = WebhookKeys
+
+    def __init__(self, keys: WebhookKeys, triggered: TriggeredPipeline) -> None:
+        self.path = keys.path
+        self.secret: str | None = None
+        try:
+            self.secret = self._secret(keys.secret, triggered)
+        except PipelineError as error:
+            raise NothingToWaitFor(self.key, error) from error
+
+    def __eq__(self, other: object) -> bool:
+        own = self.path, self.secret
+        return isinstance(other, WebhookTrigger) and (other.path, other.secret) == own
+
+    def __hash__(self) -> int:
+        return hash(self.path)
 
     @property
     def key(self) -> str:
         return f"webhook {self.path}"
+
+    def _secret(self, written: str | None, triggered: TriggeredPipeline) -> str | None:
+        pipeline, at = triggered.pipeline, self._at(triggered)
+        if written is None:
+            if not triggered.is_open:
+                return None
+            what = f"webhook '{self.path}' has no secret, and other machines may call it."
+            raise PipelineError.of(what, "Add a `secret`.", pipeline.mark(at))
+        scope: dict[str, object] = {"inputs": {}}
+        if "secrets" in written:
+            scope["secrets"] = pipeline_secrets.read_secrets(pipeline, os.environ).values
+        return str(rendered_value(pipeline, written, scope, (*at, "secret")))
 
     async def run(self, desk: TriggerDesk) -> None:
         """Answer calls until cancelled. A path that is taken is tried again."""

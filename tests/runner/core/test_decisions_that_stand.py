@@ -14,7 +14,7 @@ import pytest
 
 from paddock.engine.request import ChatRequest
 from paddock.runner.progress.report import Report
-from paddock.runner.schedule.decision_trigger import decided_runs
+from paddock.runner.schedule.decision_orders import decided_runs
 from tests.fakes.invoices import Made, hybrid
 from tests.fakes.pool import FakePool
 from tests.runner.core.random_histories import in_a_process, rows_of

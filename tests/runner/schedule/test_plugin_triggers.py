@@ -13,7 +13,7 @@ from paddock.runner.api import validate
 from paddock.runner.bind.trigger_plugins import load_trigger
 from paddock.runner.cli.installed_schema import installed_schema
 from paddock.runner.cli.step_catalogue import catalogue_text, list_installed
-from paddock.runner.schedule.pipeline_triggers import plugin_triggers
+from paddock.runner.schedule.pipeline_triggers import triggers_of
 from paddock.runner.schedule.triggered_pipeline import TriggeredPipeline, read_triggered_pipeline
 from paddock.runner.schedule.triggers import Trigger
 from paddock.runner.settings import Settings
@@ -94,7 +94,7 @@ def read(folder: Path, text: str) -> TriggeredPipeline | None:
 def served(folder: Path, on: str, more: str = "") -> tuple[TriggeredPipeline, list[Trigger]]:
     triggered = read(folder, f"on: {on}\n{more}{STEPS}")
     assert triggered is not None
-    return triggered, plugin_triggers(triggered)
+    return triggered, triggers_of(triggered)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ async def test_a_time_gives_one_order_and_what_was_missed_is_made_up_for(
     on = f'{{schedule: {{cron: "0 * * * *", timezone: UTC, catch_up: {catch_up}}}}}'
     pipeline, clock = triggered(tmp_path, on), Clock()
     async with open_queue(tmp_path, pipeline) as queue:
-        trigger = ScheduleTrigger(pipeline.schedules[0], clock)
+        trigger = ScheduleTrigger(pipeline.schedules[0], pipeline, clock)
         async with at_work(trigger, desk_of(queue, pipeline, trigger)):
             await clock.set(NOW)
             assert queue.orders == {}
@@ -69,7 +69,7 @@ async def test_a_time_gives_one_order_and_what_was_missed_is_made_up_for(
             assert hours(queue) == after_sleep
     async with open_queue(tmp_path, pipeline) as queue:
         clock.now = NOW + timedelta(hours=11)  # it was off until 23:30
-        trigger = ScheduleTrigger(pipeline.schedules[0], clock)
+        trigger = ScheduleTrigger(pipeline.schedules[0], pipeline, clock)
         async with at_work(trigger, desk_of(queue, pipeline, trigger)):
             await clock.set(clock.now)
             assert hours(queue) == after_sleep + after_restart
@@ -79,7 +79,7 @@ async def test_a_clock_that_jumps_loses_no_run_and_repeats_none(tmp_path: Path) 
     pipeline = triggered(tmp_path, '{schedule: {cron: "0 * * * *", timezone: UTC}}')
     clock = Clock()
     async with open_queue(tmp_path, pipeline) as queue:
-        trigger = ScheduleTrigger(pipeline.schedules[0], clock)
+        trigger = ScheduleTrigger(pipeline.schedules[0], pipeline, clock)
         async with at_work(trigger, desk_of(queue, pipeline, trigger)):
             await clock.set(NOW)
             await clock.set(NOW + timedelta(minutes=31))
@@ -95,7 +95,8 @@ async def test_a_clock_that_jumps_loses_no_run_and_repeats_none(tmp_path: Path) 
 async def test_times_follow_the_machines_zone_and_are_shown_in_it(
     tmp_path: Path, set_zone: Callable[[str], None]
 ) -> None:
-    trigger = ScheduleTrigger(triggered(tmp_path, '{schedule: {cron: "0 6 * * *"}}').schedules[0])
+    pipeline = triggered(tmp_path, '{schedule: {cron: "0 6 * * *"}}')
+    trigger = ScheduleTrigger(pipeline.schedules[0], pipeline)
     shown = []
     for zone in ("Europe/Berlin", "Asia/Tokyo"):
         set_zone(zone)
@@ -116,7 +117,7 @@ inputs: {tone: {type: str, required: true}}"""
     steps = 'steps: [{uses: files.write, with: {path: out.txt, text: "{{ inputs.tone }}"}}]\n'
     pipeline, clock = triggered(tmp_path, on, steps), Clock()
     async with open_queue(tmp_path, pipeline) as queue:
-        calm, loud = (ScheduleTrigger(timed, clock) for timed in pipeline.schedules)
+        calm, loud = (ScheduleTrigger(timed, pipeline, clock) for timed in pipeline.schedules)
         async with (
             at_work(calm, desk_of(queue, pipeline, calm)),
             at_work(loud, desk_of(queue, pipeline, loud)),

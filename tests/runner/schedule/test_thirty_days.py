@@ -144,7 +144,7 @@ class World(Around):
             await wait_for_event(queue.changed, 300.0)
 
     def _triggers(self, pipeline: TriggeredPipeline) -> list[ScheduleTrigger]:
-        return [ScheduleTrigger(timed, self.now) for timed in pipeline.schedules]
+        return [ScheduleTrigger(timed, pipeline, self.now) for timed in pipeline.schedules]
 
     def trigger_keys(self, pipeline: str) -> Collection[str]:
         return [*self.keeper.keys(pipeline), CALLS]

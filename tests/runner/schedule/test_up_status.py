@@ -16,14 +16,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from paddock.engine.system import socket_owners
+from paddock.engine.system.records import replace
 from paddock.runner.schedule.order_queue import OrderQueue
+from paddock.runner.schedule.pipeline_triggers import triggers_of
 from paddock.runner.schedule.run_manager import ManagedRun, ManagerOptions, RunManager
 from paddock.runner.schedule.run_processes import RunProcess
-from paddock.runner.schedule.schedule_trigger import ScheduleTrigger
 from paddock.runner.schedule.trigger_keeper import TriggerKeeper
 from paddock.runner.schedule.triggered_pipeline import TriggeredPipeline
 from paddock.runner.schedule.up_status import make_status_app, status_of
-from paddock.runner.schedule.webhook_trigger import webhook_triggers
 from paddock.runner.workers.order import Order
 from tests.runner.schedule.desks import Around, open_queue, triggered
 
@@ -79,9 +79,8 @@ async def world_of(folder: Path, *, is_open: bool = False) -> AsyncIterator[Worl
         keeper = TriggerKeeper(
             queue,
             lambda folder, is_readonly: None,  # type: ignore[arg-type,return-value]
-            lambda made: [*map(ScheduleTrigger, made.schedules),
-                          *webhook_triggers(made, is_open=is_open)],
-        )  # fmt: skip
+            lambda made: triggers_of(replace(made, is_open=is_open)),
+        )
         manager = RunManager(queue, Around(), ManagerOptions(2, 1))
         manager.pipelines[pipeline.key] = pipeline
         await keeper.put(pipeline)

@@ -19,11 +19,12 @@ from paddock.engine.system import socket_owners
 from paddock.engine.system.records import replace
 from paddock.runner.schedule import webhook_trigger
 from paddock.runner.schedule.order_queue import OrderQueue, QueueBroken
+from paddock.runner.schedule.pipeline_triggers import triggers_of
 from paddock.runner.schedule.trigger_keeper import TriggerKeeper
 from paddock.runner.schedule.triggered_pipeline import TriggeredPipeline, read_triggered_pipeline
 from paddock.runner.schedule.up_status import make_status_app
 from paddock.runner.schedule.webhook_signatures import OWN_HEADER
-from paddock.runner.schedule.webhook_trigger import MOST_BODY_BYTES, webhook_triggers
+from paddock.runner.schedule.webhook_trigger import MOST_BODY_BYTES
 from paddock.runner.settings import Settings
 from paddock.runner.workers.order import FROM_PREFECT, Order
 from tests.runner.schedule.signed_calls import sign_body
@@ -63,7 +64,7 @@ class Address:
         self.keeper = TriggerKeeper(
             self.queue,
             nothing,
-            lambda pipeline: webhook_triggers(pipeline, is_open=self._is_open),
+            lambda pipeline: triggers_of(replace(pipeline, is_open=self._is_open)),
             lambda: self.why_missing,
         )
         self.app = make_status_app(lambda: {}, lambda: {}, self.keeper.answer)

@@ -15,8 +15,8 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.ledger.reviews.reviews import Review
 from paddock.runner.review.decisions import LedgerReviews
-from paddock.runner.schedule import decision_trigger
-from paddock.runner.schedule.decision_trigger import DecisionTrigger, decided_runs
+from paddock.runner.schedule import decision_orders
+from paddock.runner.schedule.decision_orders import DecisionTrigger, decided_runs
 from paddock.runner.schedule.order_queue import OrderQueue
 from paddock.runner.schedule.triggered_pipeline import TriggeredPipeline
 from paddock.runner.workers.order import Order, OrderEnd
@@ -27,8 +27,8 @@ from tests.waiting import eventually
 
 @pytest.fixture(autouse=True)
 def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decision_trigger, "LOOK_S", 0.01)
-    monkeypatch.setattr(decision_trigger, "LOOK_ALL_S", 0.05)
+    monkeypatch.setattr(decision_orders, "LOOK_S", 0.01)
+    monkeypatch.setattr(decision_orders, "LOOK_ALL_S", 0.05)
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ async def test_decisions_of_one_pipeline_are_one_order_with_the_inputs_of_the_ru
 async def test_decisions_that_a_run_left_are_not_run_again_but_those_of_a_skipped_one_are(
     tmp_path: Path, ledger: Ledger, bills: TriggeredPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decision_trigger, "_AGAIN", Backoff(0.3, 0.3))
+    monkeypatch.setattr(decision_orders, "_AGAIN", Backoff(0.3, 0.3))
     (a,) = ask_about(tmp_path, ledger, "a.txt")
     accept(ledger, a)
     trigger = DecisionTrigger()
@@ -163,7 +163,7 @@ async def test_what_a_run_used_while_it_was_looked_for_is_no_order(
     tmp_path: Path, ledger: Ledger, bills: TriggeredPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, b = ask_about(tmp_path, ledger, "a.txt", "b.txt")
-    trigger, read = DecisionTrigger(), decision_trigger._read_decided
+    trigger, read = DecisionTrigger(), decision_orders._read_decided
     is_slow, has_read = threading.Event(), threading.Event()
 
     def read_slowly(desk: Any) -> Any:
@@ -173,7 +173,7 @@ async def test_what_a_run_used_while_it_was_looked_for_is_no_order(
             time.sleep(0.3)
         return decided
 
-    monkeypatch.setattr(decision_trigger, "_read_decided", read_slowly)
+    monkeypatch.setattr(decision_orders, "_read_decided", read_slowly)
     async with (
         open_queue(tmp_path, bills) as queue,
         at_work(trigger, desk_of(queue, bills, trigger)),

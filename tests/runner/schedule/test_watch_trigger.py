@@ -11,11 +11,13 @@ import pytest
 
 from paddock.engine.errors import DeadlineExceeded
 from paddock.engine.settings import PoolSettings
+from paddock.engine.system.records import replace
 from paddock.runner.api import run_async
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
-from paddock.runner.schedule.folder_trigger import FolderTrigger, folder_triggers
 from paddock.runner.schedule.order_queue import OrderQueue
+from paddock.runner.schedule.pipeline_triggers import triggers_of
 from paddock.runner.schedule.triggered_pipeline import TriggeredPipeline
+from paddock.runner.schedule.watch_trigger import WatchTrigger
 from paddock.runner.settings import Settings, UnattendedSettings
 from paddock.runner.workers.order import Order
 from tests.fakes.pool import FakePool
@@ -47,7 +49,7 @@ class Folder:
     orders: list[Order] = field(default_factory=list)
     """All that were given, also before a restart."""
     notes: list[str] = field(default_factory=list)
-    trigger: FolderTrigger = field(init=False)
+    trigger: WatchTrigger = field(init=False)
 
     @property
     def inbox(self) -> Path:
@@ -59,8 +61,8 @@ class Folder:
     @asynccontextmanager
     async def served(self) -> AsyncIterator[None]:
         """Have the trigger run, as after a start; tell it the ends that it does not know."""
-        (trigger,) = folder_triggers(self.pipeline, 2)
-        assert isinstance(trigger, FolderTrigger)
+        (trigger,) = triggers_of(replace(self.pipeline, max_attempts=2))
+        assert isinstance(trigger, WatchTrigger)
         self.trigger = trigger
         desk = desk_of(self.queue, self.pipeline, self.trigger, warn=self.notes.append)
         async with at_work(self.trigger, desk):

@@ -8,16 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from paddock.engine.system.records import Struct
 from paddock.engine.system.retry import Backoff, Pauses
 from paddock.engine.system.tasks import in_left_thread, running
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.model import step_nodes
+from paddock.pipelines.triggers import WatchKeys
 from paddock.runner.config import pipeline_secrets
 from paddock.runner.core.other_runs.group_names import rendered_value
-from paddock.runner.folders.file_filter import WatchSpec, watch_specs
+from paddock.runner.folders.file_filter import watch_specs
 from paddock.runner.folders.file_versions import FileVersion
 from paddock.runner.ledger.entries import stored_path
 from paddock.runner.watch.handled_files import WatchLedger
@@ -28,7 +29,7 @@ from paddock.steps.registry import facts_of
 from paddock.steps.sources.mirror import Mirror, SourceAway, SourceParams, SourceRefused
 
 from .triggered_pipeline import TriggeredPipeline
-from .triggers import Trigger, TriggerDesk, UnservedTrigger
+from .triggers import NothingToWaitFor, TriggerDesk
 
 POLL_S = 60.0
 """How often a source is asked at the least: a server need not say that it has new documents."""
@@ -67,33 +68,40 @@ class SourceListener(Struct, frozen=True):
                 await pauses.wait()
 
 
-class FolderTrigger:
-    kind: ClassVar[str] = "watch"
+class WatchTrigger:
+    """An entry of `on.watch`; with `claim: move` a document dropped again is done again."""
 
-    def __init__(
-        self, spec: WatchSpec, max_attempts: int, listener: SourceListener | None = None
-    ) -> None:
-        """`listener`: what fills the folder."""
-        self.spec, self.max_attempts, self.listener = spec, max_attempts, listener
-        self._desk: TriggerDesk
+    kind = "watch"
+    Keys = WatchKeys
+
+    def __init__(self, keys: WatchKeys, triggered: TriggeredPipeline) -> None:
+        assert triggered.bound is not None  # else only callers start it
+        index = [watch.keys for watch in triggered.bound.watches].index(keys)
+        spec = self.spec = watch_specs(triggered.bound)[index]
         file = Path(spec.file)
+        self.key = f"watch {stored_path(spec.root, file.parent)}"
+        if spec.is_hot:
+            self.kind = "hot folder"
+        self._listener: SourceListener | None = None
+        """What fills the folder."""
+        try:
+            self._listener = _listener_of(triggered, spec.root)
+        except (PipelineError, ValueError) as error:
+            raise NothingToWaitFor(self.key, error) from error
+        self._desk: TriggerDesk
         self._watch = FolderWatch(
             spec,
             WatchLedger(spec.name, spec.root, file, lambda only: self._desk.open_ledger(only)),
             known_orders=self._known_orders,
             submit=self._submit,
             note=lambda message: self._desk.warn(message),
-            max_attempts=max_attempts,
+            max_attempts=triggered.max_attempts,
         )
-
-    @property
-    def key(self) -> str:
-        return f"watch {stored_path(self.spec.root, Path(self.spec.file).parent)}"
 
     async def run(self, desk: TriggerDesk) -> None:
         """Watch until cancelled, and end within seconds also where the folder does not answer."""
         self._desk = desk
-        base, listener = Path(self.spec.file).parent, self.listener
+        base, listener = Path(self.spec.file).parent, self._listener
         async with running(listener.run(base, desk.warn)) if listener else nullcontext():
             await self._watch.run()
 
@@ -123,24 +131,6 @@ class FolderTrigger:
             retry_failed=self.spec.is_hot,
         )
         return receipt.order
-
-
-class HotFolderTrigger(FolderTrigger):
-    """An entry of `on.watch` with `claim: move`: a document that is dropped again is done again."""
-
-    kind = "hot folder"
-
-
-def folder_triggers(triggered: TriggeredPipeline, max_attempts: int) -> list[Trigger]:
-    specs = () if triggered.bound is None else watch_specs(triggered.bound)
-    made = list[Trigger]()
-    for spec in specs:
-        kind = HotFolderTrigger if spec.is_hot else FolderTrigger
-        try:
-            made.append(kind(spec, max_attempts, _listener_of(triggered, spec.root)))
-        except (PipelineError, ValueError) as error:
-            made.append(UnservedTrigger(kind(spec, max_attempts).key, str(error)))
-    return made
 
 
 def _listener_of(triggered: TriggeredPipeline, root: Path) -> SourceListener | None:
