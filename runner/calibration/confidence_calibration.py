@@ -1,52 +1,37 @@
-"""Calibration: what a step's probabilities are worth, by what people decided. Pure.
+"""Calibration: how often a step was right where its model was as sure, by people's decisions. Pure.
 
 A field that a person accepted, or left as it was in an edit, was right; one that was edited was
 wrong. A rejection says that the answer is not to be used: of its fields only those count, as
-wrong, that the reason names (`total, pay_by: misread`). `isotonic_fit` makes of these the share
-that was right at each probability.
+wrong, that the reason names (`total, pay_by: misread`).
 
-A table belongs to one step, model, prompt and schema. A field with 50 decisions has its own fit,
-the others share one: of a field that is right less often than these, `low` is that of all of its
-own decisions, whatever their probability. An item's own decision never counts for its
-own confidence. Fits never decide whether an item is fresh.
-
-Answers in doubt are wrong more often than others. `review.also` asks about a random sample of the
-sure ones as well, at a sampling rate. Each answer is weighted by the inverse of its inclusion
-probability: 1 / rate for a sampled one, 1 for one in doubt (Horvitz and Thompson 1952). Samples are
-nested, and a higher rate asks about earlier answers, too, so the rate of an answer is the highest
-since it was asked about. Weights are raised by the share of each kind that is still undecided.
+A table belongs to one step, model, prompt and schema. Of a field the decisions of which the model
+was about as sure are a group, of 50 or more: `p` is the share of them that was right, `low` its
+lower bound. There is none outside the reviewed probabilities. Answers in doubt are asked about more
+often than others and are wrong more often, so both are rather too low than too high. An item's own
+decision never counts for its own confidence. Counts never decide whether an item is fresh.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import accumulate, chain
 from typing import Any, NamedTuple, TypeAlias
 
-from paddock.engine.system.records import SelectiveFields, Struct, replace
+from paddock.engine.system.item_samples import share_interval
+from paddock.engine.system.records import SelectiveFields, Struct
 from paddock.engine.system.text import counted, path_text
-from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.reply_schema import is_confidence
 from paddock.runner.ledger.reviews.asked_before import is_same_value
 from paddock.runner.ledger.reviews.reviews import Review
 
-from .isotonic_fit import (
-    LEAST_DECISIONS,
-    Calibration,
-    DecisionPool,
-    FieldName,
-    ReliabilityBin,
-    WeightedField,
-    fit,
-    reliability,
-)
 from .list_alignment import aligned
 
-LEAST_FIELDS = 50
-"""Decisions on a field, or on all that share a fit, without which these are not calibrated: a share
-of 0.9 is then known to ± 0.04."""
+LEAST_DECISIONS = 50
+"""Of a group; or a tenth of a field's, if that is more. 50 of 50 right are a share above 0.93."""
+FieldName: TypeAlias = tuple[str, ...]
+"""Names from the answer down to a field; items of lists have none of their own."""
 
 
 class DecidedField(Struct, frozen=True):
@@ -60,54 +45,6 @@ class DecidedAnswer(Struct, frozen=True):
     """Scope and key."""
     document_sha256: str
     fields: tuple[DecidedField, ...]
-    is_sampled: bool = False
-    """Whether it was sure, and drawn at random."""
-    is_in_doubt: bool = True
-    """Whether it would be asked about now without sampling; only of one that was not drawn."""
-    sampling_rate: float | None = None
-    """At which it was drawn; None: that of the step."""
-    weight: float = 1.0
-    """Inverse of its inclusion probability: how many answers it stands for."""
-
-    def weighted_fields(self) -> Iterator[tuple[FieldName, WeightedField]]:
-        for decided in self.fields:
-            yield decided.name, WeightedField(decided.raw, decided.is_right, self.weight)
-
-
-class ReviewSampling(Struct, frozen=True):
-    """How a step's sure answers are sampled, and how many questions are undecided."""
-
-    rate: float | None = None
-    """The highest so far; None: sure answers are not asked about."""
-    n_open_doubtful: int = 0
-    n_open_sampled: int = 0
-
-
-def _weighted_answers(
-    answers: Iterable[DecidedAnswer], sampling: ReviewSampling
-) -> list[DecidedAnswer]:
-    """Return the answers that a fit is made of, with their weights.
-
-    Where enough sampled answers are decided: all whose inclusion probability is known. Else those
-    that were not sampled, with equal weights.
-    """
-    found = list(answers)
-    sampled = [answer for answer in found if answer.is_sampled]
-    doubtful = [answer for answer in found if answer.is_in_doubt and not answer.is_sampled]
-    n_sampled, n_doubtful = _n_fields(sampled), _n_fields(doubtful)
-    is_enough = n_sampled >= LEAST_DECISIONS and n_sampled + n_doubtful >= LEAST_FIELDS
-    if sampling.rate is None or not is_enough:
-        return [answer for answer in found if not answer.is_sampled]
-    of_sampled = 1 + sampling.n_open_sampled / len(sampled)
-    of_doubtful = 1 + sampling.n_open_doubtful / max(1, len(doubtful))
-    return [
-        *(replace(a, weight=of_doubtful) for a in doubtful),
-        *(replace(a, weight=of_sampled / (a.sampling_rate or sampling.rate)) for a in sampled),
-    ]
-
-
-def _n_fields(answers: Iterable[DecidedAnswer]) -> int:
-    return sum(len(answer.fields) for answer in answers)
 
 
 def reviewed_fields(review: Review) -> list[DecidedField]:
@@ -214,58 +151,60 @@ def _edited_fields(
             yield from _edited_fields(element, value, within, name)
 
 
-class FieldDecisions(Struct, frozen=True, dict=True):
-    """The decisions that one fit is made of: on one field, or on several with few of their own."""
+class FieldCount(Struct, frozen=True):
+    """The decisions on a field, in groups of like probabilities."""
 
-    by_field: Mapping[FieldName, Sequence[WeightedField]]
+    groups: tuple[tuple[float, int, int], ...] = ()
+    """Of rising probability: the lowest of each, how many they are, how many of these were right.
 
-    @property
-    def fields(self) -> list[WeightedField]:
-        return [*chain.from_iterable(self.by_field.values())]
-
-    @property
-    def is_enough(self) -> bool:
-        return len(self.fields) >= LEAST_FIELDS
-
-    @property
-    def rows(self) -> list[ReliabilityBin]:
-        return reliability(self.fields) if self.is_enough else []
-
-    @cached_property
-    def fit(self) -> Calibration | None:
-        return fit(self.fields) if self.is_enough else None
-
-    @cached_property
-    def field_bounds(self) -> dict[FieldName, float]:
-        """Lower bounds of how often fields are right, without those with too few decisions."""
-        pools = {name: DecisionPool.of(fields) for name, fields in self.by_field.items()}
-        enough = (pair for pair in pools.items() if pair[1].effective_n >= LEAST_DECISIONS)
-        return {name: pool.lower_bound for name, pool in enough}
-
-
-class FieldFits(Struct, frozen=True):
-    own: Mapping[FieldName, FieldDecisions]
-    pooled: FieldDecisions
+    They are cut by the number of decisions alone, so that no outcome has a part in it."""
+    highest: float = 0.0
 
     @classmethod
-    def of(cls, answers: Iterable[DecidedAnswer]) -> FieldFits:
-        found: dict[FieldName, list[WeightedField]] = {}
-        for name, reviewed in chain.from_iterable(answer.weighted_fields() for answer in answers):
-            found.setdefault(name, []).append(reviewed)
-        own = {name: held for name, held in found.items() if len(held) >= LEAST_FIELDS}
-        rest = {name: held for name, held in found.items() if name not in own}
-        return cls(
-            {name: FieldDecisions({name: held}) for name, held in own.items()}, FieldDecisions(rest)
-        )
+    def of(cls, decided: Iterable[DecidedField]) -> FieldCount:
+        rising = sorted(decided, key=lambda field: field.raw)
+        raws, groups, begin = [field.raw for field in rising], list[tuple[float, int, int]](), 0
+        size = max(LEAST_DECISIONS, len(rising) // 10)
+        while begin < len(rising):
+            end = bisect_right(raws, raws[min(begin + size, len(raws)) - 1])
+            end = end if len(rising) - end >= size else len(rising)
+            n_right = sum(field.is_right for field in rising[begin:end])
+            groups.append((raws[begin], end - begin, n_right))
+            begin = end
+        return cls(tuple(groups), max(raws, default=0.0))
 
-    def calibrated(self, name: FieldName, raw: float) -> dict[str, Any] | None:
-        """Return `p`, `low` and whether they are pooled; None where too little was reviewed."""
-        decisions = self.own.get(name, self.pooled)
-        line, is_pooled = decisions.fit, decisions is self.pooled
-        if line is None or name not in decisions.field_bounds or (p := line.of(raw)) is None:
+    @property
+    def n(self) -> int:
+        return sum(n for _, n, _ in self.groups)
+
+    @property
+    def n_right(self) -> int:
+        return sum(n_right for *_, n_right in self.groups)
+
+    def calibrated(self, raw: float) -> dict[str, Any] | None:
+        """Return `p` and `low` of a probability; None where too little was reviewed.
+
+        >>> fields = [DecidedField((), n / 100, n >= 40) for n in range(100)]
+        >>> FieldCount.of(fields).calibrated(0.3)
+        {'p': 0.2, 'low': 0.1124, 'is_calibrated': True}
+        """
+        at = bisect_right(self.groups, (raw, math.inf)) - 1
+        if at < 0 or raw > self.highest or self.groups[at][1] < LEAST_DECISIONS:
             return None
-        low = min(line.lower_bound(raw), decisions.field_bounds[name] if is_pooled else 1.0)
-        return {"p": p, "low": low, "is_calibrated": True, "is_pooled": is_pooled}
+        _, n, n_right = self.groups[at]
+        low, _ = share_interval(n_right / n, n)
+        return {"p": round(n_right / n, 4), "low": round(low, 4), "is_calibrated": True}
+
+
+FieldCounts: TypeAlias = Mapping[FieldName, FieldCount]
+
+
+def _counts_of(answers: Iterable[DecidedAnswer]) -> FieldCounts:
+    found: dict[FieldName, list[DecidedField]] = {}
+    for answer in answers:
+        for decided in answer.fields:
+            found.setdefault(decided.name, []).append(decided)
+    return {name: FieldCount.of(decided) for name, decided in found.items()}
 
 
 class CalibrationKey(NamedTuple):
@@ -301,24 +240,15 @@ class StepCalibration(SelectiveFields, Struct, frozen=True, dict=True):
     answers: tuple[DecidedAnswer, ...]
     n_rejected: int = 0
     """Rejected answers whose reason names no field."""
-    is_of_all: bool = False
-    """Whether every answer was asked about, sure or not."""
-    sampling: ReviewSampling = ReviewSampling()
 
-    @property
-    def n_fields(self) -> int:
-        return _n_fields(self._weighted)
-
-    def calibration(
-        self, item: tuple[str, str] | None = None, document_sha256: str = ""
-    ) -> FieldFits:
-        """Return the fits without what was decided about an item, or its document elsewhere."""
+    def counts(self, item: tuple[str, str] | None = None, document_sha256: str = "") -> FieldCounts:
+        """Return the counts without what was decided about an item, or its document elsewhere."""
         own = {item, document_sha256} - {None, ""}
         if own.isdisjoint(self._items_and_documents):
-            return self.fits
-        return FieldFits.of(
+            return self._all_counts
+        return _counts_of(
             answer
-            for answer in self._weighted
+            for answer in self.answers
             if own.isdisjoint((answer.item, answer.document_sha256))
         )
 
@@ -328,34 +258,8 @@ class StepCalibration(SelectiveFields, Struct, frozen=True, dict=True):
         return frozenset(part for pair in both for part in pair)
 
     @cached_property
-    def fits(self) -> FieldFits:
-        return FieldFits.of(self._weighted)
-
-    @cached_property
-    def _weighted(self) -> list[DecidedAnswer]:
-        return _weighted_answers(self.answers, self.sampling)
-
-    @property
-    def basis(self) -> str:
-        sampled = [answer for answer in self._weighted if answer.is_sampled]
-        if not sampled and self.is_of_all:
-            return "of all answers"
-        if not sampled:
-            return "of answers in doubt alone, which are wrong more often than the others"
-        n_doubtful, n_open = len(self._weighted) - len(sampled), self.sampling.n_open_doubtful
-        rates = sorted({answer.sampling_rate or self.sampling.rate or 1 for answer in sampled})
-        rate = " to ".join(f"{100 * bound:g}%" for bound in dict.fromkeys((rates[0], rates[-1])))
-        what = "sure answers alone" if n_open and not n_doubtful else "all answers"
-        return (
-            f"of {what}: {counted(n_doubtful, 'answer')} in doubt{_open_text(n_doubtful, n_open)}, "
-            f"and {len(sampled):,} of a random {rate} of the others"
-            f"{_open_text(len(sampled), self.sampling.n_open_sampled)}, "
-            "which count for as many as they stand for"
-        )
-
-
-def _open_text(n_decided: int, n_open: int) -> str:
-    return f" ({n_decided:,} of {n_decided + n_open:,} decided)" if n_open else ""
+    def _all_counts(self) -> FieldCounts:
+        return _counts_of(self.answers)
 
 
 def key_of(review: Review) -> CalibrationKey:
@@ -373,71 +277,19 @@ def calibrations_of(reviews: Iterable[Review]) -> dict[CalibrationKey, StepCalib
 
 
 def _step_calibration(key: CalibrationKey, reviews: Sequence[Review]) -> StepCalibration:
-    """Return what people decided about a step.
-
-    1. Answers with decided fields. A higher sampling rate asks about the answers before it, too:
-       the rate of each is the highest since it was asked about.
-    2. Rejections that name no field.
-    3. Answers that are undecided: open, expired, or accepted unseen with others.
-    """
-    newest_first = sorted(reviews, key=lambda review: -review.asked_at)
-    rates = [*accumulate((review.subject.share or 0.0 for review in newest_first), max)]
-    present = {review.subject.when for review in reviews if review.subject.share is not None}
-    answers: list[DecidedAnswer] = []
-    n_rejected = 0
-    for review, rate in zip(newest_first, rates, strict=True):
-        if fields := tuple(reviewed_fields(review)):  # 1
-            answers.append(
-                DecidedAnswer(
-                    (review.scope, review.key),
-                    review.subject.document_sha256,
-                    fields,
-                    is_sampled=review.subject.is_sampled,
-                    is_in_doubt=_is_in_doubt(review, present),
-                    sampling_rate=rate or None,
-                )
-            )
-        else:  # 2
-            n_rejected += review.state == "rejected"
-    undecided = [r for r in reviews if not r.is_decided or r.state == "expired"]  # 3
-    undecided += [review for review in reviews if review.together is not None]
-    n_open_sampled = sum(review.subject.is_sampled for review in undecided)
-    n_open = sum(review.subject.is_sampled or _is_in_doubt(review, present) for review in undecided)
+    newest = max(reviews, key=lambda review: review.asked_at)
+    fields = [(review, tuple(reviewed_fields(review))) for review in reviews]
     return StepCalibration(
         key,
-        model=newest_first[0].subject.model or "",
-        at=newest_first[0].asked_at,
-        answers=tuple(answers),
-        n_rejected=n_rejected,
-        is_of_all=all(_asks_about_all(review.subject.when) for review in reviews),
-        sampling=ReviewSampling(rates[-1] or None, n_open - n_open_sampled, n_open_sampled),
+        model=newest.subject.model or "",
+        at=newest.asked_at,
+        answers=tuple(
+            DecidedAnswer((review.scope, review.key), review.subject.document_sha256, some)
+            for review, some in fields
+            if some
+        ),
+        n_rejected=sum(review.state == "rejected" for review, some in fields if not some),
     )
-
-
-def _asks_about_all(when: str) -> bool:
-    """Return whether even an answer of which the model is wholly sure is asked about.
-
-    >>> [*map(_asks_about_all, ("true", "confidence.min <= 1", "confidence.min < 1", "output.x"))]
-    [True, True, False, False]
-    """
-    sure = dict.fromkeys(("min", "mean", "low"), 1.0)
-    try:
-        found: dict[str, list[str]] = {"missing": [], "partial": []}
-        return bool(Expression.of(when).evaluate({"confidence": sure, "evidence": found}))
-    except ExpressionError:  # it reads the answer, or is no expression any more
-        return False
-
-
-def _is_in_doubt(review: Review, present_conditions: Set[Any]) -> bool:
-    """Return whether an answer would be asked about now without `review.also`.
-
-    `present_conditions`: the texts of `when` since there is a sampling rate. A question of before
-    counts where it was due by one of them.
-    """
-    subject = review.subject
-    if subject.share is not None:
-        return not subject.is_sampled
-    return bool(subject.due) and subject.when in present_conditions
 
 
 def former_tables(
@@ -446,7 +298,7 @@ def former_tables(
     found = [
         table
         for other, table in tables.items()
-        if other[:2] == key[:2] and other != key and table.n_fields
+        if other[:2] == key[:2] and other != key and table.answers
     ]
     return sorted(found, key=lambda table: -table.at)
 
@@ -454,13 +306,14 @@ def former_tables(
 def start_text(key: CalibrationKey, tables: Mapping[CalibrationKey, StepCalibration]) -> str | None:
     """Return why a step that was reviewed before is not calibrated yet; None: it is, or was not."""
     own, former = tables.get(key), former_tables(key, tables)
-    n_fields = 0 if own is None else own.n_fields
-    if not former or n_fields >= LEAST_FIELDS:
+    n_answers = 0 if own is None else len(own.answers)
+    if not former or n_answers >= LEAST_DECISIONS:
         return None
+    n_former = len(former[0].answers)
     return (
-        f"'{key.step}': its confidence has {n_fields:,} of {LEAST_FIELDS} reviewed fields. "
-        f"{counted(former[0].n_fields, 'reviewed field')} of another "
-        f"{key.changes(former[0].key)} no longer count{'s' * (former[0].n_fields == 1)}."
+        f"'{key.step}': its confidence has {n_answers:,} of {LEAST_DECISIONS} reviewed answers. "
+        f"{counted(n_former, 'reviewed answer')} of another "
+        f"{key.changes(former[0].key)} no longer count{'s' * (n_former == 1)}."
     )
 
 
@@ -472,18 +325,17 @@ def like_this_text(confidence: Mapping[str, Any] | None) -> str:
     """
     if confidence is None or not confidence.get("is_calibrated") or confidence.get("low") is None:
         return ""
-    pooled = ", pooled with other fields" if confidence.get("is_pooled") else ""
-    return f"of 100 like this, {math.floor(100 * confidence['low'])} or more were right{pooled}"
+    return f"of 100 like this, {math.floor(100 * confidence['low'])} or more were right"
 
 
-def calibrated(confidence: Any, fits: FieldFits, name: FieldName = ()) -> Any:
+def calibrated(confidence: Any, counts: FieldCounts, name: FieldName = ()) -> Any:
     """Return the confidence of an answer with `p` as people's decisions have it; `raw` stays.
 
     What is left of 1 is divided among the other values as before: `second_p` has its share of it.
     """
     if is_confidence(confidence):
         raw = confidence["raw"]
-        found = None if raw is None else fits.calibrated(name, raw)
+        found = None if raw is None or name not in counts else counts[name].calibrated(raw)
         if found is None or confidence.get("is_empty"):
             return confidence
         second_p, rest = confidence.get("second_p"), 1.0 - confidence["p"]
@@ -491,7 +343,7 @@ def calibrated(confidence: Any, fits: FieldFits, name: FieldName = ()) -> Any:
             second_p = round((1.0 - found["p"]) * min(second_p / rest, 1.0), 4)
         return {**confidence, **found, "second_p": second_p}
     if isinstance(confidence, Mapping):
-        return {key: calibrated(part, fits, (*name, key)) for key, part in confidence.items()}
+        return {key: calibrated(part, counts, (*name, key)) for key, part in confidence.items()}
     if isinstance(confidence, list):
-        return [calibrated(part, fits, name) for part in confidence]
+        return [calibrated(part, counts, name) for part in confidence]
     return confidence

@@ -280,11 +280,8 @@ def _review_lines(reviewed: ReviewRecord) -> Iterator[str]:
             yield _labelled_inner("field", printing.printable_line(f"{path}: {value}{found}"))
         for text in answer.earlier:
             yield _labelled_inner("", printing.printable_line(text))
-    for table in reviewed.reliability:
-        yield _labelled("", printing.printable_line(table.summary))
-        for row in table.rows:
-            right = f"{row.n_right:,} of {row.n:,} right ({row.share:.0%})"
-            yield _labelled_inner("", f"{row.label}: {right}, {row.bounds}")
+    for field in reviewed.reliability:
+        yield _labelled("", printing.printable_line(field.summary))
 
 
 _CUT_OFF = {

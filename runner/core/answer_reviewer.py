@@ -76,8 +76,8 @@ class AnswerReviewer:
         if key not in tables:
             return outputs
         own = (item.scope_id, item.key)
-        fits = tables[key].calibration(own, attempt.document_digest)
-        return {**outputs, "confidence": calibrated(outputs["confidence"], fits)}
+        counts = tables[key].counts(own, attempt.document_digest)
+        return {**outputs, "confidence": calibrated(outputs["confidence"], counts)}
 
     async def _calibration_key(self, step: BoundStep) -> CalibrationKey:
         assert step.model is not None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from paddock.engine.system.item_samples import share_interval
 from paddock.engine.system.records import Struct
-from paddock.engine.system.text import counted, listed
-from paddock.runner.calibration.isotonic_fit import ReliabilityBin
+from paddock.engine.system.text import counted
 
 
 class ReviewedAnswer(Struct, frozen=True):
@@ -34,44 +34,37 @@ class ReviewedAnswer(Struct, frozen=True):
         return {path: value for path, _, value in self.changes}
 
 
-class ReliabilityTable(Struct, frozen=True):
-    """How often a step's values were right, by their confidence, as far as people have looked."""
+class FieldReliability(Struct, frozen=True):
+    """How often a field of a step was right, as far as people have looked."""
 
     step: str
     model: str
-    fields: tuple[str, ...]
-    """The field, or all whose decisions are pooled; empty of an answer that is one value."""
-    n_fields: int
+    field: str
+    """Empty of an answer that is one value."""
+    n: int
     """How many of these people have decided on."""
+    n_right: int
     n_needed: int
     """Fewer calibrate nothing."""
-    rows: tuple[ReliabilityBin, ...] = ()
-    """Empty below `n_needed`."""
-    basis: str = ""
-    """Which answers it is of, in words."""
     n_rejected: int = 0
     """Rejected answers whose reason names no field."""
     former: str = ""
     """What is another model, prompt or schema than that of the step's newest answers."""
     n_former: int = 0
-    """Fields that were reviewed with those and do not count."""
-
-    @property
-    def is_calibrated(self) -> bool:
-        return self.n_fields >= self.n_needed
+    """Answers that were reviewed with those and do not count."""
 
     @property
     def summary(self) -> str:
         of = f"confidence of '{self.step}' ({self.model})" if self.model else f"'{self.step}'"
-        if self.fields:
-            of += f", {'pooled ' * (len(self.fields) > 1)}{listed(self.fields)}"
+        if self.field:
+            of += f", {self.field}"
         if self.former:
             of += f" with the earlier {self.former}"
-        if self.is_calibrated:
-            words = f"{of}: calibrated by {self.n_fields:,} reviewed fields"
-            words += f" {self.basis}" if self.basis else ""
-        else:
-            words = f"{of}: not calibrated: {self.n_fields:,} of {self.n_needed:,} fields reviewed"
+        words = f"{of}: not calibrated: {self.n:,} of {self.n_needed:,} values reviewed"
+        if self.n >= self.n_needed:
+            low, high = share_interval(self.n_right / self.n, self.n)
+            right = f"{self.n_right:,} of {self.n:,} reviewed values right"
+            words = f"{of}: calibrated: {right} ({low:.0%} to {high:.0%})"
         if self.n_rejected:
             words += f"; {counted(self.n_rejected, 'rejected answer')} named no field"
         if self.n_former:
@@ -83,4 +76,4 @@ class ReviewRecord(Struct, frozen=True):
     """The answers of one run, or of one item, and how reliable their confidence is."""
 
     answers: tuple[ReviewedAnswer, ...] = ()
-    reliability: tuple[ReliabilityTable, ...] = ()
+    reliability: tuple[FieldReliability, ...] = ()

@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterable, Iterator, Sequence, Set
 
 from paddock.engine.system.text import cell_text, one_line, path_text
 from paddock.runner.calibration.confidence_calibration import (
-    LEAST_FIELDS,
+    LEAST_DECISIONS,
     CalibrationKey,
+    FieldCount,
     calibrations_of,
     former_tables,
     key_of,
@@ -19,7 +20,7 @@ from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.ledger.reviews.reviews import Review, Subject
 from paddock.runner.ledger.run_store import RunStore
-from paddock.runner.render.reviewed_answers import ReliabilityTable, ReviewedAnswer, ReviewRecord
+from paddock.runner.render.reviewed_answers import FieldReliability, ReviewedAnswer, ReviewRecord
 from paddock.runner.review.answer_fields import (
     MAX_VALUE_CHARS,
     changed_fields,
@@ -76,7 +77,7 @@ def _record(
     """Return the answers, and the tables of their steps; `known` are all reviews, whole."""
     keys = {key_of(review) for review in reviews}
     return ReviewRecord(
-        (*map(reviewed_answer, reviews), *answers), tuple(reliability_tables(known, keys))
+        (*map(reviewed_answer, reviews), *answers), tuple(reliabilities(known, keys))
     )
 
 
@@ -119,30 +120,26 @@ def _short(value: object) -> str:
     return "null" if value is None else one_line(cell_text(value), MAX_VALUE_CHARS)
 
 
-def reliability_tables(
+def reliabilities(
     reviews: Iterable[Review], keys: Set[CalibrationKey]
-) -> Iterator[ReliabilityTable]:
-    """Yield how reliable each step's confidence was; none for answers without confidence."""
+) -> Iterator[FieldReliability]:
+    """Yield how reliable each step's fields were; none for answers without confidence."""
     tables = calibrations_of(reviews)
     for key in sorted(keys & tables.keys()):
         table, former = tables[key], former_tables(key, tables)
         of_step = (other for other in tables.values() if other.key[:2] == key[:2])
         newest = max(of_step, key=lambda other: other.at)
-        fits = table.fits
-        parts = [part for part in (*fits.own.values(), fits.pooled) if part.by_field]
-        for at, decisions in enumerate(parts or [fits.pooled]):
-            names = map(path_text, decisions.by_field) if any(decisions.by_field) else ()
-            yield ReliabilityTable(
+        for at, (name, found) in enumerate((table.counts() or {(): FieldCount()}).items()):
+            yield FieldReliability(
                 step=key.step,
                 model=table.model,
-                fields=tuple(names),
-                n_fields=len(decisions.fields),
-                n_needed=LEAST_FIELDS,
-                rows=tuple(decisions.rows),
-                basis=table.basis,
+                field=path_text(name) if name else "",
+                n=found.n,
+                n_right=found.n_right,
+                n_needed=LEAST_DECISIONS,
                 n_rejected=table.n_rejected,
                 former="" if newest is table else key.changes(newest.key),
-                n_former=sum(other.n_fields for other in former)
+                n_former=sum(len(other.answers) for other in former)
                 if newest is table and not at
                 else 0,
             )

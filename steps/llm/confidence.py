@@ -37,13 +37,13 @@ count (SmolLM2); servers elsewhere send up to 20."""
 MOST_COMPLETED_CHARS = 64
 """Length of a text to which an alternative is completed."""
 
-_NO_SECOND = {"second": None, "second_p": None, "is_calibrated": False, "is_pooled": False}
+_NO_SECOND = {"second": None, "second_p": None, "is_calibrated": False}
 
 
 def confidence(text: str, logprobs: Sequence[TokenLogprob], output: Any, schema: Any) -> Any:
     """Return the probability of each field, in the shape of `output`, the value of `text`.
 
-    A field is `{p, low, raw, second, second_p, is_calibrated, is_pooled}`; its lower bound `low` is
+    A field is `{p, low, raw, second, second_p, is_calibrated}`; its lower bound `low` is
     `p` until that is calibrated. One that is empty, though the schema requires it, has a `p` of 0
     and `is_empty`. None if the tokens' probabilities are not known.
     """

@@ -58,10 +58,7 @@ def with_answer(
     return {**outputs, **answer, "evidence": of_evidence, "confidence": confidence}
 
 
-_FROM_PERSON = {
-    **dict.fromkeys(("p", "low", "raw", "second", "second_p")),
-    **dict.fromkeys(("is_calibrated", "is_pooled"), False),
-}
+_FROM_PERSON = {**dict.fromkeys(("p", "low", "raw", "second", "second_p")), "is_calibrated": False}
 """The confidence of a value that a person wrote: no model was asked."""
 
 

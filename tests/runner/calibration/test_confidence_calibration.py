@@ -6,67 +6,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from paddock.engine.system.item_samples import share_interval
 from paddock.engine.system.records import replace
 from paddock.runner.calibration.confidence_calibration import (
-    LEAST_FIELDS,
+    LEAST_DECISIONS,
     CalibrationKey,
     DecidedAnswer,
     DecidedField,
-    FieldFits,
-    ReviewSampling,
+    FieldCounts,
     StepCalibration,
     calibrated,
     calibrations_of,
     reviewed_fields,
     start_text,
 )
-from paddock.runner.calibration.isotonic_fit import (
-    LEAST_DECISIONS,
-    Calibration,
-    Reviewed,
-    fit,
-    reliability,
-)
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.ledger.reviews.reviews import Question, Review, Subject
 from paddock.runner.review.decisions import LedgerReviews
-
-PAIRS = st.lists(st.tuples(st.sampled_from([0.1, 0.3, 0.35, 0.6, 0.9, 1.0]), st.booleans()))
-
-
-def value_at(line: Calibration, raw: float) -> float:
-    """Return what is said of a probability that was reviewed often enough."""
-    found = line.of(raw)
-    assert found is not None
-    return found
-
-
-@given(PAIRS.filter(bool))
-def test_the_line_rises_and_keeps_the_number_of_right_ones(few: list[Reviewed]) -> None:
-    reviewed = few * LEAST_DECISIONS
-    line = fit(reviewed)
-    shares = [value_at(line, raw) for raw in sorted(raw for raw, _ in reviewed)]
-    assert shares == sorted(shares)
-    assert all(0 <= share <= 1 for share in shares)
-    n_right = sum(is_right for _, is_right in reviewed)
-    assert sum(shares) == pytest.approx(n_right, abs=0.01 * LEAST_DECISIONS)
-    finer = [share for step in range(201) if (share := line.of(step / 200)) is not None]
-    assert finer == sorted(finer)
-
-
-def test_a_reliability_table_has_ten_bins() -> None:
-    rows = reliability([(0.05, False), (0.91, True), (1.0, True), (0.95, False), (0.5, True)])
-    assert [(row.label, row.n, row.n_right) for row in rows] == [
-        ("0.0 to 0.1", 1, 0),
-        ("0.5 to 0.6", 1, 1),
-        ("0.9 to 1.0", 3, 2),
-    ]
-
 
 KEY = CalibrationKey("bills.yaml", "bill", "d", "p", "s")
 
@@ -84,37 +42,28 @@ def table(*answers: tuple[str, str, list[tuple[str, float, bool]]]) -> StepCalib
     return StepCalibration(KEY, "m", 0.0, tuple(decided))
 
 
-def test_too_few_fields_calibrate_nothing() -> None:
-    answers = [(f"{n}", f"doc{n}", [("total", 0.9, True)]) for n in range(LEAST_FIELDS - 1)]
-    few = table(*answers)
-    assert (said(few), few.n_fields) == (None, LEAST_FIELDS - 1)
-    enough = table(*answers, ("x", "y", [("total", 0.9, False)]))
-    assert said(enough) == (0.98, 0.895, False)
-    assert [(row.n, row.n_right) for row in enough.fits.own["total",].rows] == [(50, 49)]
+def said(decisions: StepCalibration, name: str = "total", raw: float = 0.9) -> Any:
+    found = decisions.counts()[name,].calibrated(raw)
+    return None if found is None else (found["p"], found["low"])
 
 
-def said(
-    decisions: StepCalibration, name: str = "total", raw: float = 0.9
-) -> tuple[float, float, bool] | None:
-    found = decisions.calibration().calibrated((name,), raw)
-    return None if found is None else (found["p"], found["low"], found["is_pooled"])
+def test_too_few_decisions_on_a_field_calibrate_nothing() -> None:
+    answers = [
+        (f"{n}", f"doc{n}", [("total", 0.9, True), ("n", 0.9, True)])
+        for n in range(LEAST_DECISIONS - 1)
+    ]
+    assert said(table(*answers)) is None
+    assert said(table(*answers, ("x", "y", [("total", 0.9, False)]))) == (0.98, 0.895)
 
 
-def test_a_field_is_calibrated_by_its_own_decisions_once_it_has_50() -> None:
-    def reviewed(n: int) -> StepCalibration:
-        return table(
-            *((f"k{at}", f"k{at}", [("kind", 0.9, True)]) for at in range(n)),
-            *((f"p{at}", f"p{at}", [("payer", 0.9, at % 5 < 3)]) for at in range(40)),
-        )
-
-    few, many = reviewed(49), reviewed(200)
-    p, low, is_pooled = said(few, "payer") or (0, 0, False)
-    assert (p, is_pooled) == (round((49 + 24) / 89, 4), True)
-    assert low == round(share_interval(0.6, 40)[0], 4), "what is pooled promises no more"
-    assert said(many, "kind") == (1.0, 0.9812, False)
-    assert said(many, "payer") is None, "40 decisions, and no other field shares its fit"
-    assert (few.fits.pooled.rows[0].n, [*few.fits.own]) == (89, [])
-    assert [*many.fits.own] == [("kind",)]
+def test_decisions_count_of_which_the_model_was_about_as_sure() -> None:
+    unsure = [(f"u{n}", f"u{n}", [("total", 0.5, n % 2 == 0)]) for n in range(50)]
+    sure = [(f"s{n}", f"s{n}", [("total", 0.9, True)]) for n in range(50)]
+    decisions = table(*unsure, *sure)
+    asked = {raw: said(decisions, raw=raw) for raw in (0.4, 0.5, 0.8, 0.9, 1.0)}
+    half, right = (0.5, 0.3664), (1.0, 0.9286)
+    assert asked == {0.4: None, 0.5: half, 0.8: half, 0.9: right, 1.0: None}
+    assert said(table(*unsure, *sure[1:])) == (0.7475, 0.6538), "too few for two groups"
 
 
 TRUTHS: dict[str, Callable[[float, float], float]] = {
@@ -127,15 +76,14 @@ TRUTHS: dict[str, Callable[[float, float], float]] = {
 
 
 @pytest.mark.parametrize("shape", TRUTHS)
-@pytest.mark.parametrize("n_answers", [30, 60, 300])
+@pytest.mark.parametrize("n_answers", [60, 300])
 def test_answers_are_right_as_often_as_their_lower_bounds_say(shape: str, n_answers: int) -> None:
-    """Three fields; with 30 answers they share one fit."""
     rng, n_held, n_fields = random.Random(8), 0, 0
 
     def drawn() -> float:
         return round(max(0.3, 1 - abs(rng.gauss(0, 0.12))), 4)
 
-    for _ in range(20):
+    for _ in range(60):
         means = {name: rng.choice((0.6, 0.8, 0.9, 0.99)) for name in "abc"}
         truth = {
             (name, raw): min(1.0, max(0.0, TRUTHS[shape](mean, raw)))
@@ -148,32 +96,21 @@ def test_answers_are_right_as_often_as_their_lower_bounds_say(shape: str, n_answ
             for name, raws in pairs.items()
             for at, raw in enumerate(raws[:n_answers])
         ]
-        fits = table(*answers).fits
+        counts = table(*answers).counts()
         for name, raws in pairs.items():
-            found = [(raw, fits.calibrated((name,), raw)) for raw in raws[n_answers:]]
+            found = [(raw, counts[name,].calibrated(raw)) for raw in raws[n_answers:]]
             said = [(truth[name, raw], value["low"]) for raw, value in found if value]
             n_fields += bool(said)
             n_held += bool(said) and sum(p for p, _ in said) >= sum(low for _, low in said)
-    assert n_fields >= 50
+    assert n_fields >= 150
     assert n_held >= 0.94 * n_fields
-
-
-def test_sampled_answers_too_few_to_be_weighted_do_not_count_toward_the_threshold() -> None:
-    answers = table(*((f"{n}", f"doc{n}", [("total", 0.9, True)]) for n in range(54))).answers
-    sampled = [replace(answer, is_sampled=True, sampling_rate=0.2) for answer in answers[45:]]
-    former = StepCalibration(KEY._replace(prompt_digest="q"), "m", 0.0, answers)
-    few = replace(former, key=KEY, answers=(*answers[:45], *sampled), sampling=ReviewSampling(0.2))
-    assert (said(few), few.n_fields) == (None, 45)
-    assert (start_text(KEY, {KEY: few, former.key: former}) or "").startswith(
-        "'bill': its confidence has 45 of 50 reviewed fields."
-    )
 
 
 def test_an_items_own_decision_does_not_count_for_itself() -> None:
     answers = [(f"{n}", f"doc{n}", [("total", 0.9, n > 0)]) for n in range(60)]
     line = table(*answers)
     whole, own, copy = (
-        line.calibration(*which).calibrated(("total",), 0.9) or {}
+        line.counts(*which)["total",].calibrated(0.9) or {}
         for which in ((("scope", "new"), "new"), (("scope", "0"), "new"), (("scope", "c"), "doc0"))
     )
     assert whole["p"] == pytest.approx(59 / 60, abs=1e-4)
@@ -212,12 +149,12 @@ def test_what_people_decided_counts_field_by_field(tmp_path: Path) -> None:
     keys = [CalibrationKey("bills.yaml", "bill", digest, "", "") for digest in ("d1", "d2")]
     assert set(found) == set(keys)
     first = found[keys[0]]
-    assert (first.model, first.n_fields, first.n_rejected) == ("clerk", 4, 1)
+    assert (first.model, len(first.answers), first.n_rejected) == ("clerk", 2, 1)
     assert pairs(first) == [(0.4, False), (0.4, True), (0.9, True), (0.9, True)]
     assert pairs(found[keys[1]]) == [(0.4, True), (0.9, True)]
 
 
-def pairs(found: StepCalibration) -> list[Reviewed]:
+def pairs(found: StepCalibration) -> list[tuple[float, bool]]:
     return sorted(
         (field.raw, field.is_right) for answer in found.answers for field in answer.fields
     )
@@ -290,10 +227,10 @@ def test_another_prompt_or_schema_begins_another_table() -> None:
     found = calibrations_of(
         [review_of("p1", "s1", 1), review_of("p1", "s1", 2), review_of("p2", "s1", 3)]
     )
-    assert [calibration.n_fields for calibration in found.values()] == [2, 1]
+    assert [len(calibration.answers) for calibration in found.values()] == [2, 1]
     now = CalibrationKey("b.yaml", "bill", "m", "p3", "s2")
     assert start_text(now, found) == (
-        "'bill': its confidence has 0 of 50 reviewed fields. 1 reviewed field of another prompt "
+        "'bill': its confidence has 0 of 50 reviewed answers. 1 reviewed answer of another prompt "
         "and schema no longer counts."
     )
     assert start_text(now._replace(step="other"), found) is None
@@ -305,37 +242,28 @@ def test_another_prompt_or_schema_begins_another_table() -> None:
 def test_the_second_value_has_its_share_of_what_the_calibrated_first_leaves(
     second_p: float | None, then: float | None
 ) -> None:
-    line = fits(total=(40, 40))
+    line = counts(total=(40, 40))
     confidence = {"total": {**mirror(total=0.9)["total"], "second": 7, "second_p": second_p}}
     found = calibrated(confidence, line)
     assert (found["total"]["p"], found["total"]["second_p"]) == (0.5, then)
     assert calibrated(found, line) == found, "once more changes nothing"
 
 
-def fits(**n_right_and_wrong: tuple[int, int]) -> FieldFits:
+def counts(**n_right_and_wrong: tuple[int, int]) -> FieldCounts:
     answers = [
         (f"{name}{at}", f"{name}{at}", [(name, 0.9, at < right)])
         for name, (right, wrong) in n_right_and_wrong.items()
         for at in range(right + wrong)
     ]
-    return table(*answers).fits
+    return table(*answers).counts()
 
 
 def test_a_calibrated_confidence_keeps_what_the_model_had() -> None:
-    line = fits(number=(40, 40))
+    line = counts(number=(40, 40))
     confidence = {**mirror(number=0.9), "lines": [mirror(price=1.0)], "none": []}
     found = calibrated(confidence, line)
     bound = round(share_interval(0.5, 80)[0], 4)
-    expected = {"p": 0.5, "low": bound, "is_calibrated": True, "is_pooled": False}
+    expected = {"p": 0.5, "low": bound, "is_calibrated": True}
     assert found["number"] == {**confidence["number"], **expected}
     assert (found["lines"], found["none"]) == (confidence["lines"], [])
     assert calibrated(None, line) is None
-
-
-@given(PAIRS.filter(bool), st.floats(0, 1))
-def test_what_is_said_lies_among_reviewed_probabilities(
-    reviewed: list[Reviewed], raw: float
-) -> None:
-    raws = [reviewed_raw for reviewed_raw, _ in reviewed]
-    probability = fit(reviewed).of(raw)
-    assert probability is None or min(raws) <= raw <= max(raws)

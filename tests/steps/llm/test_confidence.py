@@ -50,7 +50,7 @@ def test_what_the_form_forces_is_certain() -> None:
     assert found == {
         "tone": {
             "p": 1.0, "low": 1.0, "raw": 1.0, "second": None, "second_p": None,
-            "is_calibrated": False, "is_pooled": False,
+            "is_calibrated": False,
         }
     }  # fmt: skip
 
