@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import math
+import struct
+from array import array
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
-from paddock.engine.system.records import Struct, field, replace
+from paddock.engine.system.records import Struct, StructABCMeta, field, replace
 
 from .sampling_values import OTHER_NAMES, checked_sampling
 
@@ -32,7 +34,7 @@ EFFORTS: Mapping[str, Think] = {
 """By the words of all APIs."""
 
 
-class Tool(Struct, frozen=True):
+class Tool(Struct, frozen=True, omit_defaults=True):
     """A function that a model may ask for; `parameters` is a JSON Schema of its arguments."""
 
     name: str
@@ -47,13 +49,13 @@ def forced_call(tools: tuple[Tool, ...], name: str) -> tuple[tuple[Tool, ...], s
     return tuple(tool for tool in tools if tool.name == name), "required"
 
 
-class ToolCall(Struct, frozen=True):
+class ToolCall(Struct, frozen=True, omit_defaults=True):
     name: str
     arguments: Mapping[str, Any]
     id: str = ""
 
 
-class Message(Struct, frozen=True):
+class Message(Struct, frozen=True, omit_defaults=True):
     role: str
     content: str
     reasoning: str = ""
@@ -92,7 +94,7 @@ def with_system_text(messages: Sequence[Message], text: str) -> list[Message]:
     return [Message("system", text), *messages]
 
 
-class ModelSpec(Struct, frozen=True):
+class ModelSpec(Struct, frozen=True, omit_defaults=True):
     ref: str
     role: Role = "chat"
     n_ctx_tokens: int | None = None
@@ -111,7 +113,7 @@ class ModelSpec(Struct, frozen=True):
     """Whether it leaves the graphics devices, or returns; None: it stays where it is."""
 
 
-class ModelFacts(Struct, frozen=True):
+class ModelFacts(Struct, frozen=True, omit_defaults=True):
     name: str
     path: str
     digest: str
@@ -177,7 +179,7 @@ class ModelFacts(Struct, frozen=True):
         return hashlib.sha256(repr((digest, *own)).encode()).hexdigest() if any(own) else digest
 
 
-class Constraint(Struct, frozen=True):
+class Constraint(Struct, frozen=True, omit_defaults=True):
     """What an answer must match: `source` is a JSON Schema, a regular expression or a grammar.
 
     Of `json`, any JSON object, the source is empty.
@@ -187,7 +189,7 @@ class Constraint(Struct, frozen=True):
     source: str = ""
 
 
-class Sampling(Struct, frozen=True):
+class Sampling(Struct, frozen=True, omit_defaults=True):
     """How the next token is chosen. The defaults are Paddock's: deterministic."""
 
     temperature: float = 0.0
@@ -229,7 +231,7 @@ class Sampling(Struct, frozen=True):
         )
 
 
-class ChatRequest(Struct, frozen=True):
+class ChatRequest(Struct, frozen=True, omit_defaults=True):
     """One answer asked of one model.
 
     `params` are the request's own sampling values by the names of `Sampling` (`num_predict` is
@@ -296,7 +298,7 @@ class ChatRequest(Struct, frozen=True):
     its first."""
 
 
-class Usage(Struct, frozen=True):
+class Usage(Struct, frozen=True, omit_defaults=True):
     prompt_tokens: int = 0
     prompt_reused_tokens: int = 0
     """Of `prompt_tokens`, those found in the KV cache."""
@@ -320,17 +322,40 @@ LOWEST_LOGPROB = -9999.0
 """Stands for an impossible token, as in OpenAI's API: JSON knows no infinity."""
 
 
-class TokenLogprob(Struct, frozen=True):
-    """One chosen token with its natural log probability, and those of the likeliest tokens."""
+class TokenLogprob(tuple[Any, ...]):
+    """One chosen token with its natural log probability, and those of the likeliest tokens.
 
-    token: str
-    logprob: float
-    raw: bytes
-    """The token's own bytes: a character may span several tokens."""
-    top: tuple[tuple[str, float, bytes], ...] = ()
+    It is what JSON has of it, since most are written and never read: the token's bytes as text, one
+    character for each, its log probability, and a pair of these for each alternative.
+    """
+
+    __slots__ = ()
+
+    def __new__(
+        cls, raw: bytes, logprob: float, top: Iterable[tuple[bytes, float]] = ()
+    ) -> TokenLogprob:
+        alternatives = [(other.decode("latin-1"), value) for other, value in top]
+        return super().__new__(cls, (raw.decode("latin-1"), logprob, *alternatives))
+
+    @property
+    def token(self) -> str:
+        return self.raw.decode(errors="replace")
+
+    @property
+    def logprob(self) -> float:
+        return float(self[1])
+
+    @property
+    def raw(self) -> bytes:
+        """The token's own bytes: a character may span several tokens."""
+        return bytes(self[0], "latin-1")
+
+    @property
+    def top(self) -> list[tuple[bytes, float]]:
+        return [(other.encode("latin-1"), value) for other, value in self[2:]]
 
 
-class AnswerScore(Struct, frozen=True):
+class AnswerScore(Struct, frozen=True, omit_defaults=True):
     """How likely a given answer is after a prompt."""
 
     logprob: float
@@ -350,7 +375,7 @@ def answer_shares(scores: Sequence[AnswerScore]) -> list[float]:
     return [weight / sum(weights) for weight in weights]
 
 
-class Chunk(Struct, frozen=True):
+class Chunk(Struct, frozen=True, omit_defaults=True):
     """A piece of an answer: whole UTF-8 characters."""
 
     text: str
@@ -361,7 +386,7 @@ class Chunk(Struct, frozen=True):
     logprobs: tuple[TokenLogprob, ...] = ()
 
 
-class Reply(Struct, frozen=True):
+class Reply(Struct, frozen=True, omit_defaults=True):
     text: str
     done_reason: DoneReason
     usage: Usage
@@ -408,7 +433,7 @@ REQUEST_TEXTS = 256
 """Texts of one `EmbedRequest`, of many: the vectors of finished requests survive a kill."""
 
 
-class EmbedRequest(Struct, frozen=True):
+class EmbedRequest(Struct, frozen=True, omit_defaults=True):
     model: ModelSpec
     texts: tuple[str, ...]
     """An empty one gets the vector of what the model puts around a text, if it puts anything."""
@@ -419,8 +444,36 @@ class EmbedRequest(Struct, frozen=True):
     on_overflow: OnOverflow = "error"
 
 
-class EmbedReply(Struct, frozen=True):
-    vectors: tuple[tuple[float, ...], ...]
+class PackedVectors(
+    Struct, Sequence[tuple[float, ...]], frozen=True, array_like=True, metaclass=StructABCMeta
+):
+    """Vectors of float32 as they lie in memory; a tuple is made of each when it is read."""
+
+    n_rows: int
+    packed: bytes
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[float]]) -> PackedVectors:
+        return cls(len(rows), b"".join([array("f", row).tobytes() for row in rows]))
+
+    def __post_init__(self) -> None:
+        n = len(self.packed) // 4
+        if not 0 <= self.n_rows <= n or len(self.packed) % (4 * self.n_rows or 4):
+            raise ValueError(f"{n} values are not {self.n_rows} vectors")
+
+    def __len__(self) -> int:
+        return self.n_rows
+
+    def __getitem__(self, at: Any) -> Any:
+        if isinstance(at, slice):
+            return PackedVectors.of([self[row] for row in range(self.n_rows)[at]])
+        n_bytes = len(self.packed) // (self.n_rows or 1)
+        start = range(self.n_rows)[at] * n_bytes
+        return struct.unpack_from(f"{n_bytes // 4}f", self.packed, start)
+
+
+class EmbedReply(Struct, frozen=True, omit_defaults=True):
+    vectors: PackedVectors
     usage: Usage
     digest: str
     n_pieces: tuple[int, ...] = ()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from paddock.engine.errors import TextRefused, TextTooLong
+from paddock.engine.request import PackedVectors
 from paddock.engine.system.tasks import run_concurrently
 from paddock.engine.workers.worker_protocol import Embedded
 
@@ -42,7 +43,7 @@ async def embed_in_portions(texts: tuple[str, ...], send: SendPortion) -> Embedd
     n_cut = tuple(n for part in parts for n in part.n_cut_tokens)
     unknown = tuple(n for part in parts for n in part.unknown_shares)
     return Embedded(
-        tuple(vector for part in parts for vector in part.vectors),
+        PackedVectors(len(texts), b"".join([part.vectors.packed for part in parts])),
         sum(part.n_tokens for part in parts),
         n_pieces if any(n > 1 for n in n_pieces) else (),
         n_cut if any(n_cut) else (),

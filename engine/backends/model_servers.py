@@ -30,6 +30,7 @@ from paddock.engine.request import (
     Message,
     ModelFacts,
     ModelSpec,
+    PackedVectors,
     Tool,
     Usage,
     reserved_tokens,
@@ -199,7 +200,9 @@ class OpenAIServer:
             _normalised(vector[: request.dimensions] if request.dimensions else vector)
             for vector in whole
         ]
-        return Embedded(tuple(cut), n_tokens, tuple(map(len, pieces)), (0,) * len(pieces))
+        return Embedded(
+            PackedVectors.of(cut), n_tokens, tuple(map(len, pieces)), (0,) * len(pieces)
+        )
 
     async def _vectors(
         self, looked: ServedModel, texts: Sequence[str], total_s: float | None

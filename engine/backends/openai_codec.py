@@ -368,19 +368,17 @@ def _logprobs(logprobs: Any) -> Iterator[TokenLogprob]:
     listed = logprobs.get("content") if isinstance(logprobs, Mapping) else None
     try:
         yield from [
-            TokenLogprob(
-                *_one_logprob(entry), tuple(map(_one_logprob, entry.get("top_logprobs") or ()))
-            )
+            TokenLogprob(*_one_logprob(entry), map(_one_logprob, entry.get("top_logprobs") or ()))
             for entry in listed or ()
         ]
     except (KeyError, TypeError, ValueError):
         return
 
 
-def _one_logprob(entry: EventJson) -> tuple[str, float, bytes]:
+def _one_logprob(entry: EventJson) -> tuple[bytes, float]:
     logprob = float(entry["logprob"])
     if math.isnan(logprob):
         raise ValueError("no number")
-    token, raw = str(entry["token"]), entry.get("bytes")
-    spelled = bytes(raw) if isinstance(raw, list) else token.encode()
-    return token, max(LOWEST_LOGPROB, min(0.0, logprob)), spelled
+    raw = entry.get("bytes")
+    spelled = bytes(raw) if isinstance(raw, list) else str(entry["token"]).encode()
+    return spelled, max(LOWEST_LOGPROB, min(0.0, logprob))

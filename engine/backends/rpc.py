@@ -51,14 +51,14 @@ PREFIX = "/paddock/pool/3"  # the number of the wire's form: another Paddock ans
 MEDIA_TYPE = "application/x-ndjson"
 
 
-class CountRequest(Struct, frozen=True):
+class CountRequest(Struct, frozen=True, omit_defaults=True):
     model: ModelSpec
     texts: tuple[str, ...] = ()
     messages: tuple[Message, ...] = ()
     tools: tuple[Tool, ...] = ()
 
 
-class WireLine(Struct, frozen=True):
+class WireLine(Struct, frozen=True, omit_defaults=True):
     """One line of an answer. Without anything it is a sign of life."""
 
     chunk: Chunk | None = None

@@ -69,18 +69,14 @@ class RowLogprobs:
 
     def of(self, token: int) -> TokenLogprob:
         """Return a token's log probability, with the likeliest alternatives."""
-        top = tuple(self._logprob(other) for other in self._top)
-        text, logprob, raw = self._logprob(token)
-        return TokenLogprob(text, logprob, raw, top)
+        return TokenLogprob(*self._logprob(token), map(self._logprob, self._top))
 
-    def _logprob(self, token: int) -> tuple[str, float, bytes]:
-        raw = self._piece(token)
+    def _logprob(self, token: int) -> tuple[bytes, float]:
         # Rounding may exceed 0; a token that leaves a loop is not always among the allowed ones.
         logprob = min(0.0, max(LOWEST_LOGPROB, float(self._row[token]) - self._norm))
-        return raw.decode(errors="replace"), logprob, raw
+        return self._piece(token), logprob
 
 
 def forced_logprob(raw: bytes, n_top: int) -> TokenLogprob:
     """Return the log probability of the only allowed token: 0, without alternatives."""
-    text = raw.decode(errors="replace")
-    return TokenLogprob(text, 0.0, raw, ((text, 0.0, raw),) if n_top else ())
+    return TokenLogprob(raw, 0.0, [(raw, 0.0)] if n_top else ())

@@ -39,7 +39,6 @@ from paddock.engine.sampling.picker import Picker
 from paddock.engine.system.frames import FrameHead
 from paddock.engine.system.processes import MOST_PROCESSES
 from paddock.engine.system.records import replace
-from paddock.engine.wire import from_plain
 
 from .worker_protocol import ChatOrder, WorkerOptions, pack_refusal
 
@@ -174,7 +173,7 @@ class ChatService:
         elif head["op"] == "measure":
             self._loop.post(IdleWork(partial(self._measure, head)))
         else:
-            self._take_chat(head["id"], from_plain(ChatOrder, head["order"], body))
+            self._take_chat(head["id"], ChatOrder.unpack(head, body))
 
     def _take_chat(self, request_id: int, order: ChatOrder) -> None:
         n_ctx_tokens = min(order.n_ctx_tokens, self._load.n_ctx_tokens)

@@ -14,7 +14,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, cast
 
 import numpy as np
 
@@ -27,10 +26,10 @@ from paddock.engine.llama.llama_context import ContextOptions
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.openvino.form_model import open_context
 from paddock.engine.profile.profile import Profile, prefill_s
-from paddock.engine.request import OnOverflow, Priority
+from paddock.engine.request import OnOverflow, PackedVectors, Priority
 from paddock.engine.system.frames import FrameHead
 from paddock.engine.system.records import Struct, replace
-from paddock.engine.wire import from_plain, to_plain
+from paddock.engine.wire import from_plain
 
 from .batch_tiles import PACK_TOKENS, TILE, batch_size, n_tiles
 from .embed_queue import EmbedBatch, EmbedPiece, EmbedQueue
@@ -567,12 +566,10 @@ class EmbedService:
         except TextRefused as error:
             self._send(pack_refusal(request.request_id, error), b"")
             return
-        body = bytearray()
-        rows = np.ascontiguousarray(vectors, np.float32)
-        answer = Embedded(cast(Any, rows), sum(sizes), tuple(n_pieces), n_cut, unknown)
-        embedded = to_plain(answer, body)
-        head = {"event": "embedded", "id": request.request_id, "vectors": embedded}
-        self._send(head, bytes(body))
+        rows = PackedVectors(len(vectors), np.ascontiguousarray(vectors, np.float32).tobytes())
+        answer = Embedded(rows, sum(sizes), tuple(n_pieces), n_cut, unknown)
+        head, body = answer.pack()
+        self._send({"event": "embedded", "id": request.request_id, **head}, body)
 
 
 def _compute_batch(embedder: Embedder, batch: EmbedBatch) -> _ComputedBatch:

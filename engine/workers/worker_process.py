@@ -180,9 +180,8 @@ class WorkerProcess:
         """
         # A worker has one model, and its sampling is merged already.
         request = replace(request, model=ModelSpec(""), params={}, defaults={})
-        body = bytearray()
-        order = to_plain(ChatOrder(request, sampling, n_ctx_tokens), body)
-        done = await self._request({"op": "chat", "order": order}, pending, bytes(body))
+        head, images = ChatOrder(request, sampling, n_ctx_tokens).pack()
+        done = await self._request({"op": "chat", **head}, pending, images)
         return from_plain(AnswerEnd, done)
 
     async def count_chat(
@@ -383,7 +382,7 @@ class WorkerProcess:
             case "widened":
                 pending.finish(None)
             case "embedded":
-                pending.finish(from_plain(Embedded, head["vectors"], body))
+                pending.finish(Embedded.unpack(head, body))
 
     def _handle_step(self, head: FrameHead) -> None:
         self.last_turn_at = max(self.last_turn_at, _now())

@@ -1,14 +1,15 @@
 """Protocol of a worker: its options, the frames of its pipe, requests and answers in them.
 
-A frame is two little-endian 32-bit lengths, the head as UTF-8 JSON, and raw bytes (images,
-vectors); `engine.wire` says how a value is written. Both ends use this module, which imports no
-llama_cpp. `PendingRequest` is the pool's side of one request inside a worker.
+A frame has a head, whose values `engine.wire` writes, and raw bytes: images, vectors. Both ends use
+this module, which imports no llama_cpp. `PendingRequest` is the pool's side of one request inside a
+worker.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from io import BytesIO
 from typing import Any
 
 from paddock.engine.errors import EngineError, pack_error
@@ -17,7 +18,9 @@ from paddock.engine.request import (
     ChatRequest,
     Chunk,
     DoneReason,
+    Message,
     OnOverflow,
+    PackedVectors,
     Priority,
     Role,
     Sampling,
@@ -27,7 +30,8 @@ from paddock.engine.settings import CacheLayout, CacheType, SplitMode, Switch
 from paddock.engine.system.crash_isolation import Crash
 from paddock.engine.system.frames import FrameHead
 from paddock.engine.system.images import DECODING_BYTES
-from paddock.engine.system.records import Struct
+from paddock.engine.system.records import Struct, replace
+from paddock.engine.wire import from_plain, to_plain
 
 from .death_reasons import WorkerEnd
 
@@ -146,6 +150,23 @@ class ChatOrder(Struct, frozen=True):
     sampling: Sampling
     n_ctx_tokens: int
 
+    def pack(self) -> tuple[FrameHead, bytes]:
+        """Return a frame's head, and its body: the images."""
+        holders: list[ChatRequest | Message] = [self.request, *self.request.messages]
+        messages = tuple(replace(message, images=()) for message in self.request.messages)
+        bare = replace(self, request=replace(self.request, messages=messages, images=()))
+        lengths = [[len(image) for image in holder.images] for holder in holders]
+        images = b"".join([image for holder in holders for image in holder.images])
+        return {"order": to_plain(bare), "images": lengths}, images
+
+    @classmethod
+    def unpack(cls, head: FrameHead, body: bytes) -> ChatOrder:
+        order, stream = from_plain(cls, head["order"]), BytesIO(body)
+        own, *others = [tuple(map(stream.read, lengths)) for lengths in head["images"]]
+        pairs = zip(order.request.messages, others, strict=True)
+        messages = tuple(replace(message, images=images) for message, images in pairs)
+        return replace(order, request=replace(order.request, messages=messages, images=own))
+
 
 class EmbedOrder(Struct, frozen=True):
     """Texts to embed, or documents that a reranker scores for `query`."""
@@ -161,7 +182,7 @@ class EmbedOrder(Struct, frozen=True):
 class Embedded(Struct, frozen=True):
     """Vectors of some texts, or rows of one score, in order."""
 
-    vectors: tuple[tuple[float, ...], ...]
+    vectors: PackedVectors
     n_tokens: int
     n_pieces: tuple[int, ...]
     """For each text; 1: it was read whole. Of a whole reply, empty: every text was."""
@@ -169,6 +190,16 @@ class Embedded(Struct, frozen=True):
     """For each text; 0: nothing was cut off. Of a whole reply, empty: nothing was."""
     unknown_shares: tuple[float, ...] = ()
     """Of the letters of each text, those that no token has; empty: none, or not known."""
+
+    def pack(self) -> tuple[FrameHead, bytes]:
+        """Return a frame's head, and its body: the vectors."""
+        rest = to_plain(replace(self, vectors=PackedVectors.of([])))
+        return {"n_rows": len(self.vectors), "embedded": rest}, self.vectors.packed
+
+    @classmethod
+    def unpack(cls, head: FrameHead, body: bytes) -> Embedded:
+        rest = from_plain(cls, head["embedded"])
+        return replace(rest, vectors=PackedVectors(head["n_rows"], body))
 
 
 def pack_refusal(request_id: int, error: EngineError) -> FrameHead:

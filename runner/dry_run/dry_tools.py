@@ -23,6 +23,7 @@ from paddock.engine.request import (
     EmbedRequest,
     Message,
     ModelSpec,
+    PackedVectors,
     Reply,
     Tool,
     Usage,
@@ -207,7 +208,7 @@ class DryPool(LedgerPool):
             self._note_known()
             return cached_vectors(found.row)
         self._note_unknown(request.model.ref, found.hash, request.texts)
-        return EmbedReply(tuple((0.0,) for _ in request.texts), Usage(), "")
+        return EmbedReply(PackedVectors.of([(0.0,)] * len(request.texts)), Usage(), "")
 
     def _note_unknown(self, model: str, hash_: str, texts: Sequence[str]) -> None:
         """Count a call whose reply the ledger does not have.

@@ -38,7 +38,7 @@ from paddock.engine.request import (
     reserved_tokens,
     resolve_sampling,
 )
-from paddock.engine.system.records import Struct, asdict, field, replace
+from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.system.text import canonical_json, map_texts
 from paddock.engine.wire import from_plain, to_plain
 from paddock.runner.core.calls.call_rows import chat_key, embed_key, recorded_logprobs
@@ -286,7 +286,11 @@ def _conversation(messages: Sequence[Message], tools: Sequence[Tool]) -> str:
     Longer than `SHORT_CHARS`, so that its key is a hash and never equals a short text.
     """
     plain_messages = [[message.role, message.content, len(message.images)] for message in messages]
-    return canonical_json(["a conversation", plain_messages, [asdict(tool) for tool in tools]])
+    described = [
+        {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+        for tool in tools
+    ]
+    return canonical_json(["a conversation", plain_messages, described])
 
 
 class ReseededPool(ForwardingPool):

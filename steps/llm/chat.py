@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from paddock.engine.errors import PromptTooLong
 from paddock.engine.request import Message, Reply, Role
 from paddock.engine.system.no_links import open_file
-from paddock.engine.system.records import asdict, replace
+from paddock.engine.system.records import replace
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
 from paddock.pipelines.prompt_file import ConversationTemplate, MessageParam
@@ -199,7 +199,10 @@ class Chat(Step[ChatParams, ChatOutput]):
                 raise
             messages = await _fit_messages(params, caller, messages, str(overflow))
             answer = await ask_checked(caller, messages, form=tools.reply)
-        calls = [asdict(call) for call in answer.reply.tool_calls]
+        calls = [
+            {"name": call.name, "arguments": dict(call.arguments), "id": call.id}
+            for call in answer.reply.tool_calls
+        ]
         return _chat_output(caller, answer, answer.reply, calls)
 
     async def _answer(self, caller: ModelCaller, messages: list[Message]) -> CheckedAnswer:

@@ -52,7 +52,7 @@ def tokens_with_alternatives(text: str, logprobs: Sequence[TokenLogprob]) -> lis
     for token in own:
         others = tuple(
             (raw, math.exp(logprob))
-            for _, logprob, raw in token.top
+            for raw, logprob in token.top
             if raw != token.raw and math.exp(logprob) >= LEAST_ALTERNATIVE
         )
         tokens.append(AnswerToken(start, token.raw, math.exp(token.logprob), others))

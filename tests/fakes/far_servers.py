@@ -16,6 +16,7 @@ from paddock.engine.request import (
     Message,
     ModelFacts,
     ModelSpec,
+    PackedVectors,
     Tool,
     Usage,
 )
@@ -120,7 +121,7 @@ class FarServer:
         self.on_embed(request)
         await self._pass()
         n = len(request.texts)
-        return Embedded(((1.0, 0.0),) * n, n, (1,) * n, (0,) * n)
+        return Embedded(PackedVectors.of([(1.0, 0.0)] * n), n, (1,) * n, (0,) * n)
 
     async def _pass(self) -> None:
         """Take a moment, in which the server may go away."""

@@ -26,6 +26,7 @@ from paddock.engine.request import (
     Message,
     ModelFacts,
     ModelSpec,
+    PackedVectors,
     Pool,
     Reply,
     Tool,
@@ -181,7 +182,7 @@ class FakePool(Pool):
                 raise TextTooLong(index, count(text), facts.n_ctx_tokens)
         width = request.dimensions or self.n_dimensions
         return EmbedReply(
-            vectors=tuple(vector(text, width) for text in request.texts),
+            vectors=PackedVectors.of([vector(text, width) for text in request.texts]),
             usage=Usage(prompt_tokens=sum(map(count, request.texts))),
             digest=facts.digest,
             n_pieces=n_pieces if any(n > 1 for n in n_pieces) else (),

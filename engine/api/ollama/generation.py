@@ -148,13 +148,13 @@ def _final_fields(model_request: ModelRequest, reply: Reply, found_s: float) -> 
 def logprobs_value(chunk: Chunk) -> dict[str, Any]:
     """Return a chunk's log probabilities; no field where there are none."""
 
-    def value(token: str, logprob: float, raw: bytes) -> dict[str, Any]:
-        return {"token": token, "logprob": logprob, "bytes": list(raw)}
+    def value(raw: bytes, logprob: float) -> dict[str, Any]:
+        return {"token": raw.decode(errors="replace"), "logprob": logprob, "bytes": list(raw)}
 
     values = []
     for found in chunk.logprobs:
         top = {"top_logprobs": [value(*other) for other in found.top]} if found.top else {}
-        values.append({**value(found.token, found.logprob, found.raw), **top})
+        values.append({**value(found.raw, found.logprob), **top})
     return {"logprobs": values} if values else {}
 
 

@@ -201,8 +201,8 @@ def logprob_values(logprobs: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
             "bytes": list(logprob.raw),
             "logprob": logprob.logprob,
             "top_logprobs": [
-                {"token": text, "bytes": list(raw), "logprob": value}
-                for text, value, raw in logprob.top
+                {"token": raw.decode(errors="replace"), "bytes": list(raw), "logprob": value}
+                for raw, value in logprob.top
             ],
         }
         for logprob in logprobs
@@ -523,7 +523,9 @@ def _completion_logprobs_value(
     first = [unread] if unread else []
     tokens = [*first, *(logprob.token for logprob in logprobs)]
     ends = accumulate(map(len, tokens), initial=start)
-    tops = [{text: value for text, value, _ in logprob.top} for logprob in logprobs]
+    tops = [
+        {raw.decode(errors="replace"): value for raw, value in logprob.top} for logprob in logprobs
+    ]
     return {
         "tokens": tokens,
         "token_logprobs": [*(None for _ in first), *(logprob.logprob for logprob in logprobs)],

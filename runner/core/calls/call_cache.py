@@ -50,7 +50,14 @@ from paddock.runner.progress.events import ModelCall
 from paddock.runner.progress.time_left import OpenCall
 
 from ..run_stats import RunStats
-from .call_rows import cached_reply, cached_vectors, chat_key, embed_key, recorded_logprobs
+from .call_rows import (
+    cached_reply,
+    cached_vectors,
+    chat_key,
+    embed_key,
+    recorded_logprobs,
+    vectors_columns,
+)
 from .recorded_calls import CallOrigin, KnownCall, PutOff, RecordedCalls, call_hash
 from .run_models import CallInFlight, RunModels
 
@@ -119,10 +126,8 @@ class LedgerPool(RecordedCalls, ForwardingPool):
                 error, request.model.ref, plain, lambda: self._pool.embed(plain)
             ) from error
         await self._check_same_model(request.model, known.digest, reply.digest)
-        packed = bytearray()
-        usage = to_plain(reply, packed)
         row = self._row(known.hash, "embed", known.request, request.model.ref, known.digest)
-        row = replace(row, reply=bytes(packed), served_digest=reply.digest, usage=usage)
+        row = replace(row, served_digest=reply.digest, **vectors_columns(reply))
         self._ledger.record_call(row, self._stats.run)
         self._count(row, began, reply.usage, call)
         return row

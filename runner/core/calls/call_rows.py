@@ -7,17 +7,20 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from msgspec.structs import fields
+
 from paddock.engine.request import (
     ChatRequest,
     EmbedReply,
     EmbedRequest,
     Message,
     ModelSpec,
+    PackedVectors,
     Reply,
     TokenLogprob,
     resolve_sampling,
 )
-from paddock.engine.system.records import replace
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.wire import from_plain, to_plain
 from paddock.runner.ledger.entries import CallRow
 from paddock.steps.llm.token_probabilities import LEAST_ALTERNATIVE, own_tokens
@@ -31,11 +34,11 @@ def embed_key(request: EmbedRequest, digest: str) -> dict[str, Any]:
 
 def chat_key(request: ChatRequest, digest: str) -> dict[str, Any]:
     sampling = resolve_sampling(request.params, request.model.params, request.defaults)
-    fields = to_plain(replace(request, messages=(), images=(), model=ModelSpec("")))
+    fields = _not_default(replace(request, messages=(), images=(), model=ModelSpec("")))
     return {
         **{name: value for name, value in fields.items() if name not in _UNDECISIVE_FIELDS},
         "messages": [_message_key(message) for message in request.messages],
-        "sampling": to_plain(sampling),
+        "sampling": _not_default(sampling),
         "digest": digest,
         "ctx": request.model.n_ctx_tokens if sampling.max_tokens is None else None,
         **({"images": _image_digests(request.images)} if request.images else {}),
@@ -47,6 +50,13 @@ _UNDECISIVE_FIELDS = frozenset(
      "wants_tokens", "keeps_images")
 )  # fmt: skip
 """Of a request: on these no answer depends, or its sampling has them."""
+
+
+def _not_default(record: Struct) -> dict[str, Any]:
+    """Return fields but those equal to their defaults, of which `to_plain` writes some out."""
+    own = {field.name: field.default for field in fields(record)}
+    plain = to_plain(record).items()
+    return {name: value for name, value in plain if getattr(record, name) != own[name]}
 
 
 def _message_key(message: Message) -> list[Any]:
@@ -67,14 +77,14 @@ def recorded_logprobs(reply: Reply) -> tuple[TokenLogprob, ...]:
     Each has the alternatives that count.
     """
     return tuple(
-        replace(
-            token,
-            logprob=round(token.logprob, 4),
-            top=tuple(
-                (text, round(logprob, 4), raw)
-                for text, logprob, raw in token.top
+        TokenLogprob(
+            token.raw,
+            round(token.logprob, 4),
+            [
+                (raw, round(logprob, 4))
+                for raw, logprob in token.top
                 if raw != token.raw and math.exp(logprob) >= LEAST_ALTERNATIVE
-            ),
+            ],
         )
         for token in own_tokens(reply.text, reply.logprobs)
     )
@@ -84,5 +94,13 @@ def cached_reply(row: CallRow) -> Reply:
     return replace(from_plain(Reply, row.usage), text=row.reply.decode())
 
 
+def vectors_columns(reply: EmbedReply) -> dict[str, Any]:
+    """Return the values of a row that has vectors: `[0, n]` in its JSON says where they lie."""
+    n_rows, packed = reply.vectors.n_rows, reply.vectors.packed
+    rest = to_plain(replace(reply, vectors=PackedVectors.of([])))
+    return {"usage": {**rest, "vectors": [n_rows, [0, len(packed)]]}, "reply": packed}
+
+
 def cached_vectors(row: CallRow) -> EmbedReply:
-    return from_plain(EmbedReply, row.usage, row.reply)
+    rest = from_plain(EmbedReply, {**row.usage, "vectors": [0, ""]})
+    return replace(rest, vectors=PackedVectors(row.usage["vectors"][0], row.reply))

@@ -27,6 +27,7 @@ from paddock.engine.request import (
     Message,
     ModelFacts,
     ModelSpec,
+    PackedVectors,
     Tool,
     ToolCall,
     Usage,
@@ -65,7 +66,7 @@ def test_a_chat_arrives_as_it_was_sent(
 
 @given(st.lists(st.lists(st.floats(allow_nan=False, width=32), min_size=3, max_size=3), max_size=4))
 def test_vectors_arrive_to_the_last_bit(rows: list[list[float]]) -> None:
-    reply = EmbedReply(tuple(map(tuple, rows)), Usage(5, load_s=0.25), "d", (1, 2), (0, 3))
+    reply = EmbedReply(PackedVectors.of(rows), Usage(5, load_s=0.25), "d", (1, 2), (0, 3))
     assert read_line(write_line(WireLine(embedded=reply))).embedded == reply
 
 

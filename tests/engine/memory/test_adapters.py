@@ -36,7 +36,7 @@ def test_an_adapter_that_adds_nothing_changes_nothing_and_another_one_does(tmp_p
                 message = Message("user", "Name three animals.")
                 request = ChatRequest(spec, (message,), {"max_tokens": 1}, n_logprobs=20)
                 (first,) = (await pool.chat(request).reply()).logprobs
-                return {raw for _, _, raw in first.top}
+                return {raw for raw, _ in first.top}
 
             plain = await likely()
             assert len(await likely(nothing) & plain) > 12

@@ -90,12 +90,12 @@ class Doubting(FakePool):
     async def answer_to(self, request: ChatRequest) -> Reply:
         reply = await super().answer_to(request)
         raw = "é".encode()
-        guess = (("y", -0.1, b"y"), ("n", -2.5, b"n"), ("never", -9.0, b"never"))
+        guess = ((b"y", -0.1), (b"n", -2.5), (b"never", -9.0))
         logprobs = (
-            TokenLogprob("Hm.", -1.0, b"Hm."),
-            TokenLogprob("�", 0.0, raw[:1], (("�", 0.0, raw[:1]),)),
-            TokenLogprob("�", -0.123456, raw[1:]),
-            TokenLogprob("y", -0.1, b"y", guess),
+            TokenLogprob(b"Hm.", -1.0),
+            TokenLogprob(raw[:1], 0.0, [(raw[:1], 0.0)]),
+            TokenLogprob(raw[1:], -0.123456),
+            TokenLogprob(b"y", -0.1, guess),
         )
         return replace(reply, text="éy", logprobs=logprobs)
 
@@ -108,7 +108,7 @@ def test_what_a_confidence_is_made_of_is_remembered_and_no_more(tmp_path: Path) 
     assert [(logprob.raw, logprob.logprob) for logprob in again.logprobs] == [
         (b"\xc3", 0.0), (b"\xa9", -0.1235), (b"y", -0.1),
     ]  # fmt: skip
-    assert [raw for _, _, raw in again.logprobs[-1].top] == [b"n"]
+    assert [raw for raw, _ in again.logprobs[-1].top] == [b"n"]
 
 
 def test_a_request_without_log_probabilities_keeps_its_key() -> None:

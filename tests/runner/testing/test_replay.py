@@ -132,9 +132,9 @@ class Unsure(FakePool):
 
     async def answer_to(self, request: ChatRequest) -> Reply:
         reply = await super().answer_to(request)
-        rest = (TokenLogprob('{"label": "', 0.0, b'{"label": "'), TokenLogprob('"}', 0.0, b'"}'))
-        top = (("one", -0.5, b"one"), ("two", -0.93, b"two"))
-        logprobs = (rest[0], TokenLogprob("one", -0.5, b"one", top), rest[1])
+        rest = (TokenLogprob(b'{"label": "', 0.0), TokenLogprob(b'"}', 0.0))
+        top = ((b"one", -0.5), (b"two", -0.93))
+        logprobs = (rest[0], TokenLogprob(b"one", -0.5, top), rest[1])
         return replace(reply, text='{"label": "one"}', logprobs=logprobs)
 
 

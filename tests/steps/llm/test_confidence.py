@@ -18,8 +18,8 @@ def tokens(*written: Written) -> list[TokenLogprob]:
     for one in written:
         text, p, others = (one, 1.0, {}) if isinstance(one, str) else one
         likely = sorted({text: p, **others}.items(), key=lambda item: -item[1])
-        top = tuple((raw, math.log(share), raw.encode()) for raw, share in likely)
-        found.append(TokenLogprob(text, math.log(p), text.encode(), top))
+        top = [(raw.encode(), math.log(share)) for raw, share in likely]
+        found.append(TokenLogprob(text.encode(), math.log(p), top))
     return found
 
 

@@ -37,7 +37,7 @@ class Counting(FakePool):
         self.n_formed += 1
         text, sure = f'{{"n":{self.n_formed}}}', math.log(1 / (1 + self.n_formed))
         spelled = {text[:5]: 0.0, text[5:-1]: sure, "}": 0.0}
-        logprobs = tuple(TokenLogprob(one, p, one.encode()) for one, p in spelled.items())
+        logprobs = tuple(TokenLogprob(one.encode(), p) for one, p in spelled.items())
         return replace(reply, text=text, logprobs=logprobs if request.n_logprobs else ())
 
 

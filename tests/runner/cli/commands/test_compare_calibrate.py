@@ -35,12 +35,10 @@ class SurePool(FakePool):
         at = reply.text.index('"kind": "') + len('"kind": "')
         n = int(json.loads(reply.text)["number"].partition("-")[2])
         p = 0.4 if request.model.ref == "small" and n % 2 else 0.9
-        tokens = [TokenLogprob(char, 0.0, char.encode()) for char in reply.text]
+        tokens = [TokenLogprob(char.encode(), 0.0) for char in reply.text]
         chosen, other = reply.text[at], "t" if reply.text[at] == "f" else "f"
-        top = tuple(
-            (token, math.log(q), token.encode()) for token, q in ((chosen, p), (other, 1 - p))
-        )
-        tokens[at] = TokenLogprob(chosen, math.log(p), chosen.encode(), top)
+        top = [(token.encode(), math.log(q)) for token, q in ((chosen, p), (other, 1 - p))]
+        tokens[at] = TokenLogprob(chosen.encode(), math.log(p), top)
         return replace(reply, logprobs=tuple(tokens))
 
 
