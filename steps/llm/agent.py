@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import compress
 from typing import Any, Literal
 
@@ -32,6 +33,7 @@ from .ask_and_repair import (
     ModelCaller,
     UsageOutput,
     ask_checked,
+    ask_fitting,
     empty_answer,
 )
 from .tool_calls import CallOutput, ToolCaller
@@ -258,20 +260,19 @@ class AgentConversation(Struct):
             memory.turns.append(AgentTurn(turn.message, (), turn.text, turn.text))
         closing = _OUT_OF_TURNS if turn is None else _IN_FORM
 
-        async def answer(*, counts: bool) -> CheckedAnswer:
+        async def prompt(overflow: PromptTooLong | None = None) -> list[Message]:
+            counts = overflow is not None
             if protocol.answers_without_tools:
-                prompt = await memory.in_plain_words(messages, counts=counts)
-            else:
-                prompt = await memory.shown(closing, counts=counts)
+                return await memory.in_plain_words(messages, counts=counts)
+            return await memory.shown(closing, counts=counts)
+
+        async def ask(prompt: list[Message]) -> CheckedAnswer:
             if form is None and not protocol.answers_without_tools:
                 final = await protocol.ask(prompt, choice="none")
                 return CheckedAnswer(final.text, None, final.reply)
             return await ask_checked(self.caller, prompt, form=form)
 
-        try:
-            last = await answer(counts=False)
-        except PromptTooLong:
-            last = await answer(counts=True)
+        last = await ask_fitting(ask, await prompt(), prompt)
         if not last.text.strip():
             raise empty_answer()
         return last
@@ -279,7 +280,5 @@ class AgentConversation(Struct):
 
 async def _turn(protocol: ToolProtocol, memory: ConversationMemory, choice: str) -> ModelTurn:
     """Ask for the next turn; only where the pool refuses it is it counted and shortened."""
-    try:
-        return await protocol.ask(await memory.shown(counts=False), choice=choice)
-    except PromptTooLong:
-        return await protocol.ask(await memory.shown(), choice=choice)
+    ask = partial(protocol.ask, choice=choice)
+    return await ask_fitting(ask, await memory.shown(counts=False), lambda _: memory.shown())

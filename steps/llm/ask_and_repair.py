@@ -1,8 +1,10 @@
-"""Ask a model: fit the prompt, state the answer's schema, refuse or repair a faulty answer.
+"""Ask a model: fit the prompt, ask, go on where the answer was cut off, check it, have it repaired.
 
-The decoder can only produce what the schema allows; one line of the prompt says what that is
-(`schema_hint`). What a check finds is sent back to the model, which answers again, at most `repair`
-times.
+Every step that asks does so here. `ask_fitting` takes the next shorter prompt where the pool says
+that one is too long. `ModelCaller.ask` treats an answer that ended at its limit of tokens as
+`on_truncated` says; where the author set no limit, one that was cut off or repeated itself is
+refused. `ask_checked` holds it to its schema, of which one line of the prompt tells the model
+(`schema_hint`), and sends back what a check finds, at most `repair` times.
 """
 
 from __future__ import annotations
@@ -10,8 +12,8 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field
 
@@ -25,6 +27,7 @@ from paddock.engine.request import (
     Reply,
     Tool,
     Usage,
+    reserved_tokens,
     resolve_sampling,
 )
 from paddock.engine.system.records import Struct, field, replace
@@ -34,30 +37,32 @@ from paddock.pipelines.schema_validation import TOO_DEEP, value_faults
 from paddock.steps.base import PLACEHOLDER, Output, ReplyForm, StepError, Tools
 
 from .confidence import N_ALTERNATIVES, confidence
-from .cut_off_answers import CutOffAnswers, OnTruncated
 from .prompt_truncation import most_that_fits
 from .schema_hint import with_schema_hint
 
-
-class SchemaOnlyForm(Struct, frozen=True):
-    schema: Any
-    repair: int = 0
-
-    wants_confidence: bool = False
-    lists: Sequence[PromptLabels] = ()
-
-    async def checked(self, output: Any, text: str) -> list[str]:
-        """Find nothing: the decoder holds to the schema."""
-        return []
-
-    async def evidence(self, output: Any) -> Any:
-        return None
-
+P = TypeVar("P")
+T = TypeVar("T")
 
 CALLS_AT_ONCE = 8  # if a pool does not report its slots; it mixes calls of many documents
 _SURELY_FITS_SHARE = 0.8  # of the room; a template's own words take the rest
 _RETRY_TEMPERATURE_STEP = 0.3
 _MOST_RETRY_TEMPERATURE = 0.9
+_NEAR_LIMIT = 0.9  # of the limit, in tokens
+_CLOSING_TOKENS = 32  # a short limit's grammar may begin to close the answer so many before it
+OnTruncated = Literal["keep", "error", "continue", "more"]
+"""`more`: ask once again with twice the limit."""
+_LIMITS = {"max_tokens", "num_predict"}
+MOST_CONTINUATIONS = 8
+"""Of `continue`; a model that does not end by then has lost its thread."""
+
+
+def one_repeat(written: Mapping[str, Any], of_model: Mapping[str, Any]) -> int:
+    """Return 1 where answers may have a limit: such a step asks once more for one that is cut off.
+
+    `of_model`: the sampling values of its model.
+    """
+    own = written.get("params", {})
+    return int(not isinstance(own, Mapping) or bool(_LIMITS & {*own, *of_model}))
 
 
 class AnswerOutput(Output):
@@ -96,6 +101,20 @@ class UsageOutput(Output):
     )
 
 
+class SchemaOnlyForm(Struct, frozen=True):
+    schema: Any
+    repair: int = 0
+    wants_confidence: bool = False
+    lists: Sequence[PromptLabels] = ()
+
+    async def checked(self, output: Any, text: str) -> list[str]:
+        """Find nothing: the decoder holds to the schema."""
+        return []
+
+    async def evidence(self, output: Any) -> Any:
+        return None
+
+
 class ModelCaller(Struct):
     tools: Tools
     model: ModelSpec
@@ -108,14 +127,13 @@ class ModelCaller(Struct):
     _usages: list[Usage] = field(default_factory=list)
 
     @property
-    def _limited(self) -> CutOffAnswers:
-        max_tokens = resolve_sampling(self.params, self.model.params).max_tokens
-        return CutOffAnswers(
-            self.tools, self.model, max_tokens, self.on_truncated, self.noun, self._reply
-        )
+    def max_tokens(self) -> int | None:
+        """The author's limit, on the step or the model."""
+        return resolve_sampling(self.params, self.model.params).max_tokens
 
     async def reserved(self) -> int:
-        return await self._limited.reserved()
+        facts = await self.tools.llm.pool.facts(self.model)
+        return reserved_tokens(self.max_tokens, facts.n_ctx_tokens)
 
     async def room(self) -> int:
         facts = await self.tools.llm.pool.facts(self.model)
@@ -174,16 +192,9 @@ class ModelCaller(Struct):
         return n
 
     async def ask(
-        self,
-        messages: Sequence[Message],
-        *,
-        constraint: Constraint | None = None,
-        tools: Sequence[Tool] = (),
-        tool_choice: str = "auto",
-        n_logprobs: int | None = None,
-        most_tokens: int | None = None,
+        self, messages: Sequence[Message], *, most_tokens: int | None = None, **options: Any
     ) -> Reply:
-        """Return an answer; the options are those of `ChatRequest`.
+        """Return an answer, whole as far as that can be had; `options` are of `ChatRequest`.
 
         `most_tokens`: how long one that reached its limit may become by `on_truncated`; None: what
         the context holds.
@@ -193,14 +204,40 @@ class ModelCaller(Struct):
                 repeated itself.
             EngineError: the pool could not do it.
         """
-        request = replace(
-            self._request(messages),
-            constraint=constraint,
-            tools=tuple(tools),
-            tool_choice=tool_choice,
-            n_logprobs=n_logprobs,
-        )
-        return await self._limited.ask(request, most_tokens)
+        request, pool = replace(self._request(messages), **options), self.tools.llm.pool
+        facts, max_tokens = await pool.facts(self.model), self.max_tokens
+        limit = usual = reserved_tokens(max_tokens, facts.n_ctx_tokens)
+        reply = await self._reply(request)
+        n_left = 0
+        if self.on_truncated == "continue" and (max_tokens is None or max_tokens >= 0):
+            n_left = MOST_CONTINUATIONS
+        elif self.on_truncated == "more" and (max_tokens or 0) > 0:
+            n_left = 1
+        while n_left and _is_cut_off(reply, limit) and not reply.tool_calls:
+            n_left -= 1
+            # A prompt that ends with text of the assistant is continued only by this machine's
+            # engine, and only where no form or tool makes the answer start again.
+            starts_again = request.constraint or request.tools or "://" in facts.path
+            goes_on = bool(self.on_truncated == "continue" and reply.text and not starts_again)
+            begun = Message("assistant", reply.text, reasoning=reply.reasoning)
+            prompt = (*request.messages, begun) if goes_on else request.messages
+            n_spent = reply.usage.completion_tokens if goes_on else 0
+            room = facts.n_ctx_tokens - await pool.count_chat(self.model, prompt, request.tools)
+            if most_tokens is not None:
+                room = min(room, most_tokens - n_spent)
+            n_tokens = min(usual if goes_on else 2 * limit, room)
+            if n_tokens <= (0 if goes_on else limit):
+                break
+            params = {**request.params, "max_tokens": n_tokens}
+            again = await self._reply(replace(request, messages=prompt, params=params))
+            if not goes_on:
+                limit, reply = n_tokens, again
+                continue
+            usage = replace(again.usage, completion_tokens=n_spent + again.usage.completion_tokens)
+            text = reply.text + again.text
+            reply = replace(again, text=text, reasoning=reply.reasoning, usage=usage)
+        self._accept(reply, limit)
+        return reply
 
     async def decide(
         self, messages: Sequence[Message], questions: Sequence[OptionQuestion]
@@ -257,6 +294,64 @@ class ModelCaller(Struct):
             characters_cut=self.characters_cut,
         )
 
+    def _accept(self, reply: Reply, limit: int) -> None:
+        """Refuse an answer that ended at a limit that the author did not set, or forbade.
+
+        One that may be used is counted, and the run's notes say how many there were.
+        """
+        if (most := self.max_tokens) is not None:
+            was_ended = reply.done_reason == "repetition" or reply.is_shortened
+            if not _is_cut_off(reply, limit):
+                how = "ended in a repetition" if was_ended else ""
+            elif most < 0:
+                how = "ended at the end of the context"
+            else:
+                how = f"ended at `max_tokens` ({most})"
+                if reply.usage.completion_tokens > most:
+                    how += ", even with more room"
+            if how and self.on_truncated == "error":
+                raise StepError(
+                    f"the answer {how}, and `on_truncated` is `error`.",
+                    remedy="Raise `max_tokens` under `params`, ask for less, or set "
+                    "`on_truncated` to `keep` or `continue`.",
+                    kind="check",
+                )
+            if how:
+                self.tools.log.tally(self.noun, how)
+            return
+        if reply.done_reason == "repetition":
+            raise StepError(
+                f"the answer repeated itself and was ended after "
+                f"{reply.usage.completion_tokens} tokens.",
+                remedy="Raise `repeat_penalty`, or set `max_tokens` under `params` to accept it.",
+                kind="check",
+            )
+        if reply.done_reason == "length":
+            raise StepError(
+                f"the answer ended at its limit of {reply.usage.completion_tokens} tokens.",
+                remedy="Ask for a shorter one, raise `repeat_penalty` if it repeats itself, "
+                "or set `max_tokens` under `params` to accept it.",
+                kind="check",
+            )
+        if not reply.is_shortened:
+            return
+        # Its schema ended it: the grammar closes an answer a few tokens before the limit.
+        if reply.usage.completion_tokens >= _NEAR_LIMIT * limit:
+            raise StepError(
+                f"the answer reached its limit of {limit} tokens and was closed there.",
+                remedy="Ask for less, bound its lists by `maxItems` and its texts by `maxLength`, "
+                "or set `max_tokens` under `params`.",
+                kind="check",
+            )
+        self.tools.log.note("the answer repeated itself and was closed there.")
+
+
+def _is_cut_off(reply: Reply, limit: int) -> bool:
+    """Return whether an answer ended at its limit, or was closed there by its grammar."""
+    n_near = min(_NEAR_LIMIT * limit, limit - _CLOSING_TOKENS)
+    is_closed = reply.is_shortened and reply.usage.completion_tokens >= n_near
+    return reply.done_reason == "length" or (is_closed and reply.done_reason != "repetition")
+
 
 def empty_answer() -> StepError:
     return StepError("the model gave an empty answer.", kind="check")
@@ -285,6 +380,30 @@ class CheckedAnswer(Struct, frozen=True):
         }
 
 
+Shorten = Callable[[PromptTooLong], Awaitable[P]]
+
+
+async def ask_fitting(ask: Callable[[P], Awaitable[T]], prompt: P, *shorter: Shorten[P]) -> T:
+    """Ask; where the pool says that the prompt is too long, by the next shorter one.
+
+    The pool counts, so that a prompt that fits crosses to it once.
+    """
+    for shorter_prompt in shorter:
+        try:
+            return await ask(prompt)
+        except PromptTooLong as overflow:
+            prompt = await shorter_prompt(overflow)
+    return await ask(prompt)
+
+
+def without_examples(caller: ModelCaller, prompt: P) -> Shorten[P]:
+    async def shorten(_: PromptTooLong) -> P:
+        caller.tools.log.tally("prompt", "without its examples, with which it does not fit")
+        return prompt
+
+    return shorten
+
+
 async def ask_checked(
     caller: ModelCaller,
     messages: Sequence[Message],
@@ -300,71 +419,61 @@ async def ask_checked(
         StepError: of kind `check` if it fails them in the end; else as `ModelCaller.ask`.
         EngineError: the prompt does not fit, or the pool could not do it.
     """
-    prompt = with_schema_hint(messages, form)
-    answer, wrong = await _ask_once(caller, prompt, form, most_tokens)
     if form is None:
-        return answer
-    n_repairs, shows_answer = 0, True
-    while wrong and n_repairs < form.repair:
-        again = await _repair_messages(caller, prompt, answer if shows_answer else None, wrong)
-        if again is None:
+        reply = await caller.ask(messages, most_tokens=most_tokens)
+        return CheckedAnswer(reply.text, None, reply)
+    constraint = None if form.schema is None else schema_constraint(form.schema)
+    n_logprobs = N_ALTERNATIVES if constraint and form.wants_confidence else None
+    own_prompt = prompt = with_schema_hint(messages, form)
+    before, n_repairs, shows_answer = "", 0, True
+    while True:
+        reply = await caller.ask(
+            prompt, constraint=constraint, n_logprobs=n_logprobs, most_tokens=most_tokens
+        )
+        text, output, wrong = reply.text, None, list[str]()
+        if constraint is not None:
+            output, wrong = _parsed_reply(reply, form.schema)
+        if constraint is not None and not wrong:
+            text = json.dumps(output, ensure_ascii=False, separators=(",", ":"))
+        wrong = wrong or await form.checked(output, text)
+        if not wrong:
             break
-        before = answer.text
-        answer, wrong = await _ask_once(caller, again, form, most_tokens)
-        n_repairs += 1
-        if answer.text == before and caller.is_greedy:
+        if n_repairs and text == before and caller.is_greedy:
             if not shows_answer:
                 break  # the same prompt would get the same answer
             shows_answer = False  # small models repeat what they see
+        again = None
+        if n_repairs < form.repair:
+            again = await _repair_messages(
+                caller, own_prompt, reply if shows_answer else None, wrong
+            )
+        if again is None:
+            break
+        prompt, before, n_repairs = again, text, n_repairs + 1
     if wrong:
         after = f", even after {counted(n_repairs, 'repair')}" if n_repairs else ""
         remedy = "Loosen `check`, raise `repair`, or ask a larger model."
-        if answer.reply.done_reason == "length":
+        if reply.done_reason == "length":
             remedy = "Raise `max_tokens` under `params`, or ask for less."
-        elif form.schema is not None and answer.output is None:
+        elif constraint is not None and output is None:
             remedy = (
                 "Its server does not hold answers to this schema: ask another, or raise `repair`."
             )
-        shown = one_line(answer.text, _SHOWN_CHARS)
+        shown = one_line(text, _SHOWN_CHARS)
         what = f"the answer fails its checks{after}. {' '.join(wrong)} It was: {shown}"
         raise StepError(what, remedy=remedy, kind="check")
-    if form.schema is None:
-        return answer
+    if constraint is None:
+        return CheckedAnswer(text, None, reply)
     likely = None
     if form.wants_confidence:
-        value = json.loads(answer.reply.text)
-        likely = confidence(answer.reply.text, answer.reply.logprobs, value, form.schema)
+        value = json.loads(reply.text)
+        likely = confidence(reply.text, reply.logprobs, value, form.schema)
         _, likely = without_repeats(value, form.schema, likely)
-    return replace(answer, evidence=await form.evidence(answer.output), confidence=likely)
+    return CheckedAnswer(text, output, reply, await form.evidence(output), likely)
 
 
 def schema_constraint(schema: Any) -> Constraint:
     return Constraint("json_schema", json.dumps(without_choice_marks(schema), ensure_ascii=False))
-
-
-async def _ask_once(
-    caller: ModelCaller,
-    messages: Sequence[Message],
-    form: ReplyForm | None,
-    most_tokens: int | None,
-) -> tuple[CheckedAnswer, list[str]]:
-    constraint, n_logprobs = None, None
-    if form is not None and form.schema is not None:
-        constraint = schema_constraint(form.schema)
-        n_logprobs = N_ALTERNATIVES if form.wants_confidence else None
-    reply = await caller.ask(
-        messages, constraint=constraint, n_logprobs=n_logprobs, most_tokens=most_tokens
-    )
-    text, output = reply.text, None
-    if form is None:
-        return CheckedAnswer(text, output, reply), []
-    if constraint is not None:
-        output, wrong = _parsed_reply(reply, form.schema)
-        if wrong:
-            return CheckedAnswer(text, None, reply), wrong
-        text = json.dumps(output, ensure_ascii=False, separators=(",", ":"))
-    found = await form.checked(output, text)
-    return CheckedAnswer(text, output, reply), found
 
 
 class _NotStorable(ValueError):
@@ -412,16 +521,13 @@ def _parsed_reply(reply: Reply, schema: Any) -> tuple[Any, list[str]]:
 
 
 async def _repair_messages(
-    caller: ModelCaller,
-    prompt: Sequence[Message],
-    answer: CheckedAnswer | None,
-    wrong: Sequence[str],
+    caller: ModelCaller, prompt: Sequence[Message], answer: Reply | None, wrong: Sequence[str]
 ) -> list[Message] | None:
     """Return the prompt for another answer, with the last one if it is given and fits, or None."""
     reasons = "\n".join(f"- {sentence}" for sentence in wrong)
     if answer is not None:
         order = f"This is wrong with your answer:\n{reasons}\nGive the whole answer again."
-        repair = (Message("assistant", answer.reply.text), Message("user", order))
+        repair = (Message("assistant", answer.text), Message("user", order))
         if await caller.overflow([*prompt, *repair]) is None:
             return [*prompt, *repair]
     short = with_ending(prompt, f"Mind this:\n{reasons}")

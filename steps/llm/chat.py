@@ -12,9 +12,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from paddock.engine.errors import PromptTooLong
-from paddock.engine.request import Message, Reply, Role
+from paddock.engine.request import Message, Role
 from paddock.engine.system.no_links import open_file
 from paddock.engine.system.records import replace
+from paddock.engine.system.text import without_middle
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
 from paddock.pipelines.prompt_file import ConversationTemplate, MessageParam
@@ -25,10 +26,18 @@ from paddock.steps.prompt import render_template
 from paddock.steps.text.text_parts import to_part
 from paddock.steps.tools.tool_names import listed_tools
 
-from .ask_and_repair import AnswerOutput, CheckedAnswer, ModelCaller, UsageOutput, ask_checked
-from .cut_off_answers import MOST_CONTINUATIONS
+from .ask_and_repair import (
+    MOST_CONTINUATIONS,
+    AnswerOutput,
+    CheckedAnswer,
+    ModelCaller,
+    Shorten,
+    UsageOutput,
+    ask_checked,
+    ask_fitting,
+    without_examples,
+)
 from .map_reduce import DivisiblePrompt, MapReduce
-from .prompt_truncation import truncate_messages
 from .tool_protocol import ChatTools, refuse_duplicates, refuse_unknown_choice, request_tool_calls
 
 MOST_IMAGE_BYTES = 32 * 1024 * 1024  # as the engine's
@@ -79,8 +88,34 @@ class AskParams(Params):
 
     async def conversation(self, tools: Tools) -> list[Message]:
         """Return the messages; raise StepError if an image cannot be read."""
-        messages = _messages_of(self)
-        return await _with_images(messages, self.images, tools) if self.images else messages
+        messages = [Message(message.role, message.content) for message in self.messages or ()]
+        if isinstance(self.prompt, ConversationTemplate):
+            messages = [
+                Message(role, render_template(template, "prompt", self.vars))
+                for role, template in self.prompt.turns
+            ]
+        elif self.prompt is not None:
+            messages = [Message("user", render_template(self.prompt, "prompt", self.vars))]
+        if self.system is not None:
+            if messages[0].role == "system":
+                raise StepError(
+                    "`system` is set, but `messages[0]` is already a system message.",
+                    remedy="Remove one of them.",
+                )
+            system = render_template(self.system, "system", self.vars)
+            messages.insert(0, Message("system", system))
+        if not self.images:
+            return messages
+        if len(self.images) > MOST_IMAGES:
+            many = f"{len(self.images)} images are too many"
+            raise StepError(f"{many}; at most {MOST_IMAGES} are allowed.")
+        places = [resolve_path(tools.files.roots, path) for path in self.images]
+        images = tuple([await asyncio.to_thread(_read_image_file, path) for path in places])
+        where = max((at for at, each in enumerate(messages) if each.role == "user"), default=None)
+        if where is None:
+            raise StepError("`images` needs at least one message with `role: user`.")
+        messages[where] = replace(messages[where], images=images)
+        return messages
 
 
 class ChatParams(AskParams):
@@ -188,79 +223,34 @@ class Chat(Step[ChatParams, ChatOutput]):
             turn, calls = await request_tool_calls(
                 caller, messages, params.tools, params.tool_choice
             )
-            answer = CheckedAnswer(turn.text, None, turn.reply)
+            reply, answer = turn.reply, CheckedAnswer(turn.text, None, turn.reply)
             if not calls and tools.reply is not None:
                 answer = await ask_checked(caller, messages, form=tools.reply)
-            return _chat_output(caller, answer, turn.reply, calls)
-        try:  # the pool counts: a prompt that fits crosses to it once
-            answer = await self._answer(caller, messages)
-        except PromptTooLong as overflow:
-            if params.on_overflow == "error":
-                raise
-            messages = await _fit_messages(params, caller, messages, str(overflow))
-            answer = await ask_checked(caller, messages, form=tools.reply)
-        calls = [
-            {"name": call.name, "arguments": dict(call.arguments), "id": call.id}
-            for call in answer.reply.tool_calls
-        ]
-        return _chat_output(caller, answer, answer.reply, calls)
-
-    async def _answer(self, caller: ModelCaller, messages: list[Message]) -> CheckedAnswer:
-        tools = caller.tools
-        if tools.llm.examples:
-            # Behind what the prompts of all items share: the system message
-            n_system = int(messages[0].role == "system")
-            taught = messages[:n_system]
-            for text, answer in tools.llm.examples:
-                taught += [Message("user", text), Message("assistant", answer)]
-            try:
-                return await ask_checked(caller, [*taught, *messages[n_system:]], form=tools.reply)
-            except PromptTooLong:
-                tools.log.tally("prompt", "without its examples, with which it does not fit")
-        return await ask_checked(caller, messages, form=tools.reply)
-
-
-def _chat_output(
-    caller: ModelCaller, answer: CheckedAnswer, reply: Reply, calls: list[dict[str, Any]]
-) -> ChatOutput:
-    return ChatOutput(
-        **answer.outputs(),
-        reasoning=(reply.reasoning or None) if caller.model.keeps_reasoning else None,
-        usage=caller.usage(),
-        tool_calls=calls or None,
-    )
-
-
-def _messages_of(params: AskParams) -> list[Message]:
-    messages = [Message(message.role, message.content) for message in params.messages or ()]
-    if isinstance(params.prompt, ConversationTemplate):
-        messages = [
-            Message(role, render_template(template, "prompt", params.vars))
-            for role, template in params.prompt.turns
-        ]
-    elif params.prompt is not None:
-        messages = [Message("user", render_template(params.prompt, "prompt", params.vars))]
-    if params.system is None:
-        return messages
-    if messages[0].role == "system":
-        raise StepError(
-            "`system` is set, but `messages[0]` is already a system message.",
-            remedy="Remove one of them.",
+        else:
+            prompt, shorter = messages, list[Shorten[list[Message]]]()
+            if tools.llm.examples:
+                # Behind what the prompts of all items share: the system message
+                n_system = int(messages[0].role == "system")
+                prompt = messages[:n_system]
+                for text, example in tools.llm.examples:
+                    prompt += [Message("user", text), Message("assistant", example)]
+                prompt += messages[n_system:]
+                shorter.append(without_examples(caller, messages))
+            if params.on_overflow != "error":
+                shorter.append(partial(_fit_messages, params, caller, messages))
+            ask = partial(ask_checked, caller, form=tools.reply)
+            answer = await ask_fitting(ask, prompt, *shorter)
+            reply = answer.reply
+            calls = [
+                {"name": call.name, "arguments": dict(call.arguments), "id": call.id}
+                for call in reply.tool_calls
+            ]
+        return ChatOutput(
+            **answer.outputs(),
+            reasoning=(reply.reasoning or None) if model.keeps_reasoning else None,
+            usage=caller.usage(),
+            tool_calls=calls or None,
         )
-    return [Message("system", render_template(params.system, "system", params.vars)), *messages]
-
-
-async def _with_images(
-    messages: list[Message], paths: Sequence[str], tools: Tools
-) -> list[Message]:
-    if len(paths) > MOST_IMAGES:
-        raise StepError(f"{len(paths)} images are too many; at most {MOST_IMAGES} are allowed.")
-    places = [resolve_path(tools.files.roots, path) for path in paths]
-    images = tuple([await asyncio.to_thread(_read_image_file, path) for path in places])
-    for where, message in reversed(list(enumerate(messages))):
-        if message.role == "user":
-            return [*messages[:where], replace(message, images=images), *messages[where + 1 :]]
-    raise StepError("`images` needs at least one message with `role: user`.")
 
 
 def _read_image_file(path: Path) -> bytes:
@@ -278,15 +268,26 @@ def _read_image_file(path: Path) -> bytes:
 
 
 async def _fit_messages(
-    params: ChatParams, caller: ModelCaller, messages: list[Message], why: str
+    params: ChatParams, caller: ModelCaller, messages: list[Message], overflow: PromptTooLong
 ) -> list[Message]:
+    """Leave out the middle of the longest message, or read the longest inserted text in parts."""
+    log = caller.tools.log
     if params.on_overflow == "truncate" or params.prompt is None:
-        kept, caller.characters_cut, note = await truncate_messages(
-            messages, caller.most_characters
+        where = max(range(len(messages)), key=lambda index: len(messages[index].content))
+        text = messages[where].content  # its middle goes: instructions are at either end
+
+        def kept(n: int) -> list[Message]:
+            message = replace(messages[where], content=without_middle(text, n))
+            return [*messages[:where], message, *messages[where + 1 :]]
+
+        n = await caller.most_characters(len(text), kept)
+        caller.characters_cut = len(text) - n
+        log.note(
+            f"the prompt does not fit: {caller.characters_cut:,} of its {len(text):,} characters "
+            "were left out of the middle (on_overflow: truncate)."
         )
-        caller.tools.log.note(note)
-        return kept
-    prompts = DivisiblePrompt.of(messages, params.prompt.texts(**params.vars), why)
+        return kept(n)
+    prompts = DivisiblePrompt.of(messages, params.prompt.texts(**params.vars), str(overflow))
     reader = MapReduce(
         caller,
         prompts,
@@ -296,7 +297,7 @@ async def _fit_messages(
     )
     read = reader.refined if params.on_overflow == "refine" else reader.map_reduce
     last = await read([to_part(prompts.text)])
-    caller.tools.log.note(
+    log.note(
         f"the prompt does not fit: its longest text was read in {len(last.parts)} parts "
         f"(on_overflow: {params.on_overflow})."
     )

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from paddock.engine.decisions import OptionQuestion, option_list
-from paddock.engine.errors import PromptTooLong
 from paddock.engine.request import Message
 from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.text import one_line
@@ -18,7 +18,7 @@ from paddock.pipelines.label_choices import CHOOSE
 from paddock.steps.base import ReplyForm, Step, StepError, Tools
 from paddock.steps.facts import CallFacts, Facts, TextFacts
 
-from .ask_and_repair import AnswerOutput, ModelCaller, UsageOutput
+from .ask_and_repair import AnswerOutput, ModelCaller, UsageOutput, ask_fitting, without_examples
 from .chat import AskParams, Chat
 from .confidence import listed_values, option_confidence
 
@@ -122,18 +122,6 @@ class Decide(Step[DecideParams, DecideOutput]):
         return DecideOutput(**decided, usage=caller.usage())
 
 
-async def _shares(
-    caller: ModelCaller, messages: Sequence[Message], fields: Sequence[_LabelField]
-) -> list[list[float]]:
-    answers = [(text, json.loads(answer)) for text, answer in caller.tools.llm.examples]
-    if answers:
-        try:
-            return await caller.decide(messages, [field.taught(answers) for field in fields])
-        except PromptTooLong:
-            caller.tools.log.tally("prompt", "without its examples, with which it does not fit")
-    return await caller.decide(messages, [field.question for field in fields])
-
-
 async def _decide(
     caller: ModelCaller, messages: Sequence[Message], form: ReplyForm
 ) -> dict[str, Any]:
@@ -145,7 +133,11 @@ async def _decide(
     schemas = _fields_of(form.schema)
     parts = {"": form.schema} if schemas is None else schemas
     fields = [_LabelField.of(name, part, form) for name, part in parts.items()]
-    found = await _shares(caller, messages, fields)
+    answers = [(text, json.loads(answer)) for text, answer in caller.tools.llm.examples]
+    ask, plain = partial(caller.decide, messages), [field.question for field in fields]
+    shorter = [without_examples(caller, plain)] if answers else []
+    taught = [field.taught(answers) for field in fields] if answers else plain
+    found = await ask_fitting(ask, taught, *shorter)
     output: dict[str, Any] = {}
     sure: dict[str, Any] = {}
     for field, shares in zip(fields, found, strict=True):

@@ -1,12 +1,8 @@
-"""Truncation of texts and messages that do not fit into a prompt, where its author allows it."""
+"""Truncation of texts that do not fit into a prompt, where its author allows it."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-
-from paddock.engine.request import Message
-from paddock.engine.system.records import replace
-from paddock.engine.system.text import without_middle
 
 _CLOSE_ENOUGH = 0.98
 _LEAST_KEPT = 0.9
@@ -43,30 +39,3 @@ def first_part(text: str, n_characters: int) -> str:
     least = int(_LEAST_KEPT * n_characters)
     space = next((at for at in range(n_characters - 1, least - 1, -1) if cut[at].isspace()), None)
     return cut if space is None else cut[:space].rstrip()
-
-
-MostCharacters = Callable[[int, Callable[[int], list[Message]]], Awaitable[int]]
-"""Of so many characters, how many fit, by the messages that have so many."""
-
-
-async def truncate_messages(
-    messages: list[Message], most_characters: MostCharacters
-) -> tuple[list[Message], int, str]:
-    """Leave out the middle of the longest message: instructions are at either end.
-
-    Return the messages, how many characters were cut, and a note that says so.
-    """
-    where = max(range(len(messages)), key=lambda index: len(messages[index].content))
-    text = messages[where].content
-
-    def kept(n: int) -> list[Message]:
-        message = replace(messages[where], content=without_middle(text, n))
-        return [*messages[:where], message, *messages[where + 1 :]]
-
-    n = await most_characters(len(text), kept)
-    n_cut = len(text) - n
-    note = (
-        f"the prompt does not fit: {n_cut:,} of its {len(text):,} characters were "
-        f"left out of the middle (on_overflow: truncate)."
-    )
-    return kept(n), n_cut, note

@@ -47,8 +47,8 @@ from .ask_and_repair import (
     UsageOutput,
     ask_checked,
     empty_answer,
+    one_repeat,
 )
-from .cut_off_answers import one_repeat
 from .map_reduce import IndexRange, LevelReducer, ReduceNote, cut_limits
 from .prompt_truncation import first_part
 

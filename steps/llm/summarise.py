@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from paddock.engine.errors import PromptTooLong
-from paddock.engine.request import Role
+from paddock.engine.request import Message, Role
 from paddock.engine.system.records import Struct
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
@@ -33,8 +34,15 @@ from paddock.steps.text.text_parts import (
     to_parts,
 )
 
-from .ask_and_repair import AnswerOutput, ModelCaller, UsageOutput, ask_checked, empty_answer
-from .cut_off_answers import one_repeat
+from .ask_and_repair import (
+    AnswerOutput,
+    ModelCaller,
+    UsageOutput,
+    ask_checked,
+    ask_fitting,
+    empty_answer,
+    one_repeat,
+)
 from .map_reduce import LastPrompt, MapReduce, SummaryPrompts
 
 if TYPE_CHECKING:
@@ -211,19 +219,26 @@ class Summarise(Step[SummariseParams, SummariseOutput]):
         )
         is_strict = params.on_overflow == "error"
         reader = MapReduce(caller, prompts, params.context.previous, is_strict=is_strict)
+        read = LastPrompt([], ())
+
+        async def in_parts(_: PromptTooLong | None) -> list[Message]:
+            nonlocal read
+            match params.on_overflow:
+                case "truncate":
+                    read = await reader.truncated(material.text)
+                case "refine":
+                    read = await reader.refined(material.parts)
+                case _:
+                    read = await reader.map_reduce(material.parts)
+            return read.messages
+
+        ask = partial(ask_checked, caller, form=tools.reply)
         has_chunks = len(material.parts) > 1
-        in_parts = has_chunks and params.map is not None  # the author wants a note on each
-        if in_parts:
-            read = await _in_parts(params, material, reader)
+        if has_chunks and params.map is not None:  # the author wants a note on each
+            answer = await ask(await in_parts(None))
         else:
             read = reader.at_once(to_part(material.text) if has_chunks else material.parts[0])
-        try:  # the pool counts: a text that fits crosses to it once
-            answer = await ask_checked(caller, read.messages, form=tools.reply)
-        except PromptTooLong:
-            if in_parts:
-                raise
-            read = await _in_parts(params, material, reader)
-            answer = await ask_checked(caller, read.messages, form=tools.reply)
+            answer = await ask_fitting(ask, read.messages, in_parts)
         text = answer.text.strip()
         if not text:
             raise empty_answer()
@@ -328,15 +343,3 @@ async def _read_input(params: SummariseParams, tools: Tools) -> _SummaryInput:
         text, pages = document.text, document.pages
     whole = TextPart(text, {"text": text, "start": 0, "end": len(text)})
     return _SummaryInput([whole], text, is_cut=False, pages=pages)
-
-
-async def _in_parts(
-    params: SummariseParams, material: _SummaryInput, reader: MapReduce
-) -> LastPrompt:
-    """Read a text that does not fit, or of which the author wants a note on each chunk."""
-    match params.on_overflow:
-        case "truncate":
-            return await reader.truncated(material.text)
-        case "refine":
-            return await reader.refined(material.parts)
-    return await reader.map_reduce(material.parts)
