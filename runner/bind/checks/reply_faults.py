@@ -27,6 +27,8 @@ from paddock.steps.registry import (
 
 from ..answer_names import ALL_FIELDS, OF_WHOLE
 
+SMALL_SHORT_FORM_CHARACTERS = 4_000
+"""A short form of so many has no problem; to start the process that tells takes 0.1 s."""
 _OPEN_TABLES = ("additionalProperties", "patternProperties")
 _ANSWERING_REMEDY = "It belongs to steps such as 'chat', 'summarise', 'reduce' and 'agent'."
 
@@ -131,18 +133,21 @@ def check_schema(step: StepNode, checks: FaultCollector, *, is_constraint: bool 
     if form.faults:
         return
     is_here = not (form.file or form.is_short or isinstance(step.reply.written, str))
-    for problem in _schema_problems(form.schema, is_constraint=is_constraint):
+    for problem in _schema_problems(form, is_constraint=is_constraint):
         place = (*at, *problem.path) if is_here else at
         what = f"{_schema_place(form, problem.path)}: {problem.message}"
         checks.add(place, what, problem.remedy, is_key=True)
 
 
-def _schema_problems(form: Any, *, is_constraint: bool) -> Sequence[SchemaProblem]:
-    # A pipeline without models starts without what compares schemas in a process
-    from paddock.engine.sampling.constraint_trials import schema_problems
-
+def _schema_problems(form: ReplySchema, *, is_constraint: bool) -> Sequence[SchemaProblem]:
     try:
-        return schema_problems(json.dumps(form, allow_nan=False), compiles=is_constraint)
+        source = json.dumps(form.schema, allow_nan=False)
+        if form.is_short and len(source) <= SMALL_SHORT_FORM_CHARACTERS:
+            return ()
+        # A pipeline without models starts without what compares schemas in a process
+        from paddock.engine.sampling.constraint_trials import schema_problems
+
+        return schema_problems(source, compiles=is_constraint)
     except (ValueError, TypeError, RecursionError):
         what = "the schema has values that JSON cannot hold"
         return (SchemaProblem((), what, "Remove them."),)

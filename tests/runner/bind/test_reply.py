@@ -1,5 +1,6 @@
 """What `reply` asks for and cannot be had is refused before anything runs, at its place."""
 
+import json
 import math
 import subprocess
 import sys
@@ -8,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from paddock.engine import trial_process
+from paddock.engine.sampling import constraint_trials
 from paddock.pipelines import yaml_source
 from paddock.pipelines.errors import Fault
 from paddock.pipelines.model import StepNode, parse_pipeline
+from paddock.pipelines.reply_schema import read_reply_schema
 from paddock.pipelines.validation import FaultCollector
 from paddock.runner.api import validate
 from paddock.runner.bind.checks import reply_faults
@@ -166,3 +169,31 @@ def test_a_schema_is_compiled_in_a_process_of_its_own(tmp_path: Path) -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == ["1", "False"]
+
+
+_SCALARS = ("str", "int", "float", "bool", "date", "enum[low, 'a, b']")
+_TYPES = [*_SCALARS, *(f"list[{kind}]" for kind in _SCALARS), "list[list[str]]"]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {f"f{number}": kind for number, kind in enumerate(_TYPES)},
+        {f"f{number}": f"{kind}?" for number, kind in enumerate(_TYPES)},
+        {f"f{number}": "date?" for number in range(40)},
+        {"a": f"enum[{', '.join(f'v{number}' for number in range(400))}]"},
+        {"a": "list[" * 40 + "str" + "]" * 40},
+        json.loads('{"a": ' * 40 + '"str"' + "}" * 40),
+        json.loads("[" * 40 + '"str"' + "]" * 40),
+    ],
+)
+def test_a_small_short_form_starts_no_process_which_would_have_nothing_to_say(
+    written: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial_process, "TRIAL_WALL_S", 600)
+    source = json.dumps(read_reply_schema(written, Path()).schema)
+    assert len(source) <= reply_faults.SMALL_SHORT_FORM_CHARACTERS
+    assert constraint_trials.schema_problems(source, compiles=True) == ()
+    monkeypatch.setattr(constraint_trials, "ConstraintTrials", None)
+    constraint_trials.schema_problems.cache_clear()
+    assert faults(json.dumps(written)) == []
