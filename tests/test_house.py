@@ -45,6 +45,7 @@ ONLY_IN = {
     "asn1crypto": {"steps/readers/mail.py"},
     "icalendar": {"steps/readers/calendars.py"},
     "imaplib": {"steps/sources/mailbox.py"},
+    "opentelemetry": {"runner/progress/otel_spans.py"},
     "psycopg": {"runner/ledger/database/postgres.py", "steps/tables/database_postgres.py"},
     "mcp": {"steps/tools/mcp_client.py", "runner/cli/mcp_server.py"},
     "py3langid": {"pipelines/checking/language_model.py"},

@@ -19,6 +19,8 @@ from starlette.routing import Route
 from paddock.engine.api.access_log import access_log_writer
 from paddock.engine.api.anthropic.messages import count_tokens, create_message
 from paddock.engine.api.api_keys import KeyCheck, KeyRing, digest_of, read_keys
+from paddock.engine.api.batches.batch_endpoints import BATCH_ROUTES
+from paddock.engine.api.batches.batch_runner import BatchRunner
 from paddock.engine.api.cors import AllowedOrigins, OriginCheck
 from paddock.engine.api.errors import ApiError, api_error, error_response, with_error_responses
 from paddock.engine.api.host_check import HostCheck
@@ -40,18 +42,6 @@ from paddock.engine.api.ollama.transfers import (
     push_model,
     upload_blob,
 )
-from paddock.engine.api.openai.batch_endpoints import (
-    cancel_batch,
-    create_batch,
-    delete_file,
-    download_file,
-    get_batch,
-    get_file,
-    list_batches,
-    list_files,
-    upload_file,
-)
-from paddock.engine.api.openai.batches import BatchRunner
 from paddock.engine.api.openai.embeddings import EMBEDDINGS_PATH
 from paddock.engine.api.openai.endpoints import (
     GENERATION_ENDPOINTS,
@@ -165,15 +155,7 @@ _OPENAI_ROUTES = (
     ("POST", "/v1/responses/input_tokens", count_input_tokens),
     ("GET", "/v1/models", list_models),
     ("GET", "/v1/models/{name:path}", get_model),
-    ("POST", "/v1/files", upload_file),
-    ("GET", "/v1/files", list_files),
-    ("GET", "/v1/files/{id}", get_file),
-    ("DELETE", "/v1/files/{id}", delete_file),
-    ("GET", "/v1/files/{id}/content", download_file),
-    ("POST", "/v1/batches", create_batch),
-    ("GET", "/v1/batches", list_batches),
-    ("GET", "/v1/batches/{id}", get_batch),
-    ("POST", "/v1/batches/{id}/cancel", cancel_batch),
+    *BATCH_ROUTES,
     ("POST", "/v1/audio/{what}", refuse_audio),
 )
 _ANTHROPIC_ROUTES = (

@@ -26,7 +26,7 @@ from paddock.engine.system.http import QuietServer
 from paddock.engine.system.processes import return_large_blocks
 
 if TYPE_CHECKING:
-    from paddock.engine.api.openai.batches import BatchRunner
+    from paddock.engine.api.batches.batch_runner import BatchRunner
 from paddock.engine.api.service import Service
 
 BACKLOG = 2048

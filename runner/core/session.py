@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Container, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 from paddock.engine.memory.pool_stats import stats_of
@@ -328,12 +329,11 @@ def _document_readers(
 ) -> DocumentReaders:
     settings = prepared.settings
     here = ReaderPool(ReaderLimits(settings.read_timeout_s, settings.read_memory_bytes))
-    readers: ReaderPool | DaskReaders = here
+    readers: ReaderPool | Any = here
     if settings.readers_url:
-        from paddock.steps.readers.dask_readers import DaskReaders  # few runs have them
-
+        dask: Any = import_module("paddock.steps.readers.dask_readers")  # few runs have them
         note = partial(tasks.call_in, asyncio.get_running_loop(), stats.note)
-        readers = DaskReaders(settings.readers_url, here, note)
+        readers = dask.DaskReaders(settings.readers_url, here, note)
     stack.push_async_callback(asyncio.to_thread, readers.close)
     return readers
 

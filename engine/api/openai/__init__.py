@@ -1,4 +1,4 @@
-"""OpenAI's API: chat, completions, responses, embeddings, rerank, models, files, batches.
+"""OpenAI's API: chat, completions, responses, embeddings, rerank, models. Batches: `api.batches`.
 
 A body is parsed by `chat_completions` or `responses_api` (with `requests`) into a
 `GenerationCall`; `endpoints` runs it against the pool, and the call's stream writer writes what

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from paddock.engine.api.openai.batch_lines import (
+from paddock.engine.api.batches.batch_lines import (
     BatchInterrupted,
     BatchLine,
     BatchProgress,

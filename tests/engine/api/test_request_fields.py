@@ -11,11 +11,12 @@ import pytest
 
 from paddock.engine.api import body_models
 from paddock.engine.api.anthropic.messages import MessagesBody
+from paddock.engine.api.batches import batch_endpoints
 from paddock.engine.api.body_models import Body
 from paddock.engine.api.ollama import embeddings as ollama_embeddings
 from paddock.engine.api.ollama import generation
 from paddock.engine.api.ollama.transfers import CreateBody
-from paddock.engine.api.openai import batch_endpoints, chat_completions, responses_api
+from paddock.engine.api.openai import chat_completions, responses_api
 from paddock.engine.api.openai import embeddings as openai_embeddings
 from paddock.engine.api.openai.chat_completions import read_chat, read_completion
 from paddock.engine.api.openai.requests import _CONSTRAINT_KINDS, ApiCaller, _ConstraintKind

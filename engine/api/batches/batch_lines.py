@@ -18,6 +18,9 @@ from typing import Any
 from paddock.engine.api.body_models import shown
 from paddock.engine.api.errors import ApiError, openai_error_body
 from paddock.engine.api.json_body import lower_case_keys, parse_object
+from paddock.engine.api.openai.chat_completions import new_id
+from paddock.engine.api.openai.endpoints import BATCH_ENDPOINTS, answer_batch_line
+from paddock.engine.api.openai.requests import ApiCaller
 from paddock.engine.api.streaming import dumps
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.errors import EngineError
@@ -26,10 +29,6 @@ from paddock.engine.system.files import append_durably
 from paddock.engine.system.records import Struct
 from paddock.engine.system.tasks import end
 from paddock.engine.system.text import parse_shallow_json
-
-from .chat_completions import new_id
-from .endpoints import BATCH_ENDPOINTS, answer_batch_line
-from .requests import ApiCaller
 
 MAX_FAULTS = 100
 """Reported for one file: a mistake in all its lines need not be reported for each."""

@@ -31,14 +31,14 @@ from paddock.engine.api.body_models import (
 )
 from paddock.engine.api.errors import ApiError, InvalidValue, NoSuchObject
 from paddock.engine.api.json_body import read_json
+from paddock.engine.api.openai.chat_completions import new_id
+from paddock.engine.api.openai.endpoints import BATCH_ENDPOINTS
+from paddock.engine.api.openai.requests import OpenAIBody
 from paddock.engine.api.streaming import json_response
 from paddock.engine.models.blobs import store_write_errors
 from paddock.engine.system import socket_owners
 
-from .batches import BatchRecord, BatchRunner, FileRecord, RecordFolder
-from .chat_completions import new_id
-from .endpoints import BATCH_ENDPOINTS
-from .requests import OpenAIBody
+from .batch_runner import BatchRecord, BatchRunner, FileRecord, RecordFolder
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -320,3 +320,16 @@ async def cancel_batch(request: Request) -> Response:
     if cancelled is None and record.status not in ("cancelling", "cancelled"):
         raise InvalidValue(f"Cannot cancel a batch with status '{record.status}'.", "batch_id")
     return json_response((cancelled or record).value())
+
+
+BATCH_ROUTES = (
+    ("POST", "/v1/files", upload_file),
+    ("GET", "/v1/files", list_files),
+    ("GET", "/v1/files/{id}", get_file),
+    ("DELETE", "/v1/files/{id}", delete_file),
+    ("GET", "/v1/files/{id}/content", download_file),
+    ("POST", "/v1/batches", create_batch),
+    ("GET", "/v1/batches", list_batches),
+    ("GET", "/v1/batches/{id}", get_batch),
+    ("POST", "/v1/batches/{id}/cancel", cancel_batch),
+)

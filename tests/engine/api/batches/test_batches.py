@@ -14,8 +14,8 @@ import openai
 import pytest
 from openai import OpenAI
 
-from paddock.engine.api.openai import batch_lines
-from paddock.engine.api.openai.batch_lines import (
+from paddock.engine.api.batches import batch_lines
+from paddock.engine.api.batches.batch_lines import (
     BatchLine,
     InvalidBatchFile,
     answer_result,
@@ -23,7 +23,7 @@ from paddock.engine.api.openai.batch_lines import (
     read_lines,
     recover_results,
 )
-from paddock.engine.api.openai.batches import (
+from paddock.engine.api.batches.batch_runner import (
     BATCH_ID,
     FINAL_STATUSES,
     BatchRecord,
