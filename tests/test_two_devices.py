@@ -145,7 +145,7 @@ def test_a_layout_for_two_devices_needs_none(tmp_path: Path, memory_mib: int, na
     facts = ModelFinder(settings.models_dir, settings.cache_dir).find(MODEL.ref, 512)
 
     async def main() -> WorkerOptions:
-        return (await probe.layouts(LayoutRequest(facts, 512), await probe.look()))[0].load
+        return (await probe.layouts(LayoutRequest(facts, 512), await probe.probe_device()))[0].load
 
     load = asyncio.run(main())
     assert load.placed == f"31 of 31 layers on {names}"

@@ -154,7 +154,7 @@ class Answer:
     def shortened(self, n_tokens: int) -> None:
         self.prompt_tokens_original = n_tokens
 
-    def forget(self) -> None:
+    def drop_chunks(self) -> None:
         self._chunks.clear()
         self._n_reasoning_tokens = 0
 

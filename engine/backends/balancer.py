@@ -161,7 +161,7 @@ class ServerMember:
             failed_before,
         )
 
-    async def look(self, spec: ModelSpec, *, is_refresh: bool = False) -> ModelFacts:
+    async def fetch_facts(self, spec: ModelSpec, *, is_refresh: bool = False) -> ModelFacts:
         server = await self.server()
         facts = await server.facts(spec, is_refresh=is_refresh)
         self._n_slots[model_key_of(spec)] = await server.n_slots(spec)
@@ -331,7 +331,7 @@ class ServerRoster:
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
 
-    async def look(self, model: ModelSpec) -> ModelFacts:
+    async def fetch_facts(self, model: ModelSpec) -> ModelFacts:
         """Ask every server for a model; those that cannot be reached now may come later."""
         key = model_key_of(model)
         self._specs[key] = model
@@ -402,7 +402,7 @@ class ServerRoster:
         until = asyncio.get_running_loop().time() + self._reach_s
         while True:
             try:
-                return await member.look(model)
+                return await member.fetch_facts(model)
             except ServerBusy as error:
                 if asyncio.get_running_loop().time() >= until:
                     raise
@@ -463,7 +463,9 @@ class ServerRoster:
             with suppress(ServerAway, ServerBusy):
                 for spec in tuple(self._specs.values()):
                     try:
-                        self._record_facts(member, spec, await member.look(spec, is_refresh=True))
+                        self._record_facts(
+                            member, spec, await member.fetch_facts(spec, is_refresh=True)
+                        )
                     except EngineError as error:
                         member.facts.pop(model_key_of(spec), None)
                         self._note(str(error))
@@ -548,7 +550,7 @@ class BalancedPool(Pool):
         if key not in self._facts:
             async with self._looking:
                 if key not in self._facts:
-                    self._facts[key] = await self._roster.look(model)
+                    self._facts[key] = await self._roster.fetch_facts(model)
         return replace(self._facts[key], n_parallel=self._roster.n_parallel(key))
 
     async def count_chat(
@@ -645,7 +647,7 @@ class BalancedPool(Pool):
                     raise await self._loss(request, error.reason) from None
                 failed_at.add(member)
                 if answer is not None:
-                    answer.forget()
+                    answer.drop_chunks()
             except _RefusesAll as error:  # 3.
                 self._roster.leave_out(member, request.key, error.fault)
                 if not self._roster.has_server(request.key):

@@ -450,7 +450,7 @@ class LocalPool(Pool):
             if answer.was_read:
                 reason = f"{gone.end}; a part of the answer was read, so it is not sent again"
                 return WorkerLost(request.model.ref, reason)
-            answer.forget()
+            answer.drop_chunks()
             began = self._residents.now()  # what was lost is no waiting
             return None
 

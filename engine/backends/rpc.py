@@ -243,7 +243,7 @@ class RemotePool(Pool):
                     reason = "its service went away in the middle of an answer"
                     raise WorkerLost(request.model.ref, reason)
                 elif line == RETRY_LINE:
-                    answer.forget()
+                    answer.drop_chunks()
         raise AssertionError
 
     async def _request(self, verb: str, body: bytes, ref: str) -> WireLine:

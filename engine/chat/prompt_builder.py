@@ -327,8 +327,8 @@ class PromptBuilder:
             return np.concatenate(parts), ()
         if self._projector is None:
             raise BadRequest("this model cannot see images: it has no projector")
-        look = partial(self._projector.look, on_disk=request.keeps_images)
-        return place_images(parts, images, look, self._placeholders, n_ctx_tokens)
+        embed_image = partial(self._projector.embed_image, on_disk=request.keeps_images)
+        return place_images(parts, images, embed_image, self._placeholders, n_ctx_tokens)
 
     # Raw prompts
 

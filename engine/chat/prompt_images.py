@@ -115,13 +115,13 @@ def _first_or_length(are_found: NDArray[np.bool_]) -> int:
 def place_images(
     texts: Sequence[Tokens],
     images: Sequence[bytes],
-    look: Callable[[bytes, int], Sequence[PromptPiece]],
+    embed_image: Callable[[bytes, int], Sequence[PromptPiece]],
     placeholders: ImagePlaceholders,
     n_ctx_tokens: int = 0,
 ) -> tuple[Tokens, tuple[PlacedImage, ...]]:
     """Put images between texts; their places hold placeholders.
 
-    `look` gets an image and how many rows it may have: what images before it leave of the context.
+    `embed_image` gets an image, and how many rows it may have: what those before it leave free.
 
     Raises:
         BadRequest: an image cannot be read, the chat template left one out, or no text follows.
@@ -135,7 +135,7 @@ def place_images(
     n_left = n_ctx_tokens or sys.maxsize
     for number, (image, text) in enumerate(zip(images, texts[1:], strict=True), start=1):
         try:
-            pieces = look(image, n_left)
+            pieces = embed_image(image, n_left)
         except ValueError as error:
             raise BadRequest(f"image {number} cannot be read: {error}") from error
         for piece in pieces:

@@ -115,7 +115,7 @@ class Projector:
             mtmd.mtmd_free(self._pointer)
             self._pointer = None
 
-    def look(
+    def embed_image(
         self, image: bytes, n_most_rows: int = sys.maxsize, *, on_disk: bool = False
     ) -> tuple[PromptPiece, ...]:
         """Cut an image into pieces, and compute their embeddings, unless they are kept.

@@ -225,11 +225,11 @@ class MemoryAccounting(Struct, eq=False):
             for resident in self.by_key.values()
         )
 
-    async def look(self) -> Device:
+    async def probe_device(self) -> Device:
         """Read the device, unless models come or go: then the accounts are more exact."""
         if self.device is not None and not self.is_calm:
             return self.device
-        device = await self._memory_probe.look()
+        device = await self._memory_probe.probe_device()
         if self.device is None or self.is_calm:
             self.device = device
             overhead = (self._gpu_overhead_bytes,) * len(device.gpus)

@@ -110,12 +110,12 @@ class ModelLoader:
                     raise
             if is_last or not (await self._unload_idle(resident) or await self._shrink(resident)):
                 break
-        device = await self._memory_probe.look()
+        device = await self._memory_probe.probe_device()
         stay = [other for other in self.memory.by_key.values() if other is not resident]
         raise too_large(resident.facts.name, resident.room, device.free, device, stay)
 
     async def _was_memory(self, resident: LoadedModel, end: WorkerEnd) -> bool:
-        device = await self._memory_probe.look()
+        device = await self._memory_probe.probe_device()
         return end.ran_out_of_memory(resident.n_oom_kills, device.n_oom_kills)
 
     async def _unload_idle(self, resident: LoadedModel) -> bool:
@@ -130,7 +130,7 @@ class ModelLoader:
             return False
         at_most = self.memory.n_cells_at_most(resident.model_key)
         request = replace(resident.layout_request, n_cells_at_most=at_most)
-        device = self.memory.device or await self._memory_probe.look()
+        device = self.memory.device or await self._memory_probe.probe_device()
         ways = await self._memory_probe.layouts(request, device)
         self.memory.change(resident, ways[0])
         return True
@@ -208,7 +208,7 @@ class ModelLoader:
         ways = await self._memory_probe.wider(
             resident.layout_request, resident.layout, n_ctx_tokens
         )
-        await self.memory.look()
+        await self.memory.probe_device()
         free = self.memory.free
         for way in ways:
             if free.holds(way.room - resident.room):

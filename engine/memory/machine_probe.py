@@ -43,7 +43,7 @@ class MachineProbe:
         self._refusals: dict[tuple[str, str], tuple[str, float]] = {}
         """By a model's digest ("": all) and a device's UUID: llama.cpp's words, and since when."""
 
-    async def look(self) -> Device:
+    async def probe_device(self) -> Device:
         device = await asyncio.to_thread(this_device)
         self._device_name = device.name
         return self._corrected(device)

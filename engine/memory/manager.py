@@ -185,7 +185,7 @@ class ModelManager:
             return sum(replica.layout.load.n_parallel for replica in replicas)
         async with self._planning:
             if model_use.key not in self._planned:
-                device = await self._memory_probe.look()
+                device = await self._memory_probe.probe_device()
                 request = model_use.layout_request(model_use.facts.n_ctx_tokens)
                 ways = await self._memory_probe.layouts(request, device)
                 way = next((layout for layout in ways if device.free.holds(layout.room)), ways[0])
@@ -197,7 +197,7 @@ class ModelManager:
         there = replace(model_use, on_processor=True)
         if on_processor is None:
             return there if self._replicas(there.key) else model_use
-        device = self._memory.device or await self._memory.look()
+        device = self._memory.device or await self._memory.probe_device()
         return there if on_processor and device.is_gpu and not device.refusal else model_use
 
     @asynccontextmanager
@@ -391,7 +391,7 @@ class ModelManager:
             replicas = self._replicas(overloaded.key)
             in_use = [model for model in self.resident() if model.users or model in replicas]
             busy = set[int]().union(*(model.room.used_gpus for model in in_use))
-            device = await self._memory.look()
+            device = await self._memory.probe_device()
             request = replace(
                 overloaded.layout_request, others_bytes=self._others_bytes(overloaded.model_key)
             )
@@ -410,7 +410,7 @@ class ModelManager:
     async def _decide_and_act(self) -> float | None:
         if self.now() - self._device_read_at >= _LOOK_AGAIN_S or self._memory.device is None:
             self._layouts.clear()
-            await self._memory.look()
+            await self._memory.probe_device()
             self._device_read_at = self.now()
         layouts = {}
         for key in self._missing_models():
@@ -418,7 +418,7 @@ class ModelManager:
                 request = self._layout_request(key)
                 name = (key, request.n_ctx_tokens, request.n_cells_at_most, request.others_bytes)
                 if name not in self._layouts:
-                    device = self._memory.device or await self._memory.look()
+                    device = self._memory.device or await self._memory.probe_device()
                     self._layouts[name] = await self._memory_probe.layouts(request, device)
                 layouts[key] = self._layouts[name]
             except EngineError as error:

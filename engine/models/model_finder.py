@@ -253,7 +253,7 @@ class ModelFinder:
         except ModelNotFound:
             raise NotInStore(name.short, str(self.named(name, ref).path)) from None
         for digest in removed:
-            self.tuned.forget(digest.removeprefix("sha256:"))
+            self.tuned.remove_copies(digest.removeprefix("sha256:"))
         return removed
 
     def needed_digests(self) -> set[str]:

@@ -228,7 +228,7 @@ class Picker:
         if self.constrained is None:
             return "repetition"
         loop = self._repetition.last(period)
-        self._repetition.forget()
+        self._repetition.reset()
         return None if self.constrained.leave_loop(loop) else "repetition"
 
     def forced(self) -> list[int]:

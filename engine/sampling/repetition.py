@@ -51,7 +51,7 @@ class RepetitionDetector:
                 return int(period) if is_long else 0
         return 0
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         self._tokens = array("i")
         self._next_check = LEAST_LOOP_SPAN
 

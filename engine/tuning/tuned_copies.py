@@ -184,7 +184,7 @@ class TunedCopyStore:
         if known is not None and not known.why_none:
             self.keep(TunedCopy(known.name, original, known.original_path, known.place, why))
 
-    def forget(self, original: str) -> None:
+    def remove_copies(self, original: str) -> None:
         before = files.read_json_object(self._file(original))
         self._file(original).unlink(missing_ok=True)
         self._remove_copy(original, before)
@@ -201,7 +201,7 @@ class TunedCopyStore:
                 before = files.read_json_object(file)
                 if before.get("path"):
                     names.append(str(before.get("name")))
-                self.forget(file.stem)
+                self.remove_copies(file.stem)
         return names
 
     def form(self, original: str) -> Path:

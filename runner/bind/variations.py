@@ -96,7 +96,7 @@ class Variant(Struct, frozen=True):
     """The changes in which variants differ."""
     changes: tuple[Change, ...]
 
-    def data(self, written: Mapping[str, Any]) -> dict[str, Any]:
+    def changed_document(self, written: Mapping[str, Any]) -> dict[str, Any]:
         return changed(written, self.changes)
 
 

@@ -42,7 +42,7 @@ def adopted_text(text: str, file: str, variant: Variant, compared: Mapping[str, 
             f"{file} was changed while its variants were compared, so '{variant.name}' is not "
             "adopted. Compare again: known calls are not made again."
         )
-    requested_data = variant.data(compared)
+    requested_data = variant.changed_document(compared)
     new = text
     try:
         for change in variant.changes:

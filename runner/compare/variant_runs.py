@@ -164,7 +164,7 @@ class _Runner:
 
     async def _run(self, variant: Variant, left_s: float | None, default: Pool) -> VariantRun:
         compared = self._compared
-        data = variant.data(compared.plan.pipeline.document.data)
+        data = variant.changed_document(compared.plan.pipeline.document.data)
         plan = read_plan(compared.file, json.dumps(data))
         if faults := (*plan.pipeline.faults, *plan.faults):
             raise PipelineError(faults)

@@ -258,7 +258,7 @@ class AnswerReviewer:
             key=item.key,
             step=step.id,
             run=self._context.stats.run,
-            subject=Subject.of(self._context.stats.secrets.redacted(subject.data())),
+            subject=Subject.of(self._context.stats.secrets.redacted(subject.as_json())),
             ttl_s=step.review.ttl_s,
             renamed_from=item.renamed_from,
             is_asked_again=self._context.options.retry_failed,

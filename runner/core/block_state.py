@@ -328,7 +328,7 @@ async def opened_block(
     judge = context.judge
     if isinstance(node, BoundBlock):  # 1
         work = await judge.block(node, scope, enclosing.keys, lacks)
-        escalation_pass = enclosing.escalation_pass or EscalationPass.first(node.body)
+        escalation_pass = enclosing.escalation_pass or EscalationPass.first_pass(node.body)
     else:
         work = await judge.step(node, scope, enclosing.keys)
         escalation_pass = enclosing.escalation_pass or EscalationPass()

@@ -47,7 +47,7 @@ class EscalationPass(Struct, frozen=True):
     number: int = 0
 
     @classmethod
-    def first(cls, body: Iterable[BoundNode]) -> EscalationPass:
+    def first_pass(cls, body: Iterable[BoundNode]) -> EscalationPass:
         """Return the first pass over the items of a top-level block.
 
         An item that would repeat a change, or a call that is not looked up, is not put off; nor

@@ -324,7 +324,7 @@ class _SubPipelineRun(Struct, frozen=True):
             raise StepFailed(step.id, error.faults[0].in_one_line()) from error
         item.merge_nested(inner.dependencies, inner.n_failures, has_failures=inner.has_failures)
         walk.record_sub_pipeline(step, inner)
-        without_results = inner.left.first(LeftBy.WITHOUT_RESULTS)
+        without_results = inner.left.first_left(LeftBy.WITHOUT_RESULTS)
         if without_results is not None and inner.is_of_item:
             cause = Cause.IO if inner.n_failures > 0 else Cause.OTHER
             raise StepFailed(step.id, without_results.why, cause=cause)

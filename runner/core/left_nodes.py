@@ -68,7 +68,7 @@ class StepsLeft(Struct):
     lacking_inputs: Collection[LackingItems] = ()
     """What the inputs of a sub-pipeline lack."""
 
-    def first(self, by: LeftBy) -> Left | None:
+    def first_left(self, by: LeftBy) -> Left | None:
         return next((left for left in self.reasons.values() if left.by is by), None)
 
     def wait_of(self, node: str) -> ItemWaits | None:

@@ -161,11 +161,11 @@ class Walk(ABC):
         """
         if inner.has_unbegun:
             raise StopGateClosed(inner.n_unbegun)
-        if (awaited := inner.left.first(LeftBy.AWAITED)) and awaited.wait:
+        if (awaited := inner.left.first_left(LeftBy.AWAITED)) and awaited.wait:
             raise awaited.wait
-        if inner.left.first(LeftBy.PARTIAL):
+        if inner.left.first_left(LeftBy.PARTIAL):
             self.left.reasons[step.id] = Left(LeftBy.PARTIAL)
-        without_results = inner.left.first(LeftBy.WITHOUT_RESULTS)
+        without_results = inner.left.first_left(LeftBy.WITHOUT_RESULTS)
         if without_results is not None and not inner.is_of_item:
             self.left.reasons.setdefault(step.id, without_results)
 

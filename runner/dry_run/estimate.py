@@ -271,7 +271,7 @@ class PlanWalk(Walk):
         await inner.nodes()
         note_possible_refusal(context, inner.bound.nodes, [inner.scope])
         self.record_sub_pipeline(step, inner)
-        if inner.left.first(LeftBy.PARTIAL):
+        if inner.left.first_left(LeftBy.PARTIAL):
             return NOT_YET
         unknown = {*inner.unknown}
         # Else those behind it find other files, whatever it returns.

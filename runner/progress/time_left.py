@@ -30,7 +30,7 @@ class OpenCall(Struct, eq=False):
     has_begun: bool = False
     usage: Usage | None = None
 
-    def hear(self, n_tokens: int) -> None:
+    def note_tokens(self, n_tokens: int) -> None:
         self.has_begun = True
         self.n_tokens += n_tokens
 

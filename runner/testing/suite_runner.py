@@ -69,7 +69,7 @@ def variant_suites(file: Path, keys: CompareKeys) -> list[SuiteFile]:
     suites: list[SuiteFile] = []
     faults: list[Fault] = []
     for variant in variants_of(keys, plan.pipeline):
-        text = json.dumps(variant.data(plan.pipeline.document.data), ensure_ascii=False)
+        text = json.dumps(variant.changed_document(plan.pipeline.document.data), ensure_ascii=False)
         try:
             own = read_plan(file, text)
             bind_without_inputs(own)

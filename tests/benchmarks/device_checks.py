@@ -69,10 +69,10 @@ async def rooms(bench: Bench) -> None:
     chat = ModelSpec(str(setup.model), n_ctx_tokens=setup.n_ctx_tokens)
     embed = ModelSpec(EMBEDDER)
     async with LocalPool(settings, models=finder) as pool:
-        before = await MachineProbe(settings).look()
+        before = await MachineProbe(settings).probe_device()
         await pool.load(chat)
         (one,) = pool.stats().resident
-        after = await MachineProbe(settings).look()
+        after = await MachineProbe(settings).probe_device()
         on_device = sum(before.free.gpus) - sum(after.free.gpus)
         in_memory = before.free.host - after.free.host
         bench.rows += [
@@ -85,6 +85,6 @@ async def rooms(bench: Bench) -> None:
         await pool.load(embed)
         names = sorted(one.name for one in pool.stats().resident)
         bench.rows.append(Row("two models in memory at once", {OURS: str(len(names) == 2)}))
-    gone = await MachineProbe(settings).look()
+    gone = await MachineProbe(settings).probe_device()
     left = (sum(before.free.gpus) - sum(gone.free.gpus)) / _MB
     bench.rows.append(Row("memory of the device that is not given back, MB", {OURS: f"{left:.0f}"}))

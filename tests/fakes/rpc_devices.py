@@ -36,7 +36,7 @@ class RpcProbe(MachineProbe):
         self.addresses = list(addresses)
         self._memory_bytes = memory_bytes
 
-    async def look(self) -> Device:
+    async def probe_device(self) -> Device:
         gpus = (
             GpuMemory(f"RPC{n}", self._memory_bytes, self._memory_bytes, address)
             for n, address in enumerate(self.addresses)

@@ -171,7 +171,7 @@ class FakeMachine:
 
     # As the actor's surveyor
 
-    async def look(self) -> Device:
+    async def probe_device(self) -> Device:
         return Device(1, self.memory - self.taken, False, n_oom_kills=self.n_oom_kills)
 
     async def layouts(self, wanted: LayoutRequest, device: Device) -> tuple[ModelLayout, ...]:
@@ -238,7 +238,7 @@ class TwoCards(FakeMachine):
             card: [one.model.name for one in there if one.load.main_gpu == card] for card in (0, 1)
         }
 
-    async def look(self) -> Device:
+    async def probe_device(self) -> Device:
         gpus = []
         for card in (0, 1):
             there = [one for one in self.workers if one.load.main_gpu == card]

@@ -424,7 +424,7 @@ class PromptBody(_Fields):
     thinking: _Thinking = _Thinking()
     output_config: _OutputConfig = _OutputConfig()
 
-    def prompt(self) -> ChatRequest:
+    def chat_request(self) -> ChatRequest:
         # Parsed, because clients may not name a model by a file's path.
         spec = ModelSpec(parse_name(self.model).short)
         system = _joined(self.system)
@@ -465,7 +465,7 @@ class MessagesBody(PromptBody):
         if self.max_tokens is None:
             message = "max_tokens is required (0: the prompt is read into the cache, no more)"
             raise ApiError(400, message, param="max_tokens")
-        prompt, format_ = self.prompt(), self.output_config.format or self.output_format
+        prompt, format_ = self.chat_request(), self.output_config.format or self.output_format
         tools, choice = prompt.tools, self.tool_choice.choice()
         if self.tool_choice.type == "tool":
             tools, choice = forced_call(tools, choice)
@@ -519,7 +519,7 @@ async def count_tokens(request: Request) -> Response:
     """Handle POST /v1/messages/count_tokens; tools are counted, images are not."""
     service = service_of(request)
     body = PromptBody.read(await read_json(request))
-    prompt = body.prompt()
+    prompt = body.chat_request()
     await _check_model(service, prompt, body.model)
     n_tokens = await while_connected(request, _count_prompt(service, prompt))
     return json_response({"input_tokens": n_tokens})

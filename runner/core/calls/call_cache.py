@@ -217,7 +217,7 @@ class LedgerPool(RecordedCalls, ForwardingPool):
         call = self._open_call([message.content for message in request.messages])
 
         def count(chunk: Chunk) -> None:
-            call.hear(chunk.n_tokens)
+            call.note_tokens(chunk.n_tokens)
             self._stats.tokens(chunk.n_tokens)
 
         stream = self._pool.chat(request)

@@ -65,7 +65,7 @@ def is_other_subject(question: Question, old: Review) -> bool:
     What a person sees and what holds for them may change while document and answer stay: whom it
     is for, why it is asked, checks, confidence.
     """
-    stored = Subject.of(json.loads(json.dumps(question.subject.data())))
+    stored = Subject.of(json.loads(json.dumps(question.subject.as_json())))
     return stored != old.subject or question.until(old) != old.expires_at
 
 

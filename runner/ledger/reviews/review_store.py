@@ -220,7 +220,7 @@ class ReviewStore(Struct, eq=False):
         return next(map(self._review, execute(query, values)), None)
 
     def _write(self, execute: Execute, review: Review) -> None:
-        data = review.subject.data()
+        data = review.subject.as_json()
         subject, subject_object = self.ledger.keep(data)
         head = {name: data[name] for name in HEAD_NAMES}
         names = ("scope", "key", "step", "id", "question", "run", "asked_at", "expires_at")

@@ -41,7 +41,7 @@ class SubjectText(Struct, frozen=True):
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> SubjectText:
-        """Read the result of `data`; fields of a newer Paddock are left out."""
+        """Read the result of `as_json`; fields of a newer Paddock are left out."""
         known = {name: stored[name] for name in _TEXT_NAMES if stored.get(name) is not None}
         return cls(**{**known, "page_starts": tuple(known.get("page_starts", ()))})
 
@@ -56,7 +56,7 @@ class SubjectText(Struct, frozen=True):
         is_shown = (self.media_type or "").startswith(("application/pdf", "image/"))
         return bool(self.path) and is_shown
 
-    def data(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         names = ("name", "path", "media_type", "page_starts")
         return {name: getattr(self, name) for name in names} | self.content
 
@@ -116,7 +116,7 @@ class Subject(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> Subject:
-        """Read the result of `data`; absent fields are empty."""
+        """Read the result of `as_json`; absent fields are empty."""
         known = {name: stored[name] for name in _SUBJECT_NAMES if stored.get(name) is not None}
         known |= {name: tuple(known[name]) for name in _TUPLES if name in known}
         known["around"] = tuple((scope, key) for scope, key in known.get("around", ()))
@@ -125,10 +125,10 @@ class Subject(Struct, frozen=True, kw_only=True):
             known["prompt_text"] = SubjectText.of(known["prompt_text"])
         return cls(**known)
 
-    def data(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _SUBJECT_NAMES} | {
-            "sources": [source.data() for source in self.sources],
-            "prompt_text": None if self.prompt_text is None else self.prompt_text.data(),
+            "sources": [source.as_json() for source in self.sources],
+            "prompt_text": None if self.prompt_text is None else self.prompt_text.as_json(),
         }
 
     def is_sure_of(self, field: Sequence[str | int]) -> bool:

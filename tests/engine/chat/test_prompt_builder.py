@@ -73,7 +73,9 @@ def test_a_conversation_has_a_most_of_messages_and_takes_time_by_their_number(mo
 class Eyes:
     """Looks at nothing: an image is four positions."""
 
-    def look(self, image: bytes, n_most_rows: int, *, on_disk: bool = False) -> list[ImagePiece]:
+    def embed_image(
+        self, image: bytes, n_most_rows: int, *, on_disk: bool = False
+    ) -> list[ImagePiece]:
         return [image_piece(sha256(image).hexdigest(), 4)]
 
 

@@ -66,11 +66,11 @@ def images(pieces: list[object]) -> list[ImagePiece]:
 
 def test_an_image_becomes_a_piece_of_known_size(projector: Projector) -> None:
     SIGNS_OF_LIFE.clear()
-    (piece,) = images([*projector.look(square(200))])
+    (piece,) = images([*projector.embed_image(square(200))])
     assert SIGNS_OF_LIFE == [(SIDE // PATCH) ** 2]
     assert piece.rows.shape == ((SIDE // PATCH) ** 2, N_MODEL)
-    (again,) = images([*projector.look(square(200))])
-    (other,) = images([*projector.look(square(10))])
+    (again,) = images([*projector.embed_image(square(200))])
+    (other,) = images([*projector.embed_image(square(10))])
     assert piece.digest == again.digest != other.digest
     assert np.array_equal(piece.rows, again.rows)
 
@@ -84,7 +84,7 @@ def test_a_file_that_is_no_projector_is_refused(model: Model, tmp_path: Path) ->
 
 def rows_of(projector: Projector, data: bytes) -> np.ndarray:
     check_image(data, 1)
-    (piece,) = images([*projector.look(data)])
+    (piece,) = images([*projector.embed_image(data)])
     return piece.rows
 
 
@@ -160,7 +160,7 @@ def test_an_image_that_cannot_be_seen_is_refused_before_it_is_computed(
 ) -> None:
     SIGNS_OF_LIFE.clear()
     with pytest.raises(ValueError) as caught:
-        projector.look(data, *([] if n_most_rows is None else [n_most_rows]))
+        projector.embed_image(data, *([] if n_most_rows is None else [n_most_rows]))
     assert str(caught.value) == why
     assert not SIGNS_OF_LIFE
 
@@ -169,8 +169,8 @@ def test_a_kept_picture_has_no_more_room_than_a_new_one(projector: Projector) ->
     data = square(10)
     for _ in range(2):
         with pytest.raises(ValueError, match="the context has room for 0: make it smaller"):
-            projector.look(data, -5)
-        projector.look(data)
+            projector.embed_image(data, -5)
+        projector.embed_image(data)
 
 
 def test_no_other_program_is_asked_what_a_picture_is(
@@ -182,7 +182,7 @@ def test_no_other_program_is_asked_what_a_picture_is(
         program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     with pytest.raises(ValueError, match="the file is damaged or cut off"):
-        projector.look(noise(1)[:200])
+        projector.embed_image(noise(1)[:200])
     assert not (tmp_path / "was-run").exists()
 
 
@@ -200,7 +200,7 @@ def test_images_that_were_seen_are_kept_within_a_bound(model: Model, tmp_path: P
     computed: list[int] = []
     keeping.on_part = computed.append
     for shade in (0, 1, 0, 1, 2, 1, 0):
-        keeping.look(square(shade))
+        keeping.embed_image(square(shade))
     assert len(computed) == 4, "three images, and the first again, which made room for the third"
     keeping.close()
 
@@ -214,7 +214,7 @@ def test_an_image_of_a_document_is_read_from_the_disk_by_the_next_worker(
     def look(computed_by: str, *, on_disk: bool) -> tuple[PromptPiece, ...]:
         eye = eyes(family, kept=KeptImages(0, ImageDisk(tmp_path, (computed_by, "build"))))
         eye.on_part = computed.append
-        return eye.look(noise(1, 60, 90), on_disk=on_disk)
+        return eye.embed_image(noise(1, 60, 90), on_disk=on_disk)
 
     look("one", on_disk=False)
     assert not (tmp_path / "images").exists(), "what comes by HTTP stays in memory"
@@ -264,11 +264,11 @@ def test_an_image_that_exceeds_a_pass_is_refused_only_where_it_needs_one_pass(
     eyes: Callable[..., Projector],
 ) -> None:
     with pytest.raises(ValueError) as caught:
-        eyes("gemma3", n_pass_tokens=8).look(square(0))
+        eyes("gemma3", n_pass_tokens=8).embed_image(square(0))
     assert str(caught.value) == (
         "this model reads an image in one pass, and its 16 rows exceed the 8 of `n_batch_tokens`"
     )
-    eyes("qwen2vl", n_pass_tokens=8).look(square(0))
+    eyes("qwen2vl", n_pass_tokens=8).embed_image(square(0))
 
 
 Rows = dict[str, NDArray[np.float32]]
@@ -284,7 +284,7 @@ image, out, *files = map(Path, sys.argv[1:])
 found = {}
 for model, mmproj in zip(files[::2], files[1::2]):
     eye = Projector(Model(model), mmproj, n_threads=1, n_pass_tokens=64, uses_gpu=False)
-    rows = [one.rows for one in eye.look(image.read_bytes()) if isinstance(one, ImagePiece)]
+    rows = [one.rows for one in eye.embed_image(image.read_bytes()) if isinstance(one, ImagePiece)]
     found[model.parent.name] = numpy.concatenate(rows)
 numpy.savez(out, **found)
 """
@@ -325,7 +325,7 @@ def test_an_image_for_which_a_projector_computes_no_numbers_is_refused(
     _, mmproj = write_family("pixtral", tmp_path / "broken")
     tiny.fill(mmproj, {"v.blk.0.ffn_up.bias": np.full(64, np.nan)})
     with pytest.raises(ValueError, match="its projector computes what is no number for it"):
-        eyes("pixtral", mmproj).look(noise(1))
+        eyes("pixtral", mmproj).embed_image(noise(1))
 
 
 def test_a_projector_whose_tags_the_model_lacks_is_refused(
@@ -333,7 +333,7 @@ def test_a_projector_whose_tags_the_model_lacks_is_refused(
 ) -> None:
     _, mmproj = write_family("smolvlm", tmp_path)
     with pytest.raises(ValueError, match="they do not belong together"):
-        eyes("llava", mmproj).look(square(0))
+        eyes("llava", mmproj).embed_image(square(0))
 
 
 async def test_one_file_with_a_projector_and_without_is_two_models(tmp_path: Path) -> None:

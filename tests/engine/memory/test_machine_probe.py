@@ -18,7 +18,7 @@ async def test_a_size_that_was_measured_is_used_by_the_next_pool(tmp_path: Path)
     request = LayoutRequest(facts, 2048)
 
     survey = MachineProbe(settings)
-    device = await survey.look()
+    device = await survey.probe_device()
     first = (await survey.layouts(request, device))[0]
     assert first.room.host > facts.size_bytes
     survey.learn(request, first.load, WorkerMemory(234_567_890), load_s=1.5)
@@ -34,7 +34,7 @@ async def test_what_is_loaded_next_to_a_model_counts(tmp_path: Path) -> None:
     adapter = write_adapter(tmp_path / "lora.gguf", "blk.0.ffn_up.weight", 576, 1536, strength=1)
 
     survey = MachineProbe(settings)
-    device = await survey.look()
+    device = await survey.probe_device()
     plain = (await survey.layouts(LayoutRequest(facts, 2048), device))[0]
     laid = (await survey.layouts(LayoutRequest(facts, 2048, (str(adapter),)), device))[0]
     assert laid.room.host - plain.room.host == adapter.stat().st_size

@@ -60,5 +60,5 @@ def test_what_repeats_for_good_reason_is_no_circle(tokens: list[int]) -> None:
 def test_what_was_forgiven_does_not_count_again() -> None:
     circles = RepetitionDetector()
     assert any(circles.feed(3) for _ in range(420))
-    circles.forget()
+    circles.reset()
     assert not any(circles.feed(3) for _ in range(380))

@@ -125,11 +125,11 @@ def test_a_file_goes_with_its_record_unless_a_name_stands_for_it(
     manifest = tmp_path / "models/manifests/registry.ollama.ai/library/other/latest"
     manifest.parent.mkdir(parents=True)
     manifest.write_text(f'{{"layers": [{{"digest": "sha256:{named.digest}"}}]}}', "utf-8")
-    book.forget("a" * 64)
+    book.remove_copies("a" * 64)
     assert Path(named.path).exists()
     (tmp_path / "letter.txt").write_text("mine")
     book.keep(replace(named, path=str(tmp_path / "letter.txt")))
-    book.forget("a" * 64)
+    book.remove_copies("a" * 64)
     assert (tmp_path / "letter.txt").exists(), "no blob"
 
 
@@ -147,7 +147,7 @@ def test_a_form_goes_with_its_record_and_no_file_elsewhere(
     book.refuse("a" * 64, "it failed")
     assert (own.exists(), graph_file(own).exists()) == (False, False)
     book.keep(replace(known, path=str(foreign), format=OPENVINO, size_bytes=6))
-    book.forget("a" * 64)
+    book.remove_copies("a" * 64)
     assert (foreign.exists(), graph_file(foreign).exists()) == (True, True)
 
 

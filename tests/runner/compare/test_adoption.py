@@ -102,7 +102,7 @@ def test_the_new_text_holds_the_variant_and_nothing_else(
     (variant,) = variants_of(
         varied(**options), read_plan(tmp_path / "pipeline.yaml", text).pipeline
     )
-    assert parse_yaml(new, "").data == variant.data(parse_yaml(text, "").data)
+    assert parse_yaml(new, "").data == variant.changed_document(parse_yaml(text, "").data)
     assert new.count("#") - text.count("#") == 1
     assert new.endswith(f"# the end{end}")
     json.dumps(parse_yaml(new, "").data)

@@ -69,7 +69,7 @@ def test_a_due_item_waits_while_the_others_go_on(bills: Bills) -> None:
     assert report.as_json()["counts"]["waiting"] == 2
     assert outputs(bills) == ["ALL", "a.txt"]
     assert bills.output("ALL").startswith('["b.txt", "c.txt"] [{"n": "a"')
-    assert bills.waiting()["b.txt"].subject.data().items() >= {
+    assert bills.waiting()["b.txt"].subject.as_json().items() >= {
         "pipeline": "pipeline.yaml", "block": "each", "item": "b.txt", "document": "inbox/b.txt",
         "answer": {"number": "b", "total": 60.0}, "checks": ("output.total < 1000",),
         "when": "output.total > 50",

@@ -58,7 +58,7 @@ def simulated(job: Job) -> Iterator[tuple[float, float | None, int]]:
         now += WRITE_S + WRITE_EACH_S * len(running)
         for item in tuple(running):
             key, call, n_answer = item
-            call.hear(1)
+            call.note_tokens(1)
             if call.n_tokens < n_answer:
                 continue
             running.remove(item)

@@ -12,7 +12,7 @@ def turns(*messages: Any, system: Any = None) -> tuple[Message, ...]:
 
 
 def read_messages(fields: dict[str, Any]) -> tuple[Message, ...]:
-    return PromptBody.read({"model": "m", **fields}).prompt().messages
+    return PromptBody.read({"model": "m", **fields}).chat_request().messages
 
 
 def user(*blocks: Any) -> dict[str, Any]:
