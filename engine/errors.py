@@ -232,11 +232,20 @@ class Busy(EngineError):
 
 
 class TrialTimeout(Busy):
-    """What others wrote could not be computed, since the machine is busy or short of memory."""
+    """What others wrote could not be computed in time.
 
-    def __init__(self, name: str, within_s: float, remedy: str = "") -> None:
-        why = f"within {within_s:.3g} s: the machine is busy, or short of memory"
-        super().__init__(f"{name} could not be computed {why}. Try again later. {remedy}".rstrip())
+    `is_costly`: a usual one needs 1 to 15 ms; else only the machine is busy, or short of memory.
+    """
+
+    def __init__(
+        self, name: str, within_s: float, remedy: str = "", processor_s: float = 0.0
+    ) -> None:
+        self.is_costly = processor_s > 0.1
+        why = "the machine is busy, or short of memory"
+        if self.is_costly:
+            why = f"it took {processor_s:.1f} s of a busy processor"
+        what = f"{name} could not be computed within {within_s:.3g} s: {why}"
+        super().__init__(f"{what}. Try again later. {remedy}".rstrip())
 
 
 class DeadlineExceeded(EngineError):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .errors import BadRequest, TrialTimeout
 from .system.frames import FrameHead, answer_frames, pack_frame, take_pipes
-from .system.processes import FrameProcess, NoAnswer, lower_priority, python_command
+from .system.processes import FrameProcess, NoAnswer, python_command
 
 if sys.platform != "win32":
     import resource
@@ -33,7 +33,7 @@ class TrialProcess:
     """The process of a module that calls `answer_trials`; it starts at first use."""
 
     def __init__(self, module: str) -> None:
-        self._process = FrameProcess(python_command("-m", module), {})
+        self._process = FrameProcess(python_command("-m", module), {}, LOW_PRIORITY)
         self.clock_s = self._process.clock_s
 
     def ask(
@@ -43,13 +43,13 @@ class TrialProcess:
 
         Raises:
             BadRequest: it costs too much.
-            TrialTimeout: others used the machine, so that it is not known.
+            TrialTimeout: that is not known.
         """
         within_s = TRIAL_WALL_S if within_s is None else within_s
         try:
             answer = self._process.ask(order, max(within_s, 0.1), BRIEF_S)
-        except NoAnswer:
-            raise TrialTimeout(name, within_s, remedy) from None
+        except NoAnswer as late:
+            raise TrialTimeout(name, within_s, remedy, late.processor_s) from None
         if answer is not None:
             return answer
         raise BadRequest(
@@ -68,7 +68,6 @@ def answer_trials(answer: Callable[[FrameHead], FrameHead]) -> None:
     """Answer orders within limits until the pipe closes; an empty order is answered at once."""
     requests, answers = take_pipes()
     _limit_memory()
-    lower_priority(LOW_PRIORITY)
 
     def answered(order: FrameHead) -> bytes:
         _limit_time()

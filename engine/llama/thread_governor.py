@@ -18,9 +18,10 @@ ENOUGH_CPU_SHARE = 0.85
 # Below it, even pieces of prompts are quicker with fewer threads: beside 17 busy programs one of 71
 # tokens took 10 s with two threads and 1.5 to 1.9 s with one.
 CROWDED_CPU_SHARE = 0.65
-# Most stalls are over at once: a longer first pause cost more than they did. A trial that fails may
-# take ten seconds, so a pause is at least so many times its length.
-PROBE_BACKOFF = Backoff(first_s=0.5, longest_s=32.0)
+# Most stalls are over at once: a longer first pause cost more than they did. With 0.8 s, requests
+# that took 0.1 s of a processor each second held up the chats of two cores by half. A trial that
+# fails may take ten seconds, so the pause after it is so many times what it took too long.
+PROBE_BACKOFF = Backoff(first_s=0.2, longest_s=32.0)
 PAUSE_TRIALS = 4
 
 
@@ -53,7 +54,7 @@ class ThreadGovernor:
         """Note one decode's wall-clock and processor seconds; return the number of threads.
 
         >>> governor = ThreadGovernor(4)
-        >>> governor.observe(1.0, 3.9), governor.observe(3.0, 6.2), governor.observe(11.9, 23.8)
+        >>> governor.observe(1.0, 3.9), governor.observe(3.0, 6.2), governor.observe(2.7, 5.4)
         (4, 2, 2)
         >>> governor.observe(0.2, 0.4), governor.observe(0.5, 2.0)
         (4, 4)
@@ -65,23 +66,28 @@ class ThreadGovernor:
         self._steps[size] = (n_steps + 1, steps_s + wall_s)
         self._until_probe_s -= wall_s
         if self._wall_s >= GOVERNOR_WINDOW_S:
-            self._judge(self._cpu_s / self._wall_s)
+            is_over = cpu_s >= ENOUGH_CPU_SHARE * self.n_threads * wall_s
+            self._judge(self._cpu_s / self._wall_s, is_over=is_over)
             self._wall_s = self._cpu_s = 0.0
             self._steps.clear()
         return self.n_threads
 
-    def _judge(self, n_running: float) -> None:
+    def _judge(self, n_running: float, *, is_over: bool) -> None:
+        """`is_over`: nothing disturbed the last step."""
         if n_running >= ENOUGH_CPU_SHARE * self.n_threads:
             for size, (n_steps, steps_s) in self._steps.items():
                 self._undisturbed_s[self.n_threads, size] = steps_s / n_steps
             if self.n_threads == self._n_most:
                 self._pauses.succeeded()
                 self._crowded_until = 0.0
-        else:
+        elif not is_over:
             n_fewer = max(1, min(self.n_threads - 1, int(n_running)))
             if n_fewer < self.n_threads and self._would_be_quicker_with(n_fewer):
                 # All of them are tried again after a growing pause.
-                self._until_probe_s = max(self._pauses.failed(), PAUSE_TRIALS * self._wall_s)
+                pause_s = self._pauses.failed()
+                n_trials = PAUSE_TRIALS if pause_s > PROBE_BACKOFF.first_s else 1
+                too_long_s = self._wall_s - GOVERNOR_WINDOW_S
+                self._until_probe_s = max(pause_s, n_trials * too_long_s)
                 if n_running < CROWDED_CPU_SHARE * self.n_threads:
                     self._n_left = n_fewer
                     self._crowded_until = time.monotonic() + self._until_probe_s

@@ -428,15 +428,6 @@ def return_large_blocks() -> None:
         libc.mallopt(_M_MMAP_THRESHOLD, 1 << 20)
 
 
-def handles_signal(pid: int, number: signal.Signals) -> bool | None:
-    """Return whether a process has a handler for a signal; None where the system does not say."""
-    with contextlib.suppress(OSError, ValueError, StopIteration):
-        status = Path(f"/proc/{pid}/status").read_text("ascii", "replace")
-        caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
-        return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
-    return None
-
-
 def run_blocking(command: Sequence[str], *, timeout_s: float) -> CompletedCommand | None:
     """Run a program to its end with nothing as its input; None: it is missing, or took too long."""
     try:
@@ -449,7 +440,10 @@ def run_blocking(command: Sequence[str], *, timeout_s: float) -> CompletedComman
 
 
 class NoAnswer(Exception):
-    """A process did not answer in time, or the system killed it: no fault of its order."""
+    """A process did not answer in time, or the system killed it."""
+
+    processor_s = 0.0
+    """What it took for its order: with little, others use the machine."""
 
 
 class FrameProcess:
@@ -459,9 +453,11 @@ class FrameProcess:
     priority, and nothing waits for the end of a killed one: the next order has another at once.
     """
 
-    def __init__(self, command: Sequence[str], first: FrameHead | None = None) -> None:
+    def __init__(
+        self, command: Sequence[str], first: FrameHead | None = None, nice: int = 0
+    ) -> None:
         """`first` is an order that is answered at once: until then the process starts."""
-        self._command, self._first = command, first
+        self._command, self._first, self._nice = command, first, nice
         self._turn = threading.Lock()
         self._shared: _Answering | None = None
         self._all = set[_Answering]()  # that have not ended
@@ -491,7 +487,7 @@ class FrameProcess:
         with contextlib.ExitStack() as shared:
             shared.callback(self._turn.release)
             mine = self._running(check_turn)
-            turn_began = time.monotonic()
+            turn_began, used_s = time.monotonic(), processor_s(mine.process.pid)
             ends_at = turn_began + ends_s - self.clock_s()
 
             def check() -> None:
@@ -508,6 +504,9 @@ class FrameProcess:
             try:
                 with contextlib.suppress(FrameTooLarge, ValueError):
                     answer, _ = mine.pipes.ask(pack_frame(dict(order)), check)
+            except NoAnswer as late:
+                late.processor_s = processor_s(mine.process.pid) - used_s
+                raise
             except PipeClosed:
                 _set_priority(mine.process.pid, 0)
                 left_s = min(GRACE_S, ends_at - time.monotonic())
@@ -544,6 +543,8 @@ class FrameProcess:
 
     def _spawn(self) -> _Answering:
         self._shared = _Answering(self._command, subprocess.DEVNULL)
+        if self._nice:
+            _set_priority(self._shared.process.pid, self._nice)
         self._all.add(self._shared)
         return self._shared
 
@@ -568,6 +569,14 @@ class FrameProcess:
         with contextlib.suppress(subprocess.TimeoutExpired):
             answering.end(_PATIENCE_S)
         self._all.discard(answering)
+
+
+def processor_s(pid: int) -> float:
+    """Return how long a process has computed; 0 where that is not known."""
+    with contextlib.suppress(OSError, ValueError):  # it is gone, or this is not Linux
+        facts = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
+        return (int(facts[11]) + int(facts[12])) / os.sysconf("SC_CLK_TCK")
+    return 0.0
 
 
 def _check_time(end_s: float, clock: Callable[[], float] = time.monotonic) -> None:

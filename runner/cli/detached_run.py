@@ -21,12 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from paddock.engine.system.item_samples import ItemSample
-from paddock.engine.system.processes import (
-    exit_status_text,
-    handles_signal,
-    python_command,
-    spawn_detached,
-)
+from paddock.engine.system.processes import exit_status_text, python_command, spawn_detached
 from paddock.engine.system.records import Struct, asdict
 from paddock.engine.system.text import counted, fit_json
 from paddock.pipelines.errors import PipelineError
@@ -217,10 +212,19 @@ def stop_refusal(past: PastRun) -> str:
     if past.row.host != socket.gethostname():
         return f"It runs on {past.row.host}."
     # Without a handler the signal would kill: a program of the user's that calls our API, say.
-    is_handled = handles_signal(past.row.pid, signal.SIGUSR1)
+    is_handled = _handles_signal(past.row.pid, signal.SIGUSR1)
     if is_handled is False or (is_handled is None and past.row.trigger == "hand"):
         return "Another program carries it out."
     return ""
+
+
+def _handles_signal(pid: int, number: signal.Signals) -> bool | None:
+    """Return whether a process has a handler for a signal; None where the system does not say."""
+    with suppress(OSError, ValueError, StopIteration):
+        status = Path(f"/proc/{pid}/status").read_text("ascii", "replace")
+        caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+        return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
+    return None
 
 
 def stop_run(past: PastRun, *, now: bool) -> None:

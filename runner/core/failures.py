@@ -46,7 +46,7 @@ class Cause(StrEnum):
     TIMEOUT = "timeout"
     WORKER = "worker"
     BUSY = "busy"
-    """The model's queue is full."""
+    """The model's queue is full, or the machine is busy."""
     IO = "io"
     """A disk, a network folder or a server failed."""
     CHECK = "check"
@@ -163,7 +163,7 @@ def retry_pause_s(retry: RetryKeys | None, cause: Cause, n_retries: int, chance:
 def cause_of(error: StepError | EngineError) -> Cause:
     if isinstance(error, StepError):
         return Cause(error.kind)
-    if isinstance(error, DeadlineExceeded | TrialTimeout):
+    if isinstance(error, DeadlineExceeded) or (isinstance(error, TrialTimeout) and error.is_costly):
         return Cause.TIMEOUT
     if isinstance(error, WorkerLost):
         return Cause.WORKER

@@ -47,6 +47,9 @@ def answer(order):
             signal.setitimer(signal.ITIMER_PROF, 0.2)
             while True:
                 pass
+        case "spin":
+            while True:
+                pass
         case "print":
             print("noise", flush=True)
             os.write(1, b"more noise")
@@ -134,6 +137,16 @@ def test_a_hostile_child_is_ended_and_the_next_order_answered(
     assert not child.is_running
     second = present(child.ask({"do": "work"}, 60))
     assert second["pid"] != first["pid"]
+
+
+@pytest.mark.parametrize(("deed", "is_busy"), [("spin", True), ("half", False)])
+def test_what_an_order_took_of_the_processor_is_known_when_it_is_late(
+    child: FrameProcess, deed: str, *, is_busy: bool
+) -> None:
+    present(child.ask({"do": "work"}, 60))
+    with pytest.raises(NoAnswer) as late:
+        child.ask({"do": deed}, 5)
+    assert (late.value.processor_s > 0.1) == is_busy
 
 
 def test_what_is_not_brief_delays_no_other_order(child: FrameProcess, tmp_path: Path) -> None:

@@ -121,11 +121,16 @@ def test_a_full_queue_is_tried_again_in_the_run_and_by_the_next_one(world: World
 def test_what_costs_too_much_on_a_busy_machine_is_told_at_once_and_tried_by_the_next_run(
     world: World,
 ) -> None:
-    late = TrialTimeout("the JSON Schema", 3.5)
+    late = TrialTimeout("the JSON Schema", 3.5, processor_s=2.0)
     report = world.run(pool=failing(late, 1))
     assert error_of(report) == f"step 'sum': {late}"
     assert "2.txt" not in {item.key for item in report.items if item.error}
     assert world.run(pool=failing(late, 0)).status == "completed"
+
+
+def test_what_costs_little_is_tried_again_in_the_run_on_a_busy_machine(world: World) -> None:
+    world.edit("{id: sum,", "{id: sum, retry: {times: 2, on: [busy], backoff: 1ms},")
+    assert world.run(pool=failing(TrialTimeout("the JSON Schema", 3.5), 2)).status == "completed"
 
 
 def test_a_document_that_keeps_failing_is_quarantined_after_three_runs(world: World) -> None:
