@@ -81,6 +81,43 @@ _ORDER = f"SELECT {', '.join(_NAMES)} FROM orders"
 _INSERT = f"INSERT INTO orders ({', '.join(_NAMES)}) VALUES ({', '.join('?' * len(_NAMES))})"
 _IS_OPEN = "state != 'ended'"
 
+# Statements; the first are ends of `_ORDER`.
+_OPEN_OF = f"pipeline = ? AND {_IS_OPEN} ORDER BY n"
+_UNHANDLED_OF = "pipeline = ? AND trigger = ? AND state = 'ended' AND NOT is_handled ORDER BY n"
+_UNTOLD_OF = (
+    "state = 'ended' AND NOT is_told AND +pipeline IN (SELECT value FROM json_each(?)) "
+    "ORDER BY n LIMIT ?"
+)
+_SAME_DEMAND = "pipeline = ? AND (key = ? OR signature = ?) LIMIT 1"
+_COUNT_PROMISED = (
+    f"SELECT pipeline, trigger, count(*) FROM orders WHERE {_IS_OPEN} AND is_promised "
+    "GROUP BY pipeline, trigger"
+)
+_HAND_OVER = (
+    "UPDATE OR IGNORE orders SET pipeline = ? "
+    f"WHERE pipeline = ? AND trigger = ? AND {_IS_OPEN} AND is_promised"
+)
+_DELETE_OLD = (
+    "DELETE FROM orders WHERE state = 'ended' AND (ended_at < ? OR (ended_at < ? "
+    "AND is_told AND is_handled))"
+)
+_DELETE_MANY = (
+    "DELETE FROM orders WHERE state = 'ended' AND n <= (SELECT n FROM orders "
+    "WHERE state = 'ended' ORDER BY n DESC LIMIT 1 OFFSET ?)"
+)
+_SERVED_SINCE = "INSERT OR IGNORE INTO totals VALUES (?, '', 0, ?)"
+_TOTALS = "SELECT pipeline, end, n, last FROM totals ORDER BY end"
+_REMEMBERED = "SELECT state FROM memories WHERE pipeline = ? AND trigger = ?"
+_REMEMBER = "INSERT OR REPLACE INTO memories VALUES (?, ?, ?)"
+_PAUSE = "INSERT OR IGNORE INTO pauses VALUES (?, ?, ?)"
+_RESUME = "DELETE FROM pauses WHERE pipeline = ? AND trigger = ?"
+_COPY_PAUSES = (
+    "INSERT OR IGNORE INTO pauses "
+    "SELECT ?, trigger, since FROM pauses WHERE pipeline = ? AND trigger IN ('', ?)"
+)
+_MOVE_PAUSES = "UPDATE OR REPLACE pauses SET pipeline = ? WHERE pipeline = ?"
+_PAUSES = "SELECT pipeline, trigger FROM pauses"
+
 _T = TypeVar("_T")
 
 
@@ -137,13 +174,11 @@ class OrderQueue:
             QueueBroken: the file cannot be read.
         """
         new = [pipeline for pipeline in pipelines if pipeline not in self._pipelines]
-        since = "INSERT OR IGNORE INTO totals VALUES (?, '', 0, ?)"
 
         def read(db: sqlite3.Connection) -> list[Order]:
             for pipeline in new:
-                db.execute(since, (pipeline, time.time()))
-            where = f"pipeline = ? AND {_IS_OPEN} ORDER BY n"
-            return [order for pipeline in new for order in _orders(db, where, pipeline)]
+                db.execute(_SERVED_SINCE, (pipeline, time.time()))
+            return [order for pipeline in new for order in _orders(db, _OPEN_OF, pipeline)]
 
         self.orders |= {order.id: order for order in await self._do(read)}
         self._pipelines = set(pipelines)
@@ -193,17 +228,12 @@ class OrderQueue:
 
     async def unhandled(self, pipeline: str, trigger: str) -> list[Order]:
         """Return the ended orders of a trigger whose end it does not know, the oldest first."""
-        where = "pipeline = ? AND trigger = ? AND state = 'ended' AND NOT is_handled ORDER BY n"
-        return await self._do(lambda db: _orders(db, where, pipeline, trigger))
+        return await self._do(lambda db: _orders(db, _UNHANDLED_OF, pipeline, trigger))
 
     async def untold(self, n: int) -> list[Order]:
         """Return ended orders of the served pipelines that Prefect does not show, oldest first."""
-        where = (
-            "state = 'ended' AND NOT is_told AND +pipeline IN (SELECT value FROM json_each(?)) "
-            "ORDER BY n LIMIT ?"
-        )
         served = json.dumps([*self._pipelines])
-        return await self._do(lambda db: _orders(db, where, served, n))
+        return await self._do(lambda db: _orders(db, _UNTOLD_OF, served, n))
 
     async def by_flow_run(self, flow_run: str) -> Order | None:
         orders = await self._do(lambda db: _orders(db, "flow_run = ?", flow_run))
@@ -214,11 +244,7 @@ class OrderQueue:
 
         By the pipeline and the trigger.
         """
-        query = (
-            f"SELECT pipeline, trigger, count(*) FROM orders WHERE {_IS_OPEN} AND is_promised "
-            "GROUP BY pipeline, trigger"
-        )
-        rows = await self._do(lambda db: db.execute(query).fetchall())
+        rows = await self._do(lambda db: db.execute(_COUNT_PROMISED).fetchall())
         return {(key, trigger): n for key, trigger, n in rows if key not in self._pipelines}
 
     async def hand_to(self, heir: str, pipeline: str, trigger: str) -> int:
@@ -226,25 +252,18 @@ class OrderQueue:
 
         What a person holds back of them stays held back.
         """
-        copied = (
-            "INSERT OR IGNORE INTO pauses "
-            "SELECT ?, trigger, since FROM pauses WHERE pipeline = ? AND trigger IN ('', ?)"
-        )
 
-        def copy(db: sqlite3.Connection) -> None:
-            db.execute(copied, (os.path.realpath(heir), os.path.realpath(pipeline), trigger))
+        def hand_over(db: sqlite3.Connection) -> int:
+            files = os.path.realpath(heir), os.path.realpath(pipeline)
+            db.execute(_COPY_PAUSES, (*files, trigger))
+            return db.execute(_HAND_OVER, (heir, pipeline, trigger)).rowcount
 
-        await self._do(copy)
-        changed = (
-            "UPDATE OR IGNORE orders SET pipeline = ? "
-            f"WHERE pipeline = ? AND trigger = ? AND {_IS_OPEN} AND is_promised"
-        )
-        n = await self._do(lambda db: db.execute(changed, (heir, pipeline, trigger)).rowcount)
+        n = await self._do(hand_over)
         if n:
             pipelines = set(self._pipelines)
             self._pipelines.discard(heir)
             await self.serve(pipelines)
-        return int(n)
+        return n
 
     async def totals(self) -> dict[str, dict[str, Any]]:
         """Return the numbers of ended orders and the time of the last success, by pipeline.
@@ -252,9 +271,8 @@ class OrderQueue:
         Before the first success it is the time since when the pipeline is served. Orders that were
         deleted since count, too.
         """
-        query = "SELECT pipeline, end, n, last FROM totals ORDER BY end"
         totals: dict[str, dict[str, Any]] = {}
-        for key, end, n, last in await self._do(lambda db: db.execute(query).fetchall()):
+        for key, end, n, last in await self._do(lambda db: db.execute(_TOTALS).fetchall()):
             own = totals.setdefault(key, {"ends": Counter(), "last_success": 0.0})
             own["ends"][end] = n
             if end in ("completed", ""):
@@ -264,8 +282,7 @@ class OrderQueue:
     # --- what triggers remember
 
     async def remembered(self, pipeline: str, trigger: str) -> dict[str, Any]:
-        query = "SELECT state FROM memories WHERE pipeline = ? AND trigger = ?"
-        row = await self._do(lambda db: db.execute(query, (pipeline, trigger)).fetchone())
+        row = await self._do(lambda db: db.execute(_REMEMBERED, (pipeline, trigger)).fetchone())
         return dict(json.loads(row[0])) if row else {}
 
     async def remember(self, pipeline: str, trigger: str, state: Mapping[str, Any]) -> None:
@@ -275,8 +292,7 @@ class OrderQueue:
             QueueBroken: it is not on the disk.
         """
         text = json.dumps(dict(state))
-        query = "INSERT OR REPLACE INTO memories VALUES (?, ?, ?)"
-        await self._do(lambda db: db.execute(query, (pipeline, trigger, text)))
+        await self._do(lambda db: db.execute(_REMEMBER, (pipeline, trigger, text)))
 
     # --- pauses
 
@@ -293,14 +309,12 @@ class OrderQueue:
         await self.read_pauses()
 
     async def paused_files(self) -> list[Path]:
-        query = "SELECT DISTINCT pipeline FROM pauses"
-        rows = await self._do(lambda db: db.execute(query).fetchall())
-        return [Path(file) for (file,) in rows]
+        rows = await self._do(lambda db: db.execute(_PAUSES).fetchall())
+        return [Path(file) for file in dict.fromkeys(file for file, _ in rows)]
 
     async def move_pauses(self, was: Path, now: Path) -> None:
         """Have what a person holds back of a file hold back the one that it is called now."""
-        move = "UPDATE OR REPLACE pauses SET pipeline = ? WHERE pipeline = ?"
-        await self._do(lambda db: db.execute(move, (os.path.realpath(now), str(was))))
+        await self._do(lambda db: db.execute(_MOVE_PAUSES, (os.path.realpath(now), str(was))))
         await self.read_pauses()
 
     def is_paused(self, order: Order) -> bool:
@@ -450,16 +464,14 @@ def write_pause(db: sqlite3.Connection, pipeline: str, trigger: str, *, is_pause
     """Hold back a pipeline, or one trigger of it, or no longer; return whether that is new."""
     file = os.path.realpath(pipeline)  # also where `paddock up` goes by a link
     if is_paused:
-        query, row = "INSERT OR IGNORE INTO pauses VALUES (?, ?, ?)", (file, trigger, time.time())
-        return db.execute(query, row).rowcount > 0
-    query = "DELETE FROM pauses WHERE pipeline = ? AND trigger = ?"
-    return db.execute(query, (file, trigger)).rowcount > 0
+        return db.execute(_PAUSE, (file, trigger, time.time())).rowcount > 0
+    return db.execute(_RESUME, (file, trigger)).rowcount > 0
 
 
 def read_pauses(db: sqlite3.Connection, pipelines: Collection[str]) -> frozenset[tuple[str, str]]:
     """Return what is held back of these pipelines: they, and triggers of theirs."""
     triggers: dict[str, list[str]] = {}
-    for file, trigger in db.execute("SELECT pipeline, trigger FROM pauses"):
+    for file, trigger in db.execute(_PAUSES):
         triggers.setdefault(file, []).append(trigger)
     return frozenset(
         (key, trigger)
@@ -479,8 +491,7 @@ def count_open_orders(
 
 
 def _insert(db: sqlite3.Connection, order: Order) -> OrderReceipt:
-    same = "pipeline = ? AND (key = ? OR signature = ?) LIMIT 1"
-    known = _orders(db, same, order.pipeline, order.key, order.signature)
+    known = _orders(db, _SAME_DEMAND, order.pipeline, order.key, order.signature)
     if known:
         return OrderReceipt(known[0], is_known=True)
     db.execute(_INSERT, _row({name: getattr(order, name) for name in _NAMES}))
@@ -536,11 +547,5 @@ _WRITTEN: Mapping[str, Callable[[Any], Any]] = {
 def _prune(db: sqlite3.Connection) -> None:
     """Delete ended orders that are old, or too many; those that were not told are kept longer."""
     now = time.time()
-    db.execute(
-        "DELETE FROM orders WHERE state = 'ended' AND (ended_at < ? OR (ended_at < ? "
-        "AND is_told AND is_handled))", (now - 10 * KEPT_S, now - KEPT_S)
-    )  # fmt: skip
-    db.execute(
-        "DELETE FROM orders WHERE state = 'ended' AND n <= (SELECT n FROM orders "
-        "WHERE state = 'ended' ORDER BY n DESC LIMIT 1 OFFSET ?)", (MOST_KEPT,)
-    )  # fmt: skip
+    db.execute(_DELETE_OLD, (now - 10 * KEPT_S, now - KEPT_S))
+    db.execute(_DELETE_MANY, (MOST_KEPT,))

@@ -18,7 +18,7 @@ import signal
 import socket
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 
@@ -210,11 +210,19 @@ class RunProcess:
                 process.kill()
 
 
+class RunEvents(Protocol):
+    """Takes what processes report: `RunManager`, and lists of tests."""
+
+    def began(self, process: RunProcess, run: str) -> None: ...
+    def shown_as(self, process: RunProcess, flow_run: str) -> None: ...
+    def ended(self, process: RunProcess, outcome: Mapping[str, Any]) -> None: ...
+    def over(self, process: RunProcess, crash: str) -> None: ...
+
+
 class RunExecutor:
     """Starts runs. Processes survive it unless they are stopped."""
 
-    def __init__(self, events: Any, forks: ForkServer) -> None:
-        """`events` takes what processes report: `began`, `shown_as`, `ended`, `over`."""
+    def __init__(self, events: RunEvents, forks: ForkServer) -> None:
         self._events = events
         self._forks = forks
         self._watched = TaskSet()
