@@ -11,10 +11,9 @@ from pydantic import Field, model_validator
 
 from paddock.engine.errors import BadRequest, PromptTooLong, ToolsRefused
 from paddock.engine.request import Message, Role, with_system_text
-from paddock.engine.system.records import Struct
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
-from paddock.steps.base import Params, ReplyForm, Step, Tools
+from paddock.steps.base import Params, Step, Tools
 from paddock.steps.facts import CallFacts, Facts, TextFacts, Written
 from paddock.steps.prompt import render_template
 from paddock.steps.tools.tool_names import TRUSTED_TOOLS, listed_tools
@@ -150,11 +149,11 @@ class Agent(Step[AgentParams, AgentOutput]):
             store = await turn_notes(caller, task)
         elif params.memory == "store":
             store = recalled_turns(caller)
-        talk = AgentConversation(
-            caller, offered, params.max_turns, store, resolve_choice(params.tool_choice, offered)
-        )
+        choice = resolve_choice(params.tool_choice, offered)
         try:
-            answer, calls, n_turns = await talk.work(messages, tools.reply)
+            answer, calls, n_turns = await _work(
+                caller, messages, offered, choice, params.max_turns, store
+            )
         finally:
             if store is not None:
                 await store.close()
@@ -171,111 +170,102 @@ _IN_FORM = "Answer the task now, with what you have found, in the form that is a
 _MOST_REPEATS = 2
 
 
-class AgentConversation(Struct):
-    """One model with its tools, for one task."""
+async def _work(
+    caller: ModelCaller,
+    messages: Sequence[Message],
+    offers: Sequence[OfferedTool],
+    first_choice: str,
+    max_turns: int,
+    kept: TurnStore | None,
+) -> tuple[CheckedAnswer, list[CallOutput], int]:
+    """Run turns until the model answers; return the answer, the calls, the number of turns.
 
-    caller: ModelCaller
-    offered: Sequence[OfferedTool]
-    max_turns: int
-    kept: TurnStore | None
-    first_choice: str = "auto"
-    """For the first turn: `auto`, `required`, or the name of a tool."""
+    Raises:
+        StepError: it gave no answer, or one that fails what `reply` asks for.
+        EngineError: the task does not fit, or the pool could not do it.
+    """
+    tools = caller.tools
+    offered = {offer.tool.name: offer for offer in offers}
+    tool_caller = ToolCaller(tools, offered, dict.fromkeys(tools.calls.untrusted))
+    if tools.calls.untrusted:
+        messages = with_system_text(messages, DOCUMENTS_ONLY)
+    facts = await tools.llm.pool.facts(caller.model)
+    turn: ModelTurn | None = None
+    for takes_tools in (facts.takes_tools, False):
+        protocol = tool_protocol_for(
+            caller,
+            [offer.tool for offer in offers],
+            takes_tools,
+            warns=any(offer.returns_untrusted for offer in offers),
+        )
+        head = protocol.opened(messages)
+        memory = ConversationMemory(caller, protocol.tools, head, kept)
+        try:
+            turn = await _turn(protocol, memory, first_choice)
+            break
+        except (BadRequest, ToolsRefused) as error:
+            # A server reports only on a request that its template has no tools.
+            if takes_tools is not None or "tool" not in str(error).lower():
+                raise
+    outputs: list[CallOutput] = []
+    n_turns, n_repeats = 1, 0
+    while turn is not None and turn.calls:
+        turn = with_call_ids(turn, n_turns)
+        done = await tool_caller.carry_out(turn.calls, n_turns)
+        outputs += [result.output for result in done]
+        n_repeats = n_repeats + 1 if all(result.is_repeated for result in done) else 0
+        results = await memory.fitting(turn.message, done)
+        is_new = [result.output.error is None and not result.is_repeated for result in done]
+        words = turn_text(turn.text, results)
+        found = turn_text("", list(compress(results, is_new)))
+        shown = tuple(protocol.results(results))
+        memory.turns.append(AgentTurn(turn.message, shown, words, found))
+        if n_turns < max_turns and n_repeats < _MOST_REPEATS:
+            turn = await _turn(protocol, memory, "auto")
+            n_turns += 1
+            continue
+        turn = None
+        if n_turns > 1 or n_repeats:  # else the author wants one round of calls
+            used = f"used all its {n_turns} turns"
+            why = "went on repeating its calls" if n_repeats else used
+            tools.log.note(f"the model {why}, and was made to answer without tools.")
+    answer = await _answer(messages, protocol, memory, turn)
+    memory.note_dropped_turns()
+    return answer, outputs, n_turns
 
-    async def work(
-        self, messages: Sequence[Message], form: ReplyForm | None
-    ) -> tuple[CheckedAnswer, list[CallOutput], int]:
-        """Run turns until the model answers; return the answer, the calls, the number of turns.
 
-        Raises:
-            StepError: it gave no answer, or one that fails what `form` asks for.
-            EngineError: the task does not fit, or the pool could not do it.
-        """
-        tools = self.caller.tools
-        offered = {offer.tool.name: offer for offer in self.offered}
-        tool_caller = ToolCaller(tools, offered, dict.fromkeys(tools.calls.untrusted))
-        if tools.calls.untrusted:
-            messages = with_system_text(messages, DOCUMENTS_ONLY)
-        facts = await tools.llm.pool.facts(self.caller.model)
-        turn: ModelTurn | None = None
-        for takes_tools in (facts.takes_tools, False):
-            protocol = tool_protocol_for(
-                self.caller,
-                [offer.tool for offer in self.offered],
-                takes_tools,
-                warns=any(offer.returns_untrusted for offer in self.offered),
-            )
-            head = protocol.opened(messages)
-            memory = ConversationMemory(self.caller, protocol.tools, head, self.kept)
-            try:
-                turn = await _turn(protocol, memory, self.first_choice)
-                break
-            except (BadRequest, ToolsRefused) as error:
-                # A server reports only on a request that its template has no tools.
-                if takes_tools is not None or "tool" not in str(error).lower():
-                    raise
-        outputs: list[CallOutput] = []
-        n_turns, n_repeats = 1, 0
-        while turn is not None and turn.calls:
-            turn = with_call_ids(turn, n_turns)
-            done = await tool_caller.carry_out(turn.calls, n_turns)
-            outputs += [result.output for result in done]
-            n_repeats = n_repeats + 1 if all(result.is_repeated for result in done) else 0
-            results = await memory.fitting(turn.message, done)
-            is_new = [result.output.error is None and not result.is_repeated for result in done]
-            words, found = (
-                turn_text(turn.text, results),
-                turn_text("", list(compress(results, is_new))),
-            )
-            shown = tuple(protocol.results(results))
-            memory.turns.append(AgentTurn(turn.message, shown, words, found))
-            if n_turns < self.max_turns and n_repeats < _MOST_REPEATS:
-                turn = await _turn(protocol, memory, "auto")
-                n_turns += 1
-                continue
-            turn = None
-            if n_turns > 1 or n_repeats:  # else the author wants one round of calls
-                used = f"used all its {n_turns} turns"
-                why = "went on repeating its calls" if n_repeats else used
-                tools.log.note(f"the model {why}, and was made to answer without tools.")
-        answer = await self._answer(messages, protocol, memory, turn, form)
-        memory.note_dropped_turns()
-        return answer, outputs, n_turns
-
-    async def _answer(
-        self,
-        messages: Sequence[Message],
-        protocol: ToolProtocol,
-        memory: ConversationMemory,
-        turn: ModelTurn | None,
-        form: ReplyForm | None,
-    ) -> CheckedAnswer:
-        if turn is not None:
-            is_done = form is None or (
-                form.schema is None and not await form.checked(None, turn.text)
-            )
-            if is_done and not turn.text.strip():
-                raise empty_answer()
-            if is_done:
-                return CheckedAnswer(turn.text, None, turn.reply)
-            memory.turns.append(AgentTurn(turn.message, (), turn.text, turn.text))
-        closing = _OUT_OF_TURNS if turn is None else _IN_FORM
-
-        async def prompt(overflow: PromptTooLong | None = None) -> list[Message]:
-            counts = overflow is not None
-            if protocol.answers_without_tools:
-                return await memory.in_plain_words(messages, counts=counts)
-            return await memory.shown(closing, counts=counts)
-
-        async def ask(prompt: list[Message]) -> CheckedAnswer:
-            if form is None and not protocol.answers_without_tools:
-                final = await protocol.ask(prompt, choice="none")
-                return CheckedAnswer(final.text, None, final.reply)
-            return await ask_checked(self.caller, prompt, form=form)
-
-        last = await ask_fitting(ask, await prompt(), prompt)
-        if not last.text.strip():
+async def _answer(
+    messages: Sequence[Message],
+    protocol: ToolProtocol,
+    memory: ConversationMemory,
+    turn: ModelTurn | None,
+) -> CheckedAnswer:
+    form = memory.caller.tools.reply
+    if turn is not None:
+        is_done = form is None or (form.schema is None and not await form.checked(None, turn.text))
+        if is_done and not turn.text.strip():
             raise empty_answer()
-        return last
+        if is_done:
+            return CheckedAnswer(turn.text, None, turn.reply)
+        memory.turns.append(AgentTurn(turn.message, (), turn.text, turn.text))
+    closing = _OUT_OF_TURNS if turn is None else _IN_FORM
+
+    async def prompt(overflow: PromptTooLong | None = None) -> list[Message]:
+        counts = overflow is not None
+        if protocol.answers_without_tools:
+            return await memory.in_plain_words(messages, counts=counts)
+        return await memory.shown(closing, counts=counts)
+
+    async def ask(prompt: list[Message]) -> CheckedAnswer:
+        if form is None and not protocol.answers_without_tools:
+            final = await protocol.ask(prompt, choice="none")
+            return CheckedAnswer(final.text, None, final.reply)
+        return await ask_checked(memory.caller, prompt, form=form)
+
+    last = await ask_fitting(ask, await prompt(), prompt)
+    if not last.text.strip():
+        raise empty_answer()
+    return last
 
 
 async def _turn(protocol: ToolProtocol, memory: ConversationMemory, choice: str) -> ModelTurn:

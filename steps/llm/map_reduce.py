@@ -3,8 +3,7 @@
 `MapReduce` serves `summarise` and long prompts of `chat`. Map-reduce asks for a note on each part
 and combines the notes in groups, level by level, until one prompt holds those that are left. Refine
 takes one answer from part to part. Nothing is left out. The last prompt is returned, not asked: the
-caller asks it in the form that the author wants. `LevelReducer` is the engine; the step `reduce`
-has its own way to group (`reduce.TreeReducer`).
+caller asks it in the form that the author wants. The step `reduce` has its own way to group.
 
 The prompts of `summarise` begin with a short constant, which the prefix cache keeps, then the text,
 then one closing line: small models lose instructions that stand before a long text (tried with
@@ -14,13 +13,12 @@ then one closing line: small models lose instructions that stand before a long t
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
 from paddock.engine.request import Message
-from paddock.engine.system.records import Struct, StructABCMeta
+from paddock.engine.system.records import Struct
 from paddock.engine.system.tasks import run_concurrently
 from paddock.pipelines.expressions import Template
 from paddock.steps.base import StepError
@@ -59,51 +57,49 @@ class ReduceNote(Struct, frozen=True):
     is_answer: bool = False
 
 
-class LevelReducer(Struct, frozen=True, metaclass=StructABCMeta):
-    """Combines notes in groups of neighbours, level by level, until one prompt holds the rest."""
+GroupNotes = Callable[[Sequence[ReduceNote], int], Awaitable[list[IndexRange]]]
+"""Returns which notes are combined on a level; a single group if one prompt holds all."""
+CombineNotes = Callable[[Sequence[ReduceNote], int], Awaitable[ReduceNote]]
 
-    caller: ModelCaller
 
-    @abstractmethod
-    async def groups(self, notes: Sequence[ReduceNote], level: int) -> list[IndexRange]:
-        """Return which notes are combined; a single group if one prompt holds all."""
+async def most_note_tokens(caller: ModelCaller) -> int:
+    """Return how long a note may become if it reaches its limit: four fit into a prompt."""
+    return await caller.room() // _LEAST_FANIN
 
-    @abstractmethod
-    async def combine(self, notes: Sequence[ReduceNote], level: int) -> ReduceNote:
-        """Ask for one answer to some notes."""
 
-    async def most_note_tokens(self) -> int:
-        """Return how long a note may become if it reaches its limit: four fit into a prompt."""
-        return await self.caller.room() // _LEAST_FANIN
+async def reduce_levels(
+    caller: ModelCaller,
+    notes: Sequence[ReduceNote],
+    groups: GroupNotes,
+    combine: CombineNotes,
+    no_progress: Callable[[], StepError],
+) -> tuple[list[ReduceNote], int]:
+    """Combine notes in groups of neighbours, level by level, until one prompt holds the rest.
 
-    @abstractmethod
-    def no_progress(self) -> StepError:
-        """Return the error for answers that do not get shorter."""
+    Return these, and the level of that prompt, from 0.
 
-    async def reduce(self, notes: Sequence[ReduceNote]) -> tuple[list[ReduceNote], int]:
-        """Return the notes that one prompt holds, and the level of that prompt, from 0.
+    Raises:
+        StepError: `no_progress`, where the answers do not get shorter: it would never end.
+    """
 
-        Raises:
-            StepError: the answers do not get shorter, so it would never end.
-        """
-        notes = list(notes)
-        for level in range(_MOST_LEVELS):
-            groups = await self.groups(notes, level)
-            if len(groups) == 1:
-                return notes, level
-            are_alone = len(groups) == len(notes)
-            if are_alone and all(note.is_answer for note in notes):
-                break
-            work = [(notes[begin:end], level, are_alone) for begin, end in groups]
-            notes = await run_concurrently(self._group, work, await self.caller.n_at_once())
-        raise self.no_progress()
-
-    async def _group(self, work: tuple[list[ReduceNote], int, bool]) -> ReduceNote:
+    async def combined(work: tuple[list[ReduceNote], int, bool]) -> ReduceNote:
         """Combine a group. A single note waits; where no two fit together, it is shortened."""
-        notes, level, are_alone = work
-        if len(notes) == 1 and (notes[0].is_answer or not are_alone):
-            return notes[0]
-        return await self.combine(notes, level)
+        group, level, are_alone = work
+        if len(group) == 1 and (group[0].is_answer or not are_alone):
+            return group[0]
+        return await combine(group, level)
+
+    notes = list(notes)
+    for level in range(_MOST_LEVELS):
+        ranges = await groups(notes, level)
+        if len(ranges) == 1:
+            return notes, level
+        are_alone = len(ranges) == len(notes)
+        if are_alone and all(note.is_answer for note in notes):
+            break
+        work = [(notes[begin:end], level, are_alone) for begin, end in ranges]
+        notes = await run_concurrently(combined, work, await caller.n_at_once())
+    raise no_progress()
 
 
 class SummaryPrompts(Struct, frozen=True):
@@ -211,7 +207,8 @@ class LastPrompt(Struct, frozen=True):
     """How often notes were combined to fewer ones."""
 
 
-class MapReduce(LevelReducer, frozen=True):
+class MapReduce(Struct, frozen=True):
+    caller: ModelCaller
     prompts: SummaryPrompts | DivisiblePrompt
     n_previous: int = 0
     """How many of the notes before a part its prompt shows."""
@@ -256,7 +253,9 @@ class MapReduce(LevelReducer, frozen=True):
             return LastPrompt(self.prompts.part(parts[0], 0, 1), tuple(parts), None)
         notes = await self._notes(parts)
         answers = [ReduceNote("", note, note, is_answer=True) for note in notes]
-        left, level = await self.reduce(answers)
+        left, level = await reduce_levels(
+            self.caller, answers, self._groups, self._combine, self._no_progress
+        )
         return LastPrompt(self._whole(left), tuple(parts), tuple(notes), level + 1)
 
     async def refined(self, parts: Sequence[TextPart]) -> LastPrompt:
@@ -274,14 +273,14 @@ class MapReduce(LevelReducer, frozen=True):
             messages = self.prompts.refined(notes[-1], part, index, len(parts))
         return LastPrompt(messages, tuple(parts), tuple(notes))
 
-    async def groups(self, notes: Sequence[ReduceNote], level: int) -> list[IndexRange]:
+    async def _groups(self, notes: Sequence[ReduceNote], level: int) -> list[IndexRange]:
         overflow = await self.caller.overflow(self._whole(notes))
         if overflow is None:
             return [(0, len(notes))]
         if self.is_strict:
             raise overflow
         if len(notes) == 1:
-            raise self.no_progress()
+            raise self._no_progress()
         sizes = await self.caller.count(
             [self.prompts.joined([note.text]) + NOTE_SEPARATOR for note in notes]
         )
@@ -291,11 +290,11 @@ class MapReduce(LevelReducer, frozen=True):
         middle = (len(notes) + 1) // 2
         return groups if len(groups) > 1 else [(0, middle), (middle, len(notes))]
 
-    async def combine(self, notes: Sequence[ReduceNote], level: int) -> ReduceNote:
+    async def _combine(self, notes: Sequence[ReduceNote], level: int) -> ReduceNote:
         text = await self._ask(self._whole(notes))
         return ReduceNote("", text, text, is_answer=True)
 
-    def no_progress(self) -> StepError:
+    def _no_progress(self) -> StepError:
         what = f"the {self.name} do not get shorter, so they would never fit into one prompt."
         return StepError(what, remedy=self.remedy, kind="check")
 
@@ -303,7 +302,7 @@ class MapReduce(LevelReducer, frozen=True):
         return self.prompts.whole([note.text for note in notes])
 
     async def _ask(self, messages: Sequence[Message], most_tokens: int | None = None) -> str:
-        most = await self.most_note_tokens() if most_tokens is None else most_tokens
+        most = await most_note_tokens(self.caller) if most_tokens is None else most_tokens
         text = (await self.caller.ask(messages, most_tokens=most)).text.strip()
         if not text and not self.may_be_empty:
             raise empty_answer()

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -49,7 +48,7 @@ from .ask_and_repair import (
     empty_answer,
     one_repeat,
 )
-from .map_reduce import IndexRange, LevelReducer, ReduceNote, cut_limits
+from .map_reduce import IndexRange, ReduceNote, cut_limits, most_note_tokens, reduce_levels
 from .prompt_truncation import first_part
 
 ITEM_SEPARATOR = "\n\n"
@@ -160,6 +159,11 @@ class Reduce(Step[ReduceParams, ReduceOutput]):
 async def _reduce(
     params: ReduceParams, tools: Tools, forecast: CallCounter | None = None
 ) -> ReduceOutput:
+    """Fold the notes; with `by` each group, then, unless `fold: groups` stops there, the answers.
+
+    With `forecast` no model is asked: calls are counted, and what is not known makes every answer
+    above it unknown.
+    """
     notes = [_note_of_item(item) for item in params.over if item is not None]
     notes = [note for note in notes if note.text.strip()]
     if not notes:
@@ -167,73 +171,35 @@ async def _reduce(
         raise StepSkipped("there is nothing to combine")
     model = tools.llm.models.resolve(params.model, "chat")
     caller = ModelCaller(tools, model, params.params.given(), on_truncated="more")
-    reduction = _Reduction(params, caller, forecast)
+    whole = _NoteTree(params, caller, forecast)
     if params.by is None:
-        answer, n_levels = await reduction.fold(notes)
+        answer, n_levels = await whole.fold(notes)
         return ReduceOutput(**answer.outputs(), groups=[], levels=n_levels, usage=caller.usage())
     by_key: dict[str, list[ReduceNote]] = {}
     for number, note in enumerate(notes, 1):
         by_key.setdefault(_group_key(params.by, note.value, number), []).append(note)
-    return await reduction.fold_groups(by_key)
-
-
-class _Reduction(Struct, frozen=True):
-    params: ReduceParams
-    caller: ModelCaller
-    forecast: CallCounter | None
-
-    async def fold(
-        self, notes: Sequence[ReduceNote], group: str | None = None
-    ) -> tuple[CheckedAnswer, int]:
-        """Return the answer to some notes, and how deep their tree was."""
-        messages = partial(self._messages, group)
-        fit = await fit_notes(notes, self.caller, messages, self.params.on_overflow)
-        reducer = TreeReducer(self.caller, messages, self.params.fanin, self.forecast)
-        return await reducer.tree(fit)
-
-    def _messages(
-        self, group: str | None, notes: Sequence[ReduceNote], level: int
-    ) -> list[Message]:
-        prompt, texts = self.params.prompt, [note.text for note in notes]
-        names: dict[str, Any] = {"notes": texts, "items": [note.value for note in notes]}
-        names |= {"level": level, "group": group}
-        text = render_template(prompt, "prompt", names)
-        if not any(path[0] in ("notes", "items") for path in prompt.references):
-            text = ITEM_SEPARATOR.join([*texts, text])
-        return [Message("user", text)]
-
-    async def fold_groups(self, by_key: Mapping[str, Sequence[ReduceNote]]) -> ReduceOutput:
-        """Fold each group; then, unless `fold: groups` stops there, the answers of all."""
-
-        async def fold_group(key: str) -> tuple[CheckedAnswer, int]:
-            return await self.fold(by_key[key], key)
-
-        folded = await run_concurrently(fold_group, by_key, await self.caller.n_at_once())
-        groups = [
-            ReducedGroup(key=key, count=len(by_key[key]), **answer.outputs())
-            for key, (answer, _) in zip(by_key, folded, strict=True)
-        ]
-        deepest = max(n_levels for _, n_levels in folded)
-        if self.params.fold == "groups":
-            has_schema = any(group.output is not None for group in groups)
-            return ReduceOutput(
-                text=ITEM_SEPARATOR.join(f"{group.key}:\n{group.text}" for group in groups),
-                output={group.key: group.output if has_schema else group.text for group in groups},
-                evidence=_by_group(groups, "evidence"),
-                confidence=_by_group(groups, "confidence"),
-                groups=groups,
-                levels=deepest,
-                usage=self.caller.usage(),
-            )
-        answer, n_levels = folded[0]
-        if len(groups) > 1:
-            answer, n_levels = await self._fold_answers(groups)
-            n_levels += deepest
-        usage = self.caller.usage()
-        return ReduceOutput(**answer.outputs(), groups=groups, levels=n_levels, usage=usage)
-
-    async def _fold_answers(self, groups: Sequence[ReducedGroup]) -> tuple[CheckedAnswer, int]:
-        notes = [
+    folded = await run_concurrently(
+        lambda key: replace(whole, group=key).fold(by_key[key]), by_key, await caller.n_at_once()
+    )
+    groups = [
+        ReducedGroup(key=key, count=len(by_key[key]), **answer.outputs())
+        for key, (answer, _) in zip(by_key, folded, strict=True)
+    ]
+    n_levels = max(n for _, n in folded)
+    if params.fold == "groups":
+        has_schema = any(group.output is not None for group in groups)
+        return ReduceOutput(
+            text=ITEM_SEPARATOR.join(f"{group.key}:\n{group.text}" for group in groups),
+            output={group.key: group.output if has_schema else group.text for group in groups},
+            evidence=_by_group(groups, "evidence"),
+            confidence=_by_group(groups, "confidence"),
+            groups=groups,
+            levels=n_levels,
+            usage=caller.usage(),
+        )
+    answer, _ = folded[0]
+    if len(groups) > 1:
+        answers = [
             ReduceNote(
                 name=group.key,
                 text=f"{group.key}:\n{group.text}",
@@ -242,7 +208,7 @@ class _Reduction(Struct, frozen=True):
             for group in groups
         ]
         try:
-            return await self.fold(notes)
+            answer, n_above = await whole.fold(answers)
         except StepError as error:
             if not isinstance(error.__cause__, ExpressionError):
                 raise
@@ -251,6 +217,8 @@ class _Reduction(Struct, frozen=True):
                 f"`group`, `text` and `output` of each.",
                 remedy="Set `fold: groups` to stop before that.",
             ) from error
+        n_levels += n_above
+    return ReduceOutput(**answer.outputs(), groups=groups, levels=n_levels, usage=caller.usage())
 
 
 def _by_group(groups: Sequence[ReducedGroup], name: str) -> dict[str, Any] | None:
@@ -292,38 +260,46 @@ def _group_key(by: Template, item: Any, number: int) -> str:
 _NOTE_MARGIN_TOKENS = 8  # for each note, where texts meet
 _SHOWN_CHARS = 60
 
-PromptOfNotes = Callable[[Sequence[ReduceNote], int], list[Message]]
-
 
 class CallCounter(Struct):
     n_calls: int = 0
     n_known: int = 0
 
 
-class TreeReducer(LevelReducer, frozen=True):
-    """Combines notes as a tree. `messages` makes the prompt for some notes on a level.
+class _NoteTree(Struct, frozen=True):
+    """Folds notes to one answer: those of all, or of one group."""
 
-    With `forecast` no model is asked: calls are counted, and what is not known makes every answer
-    above it unknown.
-    """
+    params: ReduceParams
+    caller: ModelCaller
+    forecast: CallCounter | None
+    group: str | None = None
 
-    messages: PromptOfNotes
-    fanin: int
-    forecast: CallCounter | None = None
-
-    async def tree(self, notes: Sequence[ReduceNote]) -> tuple[CheckedAnswer, int]:
+    async def fold(self, notes: Sequence[ReduceNote]) -> tuple[CheckedAnswer, int]:
         """Combine notes until one answer is left; return it, and how deep the tree was.
 
         Raises:
             PromptTooLong: a note does not fit into its prompt.
             StepError: the answers do not get shorter, so it would never end.
         """
-        left, level = await self.reduce(notes)
+        fit = await self._fitting(notes)
+        left, level = await reduce_levels(
+            self.caller, fit, self.groups, self.combine, self.no_progress
+        )
         return await self._ask(left, level, self.caller.tools.reply), level + 1
+
+    def messages(self, notes: Sequence[ReduceNote], level: int = 0) -> list[Message]:
+        prompt, texts = self.params.prompt, [note.text for note in notes]
+        names: dict[str, Any] = {"notes": texts, "items": [note.value for note in notes]}
+        names |= {"level": level, "group": self.group}
+        text = render_template(prompt, "prompt", names)
+        if not any(path[0] in ("notes", "items") for path in prompt.references):
+            text = ITEM_SEPARATOR.join([*texts, text])
+        return [Message("user", text)]
 
     async def groups(self, notes: Sequence[ReduceNote], level: int) -> list[IndexRange]:
         ranges: list[IndexRange] = []
-        for begin, end in content_groups([note.name for note in notes], self.fanin, level):
+        names = [note.name for note in notes]
+        for begin, end in content_groups(names, self.params.fanin, level):
             waiting = [(begin, end)]
             while waiting:
                 first, last = waiting.pop(0)
@@ -347,7 +323,7 @@ class TreeReducer(LevelReducer, frozen=True):
         """Ask for one answer to some notes, by the form of the last one without its checks."""
         last = self.caller.tools.reply
         form = None if last is None else SchemaOnlyForm(last.schema, last.repair, lists=last.lists)
-        most = await self.most_note_tokens()
+        most = await most_note_tokens(self.caller)
         answer = await self._ask(notes, level, form, most)
         value = answer.text if answer.output is None else answer.output
         return ReduceNote(notes[-1].name, answer.text, value, is_answer=True)
@@ -383,6 +359,60 @@ class TreeReducer(LevelReducer, frozen=True):
         if self.forecast is not None:
             self.forecast.n_known += 1
         return replace(answer, text=text)
+
+    async def _fitting(self, notes: Sequence[ReduceNote]) -> list[ReduceNote]:
+        """Return the notes; those that are too long are cut as `on_overflow` says.
+
+        With `error` they stay as they are: `groups` reports which does not fit.
+
+        Raises:
+            PromptTooLong: not even an empty note fits.
+        """
+        if self.params.on_overflow == "error":
+            return list(notes)
+        caller = self.caller
+        sizes = await caller.count([note.text for note in notes])
+        empty = await caller.size(self.messages(notes[:1])) - sizes[0]
+        limit = await caller.room() - empty - _NOTE_MARGIN_TOKENS
+        fitting: list[ReduceNote] = []
+        for note, size in zip(notes, sizes, strict=True):
+            # What is close to the limit is counted in its prompt, which may name it twice.
+            if 2 * size <= limit or await caller.overflow(self.messages([note])) is None:
+                fitting.append(note)
+            elif self.params.on_overflow == "truncate":
+                fitting.append(await self._truncated(note))
+            else:
+                fitting += await self._split(note, limit)
+        return fitting
+
+    async def _truncated(self, note: ReduceNote) -> ReduceNote:
+        def kept(n: int) -> ReduceNote:
+            text = first_part(note.text, n)
+            return replace(note, text=text, value=text)
+
+        n_all = len(note.text)
+        most = self.caller.most_characters(n_all, lambda n: self.messages([kept(n)]))
+        short = kept(await most)
+        self.caller.characters_cut += n_all - len(short.text)
+        self.caller.tools.log.note(
+            f"only the first {len(short.text):,} of {n_all:,} characters of "
+            f"'{one_line(note.name, _SHOWN_CHARS)}' were read (on_overflow: truncate)."
+        )
+        return short
+
+    async def _split(self, note: ReduceNote, most: int) -> list[ReduceNote]:
+        for limit in cut_limits(most):
+            pieces = await cut_text(note.text, n_tokens=limit, count=self.caller.count)
+            parts = [
+                ReduceNote(f"{note.name}#{number}", piece.text, piece.text)
+                for number, piece in enumerate(pieces, 1)
+            ]
+            longest = max(zip(pieces, parts, strict=True), key=lambda pair: pair[0].n_tokens)[1]
+            overflow = await self.caller.overflow(self.messages([longest]))
+            if overflow is None:
+                return parts
+        assert overflow is not None
+        raise overflow
 
 
 def _unknown_answer(form: ReplyForm | None) -> CheckedAnswer:
@@ -461,64 +491,3 @@ def _even_ranges(begin: int, end: int, fanin: int) -> Iterator[IndexRange]:
     size, rest = divmod(end - begin, n_pieces)
     for number in range(n_pieces):
         yield begin, (begin := begin + size + (number < rest))
-
-
-async def fit_notes(
-    notes: Sequence[ReduceNote], caller: ModelCaller, messages: PromptOfNotes, on_overflow: str
-) -> list[ReduceNote]:
-    """Return the notes; those that are too long are cut as `on_overflow` says.
-
-    With `error` they stay as they are: `TreeReducer` reports which does not fit.
-
-    Raises:
-        PromptTooLong: not even an empty note fits.
-    """
-    if on_overflow == "error":
-        return list(notes)
-    sizes = await caller.count([note.text for note in notes])
-    empty = await caller.size(messages(notes[:1], 0)) - sizes[0]
-    limit = await caller.room() - empty - _NOTE_MARGIN_TOKENS
-    fitting: list[ReduceNote] = []
-    for note, size in zip(notes, sizes, strict=True):
-        # What is close to the limit is counted in its prompt, which may name it twice.
-        if 2 * size <= limit or await caller.overflow(messages([note], 0)) is None:
-            fitting.append(note)
-        elif on_overflow == "truncate":
-            fitting.append(await _truncated_note(note, caller, messages))
-        else:
-            fitting += await _split_note(note, caller, messages, limit)
-    return fitting
-
-
-async def _truncated_note(
-    note: ReduceNote, caller: ModelCaller, messages: PromptOfNotes
-) -> ReduceNote:
-    def kept(n: int) -> ReduceNote:
-        text = first_part(note.text, n)
-        return replace(note, text=text, value=text)
-
-    short = kept(await caller.most_characters(len(note.text), lambda n: messages([kept(n)], 0)))
-    caller.characters_cut += len(note.text) - len(short.text)
-    caller.tools.log.note(
-        f"only the first {len(short.text):,} of {len(note.text):,} characters of "
-        f"'{one_line(note.name, _SHOWN_CHARS)}' were read (on_overflow: truncate)."
-    )
-    return short
-
-
-async def _split_note(
-    note: ReduceNote, caller: ModelCaller, messages: PromptOfNotes, most: int
-) -> list[ReduceNote]:
-    overflow = None
-    for limit in cut_limits(most):
-        pieces = await cut_text(note.text, n_tokens=limit, count=caller.count)
-        parts = [
-            ReduceNote(f"{note.name}#{number}", piece.text, piece.text)
-            for number, piece in enumerate(pieces, 1)
-        ]
-        longest = max(zip(pieces, parts, strict=True), key=lambda pair: pair[0].n_tokens)[1]
-        overflow = await caller.overflow(messages([longest], 0))
-        if overflow is None:
-            return parts
-    assert overflow is not None
-    raise overflow
