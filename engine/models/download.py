@@ -149,7 +149,9 @@ class PartialBlob:
     def begin(self) -> None:
         """Resume from the files, or start again if they are inconsistent."""
         found = sorted(read_part_states(self.path), key=lambda part: part.offset)
-        if _cover_whole_blob(found, self.total_bytes) and _has_size(self.path, self.total_bytes):
+        begins, ends = [part.offset for part in found], [0, *(part.ends_at for part in found)]
+        size_bytes = self.path.stat().st_size if self.path.is_file() else -1
+        if [*begins, self.total_bytes] == ends and size_bytes == self.total_bytes:
             self.parts = found
         else:
             self.restart()
@@ -241,21 +243,6 @@ def _state_paths(partial: Path) -> list[Path]:
         for path in partial.parent.glob(f"{partial.name}-*")
         if path.name.removeprefix(f"{partial.name}-").isdecimal()
     ]
-
-
-def _cover_whole_blob(parts: list[BlobPart], total_bytes: int) -> bool:
-    at = 0
-    for part in parts:
-        if part.offset != at:
-            return False
-        at = part.ends_at
-    return at == total_bytes
-
-
-def _has_size(path: Path, size_bytes: int) -> bool:
-    with suppress(OSError):
-        return path.stat().st_size == size_bytes
-    return False
 
 
 _LOCK_POLL_S = 0.2

@@ -93,7 +93,11 @@ def add_gguf_files(
     headers: dict[str, GgufHeader] = {}
     for name in sorted(files):
         report(ProgressLine("parsing GGUF"))
-        headers[name] = _read_header(name, _path_of(files[name], draft.store))
+        given = files[name]
+        path = given if isinstance(given, Path) else draft.store.blobs.path(given)
+        if not isinstance(given, Path) and not path.is_file():
+            raise BlobMissing(given)
+        headers[name] = _read_header(name, path)
     split = {name: header for name, header in headers.items() if header.n_parts > 1}
     if why := split_model_fault([*split.values()]):
         raise RecipeRefused(f"{min(split)}: {why}")
@@ -128,15 +132,6 @@ def add_gguf_files(
             draft.config = config_of_header(draft.config, join_headers(parts))
         elif kind == manifests.PROJECTOR_TYPE:
             draft.config = _with_family(draft.config, header.architecture)
-
-
-def _path_of(given: RecipeFile, store: ModelStore) -> Path:
-    if isinstance(given, Path):
-        return given
-    path = store.blobs.path(given)
-    if not path.is_file():
-        raise BlobMissing(given)
-    return path
 
 
 def _read_header(name: str, path: Path) -> GgufHeader:

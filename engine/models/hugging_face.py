@@ -176,10 +176,6 @@ def choose_projector(files: Sequence[HubFile]) -> HubFile | None:
 
 
 def _fits_request(name: str, requested: str) -> bool:
-    label, base = quantisation_label(name).lower(), name.rsplit("/", 1)[-1].lower()
-    return not requested or requested.lower() in (
-        label,
-        name.lower(),
-        base,
-        base.removesuffix(".gguf"),
-    )
+    base, label = name.rsplit("/", 1)[-1].lower(), quantisation_label(name).lower()
+    names = (label, name.lower(), base, base.removesuffix(".gguf"))
+    return not requested or requested.lower() in names

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import hashlib
 import json
 import os
@@ -20,6 +19,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -118,33 +118,22 @@ def credential_files() -> list[Path]:
 
 
 def read_credentials(files: Iterable[Path]) -> dict[str, RegistryCredentials]:
+    """Return the credentials by their hosts; of several for one, those of the first file count."""
     known: dict[str, RegistryCredentials] = {}
     for file in files:
-        for host, found in _read_credentials_file(file).items():
-            known.setdefault(host, found)
+        found: dict[str, RegistryCredentials] = {}
+        # No login, or a file of another kind
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            for address, entry in json.loads(file.read_text("utf-8"))["auths"].items():
+                with suppress(ValueError, KeyError, TypeError, AttributeError):  # in a helper
+                    text = base64.b64decode(entry["auth"], validate=True).decode("utf-8")
+                    user, colon, password = text.partition(":")
+                    # An address may be a URL such as `https://host/v1/`.
+                    host = address.split("://")[-1].split("/")[0]
+                    if colon:
+                        found[host] = RegistryCredentials(user, password.rstrip("\0"))
+        known = {**found, **known}
     return known
-
-
-def _read_credentials_file(file: Path) -> dict[str, RegistryCredentials]:
-    try:
-        auths = json.loads(file.read_text("utf-8"))["auths"].items()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}  # no login, or a file of another kind
-    # An address may be a URL such as `https://host/v1/`.
-    hosts = ((address.split("://")[-1].split("/")[0], entry) for address, entry in auths)
-    read = {host: _decode_credentials(entry) for host, entry in hosts}
-    return {host: found for host, found in read.items() if found is not None}
-
-
-def _decode_credentials(entry: object) -> RegistryCredentials | None:
-    if not isinstance(entry, dict) or not isinstance(entry.get("auth"), str):
-        return None
-    try:
-        text = base64.b64decode(entry["auth"], validate=True).decode("utf-8")
-    except (binascii.Error, UnicodeDecodeError):
-        return None
-    user, colon, password = text.partition(":")
-    return RegistryCredentials(user, password.rstrip("\0")) if colon else None
 
 
 def sign_token_request(url: httpx.URL, file: Path) -> tuple[httpx.URL, str] | None:
