@@ -40,7 +40,7 @@ from paddock.engine.system.records import Struct, asdict, record_from, replace
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.text_cells import SourceText
 
-from .reader import Document, Invoice, Unreadable
+from .reader import Document, Unreadable
 from .reader_process import FAILURE, OUT_OF_MEMORY, PROGRESS, locate_values
 
 MOST_PROCESSES = 4
@@ -89,15 +89,9 @@ class DocumentRequest(Struct, frozen=True):
     data: bytes = b""
 
     def frame(self) -> tuple[dict[str, Any], bytes]:
-        head = {
-            "do": "read",
-            "path": None if self.path is None else str(self.path.absolute()),  # its is "/"
-            "kind": self.kind,
-            "encoding": self.encoding,
-            "ocr": self.ocr,
-            "max_bytes": self.max_bytes,
-        }
-        return head, self.data
+        path = None if self.path is None else self.path.absolute()  # the reader's folder is "/"
+        head = asdict(replace(self, path=path))
+        return {"do": "read", **head, "data": None}, self.data
 
     @property
     def most_answer_bytes(self) -> int:
@@ -106,18 +100,11 @@ class DocumentRequest(Struct, frozen=True):
     def answer(self, meta: Mapping[str, Any], data: memoryview) -> Document:
         if min(meta["sizes"], default=0) < 0 or sum(meta["sizes"]) != len(data):
             raise ValueError("the pages are not the text")
-        return Document(
-            tuple(
-                str(data[end - size : end], "utf-8", "surrogatepass")
-                for size, end in zip(meta["sizes"], accumulate(meta["sizes"]), strict=True)
-            ),
-            str(meta["title"]),
-            str(meta["media_type"]),
-            tuple(map(str, meta["notes"])),
-            str(meta["why_empty"]),
-            tuple(map(_checked_text, meta["cells"])),
-            tuple(record_from(Invoice, invoice) for invoice in meta["invoices"]),
-        )
+        pages = [
+            str(data[end - size : end], "utf-8", "surrogatepass")
+            for size, end in zip(meta["sizes"], accumulate(meta["sizes"]), strict=True)
+        ]
+        return record_from(Document, {**meta, "pages": pages})
 
 
 class PageRequest(Struct, frozen=True):
@@ -127,14 +114,7 @@ class PageRequest(Struct, frozen=True):
     max_bytes: int
 
     def frame(self) -> tuple[dict[str, Any], bytes]:
-        head = {
-            "do": "draw",
-            "path": str(self.path.absolute()),
-            "page": self.page,
-            "most_side_px": self.most_side_px,
-            "max_bytes": self.max_bytes,
-        }
-        return head, b""
+        return {"do": "draw", **asdict(replace(self, path=self.path.absolute()))}, b""
 
     @property
     def most_answer_bytes(self) -> int:
@@ -432,9 +412,3 @@ def outcome(
     if "errno" in meta:
         return OSError(meta["errno"], meta["why"], meta.get("file") or None)
     return (MissingDocument if meta["is_missing"] else Unreadable)(meta["why"], meta["remedy"])
-
-
-def _checked_text(sent: object) -> str:
-    if not isinstance(sent, str):
-        raise TypeError(f"{sent!r} is no text")
-    return sent

@@ -380,16 +380,9 @@ def document_frame(document: Document) -> bytes:
     pages = [page.encode("utf-8", "surrogatepass") for page in document.pages]
     # A frame has its limit, and the text is enough.
     has_room = sum(map(len, document.cells)) <= _MOST_CELL_CHARS
-    meta = {
-        "sizes": [len(page) for page in pages],
-        "title": document.title[:_TITLE_CHARS],
-        "media_type": document.media_type,
-        "notes": document.notes,
-        "why_empty": document.why_empty,
-        "cells": document.cells if has_room else (),
-        "invoices": [asdict(invoice) for invoice in document.invoices],
-    }
-    return _frame(RESULT, meta, b"".join(pages))
+    title, cells = document.title[:_TITLE_CHARS], document.cells if has_room else ()
+    meta = asdict(replace(document, pages=(), title=title, cells=cells))
+    return _frame(RESULT, {**meta, "sizes": [len(page) for page in pages]}, b"".join(pages))
 
 
 if __name__ == "__main__":
