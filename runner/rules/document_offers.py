@@ -33,6 +33,9 @@ from .reasons import WhyOpen
 How = Literal["in", "left", "above", "prose"]
 MOST_PACKED_CHARS = 4_096
 _MAILS = (MEDIA_TYPES["eml"], MEDIA_TYPES["msg"])
+_SELF_BILLED = frozenset(("261", "389", "471", "473", "500", "501", "502", "527"))
+_NO_BILL = frozenset(("130", "325", "457", "817"))
+"""Codes of UNTDID 1001: a data sheet, a proforma invoice, a reversal of debit, a claim."""
 _MOST_CHARS = 60_000  # of a text; of a longer document no rule is made
 _MOST_LABEL_CHARS, _MOST_NAME_CHARS = 60, 100
 _MOST_CHOICES = 40  # of a field whose words are looked for in a text
@@ -192,10 +195,11 @@ def _stated_fields(source: SourceText, terms: Mapping[str, str], schema: Any) ->
     and with number and amount the kind. An XML without a page is the invoice itself, if its sums
     are right. So are those of a mail that brings no more.
     A reminder's PDF with it shows more: nothing. A credit's amounts have either sign, and the kind
-    of a negative invoice is open, too.
+    of a negative invoice, or a proforma one, is open, too. Whose paper a self-billed one is depends
+    on who reads it: the buyer wrote it, as a credit to the seller.
     """
     invoice = source.invoices[0] if len(source.invoices) == 1 else None
-    if invoice is None or invoice["kind"] == "other":
+    if invoice is None or invoice["kind"] == "other" or invoice["type"] in _SELF_BILLED:
         return {}
     if any(d["rule"] != "R120" for d in invoice["disagreements"]):  # that is Peppol's own
         return {}
@@ -207,6 +211,7 @@ def _stated_fields(source: SourceText, terms: Mapping[str, str], schema: Any) ->
         shown = {*terms.values()}
     else:
         return {}
+    shown -= {"kind"} if invoice["type"] in _NO_BILL else set()
     if invoice["kind"] == "credit_note" or (invoice["payable"] or 0) < 0:
         shown -= {"net", "tax", "gross", "payable"}
         shown -= {"kind"} if invoice["kind"] == "invoice" else set()

@@ -327,6 +327,10 @@ STATED: dict[str, tuple[str, bytes, set[str] | frozenset[str]]] = {
         "pdf", hybrid(f"{MADE.page()}\nDelivered on 20 January 2026", DELIVERED), set()),
     "a credit note": (
         "pdf", hybrid(MADE.page().replace("Invoice", "Credit"), CREDITED), {"total"}),
+    "a self-billed invoice, which is a credit to its seller": (
+        "xml", MADE.xml().replace("TypeCode>380", "TypeCode>389").encode(), ALL),
+    "a proforma invoice": (
+        "xml", MADE.xml().replace("TypeCode>380", "TypeCode>325").encode(), {"kind"}),
     "a negative invoice": (
         "pdf", hybrid(MADE.page(payable="-24794.78"), NEGATIVE), {"kind", "total"}),
     "no e-invoice": ("pdf", pdf([MADE.page()]), ALL),
