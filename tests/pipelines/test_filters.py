@@ -138,5 +138,6 @@ def test_a_filter_that_can_only_fail_is_a_fault_before_anything_runs(
 def test_what_only_a_run_shows_of_a_filters_arguments_is_no_fault() -> None:
     for source in ("x | truncate_words(n)", "x | sum(start=n)", "x | truncate(9, true, '')",
                    "x | indent('> ')", "x | join(1)", "x | map('truncate_words', 3) | list",
-                   "x | sum(*args)", "x | indent(4, 1)", "x | round(1, 'floor')"):  # fmt: skip
+                   "x | truncate_words(*args)", "x | truncate_words(**args)",
+                   "x | indent(4, 1)", "x | round(1, 'floor')"):  # fmt: skip
         Expression.of(source)

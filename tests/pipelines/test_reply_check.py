@@ -34,6 +34,7 @@ OWN = {"shouts": shouts, "never": lambda value: False, "size": len}
         ("shouts(output.a) or words(output.b, most=1)", {"a": "A", "b": "b c"},
          ["Say it in small letters.", "It has 2 words; write at most 1."]),
         ("words(output.a, most=1)", {"a": "b c d"}, ["`a`: It has 3 words; write at most 1."]),
+        ("words(output.a, most=0)", {"a": "b"}, ["`a`: It has 1 word; write at most 0."]),
     ],
 )  # fmt: skip
 def test_what_is_not_true_is_said_by_the_function_or_by_the_check(
@@ -49,6 +50,8 @@ def test_what_is_not_true_is_said_by_the_function_or_by_the_check(
         ("unique(output.a)", "'unique(output.a)' failed: `unique` takes a list"),
         ("words(output, most='x')",
          "'words(output, most='x')' failed: a bound must be a whole number"),
+        ("words(output, least=-1)",
+         "'words(output, least=-1)' failed: a bound must be a whole number"),
         ("matches(output.a, '(?=x)')",
          "'matches(output.a, '(?=x)')' failed: the pattern '(?=x)' cannot be used: look-around"),
     ],
