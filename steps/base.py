@@ -485,7 +485,7 @@ class FiledDocument(Struct, frozen=True):
 class OutputFiles(Protocol):
     """The files that a pipeline wrote, as its ledger knows them."""
 
-    def owned(self, root: Path) -> frozenset[Path]:
+    def owned(self, root: Path) -> frozenset[str]:
         """Return the absolute paths below a root that the pipeline wrote; they are not scanned."""
 
     async def known_sha256(self, path: Path, *, moved: bool = False) -> frozenset[str]:

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn
 
 from paddock.engine.system.records import Struct, replace
@@ -128,7 +129,7 @@ async def _mark_done(context: RunContext, mirror: Mirror) -> None:
 async def _send_outputs(context: RunContext, upload: Upload) -> None:
     """Copy a folder's outputs, as the ledger has them now, to a bucket."""
     await context.ledger.durable()
-    below = (path for path in context.index.owned(upload.folder))
+    below = map(Path, context.index.owned(upload.folder))
     names = {
         path.relative_to(upload.folder).as_posix()
         for path in below

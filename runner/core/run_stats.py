@@ -237,8 +237,10 @@ class RunStats:
 
     def item(self, report: ItemReport) -> None:
         self.counts[report.state.value] += 1
-        error = report.error and self.secrets.redact(report.error)
-        self._items.append(replace(report, step=f"{self._prefix}{report.step}", error=error))
+        if self._prefix or report.error:
+            error = report.error and self.secrets.redact(report.error)
+            report = replace(report, step=f"{self._prefix}{report.step}", error=error)
+        self._items.append(report)
 
     def counts_of(self, step: str) -> Mapping[ItemState, int]:
         name = f"{self._prefix}{step}"

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Container, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from paddock.engine.memory.pool_stats import stats_of
@@ -389,7 +390,7 @@ def _sweep_temporary_files(index: OutputIndex) -> int:
     For the end of a run, which has written by then what the killed one was about to. No later run
     looks, so a file that the killed one began in this second is waited for.
     """
-    folders = {file.parent for file in index.owned(index.base)}
+    folders = {Path(file).parent for file in index.owned(index.base)}
     return index.ledger.objects.sweep() + sum(
         len(files.remove_stale_files(folder, waits=True)) for folder in sorted(folders)
     )

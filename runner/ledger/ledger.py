@@ -68,6 +68,10 @@ class Ledger:
         """A connection of its own: other threads may read while a transaction waits."""
         self._writer: Writer | None = None
         self._is_closed = threading.Event()
+        self._listed: tuple[str, Mapping[str, Entry]] = ("", {})
+        """A scope, and its entries as they were listed last."""
+        self._changed_scopes = set[str]()
+        """Those of which items were written: the rows may not be there yet, so they are read."""
         self.lock: SharedLock | None = None
         """What holds a run's lock in PostgreSQL: the connection that writes, or writes no more."""
 
@@ -190,13 +194,18 @@ class Ledger:
     def listed_entries(
         self, scope: str, keys: Collection[str], *, with_results: bool = True
     ) -> dict[str, Entry]:
+        if self._listed[0] == scope and scope not in self._changed_scopes:
+            return dict(self._listed[1])
         query = queries.ENTRIES if with_results else queries.ENTRIES_WITHOUT_RESULTS
         has_filed = self.rows(queries.HAS_FILED, scope=scope)
         rows = list(self.rows(query + (queries.NOT_FILED if has_filed else ""), scope=scope))
         if has_filed:
             left = set(keys).difference(row[0] for row in rows)
             rows += self.rows_of_keys(query, left, scope=scope)
-        return _entries(rows)
+        entries = _entries(rows)
+        if with_results and not (has_filed or self.is_shared):
+            self._listed = scope, entries
+        return dict(entries)
 
     def record(self, scope: str, entry: Entry, run: str, **columns: Any) -> None:
         """Write an item's entry; lasting after `durable`."""
@@ -400,6 +409,7 @@ class Ledger:
         """
         if self._transactions is None:
             raise LedgerError(f"{self.folder}: this ledger was opened to be read only.")
+        self._listed = ("", {})
         return self._transactions.in_transaction(work)
 
     def rows_of_keys(
@@ -412,8 +422,7 @@ class Ledger:
         return self.rows(query, **values, keys=json.dumps([*keys]))
 
     def put(self, table: str, row: Mapping[str, Any]) -> None:
-        if self._writer is not None:
-            self._writer.queue(table, row, row)
+        self._queue(table, row, row)
 
     def put_row(self, table: str, row: Any, **others: Any) -> None:
         """Write a row of `entries`, with `others` of its columns."""
@@ -421,8 +430,13 @@ class Ledger:
         self.put(table, values | others)
 
     def drop(self, table: str, key: Mapping[str, Any]) -> None:
+        self._queue(table, key, None)
+
+    def _queue(self, table: str, key: Mapping[str, Any], row: Mapping[str, Any] | None) -> None:
+        if table == "items":
+            self._changed_scopes.add(key["scope"])
         if self._writer is not None:
-            self._writer.queue(table, key, None)
+            self._writer.queue(table, key, row)
 
 
 def _entries(rows: list[Sequence[Any]]) -> dict[str, Entry]:

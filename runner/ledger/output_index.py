@@ -80,13 +80,13 @@ class OutputIndex:
         """Return the one spelling of a path, where the pipeline's folder ignores letter case."""
         return normalize("NFC", stored).lower() if self._ignores_case else stored
 
-    def owned(self, root: Path) -> frozenset[Path]:
+    def owned(self, root: Path) -> frozenset[str]:
         """Return the paths that this pipeline's file wrote, was about to, or moved below a root."""
         written = {place.path for place in self._rows if place.scope in self.own_scopes}
         at = "" if root == self.base else f"{self.stored(root)}/"
         rows = self.ledger.rows(queries.MOVED_BELOW, n=len(at), at=at)
         moved = (path for scope, path in rows if scope in self.own_scopes)
-        return frozenset(Path(self.absolute(path)) for path in (*written, *moved))
+        return frozenset(map(self.absolute, (*written, *moved)))
 
     def rows(self) -> Sequence[OutputRow]:
         return tuple(self._rows.values())

@@ -219,14 +219,15 @@ class Report(Struct, frozen=True):
     def quarantine(self) -> QuarantineCounts:
         if self.counted is not None:
             return self.counted
-        quarantined = [item for item in self.items if item.state is ItemState.QUARANTINED]
+        failed = [item for item in self.items if item.has_failed]
+        quarantined = [item for item in failed if item.state is ItemState.QUARANTINED]
         n_known = sum(item.is_known for item in quarantined)
-        failed = dict.fromkeys(item.step for item in self.items if item.has_failed)
-        done = {item.step for item in self.items if item.state in (*WITH_RESULT, *WAITS)}
+        ends = (*WITH_RESULT, *WAITS)
+        done = {item.step for item in self.items if failed and item.state in ends}
         done |= {
             step for step, totals in self.steps.items() if totals.get("counts", {}).get("filed")
         }
-        without_result = tuple(step for step in failed if step not in done)
+        without_result = tuple(dict.fromkeys(item.step for item in failed if item.step not in done))
         return QuarantineCounts(len(quarantined) - n_known, n_known, without_result)
 
     @property

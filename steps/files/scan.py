@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -109,7 +109,7 @@ class FilesScan(Step[FilesScanParams, FilesScanOutput]):
 
     async def run(self, params: FilesScanParams, tools: Tools) -> FilesScanOutput:
         root = resolve_path(tools.files.roots, params.root)
-        owned = () if params.outputs else tools.files.outputs.owned(root)
+        owned = frozenset() if params.outputs else tools.files.outputs.owned(root)
         if (source := params.source) is not None:
             await _fetch_documents(source, root, tools)
             if not root.is_dir():  # it is made with the first document
@@ -152,7 +152,7 @@ async def _fetch_documents(source: SourceParams, root: Path, tools: Tools) -> No
 
 
 def scan_folder(
-    params: FilesScanParams, root: Path, allowed: tuple[Path, ...], owned: Collection[Path]
+    params: FilesScanParams, root: Path, allowed: tuple[Path, ...], owned: frozenset[str]
 ) -> tuple[list[ScannedFile], Sequence[str], tuple[list[str], list[str]]]:
     """Walk and hash, in a thread; return the files, notes, and `FolderWalk.unmatched_by_cause`.
 
@@ -163,7 +163,7 @@ def scan_folder(
         root=root,
         include=Globs.of(params.include),
         exclude=Globs.of(params.exclude),
-        left_out=frozenset(map(str, owned)),
+        left_out=owned,
         max_bytes=params.max_bytes,
         allowed=allowed if params.follow_links else (),
     )

@@ -44,8 +44,8 @@ class FakeOutputs(Struct):
     events: list[tuple[str, Path]] = field(default_factory=list)
     intended: set[Path] = field(default_factory=set)
 
-    def owned(self, root: Path) -> frozenset[Path]:
-        return frozenset(self.known)
+    def owned(self, root: Path) -> frozenset[str]:
+        return frozenset(map(str, self.known))
 
     async def known_sha256(self, path: Path, *, moved: bool = False) -> frozenset[str]:
         return frozenset(self.known.get(path, ()))

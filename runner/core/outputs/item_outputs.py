@@ -62,7 +62,7 @@ class RecordedOutputs:
     def takes_over(self) -> bool:
         return self._context.options.takes_over
 
-    def owned(self, root: Path) -> frozenset[Path]:
+    def owned(self, root: Path) -> frozenset[str]:
         return self._index.owned(root)
 
     async def known_sha256(self, path: Path, *, moved: bool = False) -> frozenset[str]:

@@ -469,7 +469,7 @@ def note_listing(
     params: FilesScanParams,
     files: Sequence[Mapping[str, Any]] | None,
     roots: Roots,
-    owned: frozenset[Path],
+    owned: frozenset[str],
 ) -> None:
     """Add a folder that was listed for one item. Blocks.
 

@@ -101,7 +101,7 @@ class PreparedWorld(World, frozen=True):
     """What `prepare` returns: only of the traces that it has looked at is anything verified."""
 
 
-def scan_digest(folder: str, scan_params: str, roots: Roots, owned: frozenset[Path]) -> str:
+def scan_digest(folder: str, scan_params: str, roots: Roots, owned: frozenset[str]) -> str:
     """Return the digest of what a scan finds; empty where the folder cannot be listed. Blocks."""
     try:
         params = FilesScanParams.model_validate({**json.loads(scan_params), "root": folder})

@@ -32,6 +32,27 @@ async def test_awaited_rows_are_read_when_the_ledger_is_opened_again(tmp_path: P
         assert [row.intended for row in ledger.outputs()] == [("x",)]
 
 
+async def test_entries_that_are_listed_again_are_those_that_were_written_since(
+    tmp_path: Path,
+) -> None:
+    with Ledger(tmp_path) as ledger:
+        for key in ("a", "b"):
+            ledger.record("scope", entry(key), "run")
+        await ledger.durable()
+    with Ledger(tmp_path) as ledger:
+        first = ledger.listed_entries("scope", [])
+        ledger.record("another", entry("c"), "run")
+        first.clear()  # it is the caller's
+        assert [*ledger.listed_entries("scope", [])] == ["a", "b"]
+        ledger.record("scope", entry("c"), "run")
+        ledger.listed_entries("scope", [])  # maybe before it is there
+        ledger.drop("items", {"scope": "scope", "key": "a"})
+        await ledger.durable()
+        assert [*ledger.listed_entries("scope", [], with_results=False)] == ["b", "c"]
+        ledger.in_transaction(lambda run: run("delete from items where key = 'c'", {}))
+        assert [*ledger.listed_entries("scope", [])] == ["b"]
+
+
 async def test_what_items_await_in_one_turn_of_the_loop_is_one_commit(tmp_path: Path) -> None:
     async def done(key: str) -> None:
         ledger.record("scope", entry(key), "run")
