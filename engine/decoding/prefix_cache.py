@@ -235,10 +235,13 @@ class PromptRepeats:
     """Detect jobs that repeat a finished one's prompt, as several steps over one document do."""
 
     def __init__(self, n_most: int, *, is_likely: bool) -> None:
-        """Remember `n_most` jobs; `is_likely`: expect repeats before any was seen."""
+        """Remember `n_most` jobs; `is_likely`: expect repeats before any was seen.
+
+        These are seen by then, or there are none: steps of one document follow one another.
+        """
         self._finished: deque[Tokens] = deque(maxlen=n_most)
         self._n_most = n_most
-        self._n_expected = n_most if is_likely else 0
+        self._n_expected = n_most // 2 if is_likely else 0
 
     @property
     def is_likely(self) -> bool:

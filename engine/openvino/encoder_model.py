@@ -18,6 +18,7 @@ from openvino import opset13 as ops
 from paddock.engine.arrays import Tokens, Vectors
 from paddock.engine.gguf import TYPE_NAMES, GgufHeader, read_header
 from paddock.engine.llama.library import LoadFailed
+from paddock.engine.system.hardware import give_back_pages
 
 from .paged_model import compile_settings
 
@@ -36,6 +37,9 @@ class EncoderModel:
         except RuntimeError as error:
             raise LoadFailed(f"OpenVINO cannot use {form}: {error}") from error
         self._request = compiled.create_infer_request()
+        token, counts = np.zeros((1, 1), np.int32), np.ones((1, 1), np.float32)
+        self.compute(token, 0 * counts, counts)  # as in `paged_model`: it lays the weights out
+        give_back_pages(form)
 
     def compute(self, tokens: Tokens, sees: Vectors, shares: Vectors) -> Vectors:
         """Return one vector for each text, shape (n_texts, n_embedding).

@@ -18,9 +18,10 @@ from .paged_context import PagedContext
 
 class FormModel(Model):
     def __init__(self, path: Path, form: Path, n_threads: int) -> None:
-        # Its weights are mapped, and never read
-        super().__init__(path, ModelOptions(n_gpu_layers=0, uses_extra_buffers=False))
-        self.is_embedder = read_header(path).role == "embed"
+        super().__init__(path, ModelOptions(n_gpu_layers=0, is_vocabulary=True))
+        header = read_header(path)
+        self.is_embedder = header.role == "embed"
+        self._n_embedding = header.number("embedding_length")
         try:
             self.computer: Any = _computer(path, form, n_threads, self.is_embedder)
         except ImportError as error:
@@ -29,6 +30,10 @@ class FormModel(Model):
         except BaseException:
             self.close()
             raise
+
+    @property
+    def n_embedding(self) -> int:
+        return self._n_embedding
 
 
 def open_context(model: Model, options: ContextOptions) -> ForwardContext:

@@ -18,6 +18,7 @@ from openvino._offline_transformations import paged_attention_transformation  # 
 
 from paddock.engine.arrays import Logits
 from paddock.engine.llama.library import LoadFailed
+from paddock.engine.system.hardware import give_back_pages
 
 from .paged_context import PRECISION, PagedBatch
 
@@ -41,16 +42,22 @@ class PagedModel:
             self._compiled = core.compile_model(model, "CPU", compile_settings(model, n_threads))
         except RuntimeError as error:
             raise LoadFailed(f"OpenVINO cannot use {form}: {error}") from error
-        names = {port.get_any_name() for port in self._compiled.inputs}
+        names = [port.get_any_name() for port in self._compiled.inputs]
         self._caches = [p for p in self._compiled.inputs if "_cache." in p.get_any_name()]
-        inputs = names - {port.get_any_name() for port in self._caches}
+        self._inputs = {n: name for n, name in enumerate(names) if "_cache." not in name}
+        inputs = set(self._inputs.values())
         if not self._caches or not _INPUTS - _OPTIONAL <= inputs <= _INPUTS:
             raise LoadFailed(f"OpenVINO asks for other inputs than known: {sorted(inputs)}")
-        self._inputs = inputs
         shape = self._caches[0].get_partial_shape()
         self.n_block_cells = int(shape[2].get_length())
         self._request = self._compiled.create_infer_request()
         self._used: list[NDArray[Any]] = []
+        # The first pass lays the weights out for this processor; the file's pages were read for it
+        self.use_caches(self.new_caches(1))
+        token, zero = np.ones(1, np.int32), np.zeros(1, np.int32)
+        ends = np.arange(2, dtype=np.int32)
+        self.compute(PagedBatch(token, zero, zero, ends, zero, ends, zero.astype(np.int64)))
+        give_back_pages(form)
 
     def new_caches(self, n_blocks: int) -> list[NDArray[Any]]:
         """Return cells for so many blocks, an array for each cache; memory is taken as it is used.
@@ -89,8 +96,8 @@ class PagedModel:
             "max_context_len": np.array(lengths.max(), np.int32),
             WANTED: batch.output_rows,
         }
-        for name in self._inputs:
-            self._request.set_tensor(name, self._tensor_of(values[name]))
+        for place, name in self._inputs.items():
+            self._request.set_input_tensor(place, self._tensor_of(values[name]))
         # In a thread of OpenVINO's own: it sets up AMX tiles, which llama.cpp does once a thread
         self._request.start_async()
         self._request.wait()

@@ -7,6 +7,7 @@ vendor's management library, so reading is safe on a busy machine.
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import platform
 import sys
@@ -196,6 +197,18 @@ def give_back_memory() -> None:
     """Return freed memory to the system: glibc keeps what lies below a block in use."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)
+
+
+def give_back_pages(path: Path) -> None:
+    """Return a mapped file's pages to the system; where they are needed, they are read again."""
+    if sys.platform != "linux":
+        return
+    madvise = ctypes.CDLL(None).madvise
+    for line in Path("/proc/self/maps").read_text("utf-8", errors="replace").splitlines():
+        span, *_, name = line.split(maxsplit=5)
+        if name == str(path.resolve()):
+            start, end = (int(address, 16) for address in span.split("-"))
+            madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)
 
 
 class _NvmlMemory(ctypes.Structure):

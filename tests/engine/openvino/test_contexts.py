@@ -1,5 +1,6 @@
 """Both engines' contexts pass one table of cases; a form computes the weights of its file."""
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -206,3 +207,27 @@ def test_a_form_that_is_half_written_or_not_possible_is_said(
     graph_file(half).write_bytes(graph_file(form).read_bytes()[:10_000])
     with pytest.raises(LoadFailed, match="OpenVINO cannot use"):
         FormModel(bundled, half, 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells which pages are resident")
+def test_a_form_keeps_few_pages_of_its_file_and_none_of_its_models(
+    tmp_path: Path, bundled: Path, form: Path
+) -> None:
+    weights, original = tmp_path / "weights.bin", tmp_path / "model.gguf"
+    for target, source in ((weights, form), (original, bundled)):
+        target.write_bytes(source.read_bytes())
+    graph_file(weights).write_bytes(graph_file(form).read_bytes())
+    model = FormModel(original, weights, 2)
+    try:
+        maps = Path("/proc/self/smaps").read_text()
+        assert str(original) not in maps
+        resident = [
+            int(line.split()[1]) * 1024
+            for area in maps.split(str(weights))[1:]
+            for line in area.splitlines()
+            if line.startswith("Rss:")
+        ][:1]
+        assert sum(resident) < weights.stat().st_size / 4
+        assert model.n_embedding == read_header(bundled).number("embedding_length")
+    finally:
+        model.close()
