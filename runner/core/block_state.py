@@ -345,8 +345,8 @@ async def opened_block(
         path = judge.output_path(node, scope)
         if path and context.index.owners.taken_by(path, work.scope_id):
             refuse_other_pipelines(context, node, [path])
-    if left := [item.filed.target for item in todo if item.kept is not None and item.filed]:
-        names = listed([f"'{target}'" for target in left], MAX_NAMED)
+    if left := [item.filed for item in todo if item.kept is not None and item.filed]:
+        names = listed([f"'{row.target or row.path}'" for row in left], MAX_NAMED)
         context.stats.note(f"Gone or edited since it was filed, and left so: {names}.")
     for item in work.items:  # 3
         was_done = item.entry is not None and item.entry.state == ItemState.DONE

@@ -36,7 +36,7 @@ class DocumentInUse(Struct, eq=False):
 
     @property
     def is_filed(self) -> bool:
-        return self.is_away and (self.row.target is not None or self.row.is_deleted)
+        return self.is_away and self.row.target is not None
 
 
 class DocumentsInUse(Struct, eq=False):
@@ -56,7 +56,7 @@ class DocumentsInUse(Struct, eq=False):
         """Note items of a block that have work to do, and whose documents were moved away."""
         for item in work.items:
             target = None if item.filed is None else item.filed.target
-            if target is not None and not item.verdict.is_up_to_date:
+            if target and not item.verdict.is_up_to_date:
                 self._unread[self._index.absolute(target)] = work.scope_id, item.key
 
     @contextmanager
@@ -85,15 +85,13 @@ class DocumentsInUse(Struct, eq=False):
 
     def filed_at(self, path: Path, items: Sequence[ItemKey]) -> FiledDocument | None:
         document = self._at(path, items)
-        if document is None or not document.is_away or document.row.target is None:
+        if document is None or not document.is_away or not document.row.target:
             return None
         target, listed = map(self._index.absolute, (document.row.target, document.row.path))
         return FiledDocument(Path(target), document.row.sha256, Path(listed))
 
-    def will_move(
-        self, path: Path, target: Path | None, sha256: str, items: Sequence[ItemKey]
-    ) -> None:
-        """Write that a file is about to be moved, or deleted; lasting after `durable`.
+    def will_move(self, path: Path, target: Path, sha256: str, items: Sequence[ItemKey]) -> None:
+        """Write that a file is about to be moved; lasting after `durable`.
 
         Raises:
             StepError: it would replace a document whose item is still to be done.
@@ -105,22 +103,20 @@ class DocumentsInUse(Struct, eq=False):
                 kind="io",
             )
         stored = self._index.stored(path)
-        to = None if target is None else self._index.stored(target)
+        to = self._index.stored(target)
         document = self._at(path, items)
-        owner = ("", "") if document is None else (document.scope_id, document.row.key)
-        is_done = document is None  # no item is to be found again where it lies
-        store = FiledStore(self._index.ledger)
-        store.record_move(MoveRow(stored, sha256, to, *owner, is_done), self._run)
+        owner = () if document is None else (document.scope_id, document.row.key)
+        FiledStore(self._index.ledger).record_move(MoveRow(stored, sha256, to, *owner), self._run)
         for other in self._lying(path, items):  # items around it may be of the same document
             if other.row.sha256 == sha256:
-                other.row = other.row._replace(target=to, is_deleted=to is None)
+                other.row = other.row._replace(target=to)
 
     def leave_for_deletion(self, path: Path, items: Sequence[ItemKey]) -> bool:
         """Return whether a file is deleted with its item's record; False: it is no document."""
         document = self._at(path, items)
         if document is None:
             return False
-        document.row, document.leaves = document.row._replace(is_deleted=True), path
+        document.row, document.leaves = document.row._replace(target=""), path
         return True
 
     def moved(self, path: Path, items: Sequence[ItemKey]) -> str:
@@ -136,9 +132,9 @@ class DocumentsInUse(Struct, eq=False):
 
         Return where it is, which is a part of that entry.
         """
-        if document.row.target is not None:
+        if document.row.target:
             self._unread.pop(self._index.absolute(document.row.target), None)
         row = document.row
-        move = MoveRow(row.path, row.sha256, row.target, document.scope_id, row.key, is_done=True)
+        move = MoveRow(row.path, row.sha256, row.target or "")
         FiledStore(self._index.ledger).record_move(move, self._run)
         return row

@@ -27,12 +27,11 @@ class MoveRow(Struct, frozen=True):
     path: str
     """Where it lay, as the ledger stores paths."""
     sha256: str
-    target: str | None
-    """Where it went; None: it was deleted."""
-    scope: str
-    """Scope and key of the item that had the file."""
-    key: str
-    is_done: bool = False
+    target: str
+    """Where it went; empty: it was deleted."""
+    scope: str = ""
+    """Scope and key of the item whose file it is, until that has its entry; then empty."""
+    key: str = ""
     at: float = 0.0
 
 
@@ -46,8 +45,7 @@ class FiledRow(NamedTuple):
     """Where its document lay when it was listed."""
     sha256: str = ""
     target: str | None = None
-    """Where it went; None: it was deleted, or no one knows."""
-    is_deleted: bool = False
+    """Where it went; empty: it was deleted; None: no one knows."""
     made_by: str = ""
     """Digest of what the block's items have in common, as it was done last."""
     outdated_by: str = ""
@@ -62,11 +60,10 @@ class FiledRow(NamedTuple):
         return self.returns not in (None, "null") or self.returns_object is not None
 
     def columns(self) -> dict[str, Any]:
-        values = {name: getattr(self, name) for name in NOT_FILED}
-        return {**values, "is_deleted": int(self.is_deleted), "gone": FILED}
+        return {name: getattr(self, name) for name in NOT_FILED} | {"gone": FILED}
 
 
-NOT_FILED = dict.fromkeys(FiledRow._fields[1:8])
+NOT_FILED = dict.fromkeys(FiledRow._fields[1:7])
 """Columns of an item that is not filed any more."""
 
 
@@ -85,14 +82,14 @@ class FiledStore(Struct, frozen=True):
     _ledger: Ledger
 
     def record_move(self, move: MoveRow, run: str) -> None:
-        is_done = int(move.is_done)
-        self._ledger.put_row("moves", move, is_done=is_done, run=run, at=time.time())
+        self._ledger.put_row("moves", move, run=run, at=time.time())
 
     def moves_from(self, paths: Collection[str]) -> Mapping[tuple[str, str], MoveRow]:
         rows = self._ledger.rows_of_keys(queries.MOVES_AT, paths, "path")
         return {(row[0], row[1]): MoveRow(*row) for row in rows}
 
     def unfinished(self, scope: str) -> list[MoveRow]:
+        """Return the moves by runs that did not finish their items."""
         return [MoveRow(*row) for row in self._rows(queries.UNFINISHED_MOVES, scope=scope)]
 
     def of(self, scope: str) -> list[FiledRow]:
@@ -100,7 +97,7 @@ class FiledStore(Struct, frozen=True):
 
     def targets(self, scope: str, key: str) -> list[str]:
         rows = self._rows(queries.FILED_TARGET, scope=scope, key=key)
-        return [target for (target,) in rows if target is not None]
+        return [target for (target,) in rows if target]
 
     def came_from(self, target: str, since: float = 0.0) -> list[str]:
         return [path for (path,) in self._rows(queries.ORIGINS_OF, target=target, since=since)]

@@ -194,7 +194,7 @@ class FiledDocuments:
         if move is None and by_watch is not None and by_watch.at >= entry.at:
             move = by_watch
         if move is not None:  # 1
-            row = FiledRow(key, key, path, sha256, move.target, move.target is None)
+            row = FiledRow(key, key, path, sha256, move.target)
         elif key in self.rows:  # 2
             row = self.rows[key]
         elif has_left:  # 3
@@ -206,11 +206,11 @@ class FiledDocuments:
     def _moves_from(self, paths: Collection[str]) -> Mapping[Document, MoveRow]:
         """Return the moves of files that lay at these paths, but for those only noted."""
         moves = self._store.moves_from(paths)
-        return {at: move for at, move in moves.items() if move.is_done or self._is_made(move)}
+        return {at: move for at, move in moves.items() if not move.scope or self._is_made(move)}
 
     def _is_made(self, move: MoveRow) -> bool:
         """Return whether the document is where it was to go, or gone if it was to be deleted."""
-        if move.target is None:
+        if not move.target:
             return not os.path.lexists(self._index.absolute(move.path))
         at = Path(self._index.absolute(move.target))
         document = file_at(at, at.name)
@@ -219,11 +219,11 @@ class FiledDocuments:
     # --- where they lie
 
     def _lies(self, row: FiledRow) -> bool:
-        return row.target is not None and os.path.lexists(self._index.absolute(row.target))
+        return bool(row.target) and os.path.lexists(self._index.absolute(row.target or ""))
 
     def _lying(self, row: FiledRow, relpath: str | None = None) -> Any:
         relpath = relpath or self._relpath(row)
-        if row.target is None or relpath is None:
+        if not row.target or relpath is None:
             return None
         return file_at(Path(self._index.absolute(row.target)), relpath)
 
@@ -234,7 +234,7 @@ class FiledDocuments:
         size, modified = (source.size, source.modified) if source else (0, "")
         if not modified:
             modified = modified_at(lineage.at if lineage else 0)
-            if row.target is not None and relpath is not None:
+            if row.target and relpath is not None:
                 with contextlib.suppress(OSError):
                     facts = no_links.facts_of(Path(self._index.absolute(row.target)))
                     modified = modified_at(facts.st_mtime)
@@ -279,7 +279,7 @@ class FiledDocuments:
 
     def _follow(self, rows: Iterable[FiledRow]) -> None:
         """Note where documents lie that an item of another block has moved on."""
-        rows = [row for row in rows if row.target is not None]
+        rows = [row for row in rows if row.target]
         moves, known, paths = dict[Document, MoveRow](), set[str](), {row.path for row in rows}
         while paths := paths - known:
             known |= paths
@@ -287,22 +287,21 @@ class FiledDocuments:
             moves, paths = {**moves, **found}, {m.target for m in found.values() if m.target}
         for row in rows:
             place, at = row.path, 0.0  # each later move took it from where the earlier one did
-            while (m := moves.get((place, row.sha256))) and m.target is not None and m.at > at:
+            while (m := moves.get((place, row.sha256))) and m.target and m.at > at:
                 place, at = m.target, m.at
             if place not in (row.path, row.target):
                 self.rows[row.key] = row._replace(target=place)
 
     def _away(self) -> set[str]:
         rows: Iterable[FiledRow] = self.rows.values()
-        away = {row.key for row in rows if row.is_deleted}
+        away = {row.key for row in rows if row.target == ""}
         last_at = {row.target: row.key for row in rows}
         if len(last_at) < len(self.rows):  # of several in one place, the last has it
             rows = sorted(rows, key=lambda row: (len(row.key), row.key))  # as they came
             last_at = {row.target: row.key for row in rows}
-            away |= {r.key for r in rows if r.target is not None and last_at[r.target] != r.key}
-        last_at.pop(None, None)
-        lying = set[str | None]()
-        for folder in {target.rpartition("/")[0] for target in last_at if target is not None}:
+            away |= {r.key for r in rows if r.target and last_at[r.target] != r.key}
+        lying: set[str | None] = {None, ""}
+        for folder in {target.rpartition("/")[0] for target in last_at if target}:
             with contextlib.suppress(OSError):
                 names = os.listdir(self._index.absolute(folder))  # noqa: PTH208 - 100,000
                 lying.update([f"{folder}/{name}" for name in names] if folder else names)
@@ -456,7 +455,7 @@ class FiledDocuments:
                 move = moves.get(document) or moves.get((document[0], MOVED_BY_WATCH))
                 row = item.was_filed
                 if move is not None:
-                    row = FiledRow(item.key, item.name, *document, move.target, move.target is None)
+                    row = FiledRow(item.key, item.name, *document, move.target)
                 elif row is not None and document[0] in (row.path, row.target):
                     self._follow([row])  # a killed run may have moved it on, or only noted that
                     row = self.rows[row.key]

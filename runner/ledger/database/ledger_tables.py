@@ -13,7 +13,7 @@ from paddock.engine.system.distribution import own_version
 
 from ..entries import LedgerError
 
-VERSION = 4
+VERSION = 5
 """Of the tables. A ledger of any other version is refused."""
 
 Row = Mapping[str, Any]
@@ -36,7 +36,7 @@ _TABLES = {
     "pipelines": ("name", "file text not null, sha256 text not null, blocks text not null"),
     "items": (
         "scope key",  # what became of it first: long texts behind it are not read then
-        "name text, path text, sha256 text, target text, is_deleted integer, made_by text, "
+        "name text, path text, sha256 text, target text, made_by text, "
         "outdated_by text, gone text, state text not null, returns text, returns_object text, "
         "hash text not null, parts text not null, error text, "
         "reads text, outputs text, has_inner_failures boolean not null, "
@@ -72,8 +72,8 @@ _TABLES = {
     "roots": ("owner path host", "folder text not null, at float8 not null"),
     "moves": (
         "path sha256",
-        "target text, scope text not null, key text not null, is_done integer not null, "
-        "run text not null, at float8 not null",
+        "target text not null, scope text not null, key text not null, run text not null, "
+        "at float8 not null",
     ),
     "attempts": (
         "scope key run",
@@ -93,7 +93,7 @@ _INDEXES = (
     "create index if not exists items_gone on items (scope, gone)",
     "create index if not exists items_filed on items (scope, name)",
     "create index if not exists outputs_path on outputs (path)",
-    "create index if not exists moves_done on moves (scope, is_done)",
+    "create index if not exists moves_unfinished on moves (scope)",
 )
 KEYS: Mapping[str, tuple[str, ...]] = {
     name: tuple(key.split()) for name, (key, _) in _TABLES.items()

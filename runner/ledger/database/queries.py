@@ -188,9 +188,9 @@ STORES = "select distinct path from stored"
 
 # --- moves: documents that a step moved away; items that are filed
 
-_MOVES = "select path, sha256, target, scope, key, is_done, at from moves"  # as `MoveRow`
+_MOVES = "select path, sha256, target, scope, key, at from moves"  # as `MoveRow`
 MOVES_AT = f"{_MOVES} where 1 = 1"  # narrowed by `path`
-UNFINISHED_MOVES = f"{_MOVES} where is_done = 0 and scope = :scope"
+UNFINISHED_MOVES = f"{_MOVES} where scope = :scope"
 ORIGINS_OF = "select distinct path from moves where target = :target and at > :since"
 ORIGINS_BELOW = (
     "select distinct path from moves where substr(target, 1, :n) = :prefix order by path"
@@ -198,7 +198,7 @@ ORIGINS_BELOW = (
 # Of an item whose document came again `gone` is null.
 _FILED = f"items where name is not null and coalesce(gone, '{FILED}') = '{FILED}'"
 FILED_OF_SCOPE = (  # as `FiledRow`
-    "select key, name, path, sha256, target, is_deleted, made_by, outdated_by, returns, "
+    "select key, name, path, sha256, target, made_by, outdated_by, returns, "
     f"returns_object, state from {_FILED} and scope = :scope"
 )
 FILED_TARGET = f"select target from {_FILED} and scope = :scope and key = :key"

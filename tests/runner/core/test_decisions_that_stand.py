@@ -265,7 +265,11 @@ def test_a_correction_arrives_though_a_killed_run_has_noted_where_the_document_g
     office.says("B", 700)
     office.work()  # as the one that is killed begins with: what left its list is filed
     with closing(sqlite3.connect(office.folder / ".paddock/ledger.sqlite")) as database:
-        noted = "update moves set target = 'filed/C/b.txt', is_done = 0 where path = 'inbox/b.txt'"
+        moving = (
+            "select scope, key from items where path = 'inbox/b.txt' and reads like '%\"away\"%'"
+        )
+        noted = "update moves set target = 'filed/C/b.txt', (scope, key) = "
+        noted += f"({moving} limit 1) where path = 'inbox/b.txt'"
         assert database.execute(noted).rowcount == 1
         database.commit()
     office.says("C", 90)
