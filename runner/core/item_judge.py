@@ -118,9 +118,9 @@ class Judge(Struct, kw_only=True, eq=False, dict=True):
 
         1. List the items, and file those that left the list.
         2. Make their parts: those that all share, then those of each item.
-        3. Verify each; permit what the run is asked for.
+        3. Verify each, and filed ones that may be items again; permit what the run is asked for.
         4. Leave items that have work to do, and whose file has not settled, for the watch.
-        5. Verify filed items: they stay filed, or are items again, after the others.
+        5. Filed items stay so, or are items again, after the others.
         6. Reconcile: decide what became of items that the list lacks, unless a run looks at some.
 
         `lacks`: items that were to give more of the list, and failed or wait.
@@ -131,26 +131,35 @@ class Judge(Struct, kw_only=True, eq=False, dict=True):
         """
         listed, documents, entries = await self._listed(block, scope, keys_around, lacks)  # 1
         rule = await self._rule(listed, scope)  # 2
-        contents, rows = self.reviews.contents, documents.rows.values()
+        ledger, contents, rows = self.world.ledger, self.reviews.contents, documents.rows.values()
         contents |= {(rule.scope_id, row.key): row.sha256 for row in rows}
         for item in listed.items:
             value = item.value if item.filed is None else documents.as_listed(item.filed)
             if is_file_value(value):
                 contents[rule.scope_id, item.key] = value["sha256"]
             rule.set_parts(item, value, self.world.index.stored)
-        world = await self._verify(rule, listed.items)  # 3
-        newest = await self.world.ledger.ask(newest_within, block, keys_around, self.scopes)
+        doubtful: Sequence[ItemWork] = ()
+        if documents.rows:
+            self.seen_keys.update(documents.rows if rule.request.keys is not None else ())
+            await self.reviews.load()
+            decided = {key for scope_id, key in self.reviews.items if scope_id == rule.scope_id}
+            doubtful = await ledger.ask(documents.doubtful, rule, listed.items, decided)
+        unknown = (item for item in doubtful if item.verdict.case is Case.NEW)
+        world = await self._verify(rule, [*listed.items, *unknown])  # 3
+        newest = await ledger.ask(newest_within, block, keys_around, self.scopes)
         for item in listed.items:
             if rule.request.asks_for(item.key) and is_older(item, newest):
                 item.verdict = DONE_WITHIN
         documents.filed_within = newest
         items = await self._without_unsettled(listed)  # 4
-        lacking = frozenset[Document]().union(*(lack.documents for lack in lacks))
-        items, filed = await self._filed(rule, world, documents, items, lacking)  # 5
-        in_list = {item.key for item in listed.items}
+        filed = FiledItems(former=documents.former)
+        if documents.rows or rule.is_of_results:  # 5
+            lacking = frozenset[Document]().union(*(lack.documents for lack in lacks))
+            given = rule, world, items, doubtful, lacking
+            items, filed = await asyncio.to_thread(documents.decided, *given)
         for place, item in enumerate(items):
             item.index = place
-            if item.key not in in_list:  # filed, and done again: behind what is listed
+            if not item.is_listed:  # filed, and done again: behind what is listed
                 item.position = (place, len(items))
         work = replace(
             listed,
@@ -186,8 +195,6 @@ class Judge(Struct, kw_only=True, eq=False, dict=True):
         former = () if keys_around else await ledger.ask(self.scopes.former, self.bound)
         documents = await ledger.ask(FiledDocuments, index, scope_id, sources, block, scope, former)
         documents.is_of_results = is_of_results
-        if documents.unfinished_moves:
-            await asyncio.to_thread(documents.find_unfinished)
         items = await ledger.ask(documents.items, names, values, excluded, entries)
         keys = {item.key for item in items}
         if numbered := keys.difference(names):
@@ -254,37 +261,6 @@ class Judge(Struct, kw_only=True, eq=False, dict=True):
         moves = any(step.facts.takes_file(step.written) for step in steps)
         return moves or bool(self.scopes.prefix) or any(w.keys.claim == "move" for w in watches)
 
-    async def _filed(
-        self,
-        rule: JudgedRule,
-        world: PreparedWorld,
-        documents: FiledDocuments,
-        items: list[ItemWork],
-        lacking: Collection[Document],
-    ) -> tuple[list[ItemWork], FiledItems]:
-        """Return the items of a block with filed ones that are so again, and what is filed.
-
-        Of documents that the blocks before it are `lacking` a person took back what they came to.
-        """
-        request, ask = rule.request, self.world.ledger.ask
-        if request.keys is not None:
-            self.seen_keys.update(documents.rows)
-        if not (documents.rows or rule.is_of_results):
-            return items, FiledItems(former=documents.former)
-        decided = {key for scope_id, key in self.reviews.items if scope_id == rule.scope_id}
-        doubtful, unknown = await ask(documents.doubtful, rule, items, decided)
-        if unknown:
-            # What was edited, or a run before a crash did, makes none an item again.
-            plain = replace(request, takes_over=False, overwrites=False, job_runs=frozenset())
-            await self._verify(replace(rule, request=plain), unknown)
-        items, filed = await asyncio.to_thread(documents.decided, rule, world, items, doubtful)
-        taken_back = {
-            key: row._replace(returns=None, returns_object=None)
-            for key, row in (filed.rows.items() if lacking else ())
-            if (row.path, row.sha256) in lacking
-        }
-        return items, replace(filed, rows={**filed.rows, **taken_back})
-
     async def _reconciled(
         self, work: BlockWork, entries: Mapping[str, Entry], rule: JudgedRule
     ) -> BlockWork:
@@ -318,13 +294,15 @@ class Judge(Struct, kw_only=True, eq=False, dict=True):
         hashes = {item.key: item.hash for item in items}
         world = await self.world_of(rule.block.body, rule.scope, traces.values(), hashes)
         older = None if self.options.refresh else self.parts.older
+        # What was edited, or a run before a crash did, makes no filed one an item again.
+        of_filed = replace(rule.request, takes_over=False, overwrites=False, job_runs=frozenset())
         for item in items:
             trace = traces.get(item.key)
             now = CurrentItem(item.hash, item.parts, item.value, older, item.key)
             verdict = verify(trace, now, world)
             if trace is not None and (entry := renewed_entry(trace, now, verdict)) is not None:
                 rule.renewed.append(entry)
-            item.verdict = permit(verdict, trace, now, rule.request)
+            item.verdict = permit(verdict, trace, now, rule.request if item.is_listed else of_filed)
         return world
 
     # --- a step outside of blocks

@@ -49,6 +49,8 @@ class ItemWork(Struct, kw_only=True, eq=False):
     entry: Entry | None = None
     position: tuple[int, int] = (0, 1)
     """Its index in the block's list, and the list's length."""
+    is_listed: bool = True
+    """Whether the list has it, or a run did not finish it; else it is filed."""
     is_counted: bool = True
     """Whether reports count it in any case; a step that asks no model only where it is held or
     blocked."""
@@ -134,9 +136,7 @@ class JudgedRule(Struct, frozen=True, kw_only=True):
     is_of_results: bool = False
     renewed: list[Entry] = field(default_factory=list)
 
-    def set_parts(
-        self, item: ItemWork, listed: Any, as_stored: AsStored, *, is_listed: bool = True
-    ) -> None:
+    def set_parts(self, item: ItemWork, listed: Any, as_stored: AsStored) -> None:
         """Set the parts of an item's hash; `listed`: it as it was when it was listed.
 
         The parts are JSON: for 10,000 items, so text is joined. Of what is not listed now, the
@@ -144,9 +144,9 @@ class JudgedRule(Struct, frozen=True, kw_only=True):
         """
         block, read, attributes = self.block, "", self.block.reads.item_attributes
         if block.reads.loop_attributes:
-            loop = loop_value(*(item.position if is_listed else (0, 1)))
+            loop = loop_value(*(item.position if item.is_listed else (0, 1)))
             digest = part_digest({key: loop[key] for key in block.reads.loop_attributes})
-            if not is_listed and item.entry is not None:
+            if not item.is_listed and item.entry is not None:
                 digest = json.loads(item.entry.parts).get(PLACE_IN_LIST.name, "")
             read = f'"{PLACE_IN_LIST.name}":"{digest}",'
         for name, value in path_and_time(listed, block.var, block.reads.shown, as_stored).items():

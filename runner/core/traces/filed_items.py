@@ -3,9 +3,9 @@
 Filed is not deleted: what they came to is among the block's results, whatever becomes of the files.
 
 An item is known by its key and its content: other content under the name of a filed document is
-another item, `a.pdf#2`. The ledger has a row for each filed item. A run asks twice about them:
-which of them are listed, or left the list (`FiledDocuments.items`); and, once the listed items have
-their verdicts, which filed items are items again (`doubtful`, `decided`).
+another item, `a.pdf#2`. The ledger has a row for each filed item. Which of them are listed, or left
+the list, is found with the list (`FiledDocuments.items`); those that may be items again
+(`doubtful`) are verified with it, and by their verdicts are so, or stay filed (`decided`).
 """
 
 from __future__ import annotations
@@ -85,23 +85,23 @@ class FiledDocuments:
                     by_content[row.name, row.sha256] = key = free_name(row.name, self.rows)
                     self.rows[key] = row._replace(key=key, made_by="", outdated_by="")
                 self.former[former_scope, row.key] = by_content[row.name, row.sha256]
-        self.unfinished_moves = self._store.unfinished(scope_id)
-        """Moves of documents by runs that did not finish their items."""
-        self._unfinished: dict[str, ItemWork] = {}
 
     # --- which are listed, and which left the list
 
-    def find_unfinished(self) -> None:
-        for move in self.unfinished_moves:
+    def _unfinished(self) -> dict[str, ItemWork]:
+        """Return by key the items whose documents a run moved, and that it did not finish."""
+        unfinished = dict[str, ItemWork]()
+        for move in self._store.unfinished(self._scope_id):
             row = FiledRow(move.key, move.key, move.path, move.sha256, move.target)
-            document = self._lying(row)
+            document = None if move.key in self.rows else self._lying(row)
             # Where something lies at the old path, it may be the document, not moved yet.
             is_back = os.path.lexists(self._index.absolute(move.path))
             if document is not None and not (is_back and document["sha256"] != row.sha256):
                 name = raw_item_keys(self._block, self._scope, [document])[0]
                 row = row._replace(name=name, sha256=document["sha256"])
                 item = ItemWork(key=row.key, name=name, value=document, filed=row)
-                self._unfinished[row.key] = item
+                unfinished[row.key] = item
+        return unfinished
 
     def items(
         self,
@@ -121,7 +121,7 @@ class FiledDocuments:
         found = ((n, _document(v, self._index)) for n, v in zip(names, values, strict=True))
         documents = {name: document for name, document in found if document is not None}
         self._file_those_that_left(documents, {*names, *excluded}, entries)  # 1
-        unfinished = {k: item for k, item in self._unfinished.items() if k not in self.rows}
+        unfinished = self._unfinished()
         by_content: dict[str, dict[str, str]] = {}
         """By name, the keys of filed documents by their digests."""
         taken = set(names)
@@ -311,12 +311,10 @@ class FiledDocuments:
 
     # --- which are items again
 
-    # Two steps, as `Judge` has to verify what the first returns before the second.
-
     def doubtful(
         self, rule: JudgedRule, items: Iterable[ItemWork], decided: Collection[str]
-    ) -> tuple[list[ItemWork], list[ItemWork]]:
-        """Return filed documents that may be items again, and which of them are to be verified.
+    ) -> list[ItemWork]:
+        """Return filed documents that may be items again; those that are `NEW` are to be verified.
 
         `decided`: keys of items on which a person has decided. A document is doubtful if the rule
         is another one than when it was done, a person has decided, it is not whole, or the run is
@@ -336,12 +334,12 @@ class FiledDocuments:
         entries = self._ledger.entries(self._scope_id, [row.key for row in rows]) if rows else {}
         gone = [row.key for row in rows if not self._lies(row)]
         lineage = LineageStore(self._ledger).of_scope(self._scope_id, gone)
-        doubtful, unknown = list[ItemWork](), list[ItemWork]()
+        doubtful = list[ItemWork]()
         for row in rows:
             document, entry = self.as_listed(row, lineage.get(row.key)), entries.get(row.key)
             item = ItemWork(key=row.key, name=row.name, value=document, entry=entry, filed=row)
-            item.was_filed = row
-            rule.set_parts(item, document, self._index.stored, is_listed=False)
+            item.was_filed, item.is_listed = row, False
+            rule.set_parts(item, document, self._index.stored)
             is_known = row.outdated_by == made_by and (entry is None or entry.state in WHOLE)
             if is_known and not request.is_forced and row.key not in decided:
                 why: Sequence[Reason] = ()
@@ -349,10 +347,8 @@ class FiledDocuments:
                     before, now = json.loads(entry.parts), json.loads(item.parts)
                     why = change_reasons(changed_parts(before, now), before, now)
                 item.verdict = ItemVerdict(ItemState.STALE, tuple(why), Case.PARTS)
-            else:
-                unknown.append(item)
             doubtful.append(item)
-        return doubtful, unknown
+        return doubtful
 
     def decided(
         self,
@@ -360,8 +356,11 @@ class FiledDocuments:
         world: PreparedWorld,
         listed: Iterable[ItemWork],
         doubtful: Sequence[ItemWork],
+        lacking: Collection[Document],
     ) -> tuple[list[ItemWork], FiledItems]:
         """Return the items of the run, with filed ones that are so again, and what is filed.
+
+        Of documents that the blocks before it are `lacking` a person took back what they came to.
 
         1. Of a list of results, items have work to do whose source left: those that are done where
            it lies now are so there, and of the others the result stands (`_without_source`).
@@ -407,8 +406,13 @@ class FiledDocuments:
                 earlier[row.key] = verdict.reasons
                 if row.outdated_by != made_by and not is_same:
                     noted[row.key] = row._replace(outdated_by=made_by)
+        taken_back = {
+            key: row._replace(returns=None, returns_object=None)
+            for key, row in (noted.items() if lacking else ())
+            if (row.path, row.sha256) in lacking
+        }
         return items, FiledItems(
-            rows=noted,
+            rows=noted | taken_back,
             earlier=earlier,
             away=frozenset(away.difference(item.key for item in items)),
             new=tuple(row for key, row in noted.items() if self._recorded.get(key) is not row),
