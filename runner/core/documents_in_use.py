@@ -47,7 +47,6 @@ class DocumentsInUse(Struct, eq=False):
     """
 
     _index: OutputIndex
-    _run: str
     _open: list[DocumentInUse] = field(default_factory=list)
     _unread: dict[str, ItemKey] = field(default_factory=dict)
     """Absolute paths where documents lie that were moved before their items were done."""
@@ -106,7 +105,7 @@ class DocumentsInUse(Struct, eq=False):
         to = self._index.stored(target)
         document = self._at(path, items)
         owner = () if document is None else (document.scope_id, document.row.key)
-        FiledStore(self._index.ledger).record_move(MoveRow(stored, sha256, to, *owner), self._run)
+        FiledStore(self._index.ledger).record_move(MoveRow(stored, sha256, to, *owner))
         for other in self._lying(path, items):  # items around it may be of the same document
             if other.row.sha256 == sha256:
                 other.row = other.row._replace(target=to)
@@ -136,5 +135,5 @@ class DocumentsInUse(Struct, eq=False):
             self._unread.pop(self._index.absolute(document.row.target), None)
         row = document.row
         move = MoveRow(row.path, row.sha256, row.target or "")
-        FiledStore(self._index.ledger).record_move(move, self._run)
+        FiledStore(self._index.ledger).record_move(move)
         return row

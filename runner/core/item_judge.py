@@ -150,12 +150,11 @@ class Judge(Struct, kw_only=True, eq=False, dict=True):
         for item in listed.items:
             if rule.request.asks_for(item.key) and is_older(item, newest):
                 item.verdict = DONE_WITHIN
-        documents.filed_within = newest
         items = await self._without_unsettled(listed)  # 4
         filed = FiledItems(former=documents.former)
-        if documents.rows or rule.is_of_results:  # 5
+        if documents.rows or documents.is_of_results:  # 5
             lacking = frozenset[Document]().union(*(lack.documents for lack in lacks))
-            given = rule, world, items, doubtful, lacking
+            given = rule, world, items, doubtful, newest, lacking
             items, filed = await asyncio.to_thread(documents.decided, *given)
         for place, item in enumerate(items):
             item.index = place
@@ -220,7 +219,6 @@ class Judge(Struct, kw_only=True, eq=False, dict=True):
             missing=MissingSources(sources=() if self.options.leaves_out_items else sources),
             excluded=excluded.difference(keys),
             unsettled=frozenset(item.key for item in items) | later.difference(excluded),
-            is_of_results=is_of_results,
         )
         return work, documents, entries
 
@@ -240,7 +238,6 @@ class Judge(Struct, kw_only=True, eq=False, dict=True):
             request=request,
             base=base,
             rule_digest=self.parts.rule_digest(block, base),
-            is_of_results=listed.is_of_results,
         )
 
     async def _without_unsettled(self, listed: BlockWork) -> list[ItemWork]:

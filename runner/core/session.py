@@ -216,7 +216,7 @@ async def open_session(
             runnable_versions=None if ordered is None else RunnableVersions(bound, ledger, ordered),
         )
         context = RunContext(
-            documents=DocumentsInUse(index, stats.run),
+            documents=DocumentsInUse(index),
             owners=PathOwners(frozenset(callable_names(bound.nodes))),
             judge=judge,
             pool=pool,

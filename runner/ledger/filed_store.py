@@ -81,8 +81,8 @@ class FiledStore(Struct, frozen=True):
 
     _ledger: Ledger
 
-    def record_move(self, move: MoveRow, run: str) -> None:
-        self._ledger.put_row("moves", move, run=run, at=time.time())
+    def record_move(self, move: MoveRow) -> None:
+        self._ledger.put_row("moves", move, at=time.time())
 
     def moves_from(self, paths: Collection[str]) -> Mapping[tuple[str, str], MoveRow]:
         rows = self._ledger.rows_of_keys(queries.MOVES_AT, paths, "path")

@@ -115,7 +115,7 @@ class WatchLedger:
             store = FiledStore(ledger)
             for place in places.items():
                 path, target = (str(each).removeprefix(base) for each in place)
-                store.record_move(MoveRow(path, MOVED_BY_WATCH, target), "")
+                store.record_move(MoveRow(path, MOVED_BY_WATCH, target))
 
     @property
     def _base(self) -> str:

@@ -133,7 +133,6 @@ class JudgedRule(Struct, frozen=True, kw_only=True):
     base: str = ""
     """The parts of the items' hash that all share: a JSON object."""
     rule_digest: str = ""
-    is_of_results: bool = False
     renewed: list[Entry] = field(default_factory=list)
 
     def set_parts(self, item: ItemWork, listed: Any, as_stored: AsStored) -> None:
@@ -190,8 +189,6 @@ class BlockWork(Struct, frozen=True, kw_only=True):
     filed: FiledItems = field(default_factory=FiledItems)
     rule_digest: str = ""
     """Digest of what the items have in common, by which filed ones are compared."""
-    is_of_results: bool = False
-    """Whether its list is made of results, maybe of filed documents."""
     unsettled: frozenset[str] = frozenset()
     """Keys of items that later runs do: their file has not settled, or others are lacking."""
     renewed: Sequence[Entry] = ()

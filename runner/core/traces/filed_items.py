@@ -68,8 +68,6 @@ class FiledDocuments:
         self._index, self._ledger, self._scope_id = index, index.ledger, scope_id
         self._roots, self._block, self._scope = [s.root for s in sources], block, scope
         self.is_of_results = False
-        self.filed_within: Collection[str] = ()
-        """Keys of items within which documents are filed: blocks there tell which are away."""
         self._is_hot = any(source.is_hot for source in sources)
         self._store = FiledStore(self._ledger)
         self._recorded = {row.key: row for row in self._store.of(scope_id)}
@@ -147,7 +145,11 @@ class FiledDocuments:
         1. An item may have left if the list lacks it, or has its document at a path from which a
            file was moved away.
         2. Its document then is in its lineage, or in its row if it was filed and came again.
-        3. If that is listed as it was, the item did not leave. Else `_filed_row` decides.
+        3. If that is listed as it was, the item did not leave.
+        4. A step moved the document away, or a watch did after the item was done: it is filed where
+           it went, or as deleted.
+        5. It was filed before, and came again: it is filed as it was.
+        6. The list of a hot folder lacks it: it is filed, and no one knows where.
         """
         done = [k for k, entry in entries.items() if entry.gone is None and entry.state in WHOLE]
         moves = self._moves_from([listed[key][0] for key in done if key in listed])
@@ -168,40 +170,24 @@ class FiledDocuments:
         for key, document in documents.items():
             if listed.get(key) == document:  # 3
                 continue
-            has_left = self._is_hot and key not in present
-            row = self._filed_row(entries[key], document, moves, has_left=has_left)
-            if row is not None:
-                name = self.rows[key].name if key in self.rows else key
-                if not self.is_of_results:  # its list has documents
-                    value = self.as_listed(row, lineage[key])
-                    name = raw_item_keys(self._block, self._scope, [value])[0]
-                self.rows[key] = row._replace(name=name)
-
-    def _filed_row(
-        self, entry: Entry, document: Document, moves: Mapping[Document, MoveRow], *, has_left: bool
-    ) -> FiledRow | None:
-        """Return the row of a done item whose document is not listed as it was; None: not filed.
-
-        `has_left`: the list of a hot folder lacks it.
-
-        1. A step moved the document away, or a watch did after the item was done: it is filed where
-           it went, or as deleted.
-        2. It was filed before, and came again: it is filed as it was.
-        3. It left a hot folder: it is filed, and no one knows where.
-        """
-        key, (path, sha256) = entry.key, document
-        move, by_watch = moves.get(document), moves.get((path, MOVED_BY_WATCH))
-        if move is None and by_watch is not None and by_watch.at >= entry.at:
-            move = by_watch
-        if move is not None:  # 1
-            row = FiledRow(key, key, path, sha256, move.target)
-        elif key in self.rows:  # 2
-            row = self.rows[key]
-        elif has_left:  # 3
-            row = FiledRow(key, key, path, sha256)
-        else:
-            return None
-        return row._replace(returns=entry.returns, returns_object=entry.returns_object)
+            was, entry, (path, sha256) = self.rows.get(key), entries[key], document
+            move, by_watch = moves.get(document), moves.get((path, MOVED_BY_WATCH))
+            if move is None and by_watch is not None and by_watch.at >= entry.at:
+                move = by_watch
+            if move is not None:  # 4
+                row = FiledRow(key, key, path, sha256, move.target)
+            elif was is not None:  # 5
+                row = was
+            elif self._is_hot and key not in present:  # 6
+                row = FiledRow(key, key, path, sha256)
+            else:
+                continue
+            name = key if was is None else was.name
+            if not self.is_of_results:  # its list has documents
+                value = self.as_listed(row, lineage[key])
+                name = raw_item_keys(self._block, self._scope, [value])[0]
+            row = row._replace(returns=entry.returns, returns_object=entry.returns_object)
+            self.rows[key] = row._replace(name=name)
 
     def _moves_from(self, paths: Collection[str]) -> Mapping[Document, MoveRow]:
         """Return the moves of files that lay at these paths, but for those only noted."""
@@ -209,9 +195,7 @@ class FiledDocuments:
         return {at: move for at, move in moves.items() if not move.scope or self._is_made(move)}
 
     def _is_made(self, move: MoveRow) -> bool:
-        """Return whether the document is where it was to go, or gone if it was to be deleted."""
-        if not move.target:
-            return not os.path.lexists(self._index.absolute(move.path))
+        """Return whether the document is where it was to go."""
         at = Path(self._index.absolute(move.target))
         document = file_at(at, at.name)
         return document is not None and document["sha256"] == move.sha256
@@ -356,11 +340,14 @@ class FiledDocuments:
         world: PreparedWorld,
         listed: Iterable[ItemWork],
         doubtful: Sequence[ItemWork],
+        filed_within: Collection[str],
         lacking: Collection[Document],
     ) -> tuple[list[ItemWork], FiledItems]:
         """Return the items of the run, with filed ones that are so again, and what is filed.
 
-        Of documents that the blocks before it are `lacking` a person took back what they came to.
+        `filed_within`: keys of items within which documents are filed; blocks there tell which are
+        away. Of documents that the blocks before it are `lacking` a person took back what they came
+        to.
 
         1. Of a list of results, items have work to do whose source left: those that are done where
            it lies now are so there, and of the others the result stands (`_without_source`).
@@ -374,8 +361,14 @@ class FiledDocuments:
         """
         items, made_by = [*listed], rule.rule_digest
         earlier = dict[str, tuple[Reason, ...]]()
-        if rule.is_of_results:  # 1
-            for item in self._without_source(rule, world, items):
+        if self.is_of_results:  # 1
+            candidates = [
+                item
+                for item in items
+                if item.verdict.is_work and item.filed is None
+                if item_path(item.value) is not None or item.key not in filed_within
+            ]
+            for item in self._without_source(rule, world, candidates):
                 if item.unchanged_entry is None:  # the rule would make another result
                     earlier[item.key] = item.verdict.reasons
                 item.verdict = FRESH
@@ -420,7 +413,7 @@ class FiledDocuments:
         )
 
     def _without_source(
-        self, rule: JudgedRule, world: PreparedWorld, items: Iterable[ItemWork]
+        self, rule: JudgedRule, world: PreparedWorld, work: Collection[ItemWork]
     ) -> list[ItemWork]:
         """Return items with work to do whose source left and whose result stands; find the others.
 
@@ -429,9 +422,7 @@ class FiledDocuments:
            value by now, they are done with what was kept.
         2. Else, or where another file that one read or itself moved is away: its result stands.
         """
-        index, work = self._index, [i for i in items if i.verdict.is_work and i.filed is None]
-        within = {i.key for i in work if item_path(i.value) is None} & {*self.filed_within}
-        work = [item for item in work if item.key not in within]
+        index = self._index
         by_all = {index.stored(index.absolute(path)) for path in read_by_all(rule.block)}
         lost = dict[str, set[str]]()
         for item in work:

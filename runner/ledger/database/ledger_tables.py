@@ -72,8 +72,7 @@ _TABLES = {
     "roots": ("owner path host", "folder text not null, at float8 not null"),
     "moves": (
         "path sha256",
-        "target text not null, scope text not null, key text not null, run text not null, "
-        "at float8 not null",
+        "target text not null, scope text not null, key text not null, at float8 not null",
     ),
     "attempts": (
         "scope key run",

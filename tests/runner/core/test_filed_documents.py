@@ -25,7 +25,7 @@ from paddock.steps.files import move
 from tests.fakes.pool import FakePool
 from tests.runner.core.filing_shapes import pipeline_files
 from tests.runner.core.random_histories import KILLED, in_a_process
-from tests.runner.world import World, each_document, reasons, states
+from tests.runner.world import ReviewedWorld, World, each_document, reasons, states
 
 FILING = """\
 name: letters
@@ -186,6 +186,22 @@ def test_a_renamed_block_has_what_its_former_name_filed(world: World) -> None:
         assert (report.calls, report.status) == (1, "completed")
     assert rows(world) == ["a.txt", "a.txt", "b.txt", "each.txt", "every.txt"]
     assert world.run().written == ()
+
+
+def test_a_correction_names_a_deleted_document_by_the_place_where_it_lay(tmp_path: Path) -> None:
+    text = FILING.replace('text }}"}}', 'text }}"}, review: {when: "true"}}')
+    text = text.replace('to: "filed/{{ doc.relpath }}"', "mode: delete")
+    world = ReviewedWorld(tmp_path, text)
+    arrive(world, "a.txt")
+    world.run()
+    world.decide("a.txt", "edit", "bill")
+    world.run()
+    assert not (tmp_path / "inbox/a.txt").exists()
+    world.undo("a.txt")
+    world.run()
+    world.decide("a.txt", "edit", "letter")
+    assert "Gone or edited since it was filed, and left so: 'inbox/a.txt'." in world.run().notes
+    assert world.output("t.csv").splitlines()[1:] == ["a.txt,letter"]
 
 
 def test_why_says_where_a_document_is_filed(world: World) -> None:
