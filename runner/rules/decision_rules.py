@@ -99,7 +99,7 @@ def _cells_with(name: str, cells: Iterable[str]) -> set[str]:
     }
 
 
-class FieldReading(Struct, frozen=True):
+class FieldReading(Struct, frozen=True, gc=False):
     """The value of a field that a rule reads, why, and where."""
 
     value: Any
@@ -126,7 +126,7 @@ class DocumentReadings(Struct, frozen=True):
         return self.why.get(field, self.otherwise)
 
 
-class _Form(Struct, frozen=True):
+class _Form(Struct, frozen=True, gc=False):
     """How a field's values are written, as far as decisions show it."""
 
     of: type
