@@ -31,6 +31,7 @@ from .prompt_overflow import (
     cut_last_turn,
     cut_middle,
     drop_oldest_turns,
+    least_turns,
     prompt_limit,
 )
 from .stream_parser import PlainTextParser, StreamParser
@@ -279,6 +280,8 @@ class PromptBuilder:
             return request, None
         messages = request.messages
         if n_turns > limit.n_most:
+            if count(least_turns(messages)) > limit.n_most:
+                return request, None
             messages = drop_oldest_turns(messages, limit, count)
             if count(messages) > limit.n_most and request.shifts is not False:
                 messages = cut_last_turn(

@@ -50,20 +50,29 @@ def drop_oldest_turns(
     `count` returns the tokens of a conversation's prompt.
     """
     places = _shorter_from(messages)
-    system = [(n, message) for n, message in enumerate(messages) if message.role == "system"]
-
-    def shorter(place: int) -> tuple[Message, ...]:
-        return (*(message for n, message in system if n < place), *messages[place:])
-
     low = 0
     high = len(places) - 1
     while low < high:
         middle = (low + high) // 2
-        if count(shorter(places[middle])) <= limit.n_goal:
+        if count(_shorter(messages, places[middle])) <= limit.n_goal:
             high = middle
         else:
             low = middle + 1
-    return shorter(places[low])
+    return _shorter(messages, places[low])
+
+
+def least_turns(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """Return what stays however much is cut: system turns, and the last exchange without its text.
+
+    With 1,500 tools each count takes 0.3 s.
+    """
+    *kept, last = _shorter(messages, _shorter_from(messages)[-1])
+    return (*kept, replace(last, content=""))
+
+
+def _shorter(messages: Sequence[Message], place: int) -> tuple[Message, ...]:
+    system = [message for message in messages[:place] if message.role == "system"]
+    return (*system, *messages[place:])
 
 
 def _shorter_from(messages: Sequence[Message]) -> list[int]:

@@ -143,6 +143,24 @@ def test_a_conversation_that_is_too_long_is_counted_and_truncated(
     assert len(cut.tokens) < 512 and cut.n_original == n_whole
 
 
+def test_a_conversation_that_no_cut_makes_fit_is_not_counted_again_and_again(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 1,500 tools a count takes 0.3 s, and a dozen held up the model's other answers."""
+    counted = list[int]()
+    tokenise = PromptTokeniser.tokenise
+
+    def counting(self: PromptTokeniser, *pieces: Any, **options: Any) -> Any:
+        counted.append(1)
+        return tokenise(self, *pieces, **options)
+
+    monkeypatch.setattr(PromptTokeniser, "tokenise", counting)
+    turns = (Message("system", "word " * 800), *[Message("user", "word " * 50)] * 101)
+    request = ChatRequest(ModelSpec("x"), turns, truncates=True)
+    built = PromptBuilder(model).chat(request, Sampling(max_tokens=20), 512)
+    assert len(built.tokens) > 512 and len(counted) == 3
+
+
 def raw(prompt: str, **extra: Any) -> ChatRequest:
     return ChatRequest(ModelSpec("x"), (), prompt=prompt, **extra)
 
