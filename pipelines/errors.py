@@ -104,6 +104,12 @@ class PipelineError(Exception):
         return PipelineError([Fault(message, remedy, mark)])
 
 
+def text_without_places(error: Exception) -> str:
+    """Return the faults of an error in a text that no one wrote; empty: it has none."""
+    faults: Iterable[Fault] = getattr(error, "faults", ())  # also `ModelFaults` has them
+    return " ".join(dict.fromkeys(f"{fault.message} {fault.remedy}".strip() for fault in faults))
+
+
 def kind_of(value: Any) -> str:
     """Return how a message names the kind of a value of YAML or JSON."""
     kinds = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}

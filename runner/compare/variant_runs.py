@@ -25,7 +25,7 @@ from paddock.engine.request import Pool
 from paddock.engine.system.item_samples import ItemSample
 from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.system.text import cell_text
-from paddock.pipelines.errors import Fault, PipelineError
+from paddock.pipelines.errors import PipelineError, text_without_places
 from paddock.pipelines.plan import Plan, read_plan
 from paddock.runner import api
 from paddock.runner.bind.plan_walks import only_reads, steps_of
@@ -160,7 +160,9 @@ class _Runner:
         try:
             return await self._run(variant, left_s, default)
         except (PipelineError, EngineError, model_pools.LookupInterrupted) as error:
-            return VariantRun(variant, fault=_sentence(error))
+            return VariantRun(
+                variant, fault=text_without_places(error) or " ".join(str(error).split())
+            )
 
     async def _run(self, variant: Variant, left_s: float | None, default: Pool) -> VariantRun:
         compared = self._compared
@@ -229,13 +231,6 @@ class _Runner:
                         ledger, part.step, results[key], entries[key], steps
                     )
         return {key: answers[key] for key in results if key in answers}
-
-
-def _sentence(error: Exception) -> str:
-    """Return an error without places, which are those of a text that no one wrote."""
-    faults: Sequence[Fault] = getattr(error, "faults", ())
-    words = dict.fromkeys(f"{fault.message} {fault.remedy}".strip() for fault in faults)
-    return " ".join(words) or " ".join(str(error).split())
 
 
 def answered_prompts(compared: ComparedPipeline, answers: Iterable[ItemAnswer]) -> dict[str, str]:

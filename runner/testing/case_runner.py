@@ -22,7 +22,7 @@ from paddock.engine.system import files
 from paddock.engine.system.item_samples import share_interval
 from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.text import counted, map_texts
-from paddock.pipelines.errors import Fault, PipelineError
+from paddock.pipelines.errors import PipelineError, text_without_places
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.pipeline_tests import EXPECTATIONS_WITH_MODEL, TestKeys
 from paddock.runner import api
@@ -293,8 +293,10 @@ class _CaseRun(Struct, frozen=True):
             except _REPORTED_ERRORS as error:
                 if self.options.stop.is_set():
                     raise CaseInterrupted from error
-                words = stage.for_person(self._error_words(error))
-                turn = _Repetition((CaseProblem("run", words),), is_error=True)
+                message = None if self.spec.text is None else text_without_places(error)
+                words = f"{self.spec.file.name}: {message}" if message else str(error)
+                problem = CaseProblem("run", stage.for_person(words))
+                turn = _Repetition((problem,), is_error=True)
         return replace(turn, row=row, seconds=time.monotonic() - began)
 
     @asynccontextmanager
@@ -372,14 +374,6 @@ class _CaseRun(Struct, frozen=True):
             raise CaseInterrupted
         texts = map_texts([[p.kind, p.message, p.detail] for p in problems], secrets.redact)
         return [CaseProblem(*redacted) for redacted in texts]
-
-    def _error_words(self, error: Exception) -> str:
-        """Return an error; in a text that no one wrote, as of a variant, places mean nothing."""
-        faults: Sequence[Fault] = getattr(error, "faults", ())  # also `ModelFaults` has them
-        if self.spec.text is None or not faults:
-            return str(error)
-        sentences = (f"{fault.message} {fault.remedy}".strip() for fault in faults)
-        return f"{self.spec.file.name}: {' '.join(dict.fromkeys(sentences))}"
 
     @asynccontextmanager
     async def _open_pool(

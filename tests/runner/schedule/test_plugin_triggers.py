@@ -9,8 +9,9 @@ import pytest
 
 from paddock.engine.settings import PoolSettings
 from paddock.pipelines.errors import PipelineError
+from paddock.pipelines.triggers import PLANNED_TRIGGERS
 from paddock.runner.api import validate
-from paddock.runner.bind.trigger_plugins import load_trigger
+from paddock.runner.bind.trigger_plugins import load_trigger, trigger_points
 from paddock.runner.cli.installed_schema import installed_schema
 from paddock.runner.cli.step_catalogue import catalogue_text, list_installed
 from paddock.runner.schedule.pipeline_triggers import triggers_of
@@ -181,3 +182,10 @@ def test_every_input_of_its_pipeline_is_untrusted_text(tmp_path: Path) -> None:
     )
     with pytest.raises(PipelineError, match="text"):
         read(tmp_path, f"on: {{tick: {{text: a}}}}\n{run}")
+
+
+def test_each_module_of_a_trigger_is_found_by_its_key() -> None:
+    own = {name for name, (point, *_) in trigger_points().items() if point.dist is None}
+    assert own == {*PLANNED_TRIGGERS}
+    for name, keys in PLANNED_TRIGGERS.items():
+        assert load_trigger(name).Keys is keys
