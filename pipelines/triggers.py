@@ -66,6 +66,12 @@ def is_ever_due(cron: str) -> bool:
         return False
 
 
+def _values(given: dict[str, Any]) -> dict[str, Any]:
+    if Value.scan(given)[0].expressions:
+        raise MustBe("must be values: at a time there is nothing that an expression could read")
+    return given
+
+
 def _timezone(given: str) -> str:
     try:
         ZoneInfo(given)
@@ -115,7 +121,7 @@ class ScheduleKeys(TriggerKeys):
     catch_up: Literal["none", "latest", "all"] = Field(
         "latest", description="Which missed runs are made up for."
     )
-    inputs: dict[str, Any] = Field(
+    inputs: Annotated[dict[str, Any], AfterValidator(_values)] = Field(
         {}, description="Inputs of its runs, as `-i` gives them; folders below the pipeline's own."
     )
 

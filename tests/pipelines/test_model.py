@@ -106,7 +106,8 @@ inputs: {n: {type: int, default: x}, Bad: 1, c: {type: enum}, d: {min: 2}, e: {t
 models: {w: {ref: x, ctx: 5x, rle: chat}, v: 3}
 defaults: {retry: {times: x, on: [sometimes]}, timeout: 5}
 on:
-  schedule: [{cron: "0 6 * *"}, {cron: "99 * * * *", timezone: Mars/X}]
+  schedule: [{cron: "0 6 * *"}, {cron: "99 * * * *", timezone: Mars/X},
+    {cron: "@daily", inputs: {n: "{{ inputs.n }}"}}]
   window: "25:00-1"
   notify: [{when: [nope]}]
 concurrency: {group: 5, on_conflict: x}
@@ -138,6 +139,7 @@ tests: [{expect: [{}]}, {name: nothing}, {name: none, expect: []}]
         "(minute, hour, day, month, day of the week); this has 4; it is '0 6 * *'.",
         "'cron' must be a cron expression; '99' is not a valid minute; it is '99 * * * *'.",
         "'timezone' must be a time zone such as Europe/Paris or UTC; it is 'Mars/X'.",
+        "'inputs' must be values: at a time there is nothing that an expression could read.",
         "'window' must be two times such as '22:00-07:00'; it is '25:00-1'.",
         "'when' cannot be 'nope'.",
         "'group' must be text; '5' is a whole number.",
