@@ -149,7 +149,7 @@ tests: [{expect: [{}]}, {name: nothing}, {name: none, expect: []}]
         "'steps.b.c' is only a text here.",
         "cannot read the expression '{{ foo }': unexpected '}'.",
         "'{{ x|uper }}' is refused: there is no filter 'uper'.",
-        "the id 'b' is already used by the step in line 15.",
+        "the id 'b' is already used by the step in line 16.",
         "'cache' cannot be 'never'.",
         "`max_parallel` belongs to `for_each`.",
         "'max_parallel' must be at least 1; it is '0'.",
