@@ -12,11 +12,14 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
+from paddock.engine.errors import EngineError
 from paddock.engine.system import units
 from paddock.engine.system.records import Struct, field, replace
+from paddock.engine.trial_process import TrialProcess
+from paddock.engine.wire import from_plain
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.reply_check import AnswerFault, Check
 from paddock.pipelines.schema_validation import value_faults
@@ -46,6 +49,8 @@ _UNTOUCHED: Mapping[str, Any] = {"is_applied": False, "lease_by": None, "lease_u
 """Of a review that was decided, or opened again, just now."""
 
 _FOLDER_ID_CHARS = 8
+_COSTLY_KEYS = ('"$ref"', '"patternProperties"')
+"""Of schemas that are compared in a process, as with many patterns: each takes 15 ms and 4 MB."""
 SHORT_QUESTION_CHARS = 16
 """Of a question's digest, in lists: 64 bits tell one question of an item from the next."""
 
@@ -68,6 +73,9 @@ class LedgerReviews(ReviewStore, dict=True):
     """The latest `evidence_request` of an edit, and what a reader process has found, or raised."""
     shown_folder: str = ""
     """What tells its folder from others that are shown with it."""
+    trials: TrialProcess = field(
+        default_factory=partial(TrialProcess, "paddock.runner.review.value_trial_process")
+    )
     taught: Mapping[tuple[str, str, float], Any] = field(default_factory=dict)
     """By id, question and time, the decisions that may teach rules, as they were read last."""
 
@@ -143,7 +151,7 @@ class LedgerReviews(ReviewStore, dict=True):
         if schema is None and not isinstance(value, str):
             what = "The answer is a text, and the edited value is none."
             return [AnswerFault(what, what)]
-        wrong = [] if schema is None else value_faults(value, schema, is_for_person=True)
+        wrong = [] if schema is None else self._schema_faults(value, schema)
         for number, fault in enumerate(wrong):
             field = ".".join(name for name in fault.path.split(".") if not name.isdecimal())
             if (table := review.subject.label_tables.get(field)) is not None:
@@ -174,6 +182,17 @@ class LedgerReviews(ReviewStore, dict=True):
                 of_check = [AnswerFault(what, what)]
             faults |= dict.fromkeys(of_check)
         return list(faults)
+
+    def _schema_faults(self, value: Any, schema: Any) -> list[AnswerFault]:
+        source = json.dumps(schema)
+        if not any(key in source for key in _COSTLY_KEYS) and source.count('"pattern"') <= 32:
+            return value_faults(value, schema, is_for_person=True)
+        try:
+            order = {"value": value, "schema": schema}
+            answer = self.trials.ask(order, "`reply.schema`", "Use fewer patterns and `$ref`s.")
+        except EngineError as error:
+            return [AnswerFault(str(error), str(error))]
+        return from_plain(list[AnswerFault], answer["faults"])
 
     def decide(
         self, id_: str, question: str, verb: Verb, value: Any = None, *, reason: str = "", by: str

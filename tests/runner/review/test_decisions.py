@@ -1,5 +1,6 @@
 """Reviews of a ledger: a question is asked once and decided once, in a file and in PostgreSQL."""
 
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from paddock.engine import trial_process
 from paddock.engine.system.records import replace
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.review_store import ReviewStore
@@ -97,6 +99,27 @@ def test_an_edit_that_breaks_schema_or_checks_is_refused_with_its_field(ledger: 
     )
     assert "`number`: " in edit(20, "17")
     assert reviews.get(review.id).state == "open"
+
+
+def test_a_schema_that_says_the_same_in_many_ways_is_refused_by_a_process_of_its_own(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial_process, "BRIEF_S", math.inf)
+    monkeypatch.setattr(trial_process, "TRIAL_WALL_S", 600)
+    twice = {f"d{n}": {"anyOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(30)}
+    schema = {**SCHEMA, "additionalProperties": {"$ref": "#/$defs/d0"}}
+    schema["$defs"] = {**twice, "d30": {"type": "integer"}}
+    reviews, review = LedgerReviews(ledger), ask(ledger, schema=schema)
+    text = refusal(
+        reviews.decide, review.id, review.question, "edit", {**ANSWER, "n": "x"}, by="ann"
+    )
+    assert text == (
+        "The edited value is not valid. `reply.schema` is too complex: it cannot be computed "
+        "within 3 s and 512 MiB. Use fewer patterns and `$ref`s."
+    )
+    (fault,) = reviews.faults(review, {**ANSWER, "number": 7})
+    assert (fault.path, fault.message) == ("number", "7 is not of type 'string'.")
+    assert reviews.faults(review, ANSWER) == []
 
 
 def test_a_decision_on_another_question_is_refused_and_the_new_one_waits(ledger: Ledger) -> None:
