@@ -283,7 +283,8 @@ def _supported(kind: str) -> str:
     if kind.startswith(_UNASKED_TOOLS):
         note_without_effect("tools", (kind,))
     elif kind not in ("function", "namespace"):
-        why = "OpenAI's servers run it. Offer a function, and run it beside your client"
+        how = "that does it" if kind != "custom" else "whose one parameter, a string, is the text"
+        why = f"models here call functions only. Offer one {how}, and run it beside your client"
         raise refused(f"tools of type '{shown(kind)}' are not supported here: {why}.")
     return kind
 
