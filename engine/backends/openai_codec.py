@@ -267,7 +267,8 @@ class StreamDecoder(Struct):
 
     def _finish(self, finish: str) -> Iterator[Chunk]:
         if self._refusal:
-            raise BadRequest(f"the model refused to answer: {one_line(self._refusal, 300)}")
+            why = one_line(self._refusal, 300).rstrip(".")
+            raise BadRequest(f"the model refused to answer: {why}")
         if finish == "content_filter":
             raise BadRequest("the server withheld the answer (content_filter)")
         word = finish.lower()

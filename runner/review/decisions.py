@@ -91,8 +91,7 @@ class LedgerReviews(ReviewStore, dict=True):
         Raises:
             DecisionRefused: there is none of this id.
         """
-        review = super().get(id_)
-        if review is None:
+        if (review := super().get(id_)) is None:
             raise unknown_review(id_)
         return with_present_labels(review, self.ledger.folder.parent)
 
@@ -102,8 +101,7 @@ class LedgerReviews(ReviewStore, dict=True):
         Raises:
             DecisionRefused: `by` may not decide, the field has no such table, or the row is wrong.
         """
-        review = self.get(id_)
-        refuse_stranger(review, by)
+        refuse_stranger(review := self.get(id_), by)
         if (written := review.subject.label_tables.get(field)) is None:
             raise DecisionRefused(f"The labels of '{field}' are from no table beside the pipeline.")
         return add_row(self.ledger.folder, written, cells)
@@ -240,17 +238,14 @@ class LedgerReviews(ReviewStore, dict=True):
         decided = replace(seen, state=VERBS[verb], value=values[verb], reason=reason or None, by=by)
 
         def decide(review: Review, now: float) -> Review:
-            is_same = review.question == question and all(
-                getattr(review, name) == getattr(decided, name)
-                for name in ("state", "reason", "by")
-            )
-            if is_same and is_same_value(review.value, decided.value):
-                return review
             if review.question != question:
                 raise DecisionRefused(
                     f"{review.shown_name} was changed meanwhile: its document or its answer is "
                     f"another one. Look at it again; nothing was decided."
                 )
+            before, after = ((r.state, r.reason, r.by) for r in (review, decided))
+            if before == after and is_same_value(review.value, decided.value):
+                return review
             refuse_stranger(review, by)
             if review.is_decided:
                 author = f" by {review.by}" if review.by else ""
@@ -285,10 +280,10 @@ class LedgerReviews(ReviewStore, dict=True):
                     )
                     continue
                 try:
-                    question = questions[review.id]  # or how it begins
-                    if len(question) >= SHORT_QUESTION_CHARS:
-                        is_it = review.question.startswith(question)
-                        question = review.question if is_it else question
+                    question = questions[review.id]
+                    is_start = review.question.startswith(question)
+                    if is_start and len(question) >= SHORT_QUESTION_CHARS:
+                        question = review.question
                     decided = self._deciding(review, question, "accept", None, "", by)(review, now)
                 except DecisionRefused as error:
                     left[review.id] = str(error)
@@ -365,19 +360,16 @@ class LedgerReviews(ReviewStore, dict=True):
 def _opened_again(review: Review, now: float) -> Review:
     is_late = review.expires_at is not None and review.expires_at <= now
     undecided: dict[str, Any] = dict.fromkeys(("value", "reason", "together", "by"))
-    expires_at = None if is_late else review.expires_at
-    undecided |= {"decided_at": now, "expires_at": expires_at}
-    return replace(review, **_UNTOUCHED, **undecided, state="open")
+    undecided["expires_at"] = None if is_late else review.expires_at
+    return replace(review, **_UNTOUCHED, **undecided, decided_at=now, state="open")
 
 
 def _refuse_late(review: Review, now: float) -> None:
-    if review.expires_at is None or review.expires_at > now:
-        return
-    what = review.subject.on_expiry or "quarantine"
-    raise DecisionRefused(
-        f"The time to decide on {review.shown_name} was over {_when(review.expires_at)}: the next "
-        f"run does what `on_expiry` says, '{what}'."
-    )
+    if review.expires_at is not None and review.expires_at <= now:
+        raise DecisionRefused(
+            f"The time to decide on {review.shown_name} was over {_when(review.expires_at)}: the "
+            f"next run does what `on_expiry` says, '{review.subject.on_expiry or 'quarantine'}'."
+        )
 
 
 def _when(at: float | None) -> str:

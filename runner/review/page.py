@@ -310,12 +310,10 @@ class ReviewPage:
 
         new_evidence = await self._at(request, evidence_request)
         if new_evidence is not None:
-            evidence: Any
             try:
-                evidence = await locate_values(new_evidence, readers=self._readers)
+                known = new_evidence, await locate_values(new_evidence, readers=self._readers)
             except StepError as error:  # it takes too much time or memory
-                evidence = error
-            known = new_evidence, evidence
+                known = new_evidence, error
             await self._at(request, lambda reviews, _: setattr(reviews, "known_evidence", known))
 
     async def _add_label(self, request: Request, by: str) -> Any:
@@ -332,10 +330,8 @@ class ReviewPage:
         def add(reviews: LedgerReviews, review: Review) -> dict[str, Any]:
             label = reviews.add_label(review.id, field, cells, by)
             step = (review.subject.pipeline, review.step)
-            n_open = sum(
-                (open_.subject.pipeline, open_.step) == step for open_ in reviews.waiting()
-            )
-            return {"label": label, "others": n_open - 1}
+            steps = [(waiting.subject.pipeline, waiting.step) for waiting in reviews.waiting()]
+            return {"label": label, "others": steps.count(step) - 1}
 
         return await self._at(request, add)
 
@@ -443,8 +439,7 @@ class ReviewPage:
 
         def act_on_it(all_reviews: Sequence[LedgerReviews]) -> _T:
             if not all_reviews:
-                what = "There is no ledger here: no pipeline with `review` has run yet."
-                raise DecisionRefused(what)
+                raise DecisionRefused("No ledger is here: no pipeline with `review` has run yet.")
             for reviews in all_reviews:
                 if folder == reviews.folder_id or (not folder and len(all_reviews) == 1):
                     return act(reviews, reviews.get(own))

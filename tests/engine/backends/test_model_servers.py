@@ -255,7 +255,7 @@ async def test_a_refusal_is_to_be_mended_or_waited_out_or_asked_elsewhere(
                 b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n',
             ],
             BadRequest,
-            "the model refused to answer: I cannot read this.",
+            "the model refused to answer: I cannot read this",
         ),
         (
             [b'data: {"choices":[{"delta":{"content":[{"type":"image_url"}]}}]}\n\n'],
