@@ -47,11 +47,14 @@ def from_plain(kind: type[T], plain: Any) -> T:
         ValueError: it is none of this kind.
     """
     try:
-        return msgspec.convert(
-            plain, kind, str_keys=True, dec_hook=lambda _, plain: _logprob(*plain)
-        )
+        return msgspec.convert(plain, kind, str_keys=True, dec_hook=_read_other)
     except (ArithmeticError, AttributeError) as error:
         raise ValueError(f"it is no {getattr(kind, '__name__', kind)}: {error}") from error
+
+
+def _read_other(kind: type, plain: Any) -> Any:
+    """Return what msgspec does not read by itself: a token; of `object`, the value as it is."""
+    return _logprob(*plain) if kind is TokenLogprob else plain
 
 
 def _logprob(text: str, logprob: float = 0.0, *top: tuple[str, float]) -> TokenLogprob:

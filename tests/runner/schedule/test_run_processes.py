@@ -13,7 +13,9 @@ import psutil
 import pytest
 
 from paddock.engine.system.process_marks import is_process_alive, process_mark
-from paddock.runner.schedule.run_processes import RunProcess
+from paddock.engine.wire import from_plain, to_plain
+from paddock.runner.schedule.run_processes import PrefectPlace, RunProcess, RunTask
+from paddock.runner.workers.order import Order
 from tests.fakes.foreign_modules import add_foreign_modules
 from tests.waiting import PATIENCE_S, until
 
@@ -130,6 +132,12 @@ forks = ForkServer()
 forks.fork()
 asyncio.run(main())
 """
+
+
+def test_a_run_is_told_the_settings_of_ups_command_line() -> None:
+    flags = {"allow": ["run"], "step_timeout": "5s", "max_parallel": 2, "offline": True}
+    task = RunTask(Order("", "", "", ""), PrefectPlace(), "steps: []", flags)
+    assert from_plain(RunTask, to_plain(task)) == task
 
 
 def test_up_knows_the_end_of_a_run_whose_process_dies_hangs_or_sends_garbage() -> None:
