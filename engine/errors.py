@@ -237,6 +237,8 @@ class TrialTimeout(Busy):
     `is_costly`: a usual one needs 1 to 15 ms; else only the machine is busy, or short of memory.
     """
 
+    is_costly = False
+
     def __init__(
         self, name: str, within_s: float, remedy: str = "", processor_s: float = 0.0
     ) -> None:

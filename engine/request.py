@@ -454,6 +454,8 @@ class PackedVectors(
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[float]]) -> PackedVectors:
+        if len({len(row) for row in rows}) > 1:
+            raise ValueError("vectors of one list have different lengths")
         return cls(len(rows), b"".join([array("f", row).tobytes() for row in rows]))
 
     def __post_init__(self) -> None:

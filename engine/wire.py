@@ -37,7 +37,19 @@ def read_json(kind: type[T], raw: bytes) -> T:
 
 def to_plain(value: object) -> Any:
     """Return a value as JSON can hold it."""
-    return msgspec.to_builtins(value, enc_hook=dict)  # mappings of other kinds
+    return msgspec.to_builtins(value, enc_hook=_plain)
+
+
+def _plain(value: Any) -> Any:
+    """Return a mapping of another kind, or a subclass of a text or number, as msgspec knows it."""
+    match value:
+        case str():
+            return str.__str__(value)
+        case int():
+            return int(value)
+        case float():
+            return float(value)
+    return dict(value)
 
 
 def from_plain(kind: type[T], plain: Any) -> T:

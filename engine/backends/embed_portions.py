@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from paddock.engine.errors import TextRefused, TextTooLong
+from paddock.engine.errors import EngineError, TextRefused, TextTooLong
 from paddock.engine.request import PackedVectors
 from paddock.engine.system.tasks import run_concurrently
 from paddock.engine.workers.worker_protocol import Embedded
@@ -39,6 +39,8 @@ async def embed_in_portions(texts: tuple[str, ...], send: SendPortion) -> Embedd
 
     starts = range(0, len(texts), PORTION_TEXTS)
     parts = await run_concurrently(portion, starts, PORTIONS_AHEAD)
+    if len({len(part.vectors.packed) // len(part.vectors) for part in parts}) > 1:
+        raise EngineError("the vectors of one answer have different lengths: its model has changed")
     n_pieces = tuple(n for part in parts for n in part.n_pieces)
     n_cut = tuple(n for part in parts for n in part.n_cut_tokens)
     unknown = tuple(n for part in parts for n in part.unknown_shares)

@@ -275,7 +275,8 @@ def _read_vectors(data: Any, n: int) -> list[list[float]] | None:
     vectors = [by_index.get(at) for at in range(n)]
     if not all(isinstance(vector, list) and vector for vector in vectors):
         return None
-    return [[float(x) for x in vector] for vector in vectors if vector is not None]
+    read = [[float(x) for x in vector] for vector in vectors if vector is not None]
+    return read if len({len(vector) for vector in read}) == 1 else None
 
 
 def _weighted_mean(parts: Sequence[tuple[Sequence[float], int]]) -> Sequence[float]:

@@ -9,6 +9,7 @@ also where a template writes it itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -280,8 +281,9 @@ class PromptBuilder:
             return request, None
         messages = request.messages
         if n_turns > limit.n_most:
-            if count(least_turns(messages)) > limit.n_most:
-                return request, None
+            with suppress(BadRequest):  # of empty turns, which a cut need not come to
+                if count([replace(m, images=()) for m in least_turns(messages)]) > limit.n_most:
+                    return request, None
             messages = drop_oldest_turns(messages, limit, count)
             if count(messages) > limit.n_most and request.shifts is not False:
                 messages = cut_last_turn(

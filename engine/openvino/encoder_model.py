@@ -38,7 +38,10 @@ class EncoderModel:
             raise LoadFailed(f"OpenVINO cannot use {form}: {error}") from error
         self._request = compiled.create_infer_request()
         token, counts = np.zeros((1, 1), np.int32), np.ones((1, 1), np.float32)
-        self.compute(token, 0 * counts, counts)  # as in `paged_model`: it lays the weights out
+        try:
+            self.compute(token, 0 * counts, counts)  # as in `paged_model`: it lays the weights out
+        except RuntimeError as error:
+            raise LoadFailed(f"OpenVINO cannot compute {form}: {error}") from error
         give_back_pages(form)
 
     def compute(self, tokens: Tokens, sees: Vectors, shares: Vectors) -> Vectors:

@@ -56,7 +56,10 @@ class PagedModel:
         self.use_caches(self.new_caches(1))
         token, zero = np.ones(1, np.int32), np.zeros(1, np.int32)
         ends = np.arange(2, dtype=np.int32)
-        self.compute(PagedBatch(token, zero, zero, ends, zero, ends, zero.astype(np.int64)))
+        try:
+            self.compute(PagedBatch(token, zero, zero, ends, zero, ends, zero.astype(np.int64)))
+        except RuntimeError as error:
+            raise LoadFailed(f"OpenVINO cannot compute {form}: {error}") from error
         give_back_pages(form)
 
     def new_caches(self, n_blocks: int) -> list[NDArray[Any]]:

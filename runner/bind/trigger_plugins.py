@@ -1,6 +1,6 @@
 """Triggers: each `*_trigger.py` of `runner/schedule`, and entry points of `paddock.triggers`.
 
-The name is the key under `on`: `on.every` is `EveryTrigger` of `every_trigger.py`. It is a class
+The name is the key under `on`: `on.watch` is `WatchTrigger` of `watch_trigger.py`. It is a class
 with `Keys`, a model of one entry there; the contract is `paddock.runner.schedule.triggers.Trigger`.
 It is imported when a file names it.
 """

@@ -194,8 +194,9 @@ class Ledger:
     def listed_entries(
         self, scope: str, keys: Collection[str], *, with_results: bool = True
     ) -> dict[str, Entry]:
-        if self._listed[0] == scope and scope not in self._changed_scopes:
-            return dict(self._listed[1])
+        listed, entries = self._listed  # at once: another thread may empty it
+        if listed == scope and scope not in self._changed_scopes:
+            return dict(entries)
         query = queries.ENTRIES if with_results else queries.ENTRIES_WITHOUT_RESULTS
         has_filed = self.rows(queries.HAS_FILED, scope=scope)
         rows = list(self.rows(query + (queries.NOT_FILED if has_filed else ""), scope=scope))

@@ -219,11 +219,11 @@ def test_functions_of_other_packages_are_found_and_ours_go_first() -> None:
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("gone", "check function 'gone' of package 'unknown' cannot be used: ModuleNotFoundError: "
-         "No module named 'no_such_package'. Update or remove 'unknown'."),
+        ("gone", "check function 'gone' of package 'paddock-llm' cannot be used: ModuleNotFoundError: "
+         "No module named 'no_such_package'. Update or remove 'paddock-llm'."),
         ("number",
-         "check function 'number' of package 'unknown' cannot be used: math:pi is no function. "
-         "Update or remove 'unknown'."),
+         "check function 'number' of package 'paddock-llm' cannot be used: math:pi is no function. "
+         "Update or remove 'paddock-llm'."),
     ],
 )  # fmt: skip
 def test_a_broken_function_names_its_package(name: str, sentence: str) -> None:

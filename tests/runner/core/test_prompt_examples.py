@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from paddock.engine.request import ChatRequest, EmbedReply, EmbedRequest
+from paddock.engine.request import ChatRequest, EmbedReply, EmbedRequest, PackedVectors
 from paddock.engine.system.records import replace
 from paddock.pipelines.errors import PipelineError
 from tests.fakes.pool import FakePool
@@ -37,7 +37,7 @@ class WordPool(FakePool):
     async def embed(self, request: EmbedRequest) -> EmbedReply:
         reply = await super().embed(request)
         rows = [tuple(float(text.count(word)) for word in WORDS) for text in request.texts]
-        return replace(reply, vectors=tuple(rows))
+        return replace(reply, vectors=PackedVectors.of(rows))
 
 
 def answer(request: ChatRequest) -> str:

@@ -69,8 +69,8 @@ def test_a_plug_in_reads_its_suffix_and_what_the_author_says_it_shall(tmp_path: 
 
 def test_what_a_plug_in_refuses_or_does_wrong_is_told_with_its_name(tmp_path: Path) -> None:
     assert refused(tmp_path, "a.shout", "quiet") == "'a.shout' does not shout. Shout."
-    broken = "'a.shout' cannot be read: reader 'shout' of package 'unknown' cannot be used:"
-    remedy = "Update or remove 'unknown'."
+    broken = "'a.shout' cannot be read: reader 'shout' of package 'paddock-llm' cannot be used:"
+    remedy = "Update or remove 'paddock-llm'."
     assert (
         refused(tmp_path, "a.shout", "wrong")
         == f"{broken} it does not return a `Document`. {remedy}"
