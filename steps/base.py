@@ -529,9 +529,6 @@ class OutputFiles(Protocol):
     def filed_at(self, path: Path) -> FiledDocument | None:
         """Return where a document was moved that is read again; None: it was not."""
 
-    def filed_before(self, path: Path) -> Path | None:
-        """Return where a document was filed that came again, if it was done otherwise then."""
-
     def will_move(self, path: Path, target: Path, sha256: str) -> None:
         """Record that a file is about to be moved; durable with the `intend` that follows."""
 

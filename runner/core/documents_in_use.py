@@ -19,7 +19,6 @@ from paddock.steps.paths import printable
 
 from .traces.block_items import is_file_value, item_path
 from .traces.scopes import ItemKey
-from .traces.verify import Case
 
 if TYPE_CHECKING:
     from .traces.block_work import BlockWork, ItemWork
@@ -34,8 +33,6 @@ class DocumentInUse(Struct, eq=False):
     """Whether a step moved it away, in this run or an earlier one."""
     leaves: Path | None = None
     """What is deleted once its item is recorded: before, a kill would lose it."""
-    earlier: Path | None = None
-    """Where it was filed before it came again; None: or it comes to the same."""
 
     @property
     def is_filed(self) -> bool:
@@ -72,9 +69,6 @@ class DocumentsInUse(Struct, eq=False):
         row = row._replace(sha256=value["sha256"], made_by=made_by, outdated_by="")
         paths = frozenset((path, self._index.absolute(row.path)))
         document = DocumentInUse(scope_id, row, paths, item.filed is not None)
-        was = None if document.is_away or item.verdict.case is Case.DEPENDENCY else item.was_filed
-        if was is not None and was.target and was.sha256 == row.sha256:
-            document.earlier = Path(self._index.absolute(was.target))
         self._open.append(document)
         try:
             yield document
@@ -94,11 +88,6 @@ class DocumentsInUse(Struct, eq=False):
             return None
         target, listed = map(self._index.absolute, (document.row.target, document.row.path))
         return FiledDocument(Path(target), document.row.sha256, Path(listed))
-
-    def filed_before(self, path: Path, items: Sequence[ItemKey]) -> Path | None:
-        document = self._at(path, items)
-        earlier = None if document is None else document.earlier
-        return earlier if self._unread.get(str(earlier), items[-1]) in items else None
 
     def will_move(self, path: Path, target: Path, sha256: str, items: Sequence[ItemKey]) -> None:
         """Write that a file is about to be moved; lasting after `durable`.

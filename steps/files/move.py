@@ -5,8 +5,8 @@ Never replaces another file unless the author asks for it.
 The ledger notes a move before it is made, so that after a kill the run recognises its own file. A
 moved file belongs to the user and is never pruned; a copy is an output. A new file under the name
 of a moved one is moved too, whatever its content. A document that was moved before, and belongs to
-another place by now, is moved on, also if it came again: then both are one file. One that a person
-edited or removed since is left. One that is to be deleted goes when its item is recorded.
+another place by now, is moved on; one that a person edited or removed since is left. One that is to
+be deleted goes when its item is recorded.
 """
 
 from __future__ import annotations
@@ -103,15 +103,13 @@ class FilesMove(Step[FilesMoveParams, FilesMoveOutput]):
             target = await _moved_before(source, target, params, tools)
         else:
             target = await _free_target(listed, target, digest, params, tools)
-            if params.mode == "copy":
-                with refusing(f"'{printable(source)}' cannot be copied to '{printable(target)}'"):
+            with refusing(f"'{printable(source)}' cannot be moved to '{printable(target)}'"):
+                if params.mode == "copy":
                     n_bytes = await asyncio.to_thread(_copied, source, target, digest)
+                elif not await asyncio.to_thread(_renamed, source, target):
+                    await asyncio.to_thread(_copied, source, target, digest, is_moved=True)
+            if params.mode == "copy":
                 await tools.files.outputs.wrote(target, digest, n_bytes)
-            else:  # the earlier one first: after a kill, the item is still to be done
-                earlier = tools.files.outputs.filed_before(source)
-                if earlier and earlier != target and await _digest_of(earlier) == digest:
-                    await _move(earlier, target, digest)
-                await _move(source, target, digest)
         if params.mode == "move":
             await tools.files.outputs.note_removed(listed)
         return FilesMoveOutput(path=str(target))
@@ -178,12 +176,6 @@ def _numbered_names(target: Path) -> Iterator[Path]:
     yield target
     for number in range(1, _MOST_NAMES):
         yield target.with_name(numbered_name(target.name, f"-{number}"))
-
-
-async def _move(source: Path, target: Path, digest: str) -> None:
-    with refusing(f"'{printable(source)}' cannot be moved to '{printable(target)}'"):
-        if not await asyncio.to_thread(_renamed, source, target):
-            await asyncio.to_thread(_copied, source, target, digest, is_moved=True)
 
 
 def _renamed(source: Path, target: Path) -> bool:

@@ -77,9 +77,6 @@ class FakeOutputs(Struct):
     def filed_at(self, path: Path) -> None:
         return None
 
-    def filed_before(self, path: Path) -> None:
-        return None
-
     def will_move(self, path: Path, target: Path, sha256: str) -> None:
         return
 

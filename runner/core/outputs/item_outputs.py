@@ -77,9 +77,6 @@ class RecordedOutputs:
     def filed_at(self, path: Path) -> FiledDocument | None:
         return self._context.documents.filed_at(path, self.items)
 
-    def filed_before(self, path: Path) -> Path | None:
-        return self._context.documents.filed_before(path, self.items)
-
 
 class ItemOutputs(RecordedOutputs):
     """Implements `paddock.steps.base.OutputFiles` for one item."""

@@ -156,42 +156,6 @@ def test_a_changed_prompt_is_asked_of_filed_documents_where_they_lie(world: Worl
     assert world.run().filed.of_earlier_version == 0
 
 
-@pytest.mark.parametrize("kills", [0, 9])
-@pytest.mark.parametrize("shape", ["by_kind", "office", "sub_through_inputs"])
-def test_a_document_that_comes_again_under_a_changed_prompt_has_one_place(
-    tmp_path: Path, shape: str, kills: int
-) -> None:
-    world = world_of(tmp_path, shape)
-    arrive(world, "a.txt", "b.txt")
-    world.run()
-    edited = next((tmp_path / "filed").rglob("b.txt"))
-    edited.write_text("edited")
-    world.edit("Kind of", "Which kind:")
-    arrive(world, "a.txt", "b.txt")
-    for kill in range(1, kills + 1):
-        in_a_process(tmp_path, lambda: world.run().status, kill)
-    world.run()
-    for name, texts in {"a.txt": ["Letter a.txt"], "b.txt": ["Letter b.txt", "edited"]}.items():
-        places = (tmp_path / "filed").rglob(name)
-        assert sorted(path.read_text() for path in places) == texts
-    assert edited.read_text() == "edited"
-
-
-def test_a_document_that_comes_again_to_another_place_by_the_same_rule_has_both(
-    tmp_path: Path,
-) -> None:
-    year = "      - {id: year, uses: files.read, with: {path: year.txt}}\n"
-    world = World(tmp_path, FILING.replace("filed/", "{{ steps.year.text }}/"))
-    world.edit("      - {id: move,", f"{year}      - {{id: move,")
-    world.write("year.txt", "2025")
-    arrive(world, "a.txt")
-    world.run()
-    world.write("year.txt", "2026")
-    arrive(world, "a.txt")
-    world.run()
-    assert (tmp_path / "2025/a.txt").exists() and (tmp_path / "2026/a.txt").exists()
-
-
 def test_a_filed_document_that_fails_when_it_is_read_again_keeps_its_row(world: World) -> None:
     arrive(world, "a.txt", "b.txt")
     world.run()
