@@ -163,7 +163,8 @@ GENERATE = [
         {"model": CHAT, "prompt": "Hi", "template": "{{ .Prompt "}, 500, re.compile("error")),
     *(
         Row(f"a template that is {why}", "POST /api/generate",
-            {"model": CHAT, "prompt": "Hi", "template": template}, 400, error=error)
+            {"model": CHAT, "prompt": "Hi", "template": template, "stream": False}, 400,
+            error=error)
         for why, template, error in (
             ("too long", " " * 100_001, "a chat template has at most 100,000 characters, "
              "not 100,001"),

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 
 from paddock.engine.request import (
@@ -19,6 +20,7 @@ from paddock.engine.request import (
 from paddock.engine.system.records import replace
 from paddock.engine.wire import from_plain, read_json, to_plain, write_json
 from paddock.engine.workers.worker_protocol import ChatOrder
+from paddock.pipelines.times import Moment
 from paddock.runner.core.calls.call_rows import cached_vectors, vectors_columns
 from paddock.runner.ledger.entries import CallRow
 
@@ -114,3 +116,15 @@ def test_vectors_that_are_cut_are_a_value_error(plain: Any) -> None:
 def test_probabilities_that_are_none_are_a_value_error(logprobs: Any) -> None:
     with pytest.raises(ValueError, match=r"."):
         from_plain(Reply, {**to_plain(REPLY), "logprobs": logprobs})
+
+
+def test_texts_and_numbers_of_other_kinds_are_written_as_such() -> None:
+    today = Moment.of(1_000_000_000, is_date=True)
+    request = replace(REQUEST, messages=(Message("user", today),))
+    assert read_json(ChatRequest, write_json(request)).messages[0].content == str(today)
+    assert to_plain({"share": np.float64(0.5)}) == {"share": 0.5}
+
+
+def test_vectors_of_different_lengths_are_refused() -> None:
+    with pytest.raises(ValueError, match="different lengths"):
+        PackedVectors.of([(1.0, 2.0), (3.0, 4.0, 5.0)])

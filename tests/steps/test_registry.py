@@ -219,8 +219,8 @@ def test_functions_of_other_packages_are_found_and_ours_go_first() -> None:
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("gone", "check function 'gone' of package 'paddock-llm' cannot be used: ModuleNotFoundError: "
-         "No module named 'no_such_package'. Update or remove 'paddock-llm'."),
+        ("gone", "check function 'gone' of package 'paddock-llm' cannot be used: "
+         "ModuleNotFoundError: No module named 'no_such_package'. Update or remove 'paddock-llm'."),
         ("number",
          "check function 'number' of package 'paddock-llm' cannot be used: math:pi is no function. "
          "Update or remove 'paddock-llm'."),
