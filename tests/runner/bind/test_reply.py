@@ -200,4 +200,4 @@ def test_a_small_short_form_starts_no_process_which_would_have_nothing_to_say(
 
 
 def test_a_short_form_that_is_nested_too_deep_is_a_fault() -> None:
-    assert "deep" in faults(json.dumps({"a": "list[" * 130 + "str" + "]" * 130}))[0].what
+    assert "deep" in faults(json.dumps({"a": "list[" * 130 + "str" + "]" * 130}))[0].message
