@@ -342,12 +342,10 @@ def test_no_one_waits_for_a_hostile_schema(live: Live, client: httpx.Client) -> 
     hostile.join()
     plain, refusal = ended
     assert plain == "plain"
-    assert refusal in (
-        "400 the JSON Schema cannot be used: it is too large or too complex",
-        # Where other tests use the machine
-        f"503 the JSON Schema could not be computed within {TRIAL_WALL_S} s: the machine is busy, "
-        "or short of memory. Try again later. Use fewer options, `$ref`s or repetitions",
-    )
+    late = f"503 the JSON Schema could not be computed within {TRIAL_WALL_S} s: "
+    assert refusal.startswith(
+        ("400 the JSON Schema cannot be used: it is too large or too complex", late)
+    )  # by the processor that it got until then
 
 
 def test_who_leaves_while_a_long_text_is_tokenised_leaves_nothing_behind(
