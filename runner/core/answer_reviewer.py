@@ -133,7 +133,9 @@ class AnswerReviewer:
         evidence = None if is_same else await reply.evidence(answer)
         names = known.fields if isinstance(answer, Mapping) else ()
         merged = with_answer(outputs, answer, has_schema=True, evidence=evidence, known=names)
-        if is_same or (isinstance(known, Standing) and known.is_whole):
+        if is_same:  # its text is the model's own, to the byte
+            return {**outputs, "confidence": merged["confidence"]}, []
+        if isinstance(known, Standing) and known.is_whole:
             return merged, []
         faults = [fault.sentence for fault in value_faults(answer, reply.schema)]
         return merged, faults or await reply.checked(answer, merged["text"])

@@ -465,6 +465,15 @@ def test_an_answer_of_model_rules_and_sums_passes_the_checks_or_is_asked_about(
     assert desk.outputs()["b.txt"] == ("RE-102", 49.0)
 
 
+def test_the_text_of_an_answer_with_which_rules_agree_is_the_models_own(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, E_INVOICES.replace("n: steps", "text: steps.bill.text, n: steps"))
+    desk.teach("a", bill())
+    desk.arrive(b=bill(ROPE, **NEXT))
+    answer = json.dumps({**TRUE, **READ, "total": 60.0}, separators=(",", ":"))
+    rows = desk.run(pool=FakePool(answer=lambda _: answer)).returns
+    assert answer in [row["text"] for row in rows]
+
+
 def test_a_model_is_not_known_to_be_right_where_it_says_what_is_known_without_it() -> None:
     leaf = {"p": 0.4, "low": 0.4, "raw": 0.4}
     outputs = {"output": {"n": 1, "m": 2}, "confidence": {"n": leaf, "m": leaf}}
