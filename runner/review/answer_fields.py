@@ -22,6 +22,8 @@ from paddock.pipelines.checking.schema_parts import SchemaParts
 from paddock.pipelines.checking.source_index import date_in, number_in
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.label_choices import is_stand_in
+from paddock.pipelines.text_cells import SourceText
+from paddock.runner import rules
 from paddock.runner.calibration.confidence_calibration import like_this_text
 from paddock.runner.ledger.reviews.reviews import Review, Subject
 
@@ -281,6 +283,31 @@ def field_spans(fields: Iterable[AnswerField], source: str) -> list[Span]:
         and isinstance(evidence.get("end"), int)
         and evidence.get("source") in (source, None)
     ]
+
+
+def is_span(at: Any) -> bool:
+    """Return whether a value from outside is the bounds of some words."""
+    return isinstance(at, list) and len(at) == 2 and all(type(n) is int and n >= 0 for n in at)
+
+
+def page_words(source: SourceText, page: int, offers: str) -> list[list[Any]]:
+    """Return each word of a page: what a click on it means, with its bounds, and the word's box.
+
+    A word is the value that rules would read there, if it is a part of one: the day of `3 May`.
+    `offers`: packed.
+    """
+    values, found = rules.Offers.unpack(offers).values, list[list[Any]]()
+    for cell in source.cells(page) if 0 < page <= len(source.part_starts) else ():
+        shown = source.text[cell.start : cell.end].strip(".,;:|()[]\"'")
+        if cell.box is None or not shown:
+            continue
+        start = source.text.index(shown, cell.start)
+        parts = [v for v in values if v.start < cell.end and cell.start < v.end]
+        if parts and all(value.written != shown for value in parts):
+            least = min(parts, key=lambda value: value.end - value.start)
+            start, shown = least.start, source.text[least.start : least.end]
+        found.append([shown, start, start + len(shown), *cell.box])
+    return found
 
 
 def text_window(text: str, start: int, n: int, spans: Sequence[Span]) -> dict[str, Any]:

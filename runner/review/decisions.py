@@ -13,6 +13,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
+from types import MappingProxyType
 from typing import Any, Literal
 
 from paddock.engine.errors import EngineError
@@ -193,11 +194,20 @@ class LedgerReviews(ReviewStore, dict=True):
         return from_plain(list[AnswerFault], answer["faults"])
 
     def decide(
-        self, id_: str, question: str, verb: Verb, value: Any = None, *, reason: str = "", by: str
+        self,
+        id_: str,
+        question: str,
+        verb: Verb,
+        value: Any = None,
+        *,
+        reason: str = "",
+        by: str,
+        places: Mapping[str, tuple[int, int]] = MappingProxyType({}),
     ) -> Review:
         """Decide on a question; return the review, durable by then.
 
         `question`: the digest of the question that the person saw. `value`: the edited answer.
+        `places`: as `Subject.places`.
         The same decision of the same person again changes nothing.
 
         Raises:
@@ -206,7 +216,14 @@ class LedgerReviews(ReviewStore, dict=True):
                 not pass schema or checks.
         """
         seen = self.get(id_)
-        return self.change(id_, self._deciding(seen, question, verb, value, reason, by))
+        deciding = self._deciding(seen, question, verb, value, reason, by)
+
+        def decide(review: Review, now: float) -> Review:
+            decided = deciding(review, now)
+            subject = replace(decided.subject, places={**places})
+            return decided if decided == review else replace(decided, subject=subject)
+
+        return self.change(id_, decide)
 
     def check(
         self, id_: str, question: str, verb: Verb, value: Any = None, *, reason: str = "", by: str
@@ -361,6 +378,7 @@ def _opened_again(review: Review, now: float) -> Review:
     is_late = review.expires_at is not None and review.expires_at <= now
     undecided: dict[str, Any] = dict.fromkeys(("value", "reason", "together", "by"))
     undecided["expires_at"] = None if is_late else review.expires_at
+    undecided["subject"] = replace(review.subject, places={})
     return replace(review, **_UNTOUCHED, **undecided, decided_at=now, state="open")
 
 

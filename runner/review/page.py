@@ -28,6 +28,7 @@ from paddock.engine.models.well_known import MEASURED
 from paddock.engine.system import files, no_links
 from paddock.engine.system.text import cell_text
 from paddock.pipelines.checking.schema_parts import empty_fields
+from paddock.pipelines.text_cells import SourceText
 from paddock.runner.calibration.confidence_calibration import like_this_text
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.reviews.reviews import (
@@ -56,6 +57,8 @@ from .answer_fields import (
     answer_from_json,
     edited_answer,
     field_spans,
+    is_span,
+    page_words,
     subject_fields,
     text_window,
 )
@@ -124,6 +127,7 @@ class ReviewPage:
             f"{api}/rules": self._rules,
             review_path: self._review,
             f"{review_path}/text": self._text,
+            f"{review_path}/words": self._words,
             f"{review_path}/picture": self._picture,
         }
         writes = {
@@ -243,6 +247,28 @@ class ReviewPage:
 
         return await self._at(request, window)
 
+    async def _words(self, request: Request, by: str) -> Any:
+        """Return the words of a page with their boxes, and what a click on each of them means."""
+        query = request.query_params
+        page = _count(query.get("page"), 1)
+
+        def words(reviews: LedgerReviews, review: Review) -> list[list[Any]]:
+            source = _source(review, query.get("source"))
+            packed = reviews.ledger.objects.get(source.boxes_object or "")
+            boxes = json.loads(packed or b"{}")
+            return page_words(
+                SourceText(
+                    source.name,
+                    self._text_of(reviews, source),
+                    source.page_starts or (0,),
+                    boxes=boxes,
+                ),
+                page,
+                review.subject.offers,
+            )
+
+        return {"words": await self._at(request, words)}
+
     def _text_of(self, reviews: LedgerReviews, source: SubjectText) -> str:
         digest = source.text_object or ""
         text = self._texts.pop(digest) if digest in self._texts else reviews.source_text(source)
@@ -292,7 +318,8 @@ class ReviewPage:
             except WrongField as error:
                 return {"faults": [{"path": "", "message": str(error)}], "answers": []}
             is_open = not wrong and not review.is_decided
-            others, most = answered_by(reviews, review, value) if is_open else ([], 0)
+            places = _places(body)
+            others, most = answered_by(reviews, review, value, places) if is_open else ([], 0)
             shown = [{"path": fault.path, "message": fault.message} for fault in wrong]
             return {"faults": shown, "answers": [r.item for r in others], "looked_at": most}
 
@@ -342,9 +369,11 @@ class ReviewPage:
 
         def decide(reviews: LedgerReviews, review: Review) -> dict[str, Any]:
             value = _edited(review, body) if verb == "edit" else None
-            decided = reviews.decide(review.id, question, verb, value, reason=reason, by=by)
+            seen, places = (review.id, question, verb, value), _places(body)
+            decided = reviews.decide(*seen, reason=reason, by=by, places=places)
             self.decided_here.add(own_id := page_id(reviews, decided.id))
-            others = [] if verb == "reject" else answered_by(reviews, decided, decided.value)[0]
+            teaches = decided.value, decided.subject.places
+            others = [] if verb == "reject" else answered_by(reviews, decided, *teaches)[0]
             ids = [page_id(reviews, other.id) for other in others]
             self._answered |= dict.fromkeys(ids, (own_id, decided.item))
             return {**_row(reviews, decided), "answers": ids}
@@ -613,6 +642,13 @@ def _source(review: Review, number: str | None) -> SubjectText:
     if at >= len(sources):
         raise DecisionRefused("The step names no source: there is no text to show.")
     return sources[at]
+
+
+def _places(body: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """Return where a person clicked, by field."""
+    places = body.get("places")
+    found = places.items() if isinstance(places, dict) else ()
+    return {name: (at[0], at[1]) for name, at in found if is_span(at)}
 
 
 def _edited(review: Review, body: Mapping[str, Any]) -> Any:

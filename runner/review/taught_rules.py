@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from paddock.engine.system.records import Struct, replace
@@ -85,12 +85,15 @@ def taught_rules(ledger: Ledger, decided: Mapping[str, Review]) -> TaughtRules:
     return TaughtRules(tuple(rules), tuple(none), checked)
 
 
-def answered_by(reviews: LedgerReviews, review: Review, value: Any) -> tuple[list[Review], int]:
+def answered_by(
+    reviews: LedgerReviews, review: Review, value: Any, places: Mapping[str, Sequence[int]]
+) -> tuple[list[Review], int]:
     """Return the waiting questions that a decision would answer; and of how many, if not of all.
 
     They are of its step and its sender. The next run decides, as documents may change meanwhile.
     """
-    new, found = taught_answer(replace(review, state="edited", value=value)), list[Review]()
+    subject, found = replace(review.subject, places=places), list[Review]()
+    new = taught_answer(replace(review, state="edited", value=value, subject=subject))
     waiting = reviews.waiting(is_whole=True)
     if new is None:
         return found, 0

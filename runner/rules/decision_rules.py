@@ -59,6 +59,8 @@ class TaughtAnswer(Struct, frozen=True, dict=True):
     constants: frozenset[str]
     """Fields of a few values, which stand nowhere: kinds, currencies."""
     packed: str
+    places: Mapping[str, tuple[int, int]] = {}
+    """By field, the words on which they clicked: their label governs it, whatever else stands."""
 
     @cached_property
     def offers(self) -> Offers:
@@ -217,19 +219,21 @@ def _only(offers: Offers, anchor: Anchor, form: _Form) -> OfferedValue | None:
     return next(iter(found.values())) if len(found) == 1 else None
 
 
-def _candidates(taught: TaughtAnswer, value: Any) -> dict[Anchor, _Form]:
+def _candidates(taught: TaughtAnswer, field: str) -> dict[Anchor, _Form]:
     """Return the anchors which lead to a decided value alone in its document, and its form there.
 
-    Those in sentences count only where there are no others.
+    Where a person clicked on it, those of that place; those in sentences count only where there
+    are no others.
     """
     found = dict[Anchor, _Form]()
-    values = taught.offers.values
-    forms = _forms(value, {offered.written for offered in values})
-    for anchor in {o.anchor for o in values if o.written in forms and o.label}:
+    values, place = taught.offers.values, taught.places.get(field)
+    forms = _forms(taught.answer[field], {offered.written for offered in values})
+    here = (o for o in values if place is None or (o.start < place[1] and place[0] < o.end))
+    for anchor in {o.anchor for o in here if o.written in forms and o.label}:
         texts = {offered.written for offered in taught.offers.by_anchor[anchor]}
         others = texts - forms.keys()
-        here = (form for text, form in forms.items() if text in texts)
-        sure = [form for form in here if all(form.read(text) is None for text in others)]
+        under = (form for text, form in forms.items() if text in texts)
+        sure = [form for form in under if all(form.read(text) is None for text in others)]
         if sure:
             found[anchor] = _common(sure)
     labels = {anchor: form for anchor, form in found.items() if anchor[0] != "prose"}
@@ -382,7 +386,7 @@ class _SenderLayout(Struct, frozen=True, dict=True):
         taught = [t for t in self.decisions if field in t.fields and field in t.answer]
         by_anchors = defaultdict[frozenset[Anchor], list[tuple[TaughtAnswer, _Form]]](list)
         for t in taught:
-            candidates = _candidates(t, t.answer[field])
+            candidates = _candidates(t, field)
             if len({form.of for form in candidates.values()}) == 1:
                 form = _common([*candidates.values()])
                 by_anchors[frozenset(candidates)].append((t, form))

@@ -8,6 +8,7 @@ true, it is what is most in doubt about the answer.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -93,6 +94,9 @@ def source_texts(
                 text=None if is_long else source.text,
                 text_object=ledger.objects.put(source.text.encode()) if is_long else None,
                 page_starts=tuple(source.page_starts),
+                boxes_object=ledger.objects.put(json.dumps({**source.boxes}).encode())
+                if source.boxes
+                else None,
             )
         )
     return found

@@ -93,7 +93,10 @@ class StepDecisions(Struct, frozen=True, dict=True):
     @cached_property
     def rules_digest(self) -> str:
         taught = ((t, sorted(t.fields), sorted(t.constants)) for t in self.taught)
-        return part_digest([[t.id, t.answer, *of, t.packed] for t, *of in taught])
+        return part_digest([
+            [t.id, t.answer, *of, t.packed, *([{**t.places}] if t.places else ())]
+            for t, *of in taught
+        ])  # fmt: skip
 
     @cached_property
     def digest(self) -> str:
@@ -141,7 +144,9 @@ def taught_answer(review: Review) -> TaughtAnswer | None:
         if isinstance(value, bool) or any("enum" in p or "const" in p for p in parts[name])
     }
     fields = frozenset(answer) if seen is None else seen
-    return rules.TaughtAnswer(review.id, answer, fields, frozenset(constants), subject.offers)
+    taught = review.id, answer, fields, frozenset(constants), subject.offers
+    places = {name: (start, end) for name, (start, end) in subject.places.items()}
+    return rules.TaughtAnswer(*taught, places)
 
 
 def decisions_of(

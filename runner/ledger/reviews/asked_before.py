@@ -89,5 +89,6 @@ def new_review(question: Question, old: Review | None, now: float) -> Review:
     if stands(question, old):
         decision = {name: getattr(old, name) for name in _TAKEN_OVER}
         seen = None if old.fields_seen is None else tuple(sorted(old.fields_seen))
-        return replace(new, **decision, subject=replace(new.subject, open=seen))
+        subject = replace(new.subject, open=seen, places=old.subject.places)
+        return replace(new, **decision, subject=subject)
     return replace(new, earlier=with_decision(old)) if old.is_decided else new

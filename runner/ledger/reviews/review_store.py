@@ -202,9 +202,12 @@ class ReviewStore(Struct, eq=False):
         def work(execute: Execute) -> list[Review]:
             found = [self._whole(execute, queries.OF_ID, {"id": id_}) for id_ in ids]
             reviews = [review for review in found if review is not None]
+            places = {review.id: review.subject.places for review in reviews}
             changed = list(change(reviews, self._now(execute)))
             for review in changed:
-                if review not in reviews:
+                if review not in reviews and review.subject.places != places[review.id]:
+                    self._write(execute, review)
+                elif review not in reviews:
                     execute(queries.DECIDE_REVIEW, {**self._changing(review), "id": review.id})
             return changed
 

@@ -38,6 +38,8 @@ class SubjectText(Struct, frozen=True):
     text: str | None = None
     text_object: str | None = None
     page_starts: tuple[int, ...] = ()
+    boxes_object: str | None = None
+    """The object with where the words of each page stand, packed, by its number."""
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> SubjectText:
@@ -57,7 +59,7 @@ class SubjectText(Struct, frozen=True):
         return bool(self.path) and is_shown
 
     def as_json(self) -> dict[str, Any]:
-        names = ("name", "path", "media_type", "page_starts")
+        names = ("name", "path", "media_type", "page_starts", "boxes_object")
         return {name: getattr(self, name) for name in names} | self.content
 
 
@@ -111,6 +113,8 @@ class Subject(Struct, frozen=True, kw_only=True):
     """The fields that it asks about; None: all."""
     offers: str = ""
     """What its document offers to rules, packed; empty: no rule is made of it."""
+    places: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """By field, the bounds of the words in its only source on which the decider clicked."""
     read: Mapping[str, str] = field(default_factory=dict)
     """By step, the object with what was read of the document before: it may be gone later."""
 
@@ -142,7 +146,7 @@ class Subject(Struct, frozen=True, kw_only=True):
     @property
     def objects(self) -> set[str]:
         texts = (*self.sources, self.prompt_text)
-        objects = {text.text_object for text in texts if text is not None and text.text_object}
+        objects = {o for t in texts if t is not None for o in (t.text_object, t.boxes_object) if o}
         return objects | {*self.read.values()}
 
 

@@ -73,6 +73,7 @@ const page = {
   field: 0,
   mode: "read", // or "edit"
   changes: {},
+  places: {}, // field → bounds in the text of what was clicked for it
   asJson: false,
   isBusy: false,
   wantsText: false,
@@ -313,6 +314,7 @@ function take(review) {
   }
   page.field = Math.min(page.field, Math.max(0, review.fields.length - 1));
   page.changes = draft.changes || {};
+  page.places = draft.places || {};
   page.asJson = draft.json !== undefined;
   $("document-name").textContent = plainName(review.item);
   $("asked").textContent = plainName([review.folder, review.step, review.pipeline].filter(Boolean).join(", "));
@@ -623,6 +625,7 @@ function emptyPane(key) {
   $("image").alt = "";
   $("boxes").replaceChildren();
   $("text-parts").replaceChildren();
+  boxed = [];
   shown = { start: 0, end: 0, total: 0 };
   setLoading(true);
 }
@@ -701,6 +704,30 @@ async function drawPicture() {
   $("picture").hidden = false;
   setLoading(false);
   drawBoxes();
+  try {
+    const told = await read(ofReview(page.review.id, `/words?source=${at}&page=${number}`));
+    if (n === pane.n) boxed = told.words;
+  } catch (error) {
+    if (n === pane.n) failed(error);
+  }
+}
+
+let boxed = []; // words of the page that is shown: what a click means, its bounds in the text, and the word's box
+let pressed = null; // where the pointer went down on the picture, in parts of the page
+
+function pointOf(event) {
+  const box = $("picture").getBoundingClientRect();
+  return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
+}
+
+function fillFromPicture(event) { // the word that was clicked, or those between press and release
+  const [from, to] = [pressed || pointOf(event), pointOf(event)];
+  pressed = null;
+  const [left, right] = [from[0], to[0]].sort((a, b) => a - b), [top, bottom] = [from[1], to[1]].sort((a, b) => a - b);
+  const some = boxed.filter(([, , , l, t, r, b]) => l <= right && left <= r && t <= bottom && top <= b);
+  if (!some.length) return;
+  const parts = [...new Map(some.map((one) => [one[1], one])).values()];
+  fill(parts.map((one) => one[0]).join(" "), [parts[0][1], parts.at(-1)[2]]);
 }
 
 function drawBoxes() {
@@ -712,7 +739,7 @@ function drawBoxes() {
     const [left, top, right, bottom] = found.box.map((part) => part * 100);
     const box = make("div", "", at === page.field ? "box on" : "box");
     Object.assign(box.style, { left: `${left}%`, top: `${top}%`, width: `${right - left}%`, height: `${bottom - top}%` });
-    box.addEventListener("click", () => pickPath(one.path));
+    box.addEventListener("click", () => { if (page.mode === "read") pickPath(one.path); });
     made.push(box);
   });
   $("boxes").replaceChildren(...made);
@@ -773,16 +800,32 @@ function markField() {
 }
 
 function fillFrom(event) { // the words that were chosen, or the one that was clicked, into the field
-  if (page.mode !== "edit" || page.asJson || !page.review) return;
-  const chosen = getSelection(), input = $(`input-${page.field}`), one = field();
-  let words = chosen.toString().trim();
-  if (!words && chosen.focusNode?.nodeType === Node.TEXT_NODE && event.target.closest("#text-parts")) {
-    const text = chosen.focusNode.data, at = chosen.focusOffset;
-    words = (/\S*$/.exec(text.slice(0, at))[0] + /^\S*/.exec(text.slice(at))[0]).replace(/^[|(]+|[.,;:|)]+$/g, "");
-  }
-  if (!words || one.kind === "choice") return;
-  input.value = words;
+  const chosen = getSelection(), node = chosen.anchorNode;
+  if (page.mode !== "edit" || node?.nodeType !== Node.TEXT_NODE || !event.target.closest("#text-parts")) return;
+  const text = node.data;
+  let from = chosen.anchorOffset, part = chosen.toString();
+  if (!part) {
+    from -= /\S*$/.exec(text.slice(0, from))[0].length;
+    part = /^\S*/.exec(text.slice(from))[0].replace(/[.,;:|)]+$/, "");
+  } else if (chosen.focusNode === node) from = Math.min(from, chosen.focusOffset);
+  const lead = /^[\s|(]*/.exec(part)[0].length, value = part.slice(lead).trim();
+  const before = document.createRange();
+  before.selectNodeContents($("text-parts"));
+  before.setEnd(node, from + lead);
+  const start = shown.start + Array.from(before.toString()).length; // characters as Python counts them
+  fill(value, [start, start + Array.from(value).length]);
+}
+
+function fill(value, place) { // the chosen field, from a place in the document
+  if (page.asJson || !page.review || !value) return;
+  const one = field();
+  if (one.kind === "choice" || (page.mode === "read" && !mayDecide())) return;
+  if (page.mode === "read") setMode("edit");
+  const input = $(`input-${page.field}`);
+  input.value = value;
   input.dispatchEvent(new Event("input"));
+  if (!page.review.sources[1]) page.places[one.path] = place;
+  typed();
   input.focus();
 }
 
@@ -871,6 +914,7 @@ function drawnInput(one, at) {
   input.value = page.changes[one.path] ?? one.text;
   input.setAttribute("aria-describedby", `wrong-${at}`);
   input.addEventListener("input", () => {
+    delete page.places[one.path];
     if (input.value === one.text) delete page.changes[one.path];
     else page.changes[one.path] = input.value;
     typed();
@@ -941,7 +985,7 @@ async function addRow() {
   $("said").textContent = words;
 }
 
-const editBody = () => (page.asJson ? { json: $("json").value } : { changes: page.changes });
+const editBody = () => (page.asJson ? { json: $("json").value } : { changes: page.changes, places: page.places });
 
 let checkTimer = 0;
 
@@ -1288,6 +1332,8 @@ document.addEventListener("keydown", (event) => {
 
 const on = (id, act, kind = "click") => $(id).addEventListener(kind, act);
 on("text-parts", fillFrom);
+on("picture", (event) => { pressed = pointOf(event); }, "pointerdown");
+on("picture", fillFromPicture);
 on("rules-open", KEYS.r);
 on("accept", KEYS.Enter);
 on("change", KEYS.e);

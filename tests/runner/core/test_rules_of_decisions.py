@@ -791,7 +791,7 @@ def test_what_a_decision_would_answer_passes_the_checks_of_its_reply(
 
         def answered(name: str) -> tuple[list[str], int]:
             true = {**TRUE, **READ, "sender": "Larkfield Joinery" if name == "o.txt" else SENDER}
-            found, most = answered_by(reviews, asked[name], true)
+            found, most = answered_by(reviews, asked[name], true, {})
             return sorted(review.item for review in found), most
 
         assert answered("a.txt") == (["b.txt"], 0)
@@ -802,6 +802,25 @@ def test_what_a_decision_would_answer_passes_the_checks_of_its_reply(
         assert answered("a.txt") == (["b.txt"], 0)
         monkeypatch.setattr("paddock.runner.review.taught_rules.MOST_LOOKED_AT", 1)
         assert answered("a.txt")[1] == 1
+
+
+@pytest.mark.parametrize("clicked", ["Total: ", "Net: ", ""])
+def test_a_click_says_which_of_several_places_is_meant(desk: Desk, clicked: str) -> None:
+    text = bill(net="120.00", vat="0.00")
+    desk.arrive(a=text)
+    desk.work()
+    at = text.index(clicked) + len(clicked)
+    places = {"total": (at, at + len("120.00"))} if clicked else {}
+    with desk.reviews() as reviews:
+        review = desk.waiting()["a.txt"]
+        reviews.decide(review.id, review.question, "edit", TRUE, by="anna", places=places)
+    desk.arrive(b=bill(**NEXT))
+    desk.work()
+    read = {"Total: ": ("RE-102", 60.0), "Net: ": ("RE-102", 50.0)}
+    assert desk.outputs().get("b.txt") == read.get(clicked)
+    assert desk.asked("b") == (frozenset() if clicked else {"total"})
+    desk.undo("a.txt")
+    assert desk.waiting()["a.txt"].subject.places == {}
 
 
 def test_gold_teaches_the_same_rules_in_another_folder_with_its_documents(tmp_path: Path) -> None:

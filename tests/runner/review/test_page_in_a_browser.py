@@ -25,7 +25,8 @@ from paddock.steps.readers import documents as documents_reader
 from tests.browser import Browser, Page, needs_browser
 from tests.fakes.clerk import Said, clerk, pipeline
 from tests.fakes.papers import INVOICES
-from tests.runner.core.test_rules_of_decisions import NEXT, OLD_NUMBER, TRUE, Desk, bill
+from tests.fakes.pdf import pdf
+from tests.runner.core.test_rules_of_decisions import NEXT, OLD_NUMBER, PIPELINE, TRUE, Desk, bill
 from tests.runner.review.served_page import KINDS, ServedPage, quote
 from tests.runner.world import settings
 from tests.waiting import PATIENCE_S, until
@@ -542,6 +543,51 @@ def test_the_page_shows_the_documents_picture_with_the_value_marked(
             enter(page)
         page.wait("!document.getElementById('queue-empty').hidden")
         assert page.complaints() == []
+
+
+def test_a_click_on_a_word_of_the_picture_fills_the_field_and_says_its_place(
+    tmp_path: Path, chromium: Browser
+) -> None:
+    text = bill(net="120.00", vat="0.00")
+    desk = Desk(tmp_path, PIPELINE)
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "inbox/a.pdf").write_bytes(pdf([text]))
+    desk.work()
+    with ServedPage(tmp_path).served() as address:
+        page = opened(chromium, address, width=1280, height=800)
+        page.wait("typeof boxed !== 'undefined' && boxed.length > 20")
+        words = page.ask("boxed")
+        for at, field in enumerate(page.ask("page.review.fields.map((field) => field.path)")):
+            if field in ("kind", "currency"):
+                page.ask(f"setMode('edit'); {{const i = document.getElementById('input-{at}'); "
+                         f"i.value = '{TRUE[field]}'; "
+                         "i.dispatchEvent(new Event('input'))}")  # fmt: skip
+                continue
+            written = "120.00" if field == "total" else str(TRUE[field])
+            some = [word for word in words if word[0] in written.split()]
+            if field == "sender":
+                some = some[:3]
+            first, last = (some[-1], some[-1]) if field == "total" else (some[0], some[-1])
+            page.ask(f"page.mode === 'edit' ? document.getElementById('input-{at}').focus() "
+                     f": pick({at})")  # fmt: skip
+            page.ask(f"""(() => {{
+              const side = document.getElementById("picture"), box = side.getBoundingClientRect();
+              const point = (word) => ({{ bubbles: true,
+                clientX: box.left + box.width * (word[3] + word[5]) / 2,
+                clientY: box.top + box.height * (word[4] + word[6]) / 2 }});
+              side.dispatchEvent(new PointerEvent("pointerdown", point({json.dumps(first)})));
+              side.dispatchEvent(new MouseEvent("click", point({json.dumps(last)})));
+            }})()""")
+            page.wait(f"document.getElementById('input-{at}')?.value === {json.dumps(written)}")
+        page.ask("document.getElementById('save').click()")
+        page.wait("!document.getElementById('queue-empty').hidden")
+        assert page.complaints() == []
+    with desk.reviews() as reviews:
+        (decided,) = reviews.decided(is_whole=True)
+    assert decided.value == TRUE
+    (tmp_path / "inbox/b.pdf").write_bytes(pdf([bill(**NEXT)]))
+    desk.work()
+    assert desk.waiting() == {}
 
 
 # Nothing of one document under another's title
