@@ -13,7 +13,6 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
-from types import MappingProxyType
 from typing import Any, Literal
 
 from paddock.engine.errors import EngineError
@@ -65,6 +64,13 @@ class AcceptedTogether(Struct, frozen=True):
     reviews: tuple[Review, ...]
     left: Mapping[str, str]
     """Id of each review that was not accepted, and why."""
+
+
+class ClickedAnswer(Struct, frozen=True):
+    """An edited answer, and by field where in the document the person clicked."""
+
+    value: Any
+    places: Mapping[str, tuple[int, int]]
 
 
 class LedgerReviews(ReviewStore, dict=True):
@@ -194,20 +200,12 @@ class LedgerReviews(ReviewStore, dict=True):
         return from_plain(list[AnswerFault], answer["faults"])
 
     def decide(
-        self,
-        id_: str,
-        question: str,
-        verb: Verb,
-        value: Any = None,
-        *,
-        reason: str = "",
-        by: str,
-        places: Mapping[str, tuple[int, int]] = MappingProxyType({}),
+        self, id_: str, question: str, verb: Verb, value: Any = None, *, reason: str = "", by: str
     ) -> Review:
         """Decide on a question; return the review, durable by then.
 
-        `question`: the digest of the question that the person saw. `value`: the edited answer.
-        `places`: as `Subject.places`.
+        `question`: the digest of the question that the person saw. `value`: the edited answer,
+        or a `ClickedAnswer`.
         The same decision of the same person again changes nothing.
 
         Raises:
@@ -215,12 +213,14 @@ class LedgerReviews(ReviewStore, dict=True):
                 `by` may not decide; an edited value, or one that is not the model's alone, does
                 not pass schema or checks.
         """
-        seen = self.get(id_)
+        seen, places = self.get(id_), dict[str, tuple[int, int]]()
+        if isinstance(value, ClickedAnswer):
+            value, places = value.value, {**value.places}
         deciding = self._deciding(seen, question, verb, value, reason, by)
 
         def decide(review: Review, now: float) -> Review:
             decided = deciding(review, now)
-            subject = replace(decided.subject, places={**places})
+            subject = replace(decided.subject, places=places)
             return decided if decided == review else replace(decided, subject=subject)
 
         return self.change(id_, decide)

@@ -62,7 +62,7 @@ from .answer_fields import (
     subject_fields,
     text_window,
 )
-from .decisions import SHORT_QUESTION_CHARS, LedgerReviews, Verb
+from .decisions import SHORT_QUESTION_CHARS, ClickedAnswer, LedgerReviews, Verb
 from .label_tables import LabelTable
 from .page_access import PAGE_PATH, AccessRefused, PageAccess, request_body
 from .taught_rules import answered_by, taught_rules
@@ -368,9 +368,9 @@ class ReviewPage:
         verb = cast(Verb, str(body.get("verb")))  # `decide` refuses any other
 
         def decide(reviews: LedgerReviews, review: Review) -> dict[str, Any]:
-            value = _edited(review, body) if verb == "edit" else None
-            seen, places = (review.id, question, verb, value), _places(body)
-            decided = reviews.decide(*seen, reason=reason, by=by, places=places)
+            is_edit = verb == "edit"
+            value = ClickedAnswer(_edited(review, body), _places(body)) if is_edit else None
+            decided = reviews.decide(review.id, question, verb, value, reason=reason, by=by)
             self.decided_here.add(own_id := page_id(reviews, decided.id))
             teaches = decided.value, decided.subject.places
             others = [] if verb == "reject" else answered_by(reviews, decided, *teaches)[0]

@@ -14,6 +14,7 @@ from paddock.runner.cli.application import application
 from paddock.runner.core.reviews.decided_outputs import with_answer
 from paddock.runner.ledger.reviews.reviews import DecisionRefused
 from paddock.runner.review.csv_and_gold_data import reviews_csv
+from paddock.runner.review.decisions import ClickedAnswer
 from paddock.runner.review.taught_rules import answered_by
 from tests.fakes.invoices import Made, hybrid
 from tests.fakes.papers import EXAMPLES
@@ -813,7 +814,8 @@ def test_a_click_says_which_of_several_places_is_meant(desk: Desk, clicked: str)
     places = {"total": (at, at + len("120.00"))} if clicked else {}
     with desk.reviews() as reviews:
         review = desk.waiting()["a.txt"]
-        reviews.decide(review.id, review.question, "edit", TRUE, by="anna", places=places)
+        value = ClickedAnswer(TRUE, places)
+        reviews.decide(review.id, review.question, "edit", value, by="anna")
     desk.arrive(b=bill(**NEXT))
     desk.work()
     read = {"Total: ": ("RE-102", 60.0), "Net: ": ("RE-102", 50.0)}
