@@ -65,6 +65,8 @@ so where memory runs out. What kills ours raises an error instead."""
 _POLL_S = 0.1
 _ORDER_POLL_S = 0.2  # the progress of an order is reported as often
 _PIECE_BYTES = 64 * 1024
+RUN_PRIORITY = 10
+"""Nine tenths of a turn are for the models, whose answers clients and the run itself wait for."""
 LOWEST_PRIORITY = 19
 MOST_PROCESSES = 3
 """Of a `FrameProcess`: one that orders share, others that compute or end."""
@@ -544,7 +546,8 @@ class FrameProcess:
     def _spawn(self) -> _Answering:
         self._shared = _Answering(self._command, subprocess.DEVNULL)
         if self._nice:
-            _set_priority(self._shared.process.pid, self._nice)
+            with contextlib.suppress(AttributeError):  # Windows
+                _set_priority(self._shared.process.pid, max(self._nice, os.nice(0)))
         self._all.add(self._shared)
         return self._shared
 

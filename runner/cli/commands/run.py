@@ -46,6 +46,7 @@ from paddock.runner.cli.exit_status import FAILED, CommandError
 from paddock.runner.cli.pipeline_or_model import looks_like_model, warn_of_model_with_same_name
 from paddock.runner.cli.run_summary import print_closing, returned_text
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
+from paddock.runner.daemon import daemon_files
 from paddock.runner.folders.state_folders import find_ledgers
 from paddock.runner.ledger.run_history import runs_named, unknown_run_text
 from paddock.runner.progress import printing
@@ -171,6 +172,11 @@ def _run(flags: RunFlags) -> int:
     settings = read_settings(path.parent, flags=own)
     if flags.file is not None and looks_like_model(flags.file):
         warn_of_model_with_same_name(flags.file, path, settings)
+    daemon = daemon_files.find_daemon(settings)
+    if daemon is not None and daemon.kind == "serve":  # it stays: no run starts one of its own
+        from paddock.engine.system.processes import RUN_PRIORITY, lower_priority
+
+        lower_priority(RUN_PRIORITY)
     is_log = settings.service.is_log_json
     display = partial(run_observer, is_quiet_stdout=flags.as_json, is_log=is_log)
     ended = run_until_confirmed(path, given, flags.options(), settings, display)

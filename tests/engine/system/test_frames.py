@@ -120,6 +120,24 @@ def test_a_frame_whose_head_is_no_object_is_refused(head: str) -> None:
         read_frame(io.BytesIO(raw))
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="it has other priorities")
+@pytest.mark.parametrize(("own", "asked", "had"), [(0, 5, 5), (10, 5, 10)])
+def test_a_process_of_low_priority_is_no_quicker_than_its_parent(
+    own: int, asked: int, had: int
+) -> None:
+    program = f"""
+import os, sys
+os.nice({own})
+from paddock.engine.system.processes import FrameProcess
+process = FrameProcess([sys.executable, "-c", {CHILD!r}], nice={asked})
+print(os.getpriority(os.PRIO_PROCESS, process.ask({{"do": "work"}}, 600)["pid"]))
+process.close()
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
+    assert int(done.stdout) == max(had, os.nice(0) + own)
+
+
 @pytest.mark.parametrize(
     ("deed", "is_machines"),
     [

@@ -57,6 +57,21 @@ def test_it_serves_logs_and_ends_in_order(tmp_path: Path) -> None:
     assert log.endswith("Stopped.\n")
 
 
+def test_a_run_beside_it_leaves_the_processor_to_its_models(tmp_path: Path) -> None:
+    """Linux has a priority for each session as well."""
+    (tmp_path / "p.yaml").write_text(
+        "name: p\nreturns: steps.a.stdout\n"
+        "steps: [{id: a, uses: run, cache: off, with: {command: [nice]}}]\n"
+    )
+    near = {"PADDOCK_HOST": "", "PADDOCK_HOME": str(tmp_path / "home")}
+    command = ("run", str(tmp_path / "p.yaml"), "--allow", "run", "--force", "a")
+    alone = paddock(*command, environ=near)
+    with serving("--port", "0", **near):
+        beside = paddock(*command, environ=near)
+    own = os.nice(0)
+    assert (alone.out, beside.out) == (f"{own}\n", f"{own + 10}\n"), alone.err
+
+
 def test_a_wide_bind_without_keys_is_one_line_to_copy(tmp_path: Path) -> None:
     home = tmp_path / "home"
     refused = paddock_here("serve", "--host", "0.0.0.0:0", environ={"PADDOCK_HOME": str(home)})
