@@ -116,7 +116,7 @@ def needed_per_minute(client: Client, prices: Prices) -> float:
     return 60e3 / each_ms
 
 
-def passes(step: ScheduledStep, n_pass_tokens: int) -> list[tuple[int, int]]:
+def passes(step: ScheduledStep, n_pass_tokens: int = 1 << 30) -> list[tuple[int, int]]:
     """Return (sequences, tokens of each) of the passes that llama.cpp makes of streams.
 
     `llama_batch_allocr::split_equal` with `sequential`: a pass takes equally many tokens of
@@ -130,7 +130,7 @@ def passes(step: ScheduledStep, n_pass_tokens: int) -> list[tuple[int, int]]:
         ids = [min(left)]
         while ids[-1] + 1 in left:
             ids.append(ids[-1] + 1)
-        n_each = min(n_pass_tokens // len(ids), *(left[seq_id] for seq_id in ids), 1 << 30)
+        n_each = min(n_pass_tokens // len(ids), *(left[seq_id] for seq_id in ids))
         left = {seq_id: n - n_each * (seq_id in ids) for seq_id, n in left.items()}
         left = {seq_id: n for seq_id, n in left.items() if n}
         found.append((len(ids), n_each))

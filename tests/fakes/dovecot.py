@@ -15,18 +15,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from ipaddress import ip_address
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-
 from tests.benchmarks.processes import free_port
+from tests.fakes.far_side import certificate as write_certificate
+from tests.fakes.wires import cutting_wire
 from tests.waiting import PATIENCE_S
 
 PROGRAM = "/usr/sbin/dovecot"
@@ -38,8 +33,8 @@ base_dir = {home}/run
 state_dir = {home}/state
 log_path = {home}/log
 ssl = yes
-ssl_cert = <{home}/cert.pem
-ssl_key = <{home}/key.pem
+ssl_cert = <{home}/certificate.pem
+ssl_key = <{home}/certificate.pem
 disable_plaintext_auth = yes
 auth_mechanisms = plain xoauth2
 default_internal_user = {user}
@@ -99,7 +94,7 @@ class Dovecot:
     def __init__(self, home: Path, port: int, plain_port: int, token_port: int) -> None:
         self.home, self.port = home, port
         self.plain_port, self.token_port = plain_port, token_port
-        self.certificate = home / "cert.pem"
+        self.certificate = home / "certificate.pem"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -188,33 +183,10 @@ class Dovecot:
 
     @contextmanager
     def cut_off(self, after_bytes: int) -> Iterator[int]:
-        """Yield a port that leads to it, and cuts each connection after so many bytes of it."""
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            threading.Thread(
-                target=self._serve_cut, args=(server, after_bytes), daemon=True
-            ).start()
-            yield server.getsockname()[1]
-
-    def _serve_cut(self, server: socket.socket, after_bytes: int) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = server.accept()
-                there = socket.create_connection(("127.0.0.1", self.port))
-                threading.Thread(target=_pass_on, args=(client, there, None), daemon=True).start()
-                back = (there, client, after_bytes)
-                threading.Thread(target=_pass_on, args=back, daemon=True).start()
-
-
-def _pass_on(source: socket.socket, target: socket.socket, most: int | None) -> None:
-    with suppress(OSError):
-        while piece := source.recv(4096):
-            target.sendall(piece if most is None else piece[:most])
-            if most is not None and (most := most - len(piece)) <= 0:
-                break
-    for end in (source, target):
-        with suppress(OSError):
-            end.shutdown(socket.SHUT_RDWR)
-        end.close()
+        """Yield a port that leads to it, and cuts each connection after so many bytes."""
+        with cutting_wire(self.port) as wire:
+            wire.cuts = [after_bytes] * 100
+            yield wire.port
 
 
 def is_here() -> bool:
@@ -226,7 +198,7 @@ def dovecot() -> Iterator[Dovecot]:
     home = Path(tempfile.mkdtemp(prefix="paddock-dovecot-"))
     owner = pwd.getpwnam("nobody") if os.getuid() == 0 else pwd.getpwuid(os.getuid())
     port, plain_port, token_port = free_port(), free_port(), free_port()
-    _write_certificate(home)
+    write_certificate(home)
     values = {"home": home, "port": port, "plain_port": plain_port,
               "user": owner.pw_name, "uid": owner.pw_uid,
               "gid": owner.pw_gid, "group": grp.getgrgid(owner.pw_gid).gr_name,
@@ -244,26 +216,3 @@ def dovecot() -> Iterator[Dovecot]:
     finally:
         server.stop()
         shutil.rmtree(home, ignore_errors=True)
-
-
-def _write_certificate(home: Path) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.now(UTC)
-    alternatives = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=30))
-        .add_extension(alternatives, critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    (home / "cert.pem").write_bytes(certificate.public_bytes(pem))
-    private = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    (home / "key.pem").write_bytes(key.private_bytes(pem, *private))

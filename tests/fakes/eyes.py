@@ -117,9 +117,7 @@ def qwen3vl(path: Path) -> Path:
     axes |= {"v.patch_embd.weight.1": (4, 4, 3, N_EYE), "v.patch_embd.bias": (N_EYE,)}
     axes |= _mlp(n_merged, N_EMBD)
     deep = {"norm": (n_merged,), "fc1": (n_merged, n_merged), "fc2": (n_merged, N_EMBD)}
-    for name, shape in deep.items():
-        axes[f"v.deepstack.0.{name}.weight"] = shape
-        axes[f"v.deepstack.0.{name}.bias"] = shape[-1:]
+    axes |= _biased({f"v.deepstack.0.{name}": shape for name, shape in deep.items()})
     return _write(path, "qwen3vl_merger", {"image_size": 64, "patch_size": 4}, axes)
 
 
@@ -127,7 +125,7 @@ def gemma3(path: Path) -> Path:
     """Write a projector whose images of 64 by 64 pixels have 16 rows that see one another."""
     axes = _vision(4, n_patches=256)
     axes |= {"mm.input_projection.weight": (N_EMBD, N_EYE), "mm.soft_emb_norm.weight": (N_EYE,)}
-    axes |= {"v.post_ln.weight": (N_EYE,), "v.post_ln.bias": (N_EYE,)}
+    axes |= _biased({"v.post_ln": (N_EYE,)})
     return _write(path, "gemma3", {"image_size": 64, "patch_size": 4}, axes)
 
 
@@ -142,11 +140,9 @@ def pixtral(path: Path) -> Path:
 
 def internvl(path: Path) -> Path:
     """Write a projector that cuts large images into slices of 32 by 32 pixels."""
-    n_merged = 4 * N_EYE
     axes = _vision(4, n_patches=65) | {"v.class_embd": (N_EYE,)}
-    for number, shape in {0: (n_merged,), 1: (n_merged, N_EMBD), 3: (N_EMBD, N_EMBD)}.items():
-        axes[f"mm.model.mlp.{number}.weight"] = shape
-        axes[f"mm.model.mlp.{number}.bias"] = shape[-1:]
+    layers = {0: (4 * N_EYE,), 1: (4 * N_EYE, N_EMBD), 3: (N_EMBD, N_EMBD)}
+    axes |= _biased({f"mm.model.mlp.{number}": shape for number, shape in layers.items()})
     values: dict[str, Value] = {"image_size": 32, "patch_size": 4, "projector.scale_factor": 2}
     return _write(path, "internvl", values, axes)
 
@@ -154,7 +150,7 @@ def internvl(path: Path) -> Path:
 def smolvlm(path: Path) -> Path:
     """Write a projector of slices with tags between them, and of the whole image after them."""
     axes = _vision(4, n_patches=64) | {"mm.model.fc.weight": (4 * N_EYE, N_EMBD)}
-    axes |= {"v.post_ln.weight": (N_EYE,), "v.post_ln.bias": (N_EYE,)}
+    axes |= _biased({"v.post_ln": (N_EYE,)})
     values: dict[str, Value] = {"image_size": 32, "patch_size": 4, "projector.scale_factor": 2}
     return _write(path, "idefics3", {**values, "preproc_image_size": 96}, axes)
 
@@ -162,8 +158,7 @@ def smolvlm(path: Path) -> Path:
 def glm_ocr(path: Path) -> Path:
     """Write a projector that merges patches by a convolution."""
     axes = _vision(4) | {"v.patch_embd.weight.1": (4, 4, 3, N_EYE), "v.patch_embd.bias": (N_EYE,)}
-    axes |= {"mm.patch_merger.weight": (2, 2, N_EYE, N_EMBD), "mm.patch_merger.bias": (N_EMBD,)}
-    axes |= {f"mm.post_norm.{part}": (N_EMBD,) for part in ("weight", "bias")}
+    axes |= _biased({"mm.patch_merger": (2, 2, N_EYE, N_EMBD), "mm.post_norm": (N_EMBD,)})
     axes |= {f"mm.{part}.weight": (N_EMBD, N_EMBD) for part in ("model.fc", "up", "gate", "down")}
     return _write(path, "glm4v", {"image_size": 64, "patch_size": 4}, axes)
 
@@ -176,9 +171,7 @@ def minicpmv(path: Path) -> Path:
     axes |= {"resampler.kv.weight": (N_EYE, n_embd), "resampler.proj.weight": (n_embd, n_embd)}
     shapes: Axes = {f"attn.{part}": (n_embd, n_embd) for part in ("q", "k", "v", "out")}
     shapes |= {f"ln_{part}": (n_embd,) for part in ("q", "kv", "post")}
-    for name, shape in shapes.items():
-        axes[f"resampler.{name}.weight"] = shape
-        axes[f"resampler.{name}.bias"] = shape[-1:]
+    axes |= _biased({f"resampler.{name}": shape for name, shape in shapes.items()})
     values: dict[str, Value] = {"image_size": 64, "patch_size": 4, "projection_dim": n_embd}
     extra: dict[str, Value] = {
         "clip.minicpmv_version": np.int32(3), "clip.minicpmv_query_num": 16
@@ -208,8 +201,7 @@ def deepseek_ocr(path: Path) -> Path:
         biased |= {f"{block}.{name}": (n_sam,) for name in ("pre_ln", "post_ln")}
         biased |= {f"{block}.attn.qkv": (n_sam, 3 * n_sam), f"{block}.attn.out": (n_sam, n_sam)}
         biased |= {f"{block}.mlp.lin1": (n_sam, N_FEED), f"{block}.mlp.lin2": (N_FEED, n_sam)}
-    for name, shape in biased.items():
-        shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[-1:]}
+    shapes |= _biased(biased)
     values: dict[str, Value] = {"image_size": 1024, "patch_size": 16, "window_size": window}
     sam: dict[str, Value] = {"block_count": 3, "head_count": 1, "embedding_length": n_sam}
     values |= {f"sam.{name}": value for name, value in sam.items()}
@@ -219,10 +211,9 @@ def deepseek_ocr(path: Path) -> Path:
 def paddleocr(path: Path) -> Path:
     """Write a projector with learned positions that are stretched to an image's size."""
     n_merged = 4 * N_EYE
-    axes = _vision(4, n_patches=256) | {f"mm.input_norm.{p}": (N_EYE,) for p in ("weight", "bias")}
-    for number, shape in {1: (n_merged, n_merged), 2: (n_merged, N_EMBD)}.items():
-        axes[f"mm.{number}.weight"] = shape
-        axes[f"mm.{number}.bias"] = shape[-1:]
+    layers = {"input_norm": (N_EYE,), "1": (n_merged, n_merged), "2": (n_merged, N_EMBD)}
+    axes = _vision(4, n_patches=256)
+    axes |= _biased({f"mm.{name}": shape for name, shape in layers.items()})
     values: dict[str, Value] = {"image_min_pixels": 1024, "image_max_pixels": 65536}
     return _write(path, "paddleocr", {"image_size": 64, "patch_size": 4, **values}, axes)
 
@@ -277,16 +268,20 @@ def _vision(patch: int, n_patches: int = 0, *, is_fused: bool = False) -> Axes:
     queries = {"attn_qkv": 3} if is_fused else {"attn_q": 1, "attn_k": 1, "attn_v": 1}
     shapes |= {name: (N_EYE, n * N_EYE) for name, n in queries.items()}
     for layer in range(2):
-        for name, shape in shapes.items():
-            axes[f"v.blk.{layer}.{name}.weight"] = shape
-            axes[f"v.blk.{layer}.{name}.bias"] = shape[-1:]
+        axes |= _biased({f"v.blk.{layer}.{name}": shape for name, shape in shapes.items()})
     return axes
 
 
 def _mlp(n_in: int, n_embd: int) -> Axes:
     n_inner = n_in if n_in > N_EYE else n_embd
-    axes: Axes = {"mm.0.weight": (n_in, n_inner), "mm.0.bias": (n_inner,)}
-    return axes | {"mm.2.weight": (n_inner, n_embd), "mm.2.bias": (n_embd,)}
+    return _biased({"mm.0": (n_in, n_inner), "mm.2": (n_inner, n_embd)})
+
+
+def _biased(shapes: Axes) -> Axes:
+    """Return weights and biases of these shapes."""
+    parts = ((f"{name}.weight", f"{name}.bias", shape) for name, shape in shapes.items())
+    return {name: axes for one, other, shape in parts
+            for name, axes in ((one, shape), (other, shape[-1:]))}  # fmt: skip
 
 
 def _write(

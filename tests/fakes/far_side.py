@@ -23,6 +23,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests.fakes.gguf import gguf_head
 from tests.waiting import PATIENCE_S
 
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
@@ -34,13 +35,9 @@ CONFIG = "application/vnd.docker.container.image.v1+json"
 def gguf(n_bytes: int = 4096, seed: int = 0, architecture: str = "llama") -> bytes:
     """Return a whole GGUF file of about so many bytes; its weights differ with the seed."""
 
-    def text(word: str) -> bytes:
-        return struct.pack("<Q", len(word)) + word.encode()
-
     n_weights = max(1, n_bytes // 4)
-    head = b"GGUF" + struct.pack("<IQQ", 3, 1, 1)
-    head += text("general.architecture") + struct.pack("<I", 8) + text(architecture)
-    head += text("weights") + struct.pack("<IQIQ", 1, n_weights, 0, 0)
+    head = gguf_head({"general.architecture": architecture}, 1)
+    head += struct.pack("<Q7sIQIQ", 7, b"weights", 1, n_weights, 0, 0)
     pattern = hashlib.sha256(str(seed).encode()).digest() * 257
     data = (pattern * (n_weights * 4 // len(pattern) + 1))[: n_weights * 4]
     return head + b"\0" * (-len(head) % 32) + data

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from paddock.engine.gguf import read_header
+from paddock.engine.gguf import GgufTensor, padded, read_header, tensor_table
 
 Value = (
     str | int | float | bool | np.int32
     | Sequence[str] | Sequence[int] | Sequence[float] | Sequence[np.uint32]
 )  # fmt: skip
 
-_ALIGNMENT = 32
 _U32, _I32, _F32, _BOOL, _STRING, _ARRAY = 4, 5, 6, 7, 8, 9
 LLAMA: Mapping[str, Value] = {
     "general.architecture": "llama",
@@ -39,25 +38,22 @@ def write_gguf(
     positions are float32, whatever the kind.
     """
     shapes = {"token_embd.weight": (64, 8)} if axes is None else axes
-    head = b"GGUF" + struct.pack("<IQQ", 3, len(shapes), len(values))
-    for key, value in values.items():
-        head += _text(key) + _value(value)
-    at, kinds = 0, dict.fromkeys(shapes, kind)
-    for name, shape in shapes.items():
-        if seed is not None and (len(shape) < 2 or "position" in name):
-            kinds[name] = 0
-        head += _text(name) + struct.pack(f"<I{len(shape)}Q", len(shape), *shape)
-        head += struct.pack("<IQ", kinds[name], at)
-        at += _padded(_n_bytes(shape, kinds[name]))
-    body = b"\0" * at
-    if seed is not None:
-        generator = np.random.default_rng(seed)
-        body = b"".join(
-            raw.ljust(_padded(len(raw)), b"\0")
-            for raw in (_random(generator, name, shapes[name], kinds[name]) for name in shapes)
-        )
-    path.write_bytes(head.ljust(_padded(len(head)), b"\0") + body)
+    tensors = [
+        GgufTensor(name, 0 if seed is not None and _is_float32(name, shape) else kind, shape)
+        for name, shape in shapes.items()
+    ]
+    head = gguf_head(values, len(tensors)) + tensor_table(tensors)
+    generator = None if seed is None else np.random.default_rng(seed)
+    weights = ((b"" if generator is None else _random(generator, one), one) for one in tensors)
+    body = b"".join(raw.ljust(padded(one.n_bytes), b"\0") for raw, one in weights)
+    path.write_bytes(head.ljust(padded(len(head)), b"\0") + body)
     return path
+
+
+def gguf_head(values: Mapping[str, Value], n_tensors: int) -> bytes:
+    """Return the beginning of a file: all but its table of tensors."""
+    head = b"GGUF" + struct.pack("<IQQ", 3, n_tensors, len(values))
+    return head + b"".join(_text(key) + _value(value) for key, value in values.items())
 
 
 def split_gguf(source: Path, path: Path) -> tuple[Path, Path]:
@@ -76,31 +72,29 @@ def split_gguf(source: Path, path: Path) -> tuple[Path, Path]:
         values = b"" if number else data[24 : header.tensors_at]
         n_all = 3 + (0 if number else n_values)
         head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), n_all) + values + own
-        head += _text("split.no") + struct.pack("<IH", 2, number)
-        at, body = 0, bytearray()
-        for one in tensors:
-            head += _text(one.name) + struct.pack(f"<I{len(one.axes)}Q", len(one.axes), *one.axes)
-            head += struct.pack("<IQ", one.kind, at)
-            begin = header.data_at + one.offset
-            body += data[begin : begin + one.n_bytes].ljust(_padded(one.n_bytes), b"\0")
-            at = len(body)
+        head += _text("split.no") + struct.pack("<IH", 2, number) + tensor_table(tensors)
+        body = b"".join(
+            data[begin : begin + one.n_bytes].ljust(padded(one.n_bytes), b"\0")
+            for one in tensors
+            for begin in [header.data_at + one.offset]
+        )
         name = f"{path.stem}-{number + 1:05}-of-00002.gguf"
         file = path.with_name(name)
-        file.write_bytes(head.ljust(_padded(len(head)), b"\0") + body)
+        file.write_bytes(head.ljust(padded(len(head)), b"\0") + body)
         written.append(file)
     return written[0], written[1]
 
 
-def _random(generator: np.random.Generator, name: str, shape: tuple[int, ...], kind: int) -> bytes:
-    if name.endswith("norm.weight"):
-        return np.ones(shape, np.float32).tobytes()
-    values = generator.normal(0, shape[0] ** -0.5, math.prod(shape))
-    values = -np.abs(values) - 0.5 if name.endswith("ssm_a") else values
-    return values.astype("<f2" if kind == 1 else "<f4").tobytes()
+def _is_float32(name: str, shape: tuple[int, ...]) -> bool:
+    return len(shape) < 2 or "position" in name
 
 
-def _n_bytes(shape: tuple[int, ...], kind: int) -> int:
-    return math.prod(shape) * (2 if kind == 1 else 4)
+def _random(generator: np.random.Generator, tensor: GgufTensor) -> bytes:
+    if tensor.name.endswith("norm.weight"):
+        return np.ones(tensor.axes, np.float32).tobytes()
+    values = generator.normal(0, tensor.axes[0] ** -0.5, math.prod(tensor.axes))
+    values = -np.abs(values) - 0.5 if tensor.name.endswith("ssm_a") else values
+    return values.astype("<f2" if tensor.kind == 1 else "<f4").tobytes()
 
 
 def _value(value: Value) -> bytes:
@@ -125,7 +119,3 @@ def _value(value: Value) -> bytes:
 def _text(text: str) -> bytes:
     raw = text.encode()
     return struct.pack("<Q", len(raw)) + raw
-
-
-def _padded(n_bytes: int) -> int:
-    return -(-n_bytes // _ALIGNMENT) * _ALIGNMENT

@@ -1,9 +1,9 @@
 """A model of one layer in any format of weights, all of which are the same ordinary number."""
 
-import struct
 from pathlib import Path
 
 from paddock.engine.gguf import TYPE_NAMES, GgufTensor, padded, tensor_table
+from tests.fakes.gguf import Value, gguf_head
 
 _EMBEDDING, _INNER, _KV, _VOCAB = 1024, 2048, 256, 64
 _AXES = {
@@ -19,7 +19,7 @@ _AXES = {
     "blk.0.ffn_up": (_EMBEDDING, _INNER),
     "blk.0.ffn_down": (_INNER, _EMBEDDING),
 }
-_VALUES: dict[str, str | int | float] = {
+_VALUES: dict[str, Value] = {
     "general.architecture": "llama",
     "llama.block_count": 1,
     "llama.context_length": 1024,
@@ -38,29 +38,14 @@ _FILLERS = {
 }  # 0.01 as a float; else 0.07 as a half, a block's scale
 
 
-def _text(text: str) -> bytes:
-    return struct.pack("<Q", len(text)) + text.encode()
-
-
-def _header(tensors: list[GgufTensor]) -> bytes:
-    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(_VALUES))
-    for key, value in _VALUES.items():
-        kind, packed = 8, _text(value) if isinstance(value, str) else b""
-        if not isinstance(value, str):
-            kind = 4 if isinstance(value, int) else 6
-            packed = struct.pack("<I" if kind == 4 else "<f", value)
-        head += _text(key) + struct.pack("<I", kind) + packed
-    head += tensor_table(tensors)
-    return head.ljust(padded(len(head)), b"\0")
-
-
 def write_one_layer(path: Path, format_name: str) -> None:
     kind = next(kind for kind, name in TYPE_NAMES.items() if name == format_name)
     tensors = [
         GgufTensor(f"{name}.weight", kind if len(axes) > 1 else _F32, axes)
         for name, axes in _AXES.items()
     ]
+    head = gguf_head(_VALUES, len(tensors)) + tensor_table(tensors)
     with path.open("wb") as file:
-        file.write(_header(tensors))
+        file.write(head.ljust(padded(len(head)), b"\0"))
         for tensor in tensors:
             file.write(_FILLERS.get(TYPE_NAMES[tensor.kind], b"\x2c") * padded(tensor.n_bytes))

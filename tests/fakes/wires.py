@@ -119,12 +119,14 @@ def _pass_on(
             piece = one.recv(16 * 1024)
             if not piece:
                 return n_bytes, False
+            if limit is not None:
+                piece = piece[: limit - n_bytes]
             if wire and wire.held and piece.startswith(wire.held):
                 wire.held = b""
                 time.sleep(6)
             (target if one is client else client).sendall(piece)
             n_bytes += len(piece)
-            if limit is not None and n_bytes >= limit:
+            if n_bytes == limit:
                 return n_bytes, True
 
 

@@ -91,29 +91,6 @@ class Device:
         self.n_made += len(cells)
         return [(self.n_made - number, token) for number, (_, token) in enumerate(cells)]
 
-    @staticmethod
-    def passes(turn: ScheduledStep) -> list[list[int]]:
-        """Return the sequence ids of each pass that llama.cpp makes in a split cache.
-
-        This is `llama_batch_allocr::split_equal` with `sequential`: a pass takes equally many
-        tokens of streams whose ids follow one another in the order of the batch.
-        """
-        lengths = {piece.sequence.seq_id: len(piece.tokens) for piece in turn.pieces}
-        for padding in turn.padding:
-            lengths[padding.seq_id] = lengths.get(padding.seq_id, 0) + padding.n_tokens
-        left = sorted(lengths.items())
-        passes = []
-        while left:
-            ids = [left[0][0]]
-            for seq_id, _ in left[1:]:
-                if seq_id == ids[-1] + 1:
-                    ids.append(seq_id)
-            n_each = min(n for seq_id, n in left if seq_id in ids)
-            left = [(seq_id, n - n_each if seq_id in ids else n) for seq_id, n in left]
-            left = [(seq_id, n) for seq_id, n in left if n]
-            passes.append(ids)
-        return passes
-
     def _fill(self, target: int, cells: Cells) -> None:
         assert not self.held.get(target), "a copy must go to an empty sequence"
         self.held[target] = cells if self.limits.is_unified else self._new_cells(cells)

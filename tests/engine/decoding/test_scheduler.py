@@ -15,7 +15,7 @@ from paddock.engine.profile.profile import Agreement
 from paddock.engine.request import Priority
 from paddock.engine.system.records import replace
 from tests.benchmarks import simulated_card as card
-from tests.engine.decoding.device import Device, Run, chat_turn, following, run, sequence
+from tests.engine.decoding.device import Run, chat_turn, following, run, sequence
 
 REQUESTS = st.lists(
     st.tuples(
@@ -212,7 +212,7 @@ def test_on_a_graphics_device_prompts_are_read_in_the_fewest_passes() -> None:
             world.scheduler.add(sequence(number, [number] * n_prompt, max_tokens=12))
         n_passes[is_gpu] = 0
         while (turn := world.turn()).pieces:
-            n_passes[is_gpu] += len(Device.passes(turn))
+            n_passes[is_gpu] += len(card.passes(turn))
         assert len(world.order) == 24
     assert n_passes[True] <= 0.8 * n_passes[False]
 
@@ -472,7 +472,7 @@ def test_answers_of_various_lengths_are_decoded_in_one_pass(lengths: list[tuple[
         if all(len(piece.tokens) == 1 for piece in turn.pieces):
             ids = [piece.sequence.seq_id for piece in turn.pieces]
             n_gaps = sum(after != before + 1 for before, after in pairwise(ids))
-            assert len(Device.passes(turn)) == 1 + n_gaps
+            assert len(card.passes(turn)) == 1 + n_gaps
     assert not world.scheduler.has_work
 
 
@@ -492,7 +492,7 @@ def test_a_graphics_device_decodes_jobs_of_various_lengths_in_one_pass(
     while (turn := world.turn()).pieces:
         if all(request.state == "decode" for request in world.scheduler.running):
             is_answers = len(turn.pieces) == turn.n_tokens == len(world.scheduler.running)
-            assert not is_answers or len(Device.passes(turn)) == 1
+            assert not is_answers or len(card.passes(turn)) == 1
     assert world.answers == world.expected
 
 
