@@ -36,6 +36,36 @@ CHAT_BUDGET_SHARE, JOB_BUDGET_SHARE = 0.75, 0.5
 # However slow the machine, a step has this many prompt tokens.
 LEAST_READ_TOKENS = 16
 
+# Cells reserved for the next tokens of an answer; the rest of it is not reserved.
+ANSWER_SLICE_TOKENS = 64
+
+# Waiting for a prefix that another sequence is computing pays from this length on.
+WORTH_WAITING_TOKENS = 32
+
+# For this long after a chat the next one is expected, and steps are kept short.
+CHAT_EXPECTED_S = 30.0
+
+# No other sequence overtakes one that is overdue this long.
+OVERDUE_S = 60.0
+
+# Prefixes whose lengths differ by less than this count as equal.
+SAME_PREFIX_TOKENS = 32
+
+# Steps of prompts alone before one of answers, if no client streams these; of prompts' steps each
+# so many begins with the shortest prompt.
+MOST_PROMPT_TURNS, SHORTEST_EVERY = 8, 4
+
+# Most prompts of one pass, and most streams between two answers that are filled up: a pass of its
+# own costs a device as much as some thirty more streams.
+MOST_PROMPTS_OF_A_PASS, MOST_PADDED_STREAMS = 32, 24
+
+# Tokens that a device's kernels multiply at once: on an H200 passes of 600, 640, 1,800 and 1,920
+# tokens take 11 ms for each 128 or a part of them.
+BLOCK_TOKENS = 128
+
+# A job that was put back so often keeps its place from then on.
+MOST_PREEMPTIONS = 3
+
 
 class StepSizer:
     def __init__(self, step_s: float = float("inf"), s_per_token: float = 0.0) -> None:
@@ -141,37 +171,6 @@ def share_pass(
             if rate > best_rate:
                 best, best_rate = list(shares), rate
     return best
-
-
-# Cells reserved for the next tokens of an answer; the rest of it is not reserved.
-ANSWER_SLICE_TOKENS = 64
-
-# Waiting for a prefix that another sequence is computing pays from this length on.
-WORTH_WAITING_TOKENS = 32
-
-# For this long after a chat the next one is expected, and steps are kept short.
-CHAT_EXPECTED_S = 30.0
-
-# No other sequence overtakes one that is overdue this long.
-OVERDUE_S = 60.0
-
-# Prefixes whose lengths differ by less than this count as equal.
-SAME_PREFIX_TOKENS = 32
-
-# Steps of prompts alone before one of answers, if no client streams these; of prompts' steps each
-# so many begins with the shortest prompt.
-MOST_PROMPT_TURNS, SHORTEST_EVERY = 8, 4
-
-# Most prompts of one pass, and most streams between two answers that are filled up: a pass of its
-# own costs a device as much as some thirty more streams.
-MOST_PROMPTS_OF_A_PASS, MOST_PADDED_STREAMS = 32, 24
-
-# Tokens that a device's kernels multiply at once: on an H200 passes of 600, 640, 1,800 and 1,920
-# tokens take 11 ms for each 128 or a part of them.
-BLOCK_TOKENS = 128
-
-# A job that was put back so often keeps its place from then on.
-MOST_PREEMPTIONS = 3
 
 
 class Scheduler:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +25,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from llguidance import LLExecutor, LLMatcher, LLTokenizer, TokenizerWrapper, regex_to_lark
-from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
 from numpy.typing import NDArray
 
 from paddock.engine.errors import BadRequest, ConstraintRefused
@@ -37,6 +35,7 @@ from paddock.engine.system.text import shorten
 
 from . import json_schema
 from .constraint_trials import MARK_OF_GBNF, ConstraintTrials, constraint_name
+from .gbnf import LARK_PART, lark_of_gbnf
 
 if TYPE_CHECKING:
     from paddock.engine.llama.llama_model import Model
@@ -429,11 +428,11 @@ def as_lark(constraint: Constraint) -> Constraint:
         BadRequest: its GBNF cannot be read.
     """
     if constraint.kind == "gbnf":
-        return Constraint("lark", _lark_of(constraint.source))
+        return Constraint("lark", lark_of_gbnf(constraint.source))
     if constraint.kind != "lark":
         return constraint
     source = _GBNF_RULE_BODY.sub(
-        lambda found: f"%lark {{\n{_lark_of(json.loads(found[1]))}\n}}", constraint.source
+        lambda found: f"%lark {{\n{lark_of_gbnf(json.loads(found[1]))}\n}}", constraint.source
     )
     source = _INLINED_RULE.sub("", source)
     return constraint if source == constraint.source else replace(constraint, source=source)
@@ -443,71 +442,6 @@ _GBNF_RULE_BODY = re.compile(r'(?m)(?<=: )%gbnf ("(?:[^"\\\n]|\\.)*")$')
 """GBNF within a grammar of ours, as `answer_format` writes it."""
 _INLINED_RULE = re.compile(r"(?m)^\?(?=\w+\s*:)")
 """Of Lark: inlining is its own matter."""
-_GBNF_ODDITY = re.compile(
-    r"\\(?:x(?P<x>[\da-fA-F]{2})|u(?P<u>[\da-fA-F]{4})|U(?P<U>[\da-fA-F]{8})|.)|(?P<twin>&&|~~)"
-)
-"""Escapes, of which `gbnf_to_lark` shortens some, and what a class in Rust reads as an operator."""
-
-
-def _plain_gbnf(found: re.Match[str]) -> str:
-    if found["twin"]:
-        return rf"{found['twin'][0]}\x{ord(found['twin'][0]):02x}"
-    digits = found["x"] or found["u"] or found["U"]
-    if not digits:
-        return found[0]
-    number = int(digits, 16)
-    if number > sys.maxunicode or 0xD800 <= number <= 0xDFFF:
-        raise BadRequest(f"the grammar cannot be read: '{found[0]}' is no character")
-    return chr(number) if number > 0x7F else rf"\x{number:02x}"
-
-
-def _lark_of(grammar: str) -> str:
-    """Translate GBNF, as llama.cpp has it.
-
-    Raises:
-        BadRequest: it cannot be read.
-    """
-    lines = grammar.split("\n")  # not at U+2028, which a text may have
-    rules = ((number, _GBNF_RULE.match(line)) for number, line in enumerate(lines, 1))
-    marks = {number: f"# @{number} {rule[1]}" for number, rule in rules if rule}
-    plain = (_GBNF_ODDITY.sub(_plain_gbnf, line) for line in lines)
-    marked = "\n".join(
-        part for number, line in enumerate(plain, 1) for part in (marks.get(number), line)
-        if part is not None
-    )  # fmt: skip
-    try:
-        # GBNF's `.` is any character.
-        return _LARK_PART.sub(
-            lambda part: "/(?s:.)/" if part["pattern"] == "." else part[0], gbnf_to_lark(marked)
-        )
-    except GbnfToLarkError as error:
-        why = str(error)[: -len(f" at {error.pos}")]
-        place = _gbnf_place(lines, error.pos.text[: error.pos.pos])
-        raise BadRequest(f"the grammar cannot be read: {place}: {why}") from None
-    except RecursionError:
-        raise BadRequest("the grammar cannot be read: it is nested too deeply") from None
-    except Exception as error:  # its parser raises plain ones, such as "Rule 'x' not found"
-        name = re.escape(str(error).partition("'")[2].partition("'")[0])
-        used = re.compile(rf"(?<![\w-]){name}(?![\w-]|\s*::=)")
-        found = ((n, used.search(line)) for n, line in enumerate(lines, 1))
-        place = next((f"line {n}, column {at.start() + 1}: " for n, at in found if at), "")
-        raise BadRequest(f"the grammar cannot be read: {place}{error}") from None
-
-
-_GBNF_RULE = re.compile(r"\s*([\w-]+)\s*::=")
-_MARK = re.compile(r"# @\d+ [\w-]+")
-
-
-def _gbnf_place(lines: Sequence[str], read: str) -> str:
-    """Return the place in a grammar, of which this was read, with marks and without escapes."""
-    above = read.split("\n")
-    number = len(above) - sum(_MARK.fullmatch(line) is not None for line in above)
-    column = len(above[-1])
-    for escape in _GBNF_ODDITY.finditer(lines[number - 1] if number <= len(lines) else ""):
-        if escape.start() >= column:
-            break
-        column += len(escape[0]) - len(_plain_gbnf(escape))
-    return f"line {number}, column {column + 1}"
 
 
 def _refusal(constraint: Constraint, why: str) -> BadRequest:
@@ -574,7 +508,7 @@ def _named_tokens(constraint: Constraint) -> list[int]:
 
 
 def _names_control_tokens(constraint: Constraint) -> bool:
-    without_texts = _LARK_PART.sub("", constraint.source) if constraint.kind == "lark" else ""
+    without_texts = LARK_PART.sub("", constraint.source) if constraint.kind == "lark" else ""
     return re.search(r"<[^>\s]+>", without_texts) is not None
 
 
@@ -594,11 +528,7 @@ def _grammar(constraint: Constraint) -> str:
         return json_schema.schema_grammar(json_schema.parse_schema(constraint))
     if constraint.kind == "regex":
         return LLMatcher.grammar_from_lark(f"start: /{regex_to_lark(constraint.source, 'dw')}/")
-    return LLMatcher.grammar_from_lark(_LARK_PART.sub(_with_ascii_pattern, constraint.source))
-
-
-# A text, a comment, or a pattern.
-_LARK_PART = re.compile(r'"(?:[^"\\\n]|\\.)*"|(?://|#)[^\n]*|/(?P<pattern>(?:[^/\\\n]|\\.)+)/')
+    return LLMatcher.grammar_from_lark(LARK_PART.sub(_with_ascii_pattern, constraint.source))
 
 
 def _with_ascii_pattern(found: re.Match[str]) -> str:
