@@ -13,8 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from .errors import BadRequest, TrialTimeout
+from .system.frame_processes import FrameProcess, NoAnswer
 from .system.frames import FrameHead, answer_frames, pack_frame, take_pipes
-from .system.processes import FrameProcess, NoAnswer, python_command
+from .system.processes import python_command
 
 if sys.platform != "win32":
     import resource

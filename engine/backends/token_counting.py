@@ -15,7 +15,8 @@ from typing import Any
 
 from paddock.engine.errors import BadRequest, EngineError, ModelBroken, TrialTimeout
 from paddock.engine.request import Message, Tool
-from paddock.engine.system.processes import FrameProcess, NoAnswer, python_command
+from paddock.engine.system.frame_processes import FrameProcess, NoAnswer
+from paddock.engine.system.processes import python_command
 from paddock.engine.system.records import Struct
 from paddock.engine.system.tasks import run_concurrently
 

@@ -37,7 +37,8 @@ from paddock.engine.gguf import (
     read_header,
     tensor_table,
 )
-from paddock.engine.system.processes import lower_priority, run_and_exit, take_order
+from paddock.engine.system.frame_processes import take_order
+from paddock.engine.system.processes import lower_priority, run_and_exit
 from paddock.engine.system.records import Struct, replace
 
 from .library import ggml_function, lib, quiet_logs

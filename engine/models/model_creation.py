@@ -19,7 +19,8 @@ from paddock.engine.chat.template_trials import TemplateTrials
 from paddock.engine.errors import BadRequest, EngineError, RecipeRefused, StoreFull
 from paddock.engine.gguf import TYPE_BLOCKS, TYPE_NAMES, GgufHeader, GgufTensor, read_header
 from paddock.engine.system.disk_space import free_disk_bytes
-from paddock.engine.system.processes import ordered_process, python_command
+from paddock.engine.system.frame_processes import ordered_process
+from paddock.engine.system.processes import python_command
 from paddock.engine.system.records import replace
 
 from . import manifests

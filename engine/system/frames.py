@@ -101,6 +101,7 @@ class FramePipes:
         os.set_blocking(stdin, False)
         self._stdin, self._stdout = stdin, stdout
         self._received = bytearray()
+        self._unsent = memoryview(b"")
 
     def ask(
         self,
@@ -111,18 +112,21 @@ class FramePipes:
     ) -> tuple[FrameHead, memoryview]:
         """Send bytes and return the next frame; `check` is called often, and raises to give up.
 
+        What was given up goes on with no bytes.
+
         Raises:
             PipeClosed: the process has ended.
             FrameTooLarge: its answer has more bytes than it may have.
             ValueError: what it sends is no frame.
         """
-        left = memoryview(sent)
+        self._unsent = memoryview(sent) if sent else self._unsent
         while (found := self._taken(max_body_bytes)) is None:
-            writable = [self._stdin] if left else []
+            writable = [self._stdin] if self._unsent else []
             can_read, can_write, _ = select.select([self._stdout], writable, [], poll_s)
             if can_write:
                 with suppress(BrokenPipeError, BlockingIOError):
-                    left = left[os.write(self._stdin, left[:_PIECE_BYTES]) :]
+                    n_sent = os.write(self._stdin, self._unsent[:_PIECE_BYTES])
+                    self._unsent = self._unsent[n_sent:]
             if can_read:
                 piece = os.read(self._stdout, _PIECE_BYTES)
                 if not piece:

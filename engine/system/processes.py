@@ -11,8 +11,7 @@ Programs of others, guarded:
 Processes of ours, which end when their pipes close:
 
 - `start_in_session`, `start_in_group`: long-lived ones, in the event loop or with inherited files.
-- `FrameProcess`: it answers frames, and is started again where it died.
-- `ordered_process`: one piece of work that may abort, or that only its end interrupts.
+- `start_with_pipes`: those of `frame_processes`, which answer orders by frames.
 
 `run_blocking` asks a short question of the system. `spawn_detached` starts what outlives us.
 """
@@ -22,7 +21,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
-import math
 import os
 import re
 import shutil
@@ -30,12 +28,8 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
-import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -43,16 +37,6 @@ from paddock.engine.system.records import Struct
 
 from . import no_links
 from .distribution import STATE_FOLDER
-from .frames import (
-    FrameHead,
-    FramePipes,
-    FrameTooLarge,
-    PipeClosed,
-    pack_frame,
-    read_frame,
-    send_frame,
-    take_pipes,
-)
 from .process_guard import CANNOT_START, GRACE_S, guarded_command
 from .tasks import end
 
@@ -63,15 +47,9 @@ KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 """Exit codes of a program that another one killed, and of a shell that reports it: the kernel does
 so where memory runs out. What kills ours raises an error instead."""
 _POLL_S = 0.1
-_ORDER_POLL_S = 0.2  # the progress of an order is reported as often
 _PIECE_BYTES = 64 * 1024
 RUN_PRIORITY = 10
 """Nine tenths of a turn are for the models, whose answers clients and the run itself wait for."""
-LOWEST_PRIORITY = 19
-MOST_PROCESSES = 3
-"""Of a `FrameProcess`: one that orders share, others that compute or end."""
-_PATIENCE_S = 60.0
-"""With its start, and with the end of a killed one; then that is left to the system."""
 _M_MMAP_THRESHOLD = -3  # of malloc.h
 MOST_ERROR_BYTES = 64 * 1024
 """Kept of what a program writes to standard error."""
@@ -232,7 +210,7 @@ async def run(
             await wait_for_end(guarded.process, pipes[0])
             _, open_ = await asyncio.wait(pipes, timeout=_LEFT_OPEN_S)
             if open_:  # what it started lives on and holds the pipes; it is not waited for
-                _signal_group(guarded.process.pid, signal.SIGKILL)
+                signal_group(guarded.process.pid, signal.SIGKILL)
                 await asyncio.wait(open_, timeout=_LEFT_OPEN_S)
             if pipes[0].done():
                 pipes[0].result()
@@ -349,7 +327,7 @@ class GuardedPipes:
         try:
             self._process.wait(GRACE_S)
         except subprocess.TimeoutExpired:
-            _signal_group(self._process.pid, signal.SIGKILL)
+            signal_group(self._process.pid, signal.SIGKILL)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(GRACE_S)
         for pipe in (self._process.stdin, self._process.stdout):
@@ -376,6 +354,19 @@ async def start_in_session(
 def start_in_group(command: Sequence[str], descriptors: Sequence[int]) -> subprocess.Popen[bytes]:
     """Start a process of ours that inherits open files. Ctrl-C at the terminal is the parent's."""
     return subprocess.Popen(command, pass_fds=descriptors, process_group=0)
+
+
+def start_with_pipes(command: Sequence[str], stderr: int | IO[str]) -> subprocess.Popen[bytes]:
+    """Start a process of ours that a thread asks by its pipes; it gets no keys."""
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        start_new_session=True,  # Ctrl-C in the terminal is handled by this process
+        env={**without_keys(os.environ), "PYTHONUTF8": "1"},
+        bufsize=0,
+    )
 
 
 def spawn_detached(
@@ -441,184 +432,6 @@ def run_blocking(command: Sequence[str], *, timeout_s: float) -> CompletedComman
     return CompletedCommand(ended.returncode, ended.stdout, ended.stderr)
 
 
-class NoAnswer(Exception):
-    """A process did not answer in time, or the system killed it."""
-
-    processor_s = 0.0
-    """What it took for its order: with little, others use the machine."""
-
-
-class FrameProcess:
-    """A process that answers orders one at a time, started where there is none.
-
-    What takes longer than brief goes on in a process that it no longer shares, at the lowest
-    priority, and nothing waits for the end of a killed one: the next order has another at once.
-    """
-
-    def __init__(
-        self, command: Sequence[str], first: FrameHead | None = None, nice: int = 0
-    ) -> None:
-        """`first` is an order that is answered at once: until then the process starts."""
-        self._command, self._first, self._nice = command, first, nice
-        self._turn = threading.Lock()
-        self._shared: _Answering | None = None
-        self._all = set[_Answering]()  # that have not ended
-        self._starts_s, self._start_began = 0.0, math.inf
-
-    @property
-    def is_running(self) -> bool:
-        return self._shared is not None and self._shared.process.poll() is None
-
-    def clock_s(self) -> float:
-        """Return a time that stands still while the process starts."""
-        return min(time.monotonic(), self._start_began) - self._starts_s
-
-    def ask(
-        self, order: Mapping[str, Any], within_s: float, brief_s: float = math.inf
-    ) -> FrameHead | None:
-        """Return its answer; None: it ended by its order, as at its own limit of processor time.
-
-        Raises:
-            NoAnswer: not within `within_s`, with the orders before it; or the system killed it, or
-                it does not start.
-        """
-        ends_s = self.clock_s() + within_s
-        check_turn = partial(_check_time, ends_s, self.clock_s)
-        while not self._turn.acquire(timeout=_POLL_S):
-            check_turn()
-        with contextlib.ExitStack() as shared:
-            shared.callback(self._turn.release)
-            mine = self._running(check_turn)
-            turn_began, used_s = time.monotonic(), processor_s(mine.process.pid)
-            ends_at = turn_began + ends_s - self.clock_s()
-
-            def check() -> None:
-                _check_time(ends_at)
-                if mine is self._shared and time.monotonic() > turn_began + brief_s:
-                    _set_priority(mine.process.pid, LOWEST_PRIORITY)
-                    self._shared = None
-                    if len(self._all) < MOST_PROCESSES:
-                        with contextlib.suppress(OSError):  # no room: the next order starts it
-                            self._spawn()
-                    shared.close()
-
-            answer: FrameHead | None = None
-            try:
-                with contextlib.suppress(FrameTooLarge, ValueError):
-                    answer, _ = mine.pipes.ask(pack_frame(dict(order)), check)
-            except NoAnswer as late:
-                late.processor_s = processor_s(mine.process.pid) - used_s
-                raise
-            except PipeClosed:
-                _set_priority(mine.process.pid, 0)
-                left_s = min(GRACE_S, ends_at - time.monotonic())
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    if mine.process.wait(max(0.0, left_s)) == -signal.SIGKILL:
-                        raise NoAnswer from None
-            finally:
-                if answer is None or mine is not self._shared:
-                    self._end(mine)
-            return answer
-
-    def _running(self, check: Callable[[], None]) -> _Answering:
-        """Return a process that has started; only for the one that has the turn."""
-        if self._shared is not None and not self.is_running:
-            self._end(self._shared)  # it was killed between two answers
-        while self._shared is None and len(self._all) >= MOST_PROCESSES:
-            time.sleep(_POLL_S)
-            check()
-        self._start_began = time.monotonic()
-        try:
-            mine = self._shared or self._spawn()
-            if self._first is not None and not mine.is_started:
-                check = partial(_check_time, self._start_began + _PATIENCE_S)
-                mine.pipes.ask(pack_frame(self._first), check)
-            mine.is_started = True
-        except (PipeClosed, NoAnswer, ValueError, OSError):  # or there is no room for one
-            if self._shared is not None:
-                self._end(self._shared)
-            raise NoAnswer from None
-        finally:
-            self._starts_s += time.monotonic() - self._start_began
-            self._start_began = math.inf
-        return mine
-
-    def _spawn(self) -> _Answering:
-        self._shared = _Answering(self._command, subprocess.DEVNULL)
-        if self._nice:
-            with contextlib.suppress(AttributeError):  # Windows
-                _set_priority(self._shared.process.pid, max(self._nice, os.nice(0)))
-        self._all.add(self._shared)
-        return self._shared
-
-    def close(self) -> None:
-        for answering in tuple(self._all):
-            answering.kill()
-        with self._turn:
-            if self._shared is not None:
-                self._reap(self._shared)
-
-    def _end(self, answering: _Answering) -> None:
-        """Kill a process; a thread waits for its end."""
-        if answering is self._shared:
-            self._shared = None
-        answering.kill()
-        try:
-            threading.Thread(target=self._reap, args=(answering,), daemon=True).start()
-        except RuntimeError:  # there is no room for a thread
-            self._reap(answering)
-
-    def _reap(self, answering: _Answering) -> None:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            answering.end(_PATIENCE_S)
-        self._all.discard(answering)
-
-
-def processor_s(pid: int) -> float:
-    """Return how long a process has computed; 0 where that is not known."""
-    with contextlib.suppress(OSError, ValueError):  # it is gone, or this is not Linux
-        facts = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
-        return (int(facts[11]) + int(facts[12])) / os.sysconf("SC_CLK_TCK")
-    return 0.0
-
-
-def _check_time(end_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-    if clock() > end_s:
-        raise NoAnswer
-
-
-class _Answering:
-    """A process that answers frames."""
-
-    def __init__(self, command: Sequence[str], stderr: int | IO[str]) -> None:
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            start_new_session=True,  # Ctrl-C in the terminal is handled by this process
-            env={**without_keys(os.environ), "PYTHONUTF8": "1"},
-            bufsize=0,
-        )
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.pipes = FramePipes(self.process.stdin.fileno(), self.process.stdout.fileno())
-        self.is_started = False
-
-    def kill(self) -> None:
-        if self.process.returncode is None:  # its number is still its own
-            # At the lowest priority it lived for 6.5 s beside eight busy processes, so for 0.1 s.
-            _set_priority(self.process.pid, 0)
-            _signal_group(self.process.pid, signal.SIGKILL)
-
-    def end(self, within_s: float | None = None) -> None:
-        self.kill()
-        for pipe in (self.process.stdin, self.process.stdout):
-            assert pipe is not None
-            pipe.close()
-        self.process.wait(within_s)
-
-
 def exit_status_text(status: int) -> str:
     """Return how a process ended, with the name of a signal.
 
@@ -631,67 +444,6 @@ def exit_status_text(status: int) -> str:
         return f"killed by {signal.Signals(-status).name}"
     except ValueError:  # a real-time signal has no name
         return f"killed by signal {-status}"
-
-
-class OrderedProcess:
-    """A subprocess that carries out one order and answers by frames. Used by one thread."""
-
-    def __init__(self, command: Sequence[str], order: FrameHead, log: IO[str]) -> None:
-        self._log = log
-        self._unsent = pack_frame(order, errors="surrogatepass")
-        self._answering = _Answering(command, log)
-        self.process, self.end = self._answering.process, self._answering.end
-
-    def next_answer(self, check: Callable[[], None] = lambda: None) -> FrameHead | None:
-        """Wait for its next answer; None: it ended, or sends no frames.
-
-        `check` is called several times a second, and raises to give up.
-        """
-        sent = self._unsent
-        self._unsent = b""
-        try:
-            return self._answering.pipes.ask(sent, check, poll_s=_ORDER_POLL_S)[0]
-        except (PipeClosed, ValueError):
-            return None
-
-    def exit_status(self) -> int:
-        """Return how it ended; one that still runs without a pipe is killed."""
-        try:
-            return self.process.wait(GRACE_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-        try:
-            return self.process.wait(GRACE_S)
-        except subprocess.TimeoutExpired:  # it waits for a disk
-            return -signal.SIGKILL
-
-    def exit_reason(self) -> str:
-        status = self.exit_status()
-        was = "was " if status < 0 else ""
-        return f"the process {was}{exit_status_text(status)}{self.last_line()}"
-
-    def last_line(self) -> str:
-        """Return the last line of standard error in brackets, or ""."""
-        return "".join(f" ({line})" for line in self.log_lines()[-1:])
-
-    def log_lines(self) -> list[str]:
-        self._log.seek(0)
-        return [line.strip() for line in self._log if line.strip()]
-
-
-@contextlib.contextmanager
-def ordered_process(command: Sequence[str], order: FrameHead) -> Iterator[OrderedProcess]:
-    """Run a command with this order, which it takes by `take_order`; kill it at the context's end.
-
-    For work that may abort, or that only the end of the process interrupts.
-    """
-    # To a file: no one reads a pipe while the process works, and a full one would block it.
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
-        ordered = OrderedProcess(command, order, log)
-        try:
-            yield ordered
-        finally:
-            ordered.end()
 
 
 def lower_priority(nice: int) -> None:
@@ -707,29 +459,12 @@ def lower_priority(nice: int) -> None:
             Path("/proc/self/autogroup").write_text(str(nice), "ascii")
 
 
-def _set_priority(group: int, nice: int) -> None:
+def set_priority(group: int, nice: int) -> None:
     """Set the priority of a process that leads a session, of its threads and of the session."""
     with contextlib.suppress(OSError, AttributeError):  # only an administrator raises it
         os.setpriority(os.PRIO_PGRP, group, nice)
     with contextlib.suppress(OSError):  # anyone raises it to 0, ten times a second
         Path(f"/proc/{group}/autogroup").write_text(str(nice), "ascii")
-
-
-def take_order() -> tuple[FrameHead, Callable[[FrameHead], None]]:
-    """Return the order of the `ordered_process` that this process is, and what sends an answer.
-
-    What else is printed goes to standard error. The process ends when its input is closed: the
-    caller is gone.
-    """
-    requests, answers = take_pipes()
-    order, _ = read_frame(requests)
-
-    def end_with_caller() -> None:
-        requests.read()
-        os._exit(1)
-
-    threading.Thread(target=end_with_caller, daemon=True).start()
-    return order, lambda head: send_frame(answers, pack_frame(head, errors="surrogatepass"))
 
 
 def run_and_exit(main: Callable[[], None]) -> NoReturn:
@@ -782,11 +517,11 @@ async def _write_stdin(process: asyncio.subprocess.Process, stdin: bytes) -> Non
 async def end_group(process: asyncio.subprocess.Process, grace_s: float = GRACE_S) -> None:
     """End a process and its group: SIGTERM, and SIGKILL after `grace_s`; close its pipes."""
     if process.returncode is None:
-        _signal_group(process.pid, signal.SIGTERM)
+        signal_group(process.pid, signal.SIGTERM)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
                 await wait_for_end(process)
-        _signal_group(process.pid, signal.SIGKILL)
+        signal_group(process.pid, signal.SIGKILL)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GRACE_S):
                 await wait_for_end(process)
@@ -795,6 +530,6 @@ async def end_group(process: asyncio.subprocess.Process, grace_s: float = GRACE_
         transport.close()
 
 
-def _signal_group(group: int, number: int) -> None:
+def signal_group(group: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)

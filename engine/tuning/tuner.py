@@ -23,8 +23,9 @@ from paddock.engine.settings import PoolSettings
 from paddock.engine.system import distribution, files
 from paddock.engine.system.disk_space import free_disk_bytes
 from paddock.engine.system.file_locks import LockTaken, lock_now
+from paddock.engine.system.frame_processes import ordered_process
 from paddock.engine.system.hardware import read_cpu, read_memory
-from paddock.engine.system.processes import ordered_process, python_command
+from paddock.engine.system.processes import python_command
 from paddock.engine.system.records import replace
 from paddock.engine.workers.fallbacks import FallbackStore
 

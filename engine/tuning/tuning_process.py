@@ -37,7 +37,8 @@ from paddock.engine.profile.measure import (
     BenchOptions,
 )
 from paddock.engine.system.files import sha256_of, sync_file
-from paddock.engine.system.processes import lower_priority, run_and_exit, take_order
+from paddock.engine.system.frame_processes import take_order
+from paddock.engine.system.processes import lower_priority, run_and_exit
 from paddock.engine.system.records import Struct, replace
 from paddock.engine.workers.fallbacks import with_fallback
 from paddock.engine.workers.worker_protocol import WorkerOptions

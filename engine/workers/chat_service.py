@@ -36,8 +36,8 @@ from paddock.engine.profile.context_layout import n_chat_slots
 from paddock.engine.profile.profile import Profile
 from paddock.engine.request import Constraint
 from paddock.engine.sampling.picker import Picker
+from paddock.engine.system.frame_processes import MOST_PROCESSES
 from paddock.engine.system.frames import FrameHead
-from paddock.engine.system.processes import MOST_PROCESSES
 from paddock.engine.system.records import replace
 
 from .worker_protocol import ChatOrder, WorkerOptions, pack_refusal

@@ -49,9 +49,10 @@ from paddock.engine.profile.measure import (
 )
 from paddock.engine.profile.profile import Profile, ProfileUnreadable, read_profile
 from paddock.engine.request import Message, Tool
+from paddock.engine.system.frame_processes import MOST_PROCESSES
 from paddock.engine.system.frames import FrameHead, PipeClosed, pack_frame, read_frame, send_frame
 from paddock.engine.system.hardware import read_memory
-from paddock.engine.system.processes import MOST_PROCESSES, run_and_exit
+from paddock.engine.system.processes import run_and_exit
 from paddock.engine.wire import from_plain
 
 from .chat_service import ChatService

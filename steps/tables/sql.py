@@ -15,7 +15,8 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
 from paddock.engine.errors import TrialTimeout
-from paddock.engine.system.processes import FrameProcess, NoAnswer, python_command
+from paddock.engine.system.frame_processes import FrameProcess, NoAnswer
+from paddock.engine.system.processes import python_command
 from paddock.engine.system.records import asdict
 from paddock.engine.system.text import same_in_sql
 from paddock.pipelines.typed_rows import TypedRows

@@ -34,7 +34,7 @@ from tests.waiting import eventually
 
 HALF_WAY = """
 import hashlib, pathlib, time
-from paddock.engine.system.processes import take_order
+from paddock.engine.system.frame_processes import take_order
 order, send = take_order()
 data = pathlib.Path(order["source"]).read_bytes() + b"x"  # another file, and the same model
 pathlib.Path(order["target"]).write_bytes(data)

@@ -14,7 +14,7 @@ from paddock.engine.chat.template_trials import ForeignTemplate, TemplateTrials
 from paddock.engine.errors import BadRequest, TemplateTooLarge, TemplateUnreadable, TrialTimeout
 from paddock.engine.models.model_finder import ModelFiles
 from paddock.engine.request import Message, ToolCall
-from paddock.engine.system.processes import FrameProcess
+from paddock.engine.system.frame_processes import FrameProcess
 from tests.engine.chat.answer_parsing import TEMPLATES, WEATHER
 
 

@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paddock.engine.system import processes
+from paddock.engine.system import frame_processes
+from paddock.engine.system.frame_processes import MOST_PROCESSES, FrameProcess, NoAnswer
 from paddock.engine.system.frames import (
     FrameHead,
     FramePipes,
@@ -26,7 +27,6 @@ from paddock.engine.system.frames import (
     read_frame,
     read_frame_async,
 )
-from paddock.engine.system.processes import MOST_PROCESSES, FrameProcess, NoAnswer
 from tests.optional import present
 from tests.waiting import until
 
@@ -182,8 +182,10 @@ def test_what_is_not_brief_delays_no_other_order(child: FrameProcess, tmp_path: 
 def test_processes_that_are_slow_to_end_delay_no_answer_and_are_few(
     child: FrameProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    may_end, end = threading.Event(), processes._Answering.end
-    monkeypatch.setattr(processes._Answering, "end", lambda *args: (may_end.wait(60), end(*args)))
+    may_end, end = threading.Event(), frame_processes._Answering.end
+    monkeypatch.setattr(
+        frame_processes._Answering, "end", lambda *args: (may_end.wait(60), end(*args))
+    )
     for _ in range(MOST_PROCESSES):
         present(child.ask({"do": "work"}, 60))
         with pytest.raises(NoAnswer):

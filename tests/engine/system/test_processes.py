@@ -10,13 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from paddock.engine.system.processes import (
-    OutputTooLarge,
-    ordered_process,
-    run,
-    run_blocking,
-    spawn_detached,
-)
+from paddock.engine.system.frame_processes import ordered_process
+from paddock.engine.system.processes import OutputTooLarge, run, run_blocking, spawn_detached
 from tests.optional import present
 from tests.waiting import PATIENCE_S, is_alive, until
 
@@ -59,7 +54,7 @@ def test_a_blocking_run_that_is_late_or_missing_is_none() -> None:
 
 ORDERED = """
 import os, signal, sys, time
-from paddock.engine.system.processes import take_order
+from paddock.engine.system.frame_processes import take_order
 order, send = take_order()
 send({"number": 1, "order": order["text"]})
 print("in the log")

@@ -212,7 +212,7 @@ class Tuned:
         """Have the process do this with its `order`, where `send` sends an answer."""
         self.script(
             "import os, signal",
-            "from paddock.engine.system.processes import take_order",
+            "from paddock.engine.system.frame_processes import take_order",
             "order, send = take_order()",
             "open(order['target'], 'w').write('copy')",
             *lines,
