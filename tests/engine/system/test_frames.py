@@ -128,7 +128,7 @@ def test_a_process_of_low_priority_is_no_quicker_than_its_parent(
     program = f"""
 import os, sys
 os.nice({own})
-from paddock.engine.system.processes import FrameProcess
+from paddock.engine.system.frame_processes import FrameProcess
 process = FrameProcess([sys.executable, "-c", {CHILD!r}], nice={asked})
 print(os.getpriority(os.PRIO_PROCESS, process.ask({{"do": "work"}}, 600)["pid"]))
 process.close()
