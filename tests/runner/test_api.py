@@ -169,17 +169,6 @@ def test_a_key_that_no_item_has_is_refused_before_anything_is_done(world: World)
     assert not world.pool.chats
 
 
-def test_of_items_that_would_write_the_same_file_all_wait_and_others_are_done(world: World) -> None:
-    world.edit("out/{{ doc.relpath }}", "out/{{ 'same' if doc.stem in '01' else doc.stem }}.txt")
-    report = world.run()
-    assert (report.status, report.counts) == ("completed", {"new": 4, "blocked": 2})
-    assert {item.key: item.error for item in report.items if item.error} == {
-        "0.txt": "'out/same.txt' would be written by '1.txt', too",
-        "1.txt": "'out/same.txt' would be written by '0.txt', too",
-    }
-    assert not (world.folder / "out/same.txt").exists()
-
-
 def test_paths_that_are_known_late_meet_when_they_are_written(world: World) -> None:
     world.edit("out/{{ doc.relpath }}", "out/{{ steps.text.media_type | replace('/', '-') }}")
     report = world.run()

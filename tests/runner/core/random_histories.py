@@ -974,7 +974,7 @@ def import_all() -> None:
     assert threading.active_count() == 1  # a child would have no other thread, but its locks
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Random histories against runs from scratch.")
     parser.add_argument("--histories", type=int, default=1000, help="of each seed and those on it")
     parser.add_argument("--seed", type=int, nargs="+", default=[1])
@@ -983,7 +983,7 @@ def main() -> int:
     parser.add_argument("--reviews", action="store_true", help="answers wait for a person")
     parser.add_argument("--filing", action="store_true", help="documents are moved away when done")
     parser.add_argument("--shape", choices=SHAPES, help="with --filing: all of one shape")
-    given = parser.parse_args()
+    given = parser.parse_args(words)
     import_all()
     n_bad, seeds = 0, [first + n for first in given.seed for n in range(given.histories)]
     if given.shape:

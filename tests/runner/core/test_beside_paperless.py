@@ -17,6 +17,7 @@ from paddock.steps.sources import mirror
 from tests.fakes.paperless import TOKEN, Paperless, paperless
 from tests.fakes.pdf import pdf
 from tests.fakes.pool import FakePool
+from tests.forked import ForkServer
 from tests.runner.killed_runs import kill_runs
 from tests.runner.world import Notes, ReviewedWorld, World, carried_out
 
@@ -170,7 +171,7 @@ def test_a_document_that_is_gone_and_a_server_that_is_away_take_nothing_from_oth
 
 
 def test_runs_that_are_killed_at_random_write_each_document_once(
-    tmp_path: Path, server: Paperless
+    tmp_path: Path, server: Paperless, fork_server: ForkServer
 ) -> None:
     dice, desk = random.Random(74), Desk(tmp_path, server)
     desk.put(1)
@@ -183,7 +184,7 @@ def test_runs_that_are_killed_at_random_write_each_document_once(
         for _ in range(dice.randrange(1, 12)):
             desk.put(len(server.documents) + 1)
 
-    kill_runs(desk, N_KILLS, dice, more_documents)
+    kill_runs(fork_server, desk, N_KILLS, dice, more_documents)
     desk.go()
     for _ in range(3):  # a document has at most three requests
         for key, review in desk.waiting().items():

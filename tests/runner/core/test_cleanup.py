@@ -5,15 +5,13 @@ edited, folders that are not there, and what a killed run leaves.
 """
 
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from paddock.engine.system.files import TEMPORARY_SUFFIX
+from paddock.engine.system.files import TEMPORARY_SUFFIX, TemporaryFile
 from paddock.runner.bind.item_paths import paths_depend_on_item_alone
 from paddock.runner.core.traces.reconcile import match_renames
 from paddock.runner.folders.folder_identity import FolderIdentity
@@ -22,6 +20,7 @@ from paddock.runner.progress.reasons import Outdated
 from tests.forked import ForkServer
 from tests.runner.core.test_interruptions import start
 from tests.runner.world import ReviewedWorld, World, each_document, outputs, reasons, states
+from tests.waiting import until
 
 PAGES = each_document("""\
       - {id: kind, uses: chat, with: {prompt: "{{ steps.text.text }}"}}
@@ -225,10 +224,6 @@ def test_a_renamed_document_costs_no_call_and_leaves_no_old_output(tmp_path: Pat
         "removed, since what they were made of is gone: out/a",
     ]
     assert not world.plan().has_work
-
-
-async def killed(*_: object) -> None:
-    raise RuntimeError("killed")
 
 
 def test_equal_contents_are_told_apart_by_their_file_names() -> None:
@@ -471,14 +466,10 @@ def left(folder: Path, name: str, ago_s: float = 60) -> Path:
     return file
 
 
-HOLDS = """
-import sys, time
-from pathlib import Path
-from paddock.engine.system.files import TemporaryFile
-TemporaryFile.written(Path(sys.argv[1]), b"half")
-print("held", flush=True)
-time.sleep(60)
-"""
+def hold_half_written(path: Path) -> None:
+    TemporaryFile.written(path, b"half")
+    print("held", flush=True)
+    time.sleep(600)
 
 
 def test_the_run_after_a_kill_sweeps_what_that_one_left_and_no_other_files(
@@ -491,8 +482,7 @@ def test_the_run_after_a_kill_sweeps_what_that_one_left_and_no_other_files(
     assert orderly.exists(), "a run after one that ended in order looks for nothing"
     world.write("inbox/new.txt", "This document is new.")
     process = start(fork_server, world, n_free=0)
-    while not list((world.folder / ".paddock/locks").glob("*.json")) and process.poll() is None:
-        time.sleep(0.01)
+    until(lambda: [*(world.folder / ".paddock/locks").glob("*.json")])
     assert process.poll() is None
     process.kill()
     process.communicate()
@@ -502,16 +492,11 @@ def test_the_run_after_a_kill_sweeps_what_that_one_left_and_no_other_files(
         left(tmp_path / "out", "2.txt", ago_s=-0.5),  # by the time that the run ends it is young
     ]
     elsewhere = left(tmp_path / "notes", "mine.txt")
-    other = subprocess.Popen(
-        [sys.executable, "-c", HOLDS, str(tmp_path / "out/other.txt")],
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        assert other.stdout is not None and other.stdout.readline() == "held\n"
-        (held,) = (tmp_path / "out").glob(f".other.txt.*{TEMPORARY_SUFFIX}")
-        os.utime(held, (held.stat().st_mtime - 60,) * 2)
-        assert world.run().status == "completed"
-        assert [file.exists() for file in (*ours, elsewhere, held)] == [False] * 3 + [True] * 2
-    finally:
-        other.kill()
-        other.communicate()
+    other = fork_server.start(hold_half_written, tmp_path / "out/other.txt")
+    until(lambda: other.said() == "held\n")
+    (held,) = (tmp_path / "out").glob(f".other.txt.*{TEMPORARY_SUFFIX}")
+    os.utime(held, (held.stat().st_mtime - 60,) * 2)
+    assert world.run().status == "completed"
+    assert [file.exists() for file in (*ours, elsewhere, held)] == [False] * 3 + [True] * 2
+    other.kill()
+    other.wait()

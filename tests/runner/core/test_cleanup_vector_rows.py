@@ -1,17 +1,19 @@
 """Rows in stores are outputs like files: fresh, stale, kept, removed, and whole after a kill."""
 
+import asyncio
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from paddock.engine.request import EmbedReply, EmbedRequest
 from paddock.runner.ledger.ledger import Ledger
+from tests.fakes.pool import FakePool
+from tests.forked import ForkServer
 from tests.runner.world import World, each_document, reasons, states
-from tests.waiting import PATIENCE_S, until
+from tests.waiting import until
 
 INDEX = """\
 name: index
@@ -23,7 +25,6 @@ SEARCH = """\
   - {id: found, needs: [each], uses: search, with: {store: index.lance, query: ferry, k: 2}}
 returns: {hits: steps.found.hits}
 """
-ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -137,24 +138,22 @@ def test_a_store_of_another_model_stops_the_run_with_a_way_out(world: World) -> 
 
 # --- killed
 
-KILLED = """\
-import asyncio, sys
-from pathlib import Path
-from tests.fakes.pool import FakePool
-from tests.runner.core.test_cleanup_vector_rows import n_versions
-from tests.runner.world import World
 
-folder, most = Path(sys.argv[1]), int(sys.argv[2])
-world = World(folder, (folder / "pipeline.yaml").read_text())
+class Stopping(FakePool):
+    """Embeds no more once a store has so many versions."""
 
-class Pool(FakePool):
-    async def embed(self, request):
-        while n_versions(world) >= most:
+    def __init__(self, world: World, most: int) -> None:
+        super().__init__(delay_s=0.05)
+        self._world, self._most = world, most
+
+    async def embed(self, request: EmbedRequest) -> EmbedReply:
+        if n_versions(self._world) >= self._most:
             await asyncio.sleep(600)
         return await super().embed(request)
 
-world.run(pool=Pool(delay_s=0.05))
-"""
+
+def run_until(world: World, most: int) -> None:
+    world.run(pool=Stopping(world, most))
 
 
 def n_versions(world: World) -> int:
@@ -168,7 +167,9 @@ def embedded(world: World) -> int:
         return int(ledger.rows("select count(*) from calls where kind = 'embed'")[0][0])
 
 
-def test_after_kills_in_the_middle_the_rows_are_those_of_an_undisturbed_run(tmp_path: Path) -> None:
+def test_after_kills_in_the_middle_the_rows_are_those_of_an_undisturbed_run(
+    tmp_path: Path, fork_server: ForkServer
+) -> None:
     """Killed twice while it writes, then done to the end: none is missing, none is there twice."""
     text = INDEX.replace("do:", "max_parallel: 2\n    do:", 1)
     quiet, killed = World(tmp_path / "quiet", text), World(tmp_path / "killed", text)
@@ -176,11 +177,10 @@ def test_after_kills_in_the_middle_the_rows_are_those_of_an_undisturbed_run(tmp_
         world.documents(60)
     quiet.run()
     for n in (8, 24):
-        command = [sys.executable, "-c", KILLED, str(killed.folder), str(n + 8)]
-        process = subprocess.Popen(command, cwd=ROOT)
+        process = fork_server.start(run_until, killed, n + 8)
         until(lambda: n_versions(killed) >= n or process.poll() is not None)  # noqa: B023 - waits
-        process.send_signal(signal.SIGKILL)
-        assert process.wait(PATIENCE_S) == -signal.SIGKILL, "killed before it was done"
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, "killed before it was done"
     n_before = embedded(killed)
     assert 0 < n_before < 60
     killed.run()

@@ -2,9 +2,6 @@
 
 import asyncio
 import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -17,27 +14,24 @@ from paddock.engine.request import ChatRequest, Reply
 from paddock.engine.system.records import replace
 from paddock.runner.api import run_async
 from paddock.runner.core.other_runs.concurrency_groups import group_holders
-from paddock.runner.ledger.run_locks import LockHolder
+from paddock.runner.ledger.run_locks import GroupTurn, LockHolder
 from paddock.runner.progress.drain import StopGate
 from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import Settings
 from tests.fakes.pool import FakePool, echo
+from tests.forked import ForkServer
 from tests.runner.world import World, run_arguments, settings
+from tests.waiting import until
 
-ROOT = Path(__file__).resolve().parents[3]
 N_DOCUMENTS = 6
 
-HOLD = """
-import sys, time
-from pathlib import Path
-from paddock.runner.ledger.run_locks import GroupTurn
 
-turn = GroupTurn(Path(sys.argv[1]), sys.argv[2], "other-run")
-assert turn.take() is None
-print("taken", flush=True)
-time.sleep(600)
-"""
+def hold_turn(folder: Path, name: str) -> None:
+    turn = GroupTurn(folder, name, "other-run")
+    assert turn.take() is None
+    print("taken", flush=True)
+    time.sleep(600)
 
 
 class HeldPool(FakePool):
@@ -180,22 +174,17 @@ async def test_cancel_running_stops_the_older_run_at_an_items_border(machine: Ma
     assert is_one_after_the_other(machine.events)
 
 
-def test_what_a_killed_process_had_is_free_at_once(tmp_path: Path) -> None:
+def test_what_a_killed_process_had_is_free_at_once(tmp_path: Path, fork_server: ForkServer) -> None:
     machine = Machine(tmp_path)
     world = machine.world("a", "{group: nightly, on_conflict: skip}")
     asyncio.run(machine.run(world, "before"))
     (lock,) = (tmp_path / "state/groups").glob("*.lock")
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(lock.parent), lock.stem],
-        cwd=ROOT, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        assert holder.stdout is not None and holder.stdout.readline() == "taken\n"
-        world.write("inbox/more.txt", "Another document.")
-        assert asyncio.run(machine.run(world, "second")).status == "interrupted"
-    finally:
-        holder.send_signal(signal.SIGKILL)
-        holder.communicate()
+    holder = fork_server.start(hold_turn, lock.parent, lock.stem)
+    until(lambda: holder.said() == "taken\n")
+    world.write("inbox/more.txt", "Another document.")
+    assert asyncio.run(machine.run(world, "second")).status == "interrupted"
+    holder.kill()
+    holder.wait()
     (tmp_path / f"state/groups/{lock.stem}.json").touch()
     assert group_holders(machine.settings, [lock.stem]) == {}
     assert asyncio.run(machine.run(world, "third")).status == "completed"

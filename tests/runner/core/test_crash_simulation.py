@@ -1,14 +1,11 @@
-"""The policy for crash suspects, without processes: kills at random times, documents that kill.
-
-    python -m tests.runner.core.test_crash_simulation --seeds 2000
+"""The policy for crash suspects, without processes: kills at random times.
 
 A life is a process: it takes the items in the order and company that the policy says, until it is
-killed from outside, or by a deadly item some way through it. Times are parts of an item's time.
+killed from outside. Times are parts of an item's time.
 """
 
 from __future__ import annotations
 
-import argparse
 import heapq
 import random
 from collections.abc import Mapping
@@ -19,7 +16,7 @@ import pytest
 
 from paddock.runner.core.other_runs.crash_suspects import CrashHistory
 
-N_ITEMS, N_KILLS, MAX_ATTEMPTS = 300, 48, 3
+N_ITEMS, N_KILLS, N_PARALLEL, MAX_ATTEMPTS = 300, 48, 6, 3
 MOST_LIVES = 500
 
 
@@ -28,22 +25,13 @@ class Simulation:
     """A job of items; `kill_every` is the mean time between kills, in an item's time."""
 
     seed: int
-    parallel: int = 6
-    n_deadly: int = 0
+    kill_every: float
     n_kills: int = N_KILLS
-    kill_every: float = 1.0
     seconds: float = 0.0
-    n_deaths: int = 0
-    """Caused by deadly items."""
     quarantined: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
-        self.deadly = {
-            item: self.random.choice((0.05, 0.5, 0.95))
-            for item in self.random.sample(range(N_ITEMS), self.n_deadly)
-        }
-        """Which items kill, and when."""
         self.left = set(range(N_ITEMS))
         self.crashes: dict[int, list[str]] = {item: [] for item in self.left}
         self.suspects: dict[str, set[int]] = {}
@@ -52,11 +40,7 @@ class Simulation:
     @property
     def factor(self) -> float:
         """By how much it took longer than undisturbed."""
-        return self.seconds / (N_ITEMS / self.parallel)
-
-    @property
-    def wrongly_quarantined(self) -> set[int]:
-        return self.quarantined - self.deadly.keys()
+        return self.seconds / (N_ITEMS / N_PARALLEL)
 
     def done(self) -> Simulation:
         """Run processes until nothing is left; return the simulation."""
@@ -77,20 +61,17 @@ class Simulation:
         """Run one process; return whether it died."""
         histories = self._histories()
         for item, known in histories.items():
-            if known.is_deadly(self.parallel, MAX_ATTEMPTS):
+            if known.is_deadly(N_PARALLEL, MAX_ATTEMPTS):
                 self.quarantined.add(item)
                 self.left.discard(item)
         kill_at = float("inf")
         if self.n_kills:
             kill_at = self.random.expovariate(1 / self.kill_every)
-        in_flight, seconds, is_own_death = self._work(histories, kill_at)
+        in_flight, seconds = self._work(histories, kill_at)
         self.seconds += seconds
         if not in_flight:
             return False
-        if is_own_death:
-            self.n_deaths += 1
-        else:
-            self.n_kills -= 1
+        self.n_kills -= 1
         self.suspects[run] = in_flight
         for item in in_flight:
             self.crashes[item].append(run)
@@ -98,26 +79,25 @@ class Simulation:
 
     def _work(
         self, histories: Mapping[int, CrashHistory], kill_at: float
-    ) -> tuple[set[int], float, bool]:
-        """Return what was in flight at the death, when that was, and whether an item caused it."""
+    ) -> tuple[set[int], float]:
+        """Return what was in flight at the death, and when that was."""
         now = 0.0
         order = sorted(self.left, key=lambda item: len(histories[item].runs))
         for _, group in groupby(order, key=lambda item: len(histories[item].runs)):
             waiting = list(group)
-            most = min(self.parallel, histories[waiting[0]].n_together(self.parallel))
+            most = min(N_PARALLEL, histories[waiting[0]].n_together(N_PARALLEL))
             flying: list[tuple[float, int]] = []
             while waiting or flying:
                 while waiting and len(flying) < most:
                     item = waiting.pop(0)
-                    takes = self.random.uniform(0.7, 1.3) * self.deadly.get(item, 1.0)
-                    heapq.heappush(flying, (now + takes, item))
+                    heapq.heappush(flying, (now + self.random.uniform(0.7, 1.3), item))
                 ends, item = flying[0]
-                if ends >= kill_at or item in self.deadly:
-                    return {item for _, item in flying}, min(ends, kill_at), ends < kill_at
+                if ends >= kill_at:
+                    return {item for _, item in flying}, kill_at
                 heapq.heappop(flying)
                 now = ends
                 self._end(item)
-        return set(), now, False
+        return set(), now
 
     def _end(self, item: int) -> None:
         self.left.discard(item)
@@ -129,38 +109,7 @@ class Simulation:
 def test_kills_from_outside_quarantine_nothing_and_cost_half_of_the_time_at_most(
     kill_every: float,
 ) -> None:
-    found = [Simulation(seed, kill_every=kill_every).done() for seed in range(20)]
+    found = [Simulation(seed, kill_every).done() for seed in range(20)]
     assert [simulation.seed for simulation in found if simulation.quarantined] == []
     # What was in flight is lost in any case: that alone is 1.4.
     assert sum(simulation.factor for simulation in found) / len(found) < 1.5
-
-
-def main() -> None:
-    """Print a table of many seeds."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=1000)
-    parser.add_argument("--parallel", type=int, nargs="*", default=[4, 6, 16, 32])
-    given = parser.parse_args()
-    n_seeds = given.seeds
-    print("parallel  every  deadly  factor   kills  deaths   wrong")
-    for parallel in given.parallel:
-        for n_kills, kill_every in ((0, 1.0), (48, 0.5), (48, 1.0), (48, 1.5), (48, 4.0)):
-            for n_deadly in (0, 1, 2):
-                runs = [
-                    Simulation(seed, parallel, n_deadly, n_kills, kill_every).done()
-                    for seed in range(n_seeds)
-                ]
-                assert all(run.deadly.keys() <= run.quarantined for run in runs)
-                factor = sum(run.factor for run in runs) / n_seeds
-                kills = sum(n_kills - run.n_kills for run in runs) / n_seeds
-                deaths = sum(run.n_deaths for run in runs) / n_seeds
-                wrong = sum(len(run.wrongly_quarantined) for run in runs)
-                print(
-                    f"{parallel:>8}{kill_every if n_kills else '-':>7}{n_deadly:>8}"
-                    f"{factor:>8.2f}{kills:>8.1f}{deaths:>8.1f}{wrong:>8}",
-                    flush=True,
-                )
-
-
-if __name__ == "__main__":
-    main()

@@ -17,6 +17,7 @@ from paddock.runner.progress.plan_report import PlanReport
 from paddock.runner.progress.report import Report
 from paddock.runner.testing.suite_runner import SuiteOptions, read_suite, run_suites
 from tests.fakes.pool import FakePool
+from tests.forked import ForkServer
 from tests.postgres import Postgres
 from tests.runner.killed_runs import kill_runs, run_to_end
 from tests.runner.world import ALL, Notes, World, carried_out, errors, states
@@ -322,7 +323,9 @@ def expected_rows(office: Office) -> list[str]:
     return sorted(f"{name} {float(total):g}" for name, _, total, _ in rows)
 
 
-def test_runs_that_are_killed_at_random_leave_the_rows_of_one_from_scratch(office: Office) -> None:
+def test_runs_that_are_killed_at_random_leave_the_rows_of_one_from_scratch(
+    office: Office, fork_server: ForkServer
+) -> None:
     dice = random.Random(office.folder.name.split("[")[0])
     names, n_between = [f"d{n}" for n in range(40)], 0
 
@@ -334,8 +337,8 @@ def test_runs_that_are_killed_at_random_leave_the_rows_of_one_from_scratch(offic
         for name in dice.sample(names, 2):
             (office.folder / f"inbox/{name}.csv").unlink(missing_ok=True)
 
-    kill_runs(office, N_KILLS, dice, change, "--prune", "--yes")
-    run_to_end(office, "--prune", "--yes")
+    kill_runs(fork_server, office, N_KILLS, dice, change, "--prune", "--yes")
+    run_to_end(fork_server, office, "--prune", "--yes")
     expected = expected_rows(office)
     print(f"{N_KILLS} kills, {n_between} with work left; {len(expected)} rows as from scratch")
     assert sorted(office.rows()) == expected

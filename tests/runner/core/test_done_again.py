@@ -191,10 +191,6 @@ def judged(
     return verify(Trace("", entry, cast("PastItems", Past(content_then))), now, world)
 
 
-def entry(parts: dict[str, str], state: str = "done", error: str | None = None) -> Entry:
-    return Entry(key="a", hash="h", parts=json.dumps(parts), state=state, error=error)
-
-
 def test_the_key_is_relpath_then_path_then_content() -> None:
     assert default_key({"path": "/in/a.md", "relpath": "a.md"}) == "a.md"
     assert default_key({"path": "/in/b.md"}) == "/in/b.md"

@@ -1,15 +1,15 @@
 """Whatever happens to a folder, in the end it is as a run from scratch makes it."""
 
-import subprocess
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.forked import ForkServer
 from tests.runner.core import filing_days, random_histories
 from tests.runner.world import each_document
+from tests.waiting import PATIENCE_S
 
 # 100261: a run was killed between a copy and its item's entry, and its block renamed before the
 # next one. 200208: a run was killed as it wrote the index, which later runs left as it is.
@@ -27,13 +27,12 @@ MOVING = ("--moving", "--filing", "--reviews", "--histories", "6", "--seed", "91
     ids=["random", "earlier faults", "reviews", "filing", "filing and reviews", "moving"],
 )
 def test_a_history_ends_as_a_run_from_scratch_or_as_all_arrivals_replayed(
-    given: Sequence[str],
+    given: Sequence[str], fork_server: ForkServer
 ) -> None:
-    command = [sys.executable, "-m", "tests.runner.core.random_histories", *given]
-    folder = Path(__file__).parents[3]
-    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert ended.stdout.endswith(" histories, 0 of them wrong\n")
+    process = fork_server.start(random_histories.main, given)
+    out, err = process.communicate(timeout=3 * PATIENCE_S)
+    assert process.returncode == 0, out + err
+    assert out.endswith(" histories, 0 of them wrong\n")
 
 
 def test_after_each_of_many_days_the_table_is_what_was_filed(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from paddock.pipelines.errors import PipelineError
 from paddock.runner.progress.report import Report
 from paddock.steps.sources import mirror
 from tests.fakes.dovecot import PASSWORD, PROGRAM, Dovecot, dovecot, is_here, mail
+from tests.forked import ForkServer
 from tests.runner.killed_runs import kill_runs, run_to_end
 from tests.runner.schedule.up_process import UpFolder
 from tests.runner.world import Notes, World, carried_out
@@ -181,15 +182,17 @@ def test_a_server_that_breaks_off_loses_nothing(
     assert office.flagged() == 12
 
 
-def test_runs_that_are_killed_at_random_do_each_mail_once(tmp_path: Path, server: Dovecot) -> None:
+def test_runs_that_are_killed_at_random_do_each_mail_once(
+    tmp_path: Path, server: Dovecot, fork_server: ForkServer
+) -> None:
     dice, office = random.Random(74), Office(tmp_path, server)
     numbers = count()
 
     def more_mails() -> None:
         office.put(*islice(numbers, dice.randrange(1, 30)))
 
-    kill_runs(office, N_KILLS, dice, more_mails)
-    run_to_end(office)
+    kill_runs(fork_server, office, N_KILLS, dice, more_mails)
+    run_to_end(fork_server, office)
     n_mails = next(numbers)
     assert office.bills() == bills(*range(n_mails))
     assert len([*(tmp_path / "mail").glob("*.eml")]) == n_mails

@@ -14,6 +14,7 @@ from paddock.runner.progress.report import Report
 from paddock.steps.sources import bucket
 from paddock.steps.sources.mirror import SourceAway
 from tests.fakes.buckets import Place, place_or_skip
+from tests.forked import ForkServer
 from tests.runner.killed_runs import kill_runs, run_to_end
 from tests.runner.world import ALL, Notes, World, carried_out
 
@@ -256,7 +257,7 @@ def test_a_plan_sends_nothing_and_a_bucket_is_agreed_to(office: Office, there: P
 
 @pytest.mark.parametrize("there", ["sftp"], indirect=True)
 def test_runs_that_are_killed_at_random_leave_the_objects_of_one_from_scratch(
-    office: Office, there: Place
+    office: Office, there: Place, fork_server: ForkServer
 ) -> None:
     dice, names = random.Random(74), [f"d{number}.txt" for number in range(30)]
 
@@ -267,7 +268,7 @@ def test_runs_that_are_killed_at_random_leave_the_objects_of_one_from_scratch(
             (office.folder / "inbox" / name).unlink(missing_ok=True)
 
     more = ("--prune", "--yes")
-    kill_runs(office, N_KILLS, dice, change, *more)
-    run_to_end(office, *more)
+    kill_runs(fork_server, office, N_KILLS, dice, change, *more)
+    run_to_end(fork_server, office, *more)
     expected = {name: (office.folder / "inbox" / name).read_bytes() for name in office.written()}
     assert there.objects() == expected

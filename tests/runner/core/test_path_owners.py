@@ -207,7 +207,6 @@ def test_an_edited_output_is_held_and_stays_its_items(tmp_path: Path) -> None:
     assert outputs(world) == {"report": "second"}
 
 
-CONDITION = "\"'keep' in doc.relpath\""
 BLOCKS: Mapping[str, str] = {
     "an earlier block": block(write("out/{{ doc.relpath[5:] }}", "first"), name="first")
     + block(write(RELPATH)),

@@ -15,6 +15,7 @@ from paddock.runner.testing.suite_runner import SuiteOptions, read_suite, run_su
 from tests.fakes.counting_server import CountingServer, counting_server
 from tests.fakes.far_side import certificate, far_side
 from tests.fakes.pool import FakePool
+from tests.forked import ForkServer
 from tests.runner.killed_runs import kill_runs, run_to_end
 from tests.runner.world import ALL, Notes, ReviewedWorld, carried_out, errors, states
 
@@ -212,7 +213,7 @@ def test_servers_are_known_and_agreed_to_before_a_run(
 
 
 def test_no_request_that_was_answered_is_sent_twice_whatever_kills_the_run(
-    office: Office, server: CountingServer
+    office: Office, server: CountingServer, fork_server: ForkServer
 ) -> None:
     dice, numbers = random.Random(74), count(1)
     server.delay_s = 0.05
@@ -223,9 +224,9 @@ def test_no_request_that_was_answered_is_sent_twice_whatever_kills_the_run(
             office.put(f"d{number}", f"text {number}")
         server.faults = dice.choices([201, 503, 429], [8, 1, 1], k=20)
 
-    kill_runs(office, N_KILLS, dice, more_documents)
+    kill_runs(fork_server, office, N_KILLS, dice, more_documents)
     server.faults = []
-    run_to_end(office)
+    run_to_end(fork_server, office)
     waiting, sent = office.waiting(), [body["name"] for _, _, body in server.seen]
     print(f"{N_KILLS} kills, {next(numbers)} documents, {server.answered.total()} answered, "
           f"{len(waiting)} asked, most answers of one {max(server.answered.values())}")  # fmt: skip

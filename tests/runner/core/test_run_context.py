@@ -2,7 +2,6 @@
 
 import json
 import sqlite3
-import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from paddock.engine.system.records import replace
 from paddock.runner.api import plan
 from tests.fakes.pool import FakePool
+from tests.forked import ForkServer
 from tests.runner.world import ALL, World, carried_out, settings
 from tests.waiting import is_alive, until
 
@@ -143,19 +143,17 @@ if __name__ == "__main__":
 SCRIPT = "trap '' TERM; sleep 600 & echo $$ $! > run.new; mv run.new run.pids; wait; sleep 600"
 
 
-def test_kill_9_of_a_run_ends_its_commands_functions_and_servers(tmp_path: Path) -> None:
+def test_kill_9_of_a_run_ends_its_commands_functions_and_servers(
+    tmp_path: Path, fork_server: ForkServer
+) -> None:
     (tmp_path / "pipeline.yaml").write_text(HELD.replace("SCRIPT", SCRIPT))
     (tmp_path / "deaf.py").write_text(DEAF)
-    main = "from paddock.runner.cli.application import main; main()"
-    command = ["run", str(tmp_path), "--local", "--allow", "run,tool,mcp"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", main, *command], cwd=tmp_path, stderr=subprocess.PIPE
-    )
+    words = ("run", str(tmp_path), "--local", "--allow", "run,tool,mcp")
+    process = fork_server.paddock(*words, cwd=tmp_path)
     files = [tmp_path / f"{kind}.pids" for kind in ("run", "tool", "mcp")]
     until(lambda: all(file.exists() for file in files) or process.poll() is not None)
     pids = [int(pid) for file in files for pid in file.read_text().split()]
     assert len(pids) == 6
     assert all(map(is_alive, pids))
     process.kill()
-    process.communicate()
     until(lambda: not any(map(is_alive, pids)))

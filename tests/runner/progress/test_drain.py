@@ -2,10 +2,7 @@
 
 import asyncio
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,12 +15,11 @@ from paddock.runner.progress.drain import StopGate
 from paddock.runner.progress.report import Report
 from tests.fakes.pool import FakePool, echo
 from tests.forked import ForkServer
+from tests.runner.cli.commands.shell import paddock_here
 from tests.runner.core.test_blocks import NESTED
 from tests.runner.core.test_interruptions import finished, start
 from tests.runner.world import World, settings, states
-from tests.waiting import PATIENCE_S
 
-CLI = "from paddock.runner.cli.application import main; main()"
 BUDGET = "name: summaries\nbudget: {tokens: 40}\n"
 
 
@@ -185,11 +181,9 @@ def test_the_command_says_what_is_left_and_ends_with_5(tmp_path: Path) -> None:
         "    do: [{uses: files.read, with: {path: '{{ doc.path }}'}}]\n",
     )
     world.documents(3)
-    done = subprocess.run(
-        [sys.executable, "-c", CLI, "run", "--local", str(world.file)],
-        capture_output=True, text=True, timeout=PATIENCE_S, check=False,
-        env={**os.environ, "PADDOCK_HOME": str(tmp_path / "home")},
-    )  # fmt: skip
-    assert done.returncode == 5, done.stderr
-    assert "The budget of under 0.1 s is used up. " in done.stdout
-    assert " left; the same command goes on." in done.stdout
+    done = paddock_here(
+        "run", "--local", str(world.file), environ={"PADDOCK_HOME": str(tmp_path / "home")}
+    )
+    assert done.status == 5, done.err
+    assert "The budget of under 0.1 s is used up. " in done.out
+    assert " left; the same command goes on." in done.out

@@ -2,13 +2,9 @@
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -423,32 +419,6 @@ def test_a_changed_question_is_said_and_what_was_typed_stays(
         enter(page)
         page.wait("!document.getElementById('queue-empty').hidden")
     assert served_page.review(review.id).value == {**answer, "pay_by": "2026-01-31"}
-
-
-@contextmanager
-def process(served_page: ServedPage) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run `paddock review` in a process of its own; yield it and its address."""
-    command = "from paddock.runner.cli.application import main; main()"
-    words = [sys.executable, "-c", command, "review", str(served_page.folder), "--no-browser"]
-    home = {
-        "PADDOCK_STATE": str(served_page.folder / "home"),
-        "PADDOCK_STATE_DIR": str(served_page.folder),
-    }
-    running = subprocess.Popen(
-        [*words, "--as", "ann"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, **home},
-    )  # fmt: skip
-    assert running.stdout is not None
-    assert running.stderr is not None
-    try:
-        address = running.stdout.readline().strip()
-        token_line = next(line for line in running.stderr if "this token" in line)
-        yield running, f"{address}?token={token_line.split()[-1]}"
-    finally:
-        running.kill()
-        running.wait()
-        running.stdout.close()
-        running.stderr.close()
 
 
 def test_a_whole_answer_is_edited_as_json_without_rounding(

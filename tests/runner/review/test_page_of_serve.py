@@ -1,8 +1,6 @@
 """`paddock serve` shows the review page of the folder where it was started, behind its keys."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,35 +8,34 @@ from pathlib import Path
 import httpx
 
 from tests.browser import Browser, needs_browser
+from tests.forked import ForkServer
+from tests.runner.core.test_interruptions import first_line
 from tests.runner.review.served_page import ServedPage
 from tests.waiting import PATIENCE_S
 
 API = "/review/api"
-CLI = "from paddock.runner.cli.application import main; main()"
 
 
 @contextmanager
-def serving(folder: Path, *options: str) -> Iterator[str]:
-    home = {"PADDOCK_HOME": str(folder / "home")}
-    running = subprocess.Popen(
-        [sys.executable, "-c", CLI, "serve", "--port", "0", *options],
-        cwd=folder, env={**os.environ, **home}, stderr=subprocess.PIPE, text=True,
+def serving(forks: ForkServer, folder: Path, *options: str) -> Iterator[str]:
+    running = forks.paddock(
+        "serve", "--port", "0", *options, cwd=folder, log=folder / "log",
+        environ={**os.environ, "PADDOCK_HOME": str(folder / "home")},
     )  # fmt: skip
-    assert running.stderr is not None
     try:
-        line = running.stderr.readline()
+        line = first_line(running)
         assert line.startswith("Paddock serves at http"), line
         yield line.split()[3].rstrip(",")
     finally:
         running.terminate()
-        running.communicate(timeout=PATIENCE_S)
+        running.wait()
 
 
 def test_without_keys_the_owners_token_opens_it_also_before_there_is_a_ledger(
-    tmp_path: Path,
+    tmp_path: Path, fork_server: ForkServer
 ) -> None:
     with (
-        serving(tmp_path) as address,
+        serving(fork_server, tmp_path) as address,
         httpx.Client(
             base_url=address, trust_env=False, verify=False, timeout=PATIENCE_S
         ) as session,
@@ -63,12 +60,14 @@ def test_without_keys_the_owners_token_opens_it_also_before_there_is_a_ledger(
 
 
 @needs_browser
-def test_with_keys_a_keys_name_is_the_reviewers(tmp_path: Path, chromium: Browser) -> None:
+def test_with_keys_a_keys_name_is_the_reviewers(
+    tmp_path: Path, fork_server: ForkServer, chromium: Browser
+) -> None:
     served_page = ServedPage(tmp_path)
     first, second = served_page.ask("a.txt", "b.txt", by=["ann"])
     keys = tmp_path / "keys"
     keys.write_text("a-long-key-of-ann ann\na-long-key-of-ben ben\n")
-    with serving(tmp_path, "--api-keys", str(keys)) as address:
+    with serving(fork_server, tmp_path, "--api-keys", str(keys)) as address:
         with httpx.Client(
             base_url=address, trust_env=False, verify=False, timeout=PATIENCE_S
         ) as session:

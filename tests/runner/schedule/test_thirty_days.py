@@ -204,9 +204,7 @@ async def thirty_days(world: World) -> None:
     start_up()
     while loop.time() < DAYS * 24 * HOUR_S:
         await asyncio.sleep(chance.expovariate(1 / HOUR_S))
-        what = chance.choice(
-            ("call",) * 6 + ("burst", "run", "run", "up", "machine", "disk", "clock")
-        )
+        what = chance.choice(WHAT)
         world.n_killed[what] += 1
         if what == "call" or what == "burst":
             n = 1 if what == "call" else 250 if not len(world.accepted) % 7 else 20

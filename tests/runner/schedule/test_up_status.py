@@ -1,8 +1,9 @@
-"""What `/status` counts as running and as waiting, and the same for Prometheus."""
+"""What `/status` counts as running and waiting, the same for Prometheus, and who may read it."""
 
+import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,7 +16,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.requests import Request
 from starlette.responses import Response
 
-from paddock.engine.system import socket_owners
 from paddock.engine.system.records import replace
 from paddock.runner.schedule.order_queue import OrderQueue
 from paddock.runner.schedule.pipeline_triggers import triggers_of
@@ -23,12 +23,21 @@ from paddock.runner.schedule.run_manager import ManagedRun, ManagerOptions, RunM
 from paddock.runner.schedule.run_processes import RunProcess
 from paddock.runner.schedule.trigger_keeper import TriggerKeeper
 from paddock.runner.schedule.triggered_pipeline import TriggeredPipeline
-from paddock.runner.schedule.up_status import make_status_app, status_of
+from paddock.runner.schedule.up_status import StatusAccess, make_status_app, status_of
 from paddock.runner.workers.order import Order
 from tests.runner.schedule.desks import Around, open_queue, triggered
 
 ON = '{schedule: [{cron: "0 6 * * *"}], webhook: [{path: /x}]}'
 HOOK, SCHEDULE = "webhook /x", "schedule 0 6 * * *"
+
+
+# With a port: a request that names none comes by no connection whose owner could be asked for.
+OWN_URL = "http://localhost:4720"
+KEY = {"authorization": "Bearer open-sesame"}
+
+
+async def nothing(request: Request) -> Response:
+    return Response(status_code=404)
 
 
 @dataclass
@@ -53,13 +62,10 @@ class World:
     async def scraped(self, *, is_ready: bool = True) -> dict[str, float]:
         """Return the samples of `/metrics`, by name and the labels that tell them apart."""
 
-        async def nothing(request: Request) -> Response:
-            return Response(status_code=404)
-
         app = make_status_app(lambda: {"queue": is_ready}, self.status, nothing,
                               totals=self.queue.totals)  # fmt: skip
         transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost:1") as client:
+        async with httpx.AsyncClient(transport=transport, base_url=OWN_URL) as client:
             answer = await client.get("/metrics")
         assert answer.headers["content-type"].startswith("text/plain")
         found = {}
@@ -88,9 +94,7 @@ async def world_of(folder: Path, *, is_open: bool = False) -> AsyncIterator[Worl
         await keeper.stop()
 
 
-@pytest.fixture(autouse=True)
-def _is_own_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket_owners, "client_owner", lambda client, server: os.getuid())
+pytestmark = pytest.mark.usefixtures("caller")  # the own user, where a test says nothing else
 
 
 async def test_a_pipeline_is_shown_with_its_triggers_and_what_a_person_has_to_confirm(
@@ -164,3 +168,69 @@ async def test_prometheus_reads_what_waits_how_orders_ended_and_what_is_paused(
 async def test_a_trigger_that_is_not_served_is_a_fault_for_alerts(tmp_path: Path) -> None:
     async with world_of(tmp_path, is_open=True) as world:  # and its webhook has no secret
         assert (await world.scraped())["paddock_up_faults"] == 1
+
+
+# Who may read it
+
+
+def get(path: str, reader: StatusAccess | None = None, **headers: str) -> httpx.Response:
+    app = make_status_app(lambda: {"prefect": True}, lambda: {"pid": 1}, nothing, reader)
+
+    async def main() -> httpx.Response:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url=OWN_URL) as here:
+            return await here.get(path, headers=headers)
+
+    return asyncio.run(main())
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    file = tmp_path / "keys"
+    file.write_text("open-sesame\n")
+    return file
+
+
+def test_health_and_status_are_told_and_no_page_of_another_name_reads_them() -> None:
+    def seen(path: str) -> tuple[int, Any]:
+        answer = get(path)
+        return answer.status_code, answer.json()
+
+    assert seen("/healthz") == (200, {"ok": True})
+    assert seen("/readyz") == (200, {"ready": True, "prefect": True})
+    assert seen("/status") == (200, {"pid": 1})
+    assert get("/status", host="evil.example").status_code == 403
+
+
+def test_the_status_is_for_its_own_user_and_for_those_with_a_key(
+    keys: Path, caller: Callable[[int | None], None]
+) -> None:
+    def status_for(reader: StatusAccess, **headers: str) -> int:
+        return get("/status", reader, **headers).status_code
+
+    everyone = StatusAccess(is_open=True, keys=keys)
+    assert status_for(StatusAccess(is_open=True)) == 403
+    assert status_for(everyone) == 401
+    assert status_for(everyone, **{"x-api-key": "open-says-me"}) == 401
+    assert status_for(everyone, **KEY) == 200
+    assert status_for(StatusAccess(is_open=False, keys=keys)) == 200
+    for owner in (os.getuid() + 1, None):
+        caller(owner)
+        assert status_for(StatusAccess()) == 403
+        assert status_for(StatusAccess(keys=keys)) == 401
+        assert status_for(StatusAccess(keys=keys), **KEY) == 200
+
+
+def test_browsers_of_people_who_may_read_the_status_are_sent_to_the_console(
+    keys: Path, caller: Callable[[int | None], None]
+) -> None:
+    def seen(reader: StatusAccess, **headers: str) -> httpx.Response:
+        return get("/status", reader, **{"accept": "text/html,*/*", **headers})
+
+    for reader in (StatusAccess(), StatusAccess(is_open=True, keys=keys)):
+        answer = seen(reader)
+        assert (answer.status_code, answer.headers["location"]) == (307, "/ui")
+    assert seen(StatusAccess(), host="evil.example").status_code == 403
+    caller(os.getuid() + 1)
+    assert seen(StatusAccess()).status_code == 403
+    assert seen(StatusAccess(), accept="application/json").status_code == 403

@@ -15,7 +15,6 @@ import httpx
 import pytest
 
 from paddock.engine.settings import PoolSettings
-from paddock.engine.system import socket_owners
 from paddock.engine.system.records import replace
 from paddock.runner.schedule import webhook_trigger
 from paddock.runner.schedule.order_queue import OrderQueue, QueueBroken
@@ -110,17 +109,6 @@ def address(tmp_path: Path) -> Iterator[Address]:
     made = Address(tmp_path, read(tmp_path / "digest.yaml"))
     yield made
     asyncio.run(made.queue.close())
-
-
-@pytest.fixture
-def caller(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
-    """Return what sets whose connection requests come by: these have none of their own."""
-
-    def set_owner(owner: int | None) -> None:
-        monkeypatch.setattr(socket_owners, "client_owner", lambda client, server: owner)
-
-    set_owner(os.getuid())
-    return set_owner
 
 
 def signed(body: bytes, ago_s: int = 0) -> dict[str, str]:
