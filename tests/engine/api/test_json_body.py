@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from paddock.engine.api import json_body
 from paddock.engine.api.errors import ApiError
@@ -13,6 +15,31 @@ from paddock.engine.api.json_body import parse_json, parse_object
 def test_null_is_an_empty_object_and_a_byte_order_mark_is_no_fault() -> None:
     assert parse_object(b" null ") == {}
     assert parse_object(b'\xef\xbb\xbf{"a": 1}') == {"a": 1}
+
+
+PLAIN = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+TEXTS = st.text() | st.text('\\",:[{}] ')
+
+
+@given(
+    st.recursive(PLAIN | TEXTS, lambda of: st.lists(of) | st.dictionaries(TEXTS, of)), st.booleans()
+)
+def test_what_json_writes_is_read(value: Any, is_ascii: bool) -> None:
+    assert repr(parse_json(json.dumps(value, ensure_ascii=is_ascii).encode())) == repr(value)
+
+
+@given(st.lists(TEXTS | st.integers(0, 9)) | st.dictionaries(TEXTS, TEXTS | st.lists(TEXTS)))
+def test_values_of_a_long_body_are_counted_whatever_its_texts_have(value: Any) -> None:
+    inner = [] if isinstance(value, list) else value.values()
+    n_values = 1 + len(value) + sum(len(of) for of in inner if isinstance(of, list))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_body, "COUNTED_BYTES", 0)
+        patch.setattr(json_body, "MOST_VALUES", 2 * n_values + 1)  # an empty list counts as two
+        assert parse_json(json.dumps(value).encode()) == value
+        patch.setattr(json_body, "MOST_VALUES", n_values - 3)
+        if n_values > 4:
+            with pytest.raises(ApiError):
+                parse_json(json.dumps(value).encode())
 
 
 @pytest.mark.parametrize("n", [129, 500, 980, 5000, 200_000])
