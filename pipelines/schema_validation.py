@@ -7,6 +7,8 @@ same rules. What the grammar allows is valid here.
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from functools import lru_cache, partial
@@ -28,6 +30,10 @@ _FORMS: Mapping[str, str] = {
     "date-time": " Write it as 2026-10-28T14:30:00Z.",
     "duration": " Write it as P1DT2H.",
 }
+_MOST_CPU_S = 3.0
+"""For a small value: 30 levels of two equal `$ref`s are 2³⁰ comparisons."""
+_MOST_CPU_S_EACH = 0.001  # for each value in it; most take a twentieth
+_TOO_COSTLY = "The schema is too complex to compare it with. Use fewer patterns and `$ref`s."
 TOO_DEEP = f"It is nested more than {_MOST_LEVELS} levels deep."
 
 
@@ -49,7 +55,11 @@ def value_faults(value: Any, schema: Any, *, is_for_person: bool = False) -> lis
     if is_nested_too_deep(value):
         return [AnswerFault(TOO_DEEP, TOO_DEEP)]
     faults = []
-    for error in _error_finder()(value, schema):
+    try:
+        errors = _error_finder()(value, schema)
+    except _TooCostly:
+        return [AnswerFault(_TOO_COSTLY, _TOO_COSTLY)]
+    for error in errors:
         place = [str(part) for part in error.absolute_path]
         is_form = is_for_person and error.validator == "format"
         form = _FORMS.get(error.validator_value, "") if is_form else ""
@@ -57,6 +67,10 @@ def value_faults(value: Any, schema: Any, *, is_for_person: bool = False) -> lis
         sentence = f"At /{'/'.join(place)}: {message}" if place else message
         faults.append(AnswerFault(message, sentence, path_text(error.absolute_path)))
     return faults
+
+
+class _TooCostly(Exception):
+    pass
 
 
 @lru_cache(maxsize=1)
@@ -79,9 +93,23 @@ def _error_finder() -> Callable[[Any, Any], list[Any]]:
             ),
         },
     )
+    ends = threading.local()
+
+    def in_time(check: Callable[..., Any]) -> Callable[..., Any]:
+        def compare(*arguments: Any) -> Any:
+            if time.thread_time() > ends.at_s:
+                raise _TooCostly
+            return check(*arguments)
+
+        return compare
+
+    kind = jsonschema.validators.extend(
+        kind, {name: in_time(check) for name, check in kind.VALIDATORS.items()}
+    )
     registry = Registry()  # without one, a `$ref` would be fetched from the network
 
     def find(value: Any, schema: Any) -> list[Any]:
+        ends.at_s = time.thread_time() + _MOST_CPU_S + _MOST_CPU_S_EACH * _n_values(value)
         validator = kind(schema, registry=registry, format_checker=checker)
         relevance, best_match = jsonschema.exceptions.relevance, jsonschema.exceptions.best_match
         found = nlargest(_MOST_FAULTS, validator.iter_errors(value), key=relevance)
@@ -153,6 +181,11 @@ def _has_match(pattern: str, text: str) -> bool:
 def _is_of_format(name: str, value: Any) -> bool:
     """Accept what is not text, too: `type` is responsible for that."""
     return not isinstance(value, str) or schema_patterns.of_format(name)(value)
+
+
+def _n_values(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value
+    return 1 + (sum(map(_n_values, inner)) if isinstance(value, dict | list) else 0)
 
 
 def is_nested_too_deep(value: Any) -> bool:

@@ -7,6 +7,7 @@ from llguidance import LLMatcher, LLTokenizer
 
 from paddock.engine.sampling.json_schema import schema_grammar
 from paddock.engine.system import schema_patterns
+from paddock.pipelines import schema_validation
 from paddock.pipelines.schema_validation import schema_mismatch
 
 RIGHT = {
@@ -82,3 +83,16 @@ def test_an_ipv4_address_in_one_of_ipv6_is_right_though_the_grammar_writes_none(
 )
 def test_multiples_are_those_of_decimals(step: float, value: float, is_right: bool) -> None:
     assert (schema_mismatch(value, {"multipleOf": step}) is None) == is_right
+
+
+@pytest.mark.parametrize("keyword", ["allOf", "anyOf"])
+def test_a_schema_that_says_the_same_in_many_ways_is_refused_at_last(
+    keyword: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema_validation, "_MOST_CPU_S", 0.1)
+    ways = {f"d{n}": {keyword: [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(30)}
+    schema = {"$defs": {**ways, "d30": {"type": "integer"}}, "$ref": "#/$defs/d0"}
+    assert schema_mismatch("x", schema) == (
+        "The schema is too complex to compare it with. Use fewer patterns and `$ref`s."
+    )
+    assert schema_mismatch(["x"] * 10_000, {"items": {"pattern": "x"}}) is None
