@@ -15,6 +15,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from functools import cache
 from io import StringIO
 from typing import Any, ClassVar, TypeAlias
@@ -539,11 +540,17 @@ def _json_value(text: str, form: str, changed: ChangedValues, line: int | None =
                 changed["U+FFFD stands for half a character", name] += 1
         return value
 
+    def number(digits: str) -> float:
+        value = _float(digits)
+        if _is_rounded(value, digits):
+            changed["a number has more digits than are kept", digits] += 1
+        return value
+
     try:
         if len(text) > _MOST_PARTS and text.count("{") + text.count("[") > _MOST_PARTS:
             raise _NotJson(f"it has more than {_MOST_PARTS:,} objects and lists")
         value = parse_shallow_json(
-            text, parse_constant=_constant, parse_float=_float, object_pairs_hook=made
+            text, parse_constant=_constant, parse_float=number, object_pairs_hook=made
         )
         if not has_half:
             return value
@@ -567,6 +574,15 @@ def _float(digits: str) -> float:
     if not math.isfinite(value):
         raise _NotJson(f"the number {digits[:20]} is too large")
     return value
+
+
+def _is_rounded(value: float, digits: str) -> bool:
+    """Whether a number is another one now; the 17 digits that C writes of a float are not."""
+    if len(digits) <= 16:  # with the point: floats keep 15
+        return False
+    written = Decimal(digits)
+    last = len(written.as_tuple().digits) - 1
+    return written not in (Decimal(repr(value)), Decimal(f"{value:.{last}e}"))
 
 
 def _known_columns(names: list[str], columns: Sequence[str] | None) -> list[str]:

@@ -234,3 +234,13 @@ def test_names_that_an_object_has_twice_and_half_characters_are_told(
         "(1 of 'fee', 1 of 'net').",
         f"'{name}': U+FFFD stands for half a character (1 of 'net', 1 of 'fee').",
     ]
+
+
+def test_digits_that_a_number_of_json_loses_are_told(tmp_path: Path) -> None:
+    kept = "0.1, 0.10000000000000001, 1.10000000000000000000, 12345678901234567890, 1234567890.45"
+    data = f'{{"net": 12345678901234567.89, "kept": [{kept}]}}'
+    (tmp_path / "a.jsonl").write_text(data)
+    within = tools(tmp_path)
+    asyncio.run(FilesRows().run(FilesRowsParams(path="a.jsonl"), within))
+    what = "a number has more digits than are kept (1 of '12345678901234567.89')"
+    assert within.notes == [f"'a.jsonl': {what}."]
