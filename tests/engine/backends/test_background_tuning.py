@@ -156,13 +156,15 @@ async def test_a_request_ends_the_trial_at_once_and_it_is_begun_again(machine: M
 
 
 @pytest.mark.parametrize(
-    ("settings", "n_trials"), [({}, 1), ({"is_exact": True}, 0)], ids=["refused", "exact"]
+    ("settings", "n_services", "n_trials"),
+    [({}, 2, 1), ({"is_exact": True}, 1, 0)],
+    ids=["refused", "exact"],
 )
 async def test_a_refusal_is_not_tried_again_by_the_next_service_and_exact_tries_nothing(
-    machine: Machine, settings: dict[str, Any], n_trials: int
+    machine: Machine, settings: dict[str, Any], n_services: int, n_trials: int
 ) -> None:
     machine.process(REFUSES)
-    for _ in range(2):
+    for _ in range(n_services):
         async with machine.serving(**settings) as pool:
             await ask(pool, machine.model)
             await eventually(lambda: machine.n_trials == n_trials)

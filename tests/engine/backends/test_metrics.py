@@ -11,7 +11,6 @@ from paddock.engine.memory.pool_stats import ModelStats
 from paddock.engine.request import ChatRequest, EmbedRequest, Message, ModelSpec
 from paddock.engine.settings import PoolSettings
 
-CHAT = ModelSpec("smollm2:135m", n_ctx_tokens=1024)
 VECTORS = ModelSpec("all-minilm", role="embed")
 
 
@@ -25,21 +24,22 @@ def numbers(metrics: Metrics, model: str) -> Counter[str]:
     return found
 
 
-async def test_a_real_pool_counts_what_it_did() -> None:
+async def test_a_real_pool_counts_what_it_did(noise: ModelSpec) -> None:
     settings = PoolSettings(n_threads=1, models_dir=Path("/nonexistent"), profile_s=0)
     async with LocalPool(settings) as pool:
         rules = Message("system", "Read what follows and answer in one sentence. " * 6)
+        params = {"max_tokens": 8, "ignore_eos": True}
         streams = [
-            pool.chat(ChatRequest(CHAT, (rules, Message("user", f"{n}?")), {"max_tokens": 8}))
+            pool.chat(ChatRequest(noise, (rules, Message("user", f"{n}?")), params))
             for n in range(3)
         ]
         usages = [(await stream.reply()).usage for stream in streams]
         reply = await pool.embed(EmbedRequest(VECTORS, ("one", "two", "three")))
         seen = pool.metrics.snapshot()
         text = pool.metrics.text().decode()
-        all_of_chat = numbers(pool.metrics, "smollm2:135m")
+        all_of_chat = numbers(pool.metrics, noise.ref)
         all_of_vectors = numbers(pool.metrics, "all-minilm")
-    chat, vectors = seen["smollm2:135m"], seen["all-minilm"]
+    chat, vectors = seen[noise.ref], seen["all-minilm"]
     assert (chat.n_loads, chat.n_answers, chat.n_evictions, chat.n_deaths) == (1, 3, 0, 0)
     assert all_of_chat["load_seconds_total"] > 0
     assert chat.prompt_tokens == sum(usage.prompt_tokens for usage in usages)
@@ -59,7 +59,7 @@ async def test_a_real_pool_counts_what_it_did() -> None:
     assert all_of_vectors["batch_sequences_sum"] == 3
     names = {family.name for family in text_string_to_metric_families(text)}
     assert {"paddock_loads", "paddock_first_token_seconds", "paddock_cells_used"} <= names
-    assert 'paddock_answers_total{model="smollm2:135m",reason="length"} ' in text
+    assert f'paddock_answers_total{{model="{noise.ref}",reason="length"}} ' in text
 
 
 def test_gauges_of_requests_are_those_of_now_not_of_the_last_step() -> None:

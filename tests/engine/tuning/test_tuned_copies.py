@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from paddock.engine.arrays import Vectors
 from paddock.engine.gguf import GgufHeader, GgufScalar, GgufTensor, read_header
+from paddock.engine.llama.quantise import quantise
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system.file_locks import lock_now
@@ -29,6 +30,7 @@ from paddock.engine.tuning.tuned_copies import (
 )
 from paddock.engine.tuning.tuner import TuningNotNow, TuningStop, tune
 from paddock.engine.tuning.tuning_process import Computed, CopySpeeds, Weights, agreement, make_copy
+from tests.fakes import tiny
 from tests.fakes.one_layer import write_one_layer
 
 KINDS = {"F32": 0, "F16": 1, "Q4_1": 3, "Q8_0": 8, "Q4_K": 12}
@@ -234,15 +236,17 @@ def tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tuned:
     return Tuned(tmp_path, monkeypatch)
 
 
-def test_a_real_model_gets_its_copy_and_serves_by_it(tuned: Tuned) -> None:
-    tuned.script(  # the real one, whatever the speeds of this machine
+def test_a_model_gets_its_copy_and_serves_by_it(tuned: Tuned, tmp_path: Path) -> None:
+    path = tmp_path / "mine.gguf"
+    quantise(tiny.llama(tmp_path / "floats.gguf"), path, "Q4_1", 1)
+    tuned.facts = tuned.finder.find_original(str(path))
+    tuned.script(  # the real process, whatever the speeds of this machine
         "from paddock.engine.tuning import tuning_process",
-        "tuning_process._N_TURNS, tuning_process.N_COMPARED = 1, 256",
+        "tuning_process._N_TURNS = 1",
         "tuning_process.LEAST_GAIN = tuning_process._SLOWEST_ANSWER = 0.0",
         "tuning_process.CopySpeeds.document_s = lambda *_: 1.0",
         "tuning_process.ENOUGH_CPU_SHARE = 0",
         "tuning_process.lower_priority = lambda _: None",
-        "tuning_process.LEAST_AGREEMENT = 0.88  # of few",
         "tuning_process.MOST_PERPLEXITY = 1.05",
         "tuning_process.run_and_exit(tuning_process.main)",
     )
@@ -251,7 +255,7 @@ def test_a_real_model_gets_its_copy_and_serves_by_it(tuned: Tuned) -> None:
     assert (made.why_none, made.format in ("BF16", "F16")) == ("", True)
     assert 0.88 < made.agreement < 1
     assert tuned.left() == [f"sha256-{made.digest}"], "and nothing half beside it"
-    served = tuned.finder.find("smollm2:135m")
+    served = tuned.finder.find(str(path))
     assert (served.digest, served.tuned_from) == (made.digest, tuned.facts.digest)
     file_type = read_header(Path(served.path)).values["general.file_type"]
     assert file_type == {"F16": 1, "BF16": 32}[made.format]

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +33,21 @@ _IN_FORMAT = re.compile(r"'([^']*)'|([A-Za-z])\2*|(.)")
 _JOINED_BEFORE, _JOINED_AFTER = regex.compile(r"[\p{L}\p{M}]*\Z"), regex.compile(r"[\p{L}\p{M}]*")
 
 
+@cache
 def folded(text: str) -> str:
     """Return a name as the product compares it: in small letters, without what is unseen."""
     return small(plain_text(text).text).translate(dict.fromkeys(map(ord, "\n\f\t\u00a0"), " "))
 
 
+@cache
 def plain(text: str) -> str:
     """Return a name as a text has it: capitals count."""
     return plain_text(text).text.translate(dict.fromkeys(map(ord, "\n\f\t\u00a0"), " ")).strip()
 
 
-def locales() -> Iterator[tuple[str, Locale]]:
-    for identifier in sorted(locale_identifiers()):
-        yield identifier.split("_")[0], Locale.parse(identifier)
+@cache
+def locales() -> list[tuple[str, Locale]]:
+    return [(each.split("_")[0], Locale.parse(each)) for each in sorted(locale_identifiers())]
 
 
 def parts(pattern: str, era: str) -> list[str]:
@@ -205,17 +208,22 @@ _WORDS = frozenset(("in",))
 """Short names of units that are words of running text, too: of inches, in English."""
 
 
+def unit_names(locale: Locale) -> Iterator[tuple[str, str]]:
+    """Yield each unit with each of its names in a language."""
+    for unit, widths in locale._data["unit_patterns"].items():
+        for width in ("long", "short"):
+            for form, pattern in widths.get(width, {}).items():
+                if form != "per" and isinstance(pattern, str) and pattern.startswith("{0}"):
+                    yield unit.partition("-")[2], plain(pattern[3:])
+
+
+@cache
 def units() -> dict[str, str]:
     """Return the names of each unit; short ones of few languages are words of the others."""
     found: dict[tuple[str, str], set[str]] = defaultdict(set)
     for language, locale in locales():
-        if not is_well_known(locale):
-            continue
-        for unit, widths in locale._data["unit_patterns"].items():
-            for width in ("long", "short"):
-                for form, pattern in widths.get(width, {}).items():
-                    if form != "per" and isinstance(pattern, str) and pattern.startswith("{0}"):
-                        found[unit.partition("-")[2], plain(pattern[3:])].add(language)
+        for key in unit_names(locale) if is_well_known(locale) else ():
+            found[key].add(language)
     english = Locale("en")._data["unit_patterns"]
     words = {form.removeprefix("{0} ") for widths in english.values()
              for form in widths.get("long", {}).values() if isinstance(form, str)}  # fmt: skip
@@ -242,11 +250,8 @@ def hours() -> set[str]:
 def english_units() -> dict[str, str]:
     """Return what English means by a name that other languages have for something else, too."""
     means: dict[str, set[str]] = defaultdict(set)
-    for unit, widths in Locale("en")._data["unit_patterns"].items():
-        for width in ("long", "short"):
-            for form, pattern in widths.get(width, {}).items():
-                if form != "per" and isinstance(pattern, str) and pattern.startswith("{0}"):
-                    means[plain(pattern[3:])].add(unit.partition("-")[2])
+    for unit, name in unit_names(Locale("en")):
+        means[name].add(unit)
     count: dict[str, int] = defaultdict(int)
     for names in units().values():
         for name in names.split("|"):

@@ -14,9 +14,8 @@ from paddock.pipelines import reply_schema
 from paddock.steps.base import StepError
 from paddock.steps.llm.ask_and_repair import CheckedAnswer, ModelCaller, ask_checked
 from paddock.steps.llm.schema_hint import schema_hint, schema_sketch, with_schema_hint
-from tests.fakes.form import FakeForm
 from tests.fakes.form import FakeForm as Form
-from tests.fakes.pool import FakePool, FakeStream
+from tests.fakes.pool import FakePool
 from tests.fakes.tools import FakeTools, tools
 
 PERSON = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
@@ -34,9 +33,6 @@ class Saying(FakePool):
         text = self._texts.pop(0) if len(self._texts) > 1 else self._texts[0]
         reply = await super().answer_to(request)
         return replace(reply, text=text, is_shortened=self._is_shortened)
-
-    def chat(self, request: ChatRequest) -> FakeStream:
-        return super().chat(request)
 
 
 def hands(pool: FakePool, form: Form | None = None, n_refused: int = 0) -> FakeTools:
@@ -219,7 +215,7 @@ def test_a_form_that_is_too_long_to_draw_is_only_named() -> None:
 
 
 def test_the_form_ends_the_last_thing_that_the_user_said() -> None:
-    form = FakeForm({"type": "object"})
+    form = Form({"type": "object"})
     said = [Message("user", "Add."), Message("tool", "3"), Message("assistant", "Now")]
     assert [one.content for one in with_schema_hint(said, form)] == [
         "Add.\n\nAnswer with JSON of this form: {…}",
