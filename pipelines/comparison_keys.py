@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from .keys import Keys, PositiveInt
 from .quantities import Seconds
@@ -46,17 +46,10 @@ class GoldKeys(Keys):
     )
 
 
-class CalibrateKeys(Keys):
-    """What a threshold of `escalate` promises."""
-
-    target: float = Field(0.95, gt=0, lt=1, description="The least agreement with what is right.")
-    delta: float = Field(0.05, gt=0, lt=1, description="The chance that it is less.")
-
-
 class CompareKeys(Keys):
     """What `paddock compare` does; an option of the command replaces its key.
 
-    One of `--model`, `--prompt`, `--set` and `--calibrate` replaces all four.
+    One of `--model`, `--prompt` and `--set` replaces all three.
     """
 
     model: dict[str, str | list[str]] = Field(
@@ -69,12 +62,6 @@ class CompareKeys(Keys):
         {},
         description="Values for a key of a step: one, or a list of them.",
         examples=[{"bill.params.temperature": [0, 0.7]}],
-    )
-    calibrate: CalibrateKeys | None = Field(
-        None,
-        description="Propose a step's `escalate.when`, in place of variants: with it the step "
-        "agrees with what is right, else with the larger model, as often as promised.",
-        examples=[{"target": 0.95, "delta": 0.05}],
     )
     step: str | None = Field(None, description="The step whose answers are compared.")
     budget: Seconds | None = Field(None, description="Stop after this time.")
@@ -90,12 +77,3 @@ class CompareKeys(Keys):
     allow_loss: float = Field(
         0.0, ge=0, le=1, description="With `against`: how much worse is not worse."
     )
-
-    @model_validator(mode="after")
-    def _refuse_both(self) -> CompareKeys:
-        if self.calibrate is not None and (self.model or self.prompt or self.set):
-            raise ValueError(
-                "`calibrate` compares a step's own model with that of its `escalate`: leave out "
-                "`model`, `prompt` and `set`"
-            )
-        return self

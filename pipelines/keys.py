@@ -269,17 +269,6 @@ class EscalateKeys(Keys):
         "how often does it say something else?",
         examples=["2%"],
     )
-    target: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        None,
-        description="The agreement that `paddock compare --calibrate` promised; a run says when "
-        "the answers of `also` no longer show it.",
-    )
-
-    @model_validator(mode="after")
-    def _target_is_checked(self) -> EscalateKeys:
-        if self.target is not None and self.also is None:
-            raise ValueError("`target` needs `also`, such as 2%: by these answers it is checked")
-        return self
 
 
 class ControlKeys(Keys):

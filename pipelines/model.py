@@ -101,8 +101,6 @@ class EscalationSpec(Struct, frozen=True):
     when: Expression
     also: float | None = None
     """The random share of other answers of which it is asked as well."""
-    target: float | None = None
-    """The agreement that these answers are to show."""
 
 
 class _NodeKeys(Struct, frozen=True, kw_only=True):
@@ -410,7 +408,7 @@ class StepParser(Struct, eq=False):
         if (keys := _sound(EscalateKeys, data["escalate"])) is None:
             return None
         when = self._checks.expression(keys.when, (*at, "escalate", "when"))
-        return EscalationSpec(keys.to, when, keys.also, keys.target) if when is not None else None
+        return EscalationSpec(keys.to, when, keys.also) if when is not None else None
 
     def _review(self, data: Any, at: Path) -> ReviewSpec | None:
         if (keys := _sound(ReviewKeys, data["review"])) is None:

@@ -35,6 +35,11 @@ _BOUNDS = {
     "less_than": ("lt", "less than"),
     "less_than_equal": ("le", "at most"),
 }
+_COMPARE = "Compare thresholds by `paddock compare --set STEP.escalate.when=…,…` with `gold`."
+_GONE_KEYS: Mapping[tuple[str | int, ...], str] = {
+    ("compare", "calibrate"): _COMPARE,
+    ("escalate", "target"): _COMPARE,
+}
 
 
 def faults_of(
@@ -99,7 +104,7 @@ def _fault(
         what, remedy = f"the key '{path[-1]}' is missing here", f"Add `{path[-1]}: …`."
         return document.fault(where[:-1], what, remedy)
     if first["type"] == "extra_forbidden":
-        remedy = did_you_mean(name, _names_at(table, path[:-1]))
+        remedy = _GONE_KEYS.get(where[-2:]) or did_you_mean(name, _names_at(table, path[:-1]))
         return document.fault(where, f"unknown key '{path[-1]}'", remedy, is_key=True)
     return document.fault(where, *_sentence(name, details))
 

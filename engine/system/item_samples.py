@@ -103,19 +103,3 @@ def share_interval(share: float, n: float) -> tuple[float, float]:
     middle = (share + of_n / 2) / (1 + of_n)
     half = _Z / (1 + of_n) * math.sqrt(share * (1 - share) / n + of_n / (4 * n))
     return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def binomial_cdf(k: int, n: int, p: float) -> float:
-    """Return the probability of at most `k` successes of `n`.
-
-    >>> round(binomial_cdf(0, 59, 0.05), 4), binomial_cdf(2, 2, 0.5)
-    (0.0485, 1.0)
-    """
-    if k >= n or p >= 1:
-        return float(k >= n)
-    logs = (
-        math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1)
-        + i * math.log(p) + (n - i) * math.log1p(-p)
-        for i in range(k + 1)
-    )  # fmt: skip
-    return min(1.0, math.fsum(map(math.exp, logs)))

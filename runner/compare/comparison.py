@@ -19,7 +19,6 @@ from paddock.pipelines.checking.schema_parts import located_values
 from paddock.pipelines.comparison_keys import MetricName
 from paddock.runner.ledger.reviews.asked_before import is_same_value
 
-from .escalation_threshold import CalibratedThreshold
 from .gold import Gold, gold_of_answers
 from .metrics import MOST_CONFUSED, FieldMetric, field_metrics, label_of
 from .significance import IntervalEstimate, PairedTest, estimate, pairwise_tests
@@ -160,7 +159,6 @@ class Comparison(Struct, frozen=True):
     n_gold: int
     """Items with gold, of those that were compared."""
     notes: tuple[str, ...]
-    threshold: CalibratedThreshold | None = None
     """From which confidence on the step's own model answers, in the last variant."""
 
     @property
@@ -178,7 +176,6 @@ class Comparison(Struct, frozen=True):
             "gold": None if self.gold is None else {"from": self.gold.origin, "items": self.n_gold},
             "variants": [variant.as_json() for variant in self.variants],
             "tests": [test.as_json() for test in self.tests],
-            "threshold": None if self.threshold is None else self.threshold.as_json(),
             "differences": [
                 {
                     "item": difference.key,

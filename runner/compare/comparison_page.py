@@ -26,7 +26,6 @@ MOST_PROMPT_CHARS = 4_000
 
 def comparison_page(comparison: Comparison) -> str:
     heads, figures = figure_table(comparison)
-    threshold = comparison.threshold
     names = dict.fromkeys(name for variant in comparison.variants for name in variant.fields)
     shown = list(islice(comparison.differences, MOST_DIFFERENCES))
     variants = list(shown[0].answers) if shown else []
@@ -50,7 +49,7 @@ def comparison_page(comparison: Comparison) -> str:
         variants=variants,
         answers=[_answers(difference, variants) for difference in shown],
         most_chars=MOST_PROMPT_CHARS,
-        remarks=[*([threshold.words()] if threshold else []), *comparison.notes],
+        remarks=comparison.notes,
         number_heads=lambda labels: [f"#{label}" for label in labels],
         cell_text=cell_text,
         estimate=estimate_text,

@@ -73,8 +73,8 @@ def comparison_text(comparison: Comparison) -> str:
     for part in (_field_lines(comparison), _test_lines(comparison), _difference_lines(comparison)):
         written = [*part]
         lines += ["", *written] if written else []
-    remarks = [*([comparison.threshold.words()] if comparison.threshold else []), *comparison.notes]
-    lines += ["", *map(printing.printable_line, remarks)] if remarks else []
+    notes = comparison.notes
+    lines += ["", *map(printing.printable_line, notes)] if notes else []
     return "\n".join(lines)
 
 

@@ -22,7 +22,7 @@ from paddock.pipelines.errors import PipelineError, did_you_mean
 from paddock.pipelines.expressions import Expression, steps_read
 from paddock.pipelines.model import Block, Node, StepNode, step_nodes
 from paddock.pipelines.plan import Plan
-from paddock.runner.bind.variations import Change, Variant, answering_steps, not_answering
+from paddock.runner.bind.variations import Variant, answering_steps, not_answering
 from paddock.runner.ledger.entries import variant_file
 
 _NOT_RUN = ("on", "tests", "returns", "gold", "compare", "concurrency", "budget", "mcpServers")
@@ -31,49 +31,6 @@ _NOT_RUN = ("on", "tests", "returns", "gold", "compare", "concurrency", "budget"
 
 def _step_of(plan: Plan, step: str) -> StepNode:
     return next(node for node in step_nodes(plan.pipeline) if node.id == step)
-
-
-def escalating_step(plan: Plan) -> str | None:
-    """Return the only step that escalates; None where there are several, or none."""
-    names = [
-        node.id
-        for node in step_nodes(plan.pipeline)
-        if node.escalate is not None and node.has_own_id
-    ]
-    return names[0] if len(names) == 1 else None
-
-
-def model_variants(plan: Plan, step: str) -> list[Variant]:
-    """Return a step that escalates as two variants: its own model alone, the larger one alone.
-
-    Raises:
-        PipelineError: it does not escalate, or has no confidence to escalate by.
-    """
-    node = _step_of(plan, step)
-    if node.escalate is None:
-        remedy = "Add `escalate: {to: MODEL, when: confidence.min < 0.8}`."
-        what = f"step '{step}' has no `escalate`, of which a threshold is found."
-        raise PipelineError.of(what, remedy)
-    if node.reply is None or not node.reply.wants_confidence:
-        remedy = "Add `confidence: true` under `reply`."
-        what = f"step '{step}' has no confidence, of which a threshold is found."
-        raise PipelineError.of(what, remedy)
-    alone = Change("set", f"{step}.escalate", (*node.at, "escalate"), None)
-    larger = Change("set", f"{step}.model", (*node.at, "with", "model"), node.escalate.to)
-    own = str(node.params.data.get("model"))
-    return [Variant(f"{own} alone", (alone,)), Variant(f"{larger.value} alone", (alone, larger))]
-
-
-def escalation_condition(plan: Plan, step: str) -> Expression:
-    escalate = _step_of(plan, step).escalate
-    assert escalate is not None
-    return escalate.when
-
-
-def escalation_variant(plan: Plan, step: str, when: str | bool) -> Variant:
-    at = (*_step_of(plan, step).at, "escalate", "when")
-    change = Change("set", f"{step}.escalate.when", at, when)
-    return Variant(change.name, (change,))
 
 
 def compared_step(plan: Plan, variants: Sequence[Variant], named: str | None) -> str:

@@ -117,7 +117,6 @@ class AnswerReviewer:
         row = await ledger.ask(LineageStore(ledger).of_item, item.scope_id, item.key)
         for past in read_lineage(row.made)[1] if row is not None else ():
             if past.id == step.id:
-                attempt.record.escalated = past.escalated
                 caller.calls.extend(replace(call, is_known=True) for call in past.calls)
         return outputs
 

@@ -9,31 +9,28 @@ before is in the ledger.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from paddock.engine.system.item_samples import SEED, binomial_cdf, draw
+from paddock.engine.system.item_samples import SEED, draw
 from paddock.engine.system.records import Struct, replace
-from paddock.engine.system.text import counted, one_line
+from paddock.engine.system.text import one_line
 from paddock.pipelines.expressions import Expression
 from paddock.runner.bind.answer_names import review_names
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
-from paddock.runner.bind.plan_walks import all_steps, blocks_of, only_reads, steps_of
+from paddock.runner.bind.plan_walks import all_steps, only_reads
 from paddock.runner.bind.scope import Scope
-from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.reviews.asked_before import is_same_value
 from paddock.steps.base import StepLog
 
 from .calls.recorded_calls import CallOrigin, PutOff
 from .reviews.review_questions import MOST_REASON_CHARS, due_reasons, parts_that_hold
-from .run_records import answer_of, read_lineage
-from .traces.scopes import PipelineScopes
+from .run_records import answer_of
 
 _MOST_PASSES = 40
 """A prompt that is another one each time would be put off for ever."""
 FAILED_CHECKS = "its answer failed its checks"
-REFUSED = "an earlier answer was refused"
 CHECK = "a random check"
 _ALARM = 0.01
 """The chance of a false alarm: small, since each run looks again."""
@@ -122,7 +119,7 @@ class Escalated(Struct, frozen=True):
 
 
 def escalated(
-    step: BoundStep, scope: Scope, item: str, outputs: Mapping[str, Any] | None, n_refused: int = 0
+    step: BoundStep, scope: Scope, item: str, outputs: Mapping[str, Any] | None
 ) -> Escalated | None:
     """Return why a step's answer is escalated; None: it is not. `outputs` None: it failed.
 
@@ -140,46 +137,5 @@ def escalated(
         true_parts = [p for p in parts_that_hold(spec.when, names) if Expression.of(p).references]
         condition = one_line(true_parts[0], MOST_REASON_CHARS) if true_parts else ""
         return Escalated(spec.to, why, condition, was)
-    if n_refused:
-        return Escalated(spec.to, (REFUSED,), REFUSED, was)
     is_drawn = draw(SEED, f"escalate\n{step.id}\n{item}") < (spec.also or 0)
     return Escalated(spec.to, (CHECK,), CHECK, was, is_check=True) if is_drawn else None
-
-
-# --- the promise of a calibrated threshold
-
-
-async def broken_promises(
-    scopes: PipelineScopes, block: BoundBlock, keys_around: tuple[str, ...]
-) -> AsyncIterator[str]:
-    """Yield a sentence for each step whose promise may no longer hold, by all that is recorded.
-
-    Random checks no longer show the agreement that was promised. A nested block has a scope for
-    each item around it.
-    """
-    ledger, n_around = scopes.index.ledger, len(keys_around)
-    for step in steps_of(block.body):
-        if step.escalate is None or (target := step.escalate.spec.target) is None:
-            continue
-        (name,) = (
-            own.id for own in blocks_of([block]) if step.id in {node.id for node in own.body}
-        )
-        known = await ledger.ask(lambda: [*scopes.known()])
-        own = [s for s, of, keys in known if of == name and keys[:n_around] == keys_around]
-        lineage = await ledger.ask(LineageStore(ledger).of_scopes, own)
-        records = (past for row in lineage for past in read_lineage(row.made)[1])
-        steps = [past for past in records if past.id == step.id]
-        checked = [past.escalated[1] for past in steps if past.escalated and past.escalated[0]]
-        n_changed = sum(checked)
-        n_sure = len(checked) + sum(past.escalated is None for past in steps)
-        if not n_changed:
-            continue
-        # What is escalated agrees with the larger model: the rest may differ the more often.
-        most = (1 - target) * len(steps) / n_sure
-        if 1 - binomial_cdf(n_changed - 1, len(checked), most) <= _ALARM:
-            yield (
-                f"'{step.id}': the agreement of {target:g} may no longer hold: "
-                f"'{step.escalate.spec.to}' changed {n_changed} of "
-                f"{counted(len(checked), 'answer')} in {CHECK}. Run `paddock compare --calibrate` "
-                "again."
-            )

@@ -36,7 +36,6 @@ from paddock.steps.sources.mirror import Mirror, SourceAway, SourceRefused
 
 from .block_run import BlockRun
 from .block_state import OUTERMOST, BlockState, EnclosingItems, opened_block
-from .escalation import broken_promises
 from .failures import Cause, RunFailed, RunStopped, StepFailed
 from .item_attempt import ItemAttempt, StepAttempt
 from .item_recorder import ItemRecorder
@@ -219,13 +218,8 @@ class Execute(Walk):
 
     async def outputs_of(self, state: BlockState) -> Any:
         self.dependencies |= state.dependencies
-        if state.step is None:
-            if self._keeps_tables:
-                self.stats.keep_table(state.block.id, state.table())
-            if any(item.has_ended for item in state.work.items):
-                scopes, work = self.context.judge.scopes, state.work
-                async for text in broken_promises(scopes, state.block, work.keys_around):
-                    self.stats.note(text)
+        if state.step is None and self._keeps_tables:
+            self.stats.keep_table(state.block.id, state.table())
         return await super().outputs_of(state)
 
     async def step(self, step: BoundStep) -> Any:

@@ -64,8 +64,6 @@ class StepRecord(SelectiveFields, Struct):
     ledger, so a record that is read from there is of a step that ended."""
     answer: Mapping[str, Any] | None = None
     """Its answer with `evidence` and `confidence`, where one of these was asked for."""
-    escalated: tuple[bool, bool] | None = None
-    """Whether the larger model was asked as a random check, and whether it changed the answer."""
     _since: float = field(default_factory=time.monotonic)
 
     @classmethod
@@ -160,7 +158,6 @@ def lineage_as_json(
                     for call in step.calls
                 ],
                 **({} if step.answer is None else {"answer": step.answer}),
-                **({} if step.escalated is None else {"escalated": step.escalated}),
             }
             for step in steps
         ],
@@ -199,7 +196,6 @@ def read_lineage(lineage: Mapping[str, Any]) -> tuple[ItemSource | None, tuple[S
             step["seconds"],
             [CallRecord(*call) for call in step["calls"]],
             answer=step.get("answer"),
-            escalated=tuple(step["escalated"]) if "escalated" in step else None,
         )
         for step in lineage.get("steps", ())
     )

@@ -121,7 +121,7 @@ class StepRunner:
                         tools = await labelled_tools(attempt, tools)
                     has_review = step.review is not None and not step.facts.hosts
                     decision = standing(attempt) if has_review else None
-                    outputs, answered = await reviewer.decided_before(attempt, decision), attempt
+                    outputs = await reviewer.decided_before(attempt, decision)
                     known = None
                     if step.has_readings and has_fields(tools.reply):
                         known = await known_fields(attempt, decision, tools.reply)
@@ -137,15 +137,12 @@ class StepRunner:
                         async with time_limit(_limit_s(step)):
                             output: Output = await step.kind().run(params, tools)
                         outputs = await reviewer.calibrated(attempt, output)
-                    if outputs.get("escalated") is not None and step.escalate is not None:
-                        answered = attempt.with_larger_model()
-                        attempt.record.model = step.escalate.to.ref
                     if step.review is not None:  # 5
                         outputs = await reviewer.decided(
-                            answered, outputs, tools, known, decision, is_asked=is_asked
+                            attempt, outputs, tools, known, decision, is_asked=is_asked
                         )
                     if isinstance(tools.reply, ScopedReply):  # 6
-                        mark_labels(answered, outputs)
+                        mark_labels(attempt, outputs)
                         if (labels := tools.reply.labels) is not None:
                             for _ in range(labels.n_at_border(outputs.get("output"))):
                                 tools.log.tally("answer", AT_BORDER)
@@ -243,7 +240,7 @@ class StepRunner:
             if cause_of(error) is not Cause.CHECK:
                 raise
         try:
-            why = escalated(step, scope, item.shown_key or item.key, first, attempt.n_refused)
+            why = escalated(step, scope, item.shown_key or item.key, first)
         except ExpressionError as error:
             raise StepFailed(step.id, f"`escalate.when`: {error}") from error
         if why is None:
@@ -260,7 +257,8 @@ class StepRunner:
             raise StepError(
                 what, remedy=error.remedy, is_fatal=error.is_fatal, kind=error.kind
             ) from error
-        attempt.record.escalated = why.is_check, why.is_changed(answer)
+        assert step.escalate is not None
+        attempt.record.model = step.escalate.to.ref
         return why.outputs(tools.log, answer)
 
 

@@ -102,14 +102,12 @@ class StepEstimator(Struct, frozen=True):
         reason: Escalated | None = None
         attempt, step, scope = self.attempt, self.attempt.step, self.attempt.scope
         item = attempt.item.shown_key or attempt.item.key
-        n_refused = await AnswerReviewer(attempt.context).n_rejected(attempt)
         try:
-            # A refused answer is asked for again of the larger model alone.
-            own_step = replace(step, escalate=None, review=None)
+            own_step = replace(step, escalate=None)
             own = await replace(self, attempt=replace(attempt, step=own_step)).estimated()
             if not own.doubt and own.outputs and step.returns is None:
                 try:
-                    reason = escalated(step, scope, item, own.outputs, n_refused)
+                    reason = escalated(step, scope, item, own.outputs)
                 except ExpressionError as error:
                     raise ItemEnds(error, own.calls) from error
                 if reason is None:

@@ -20,7 +20,6 @@ from paddock.engine.system.text import counted
 from paddock.pipelines.comparison_keys import CompareKeys, GoldKeys, MetricName, NumberMetricKeys
 from paddock.pipelines.model import step_nodes
 from paddock.pipelines.plan import Plan, read_plan
-from paddock.pipelines.yaml_source import parse_yaml
 from paddock.runner import api
 from paddock.runner.bind.pipeline_check import bind_for_comparison
 from paddock.runner.bind.variations import Variant, letters, variants_of, varied_options
@@ -42,8 +41,6 @@ from paddock.runner.cli.plan_text import plan_text
 from paddock.runner.compare import comparison_page, comparison_text
 from paddock.runner.compare.adoption import CannotAdopt, adopted_text
 from paddock.runner.compare.comparison import Comparison, GoldSource, compare
-from paddock.runner.compare.escalation_calibration import calibrated_comparison
-from paddock.runner.compare.escalation_threshold import AgreementGoal
 from paddock.runner.compare.gold import REVIEWS, Gold, UnreadableGold, gold_of_reviews, read_gold
 from paddock.runner.compare.regression_check import (
     EarlierResult,
@@ -52,7 +49,7 @@ from paddock.runner.compare.regression_check import (
     result_change,
 )
 from paddock.runner.compare.variant_runs import ComparedPipeline, answered_prompts, run_variants
-from paddock.runner.compare.variants import compared_step, escalating_step, model_variants
+from paddock.runner.compare.variants import compared_step
 from paddock.runner.core.traces.past_decisions import StepDecisions, known_decisions, step_name
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.review_store import ReviewStore
@@ -65,7 +62,7 @@ from paddock.steps.readers.text_encoding import NotText, decode_text
 from paddock.steps.registry import load_step
 
 BUDGET_USED = 5
-_EXCLUSIVE = ("model", "prompt", "set", "calibrate")
+_EXCLUSIVE = ("model", "prompt", "set")
 """Keys of `compare` of which an option for one replaces all."""
 _OF_STEP = "steps."
 _NO_GOLD = GoldKeys.model_construct(from_="")
@@ -80,11 +77,6 @@ class CompareFlags(VariedFlags):
     step: str | None = option("The step whose answers are compared.", metavar="STEP")
     gold: str | None = option(
         "What is right: a CSV or JSON lines file, `reviews`, or steps.NAME.output.", metavar="PATH"
-    )
-    calibrate: str | None = option(
-        "Propose a step's `escalate.when`: with it the step agrees with what is right, "
-        "else with the larger model, at least as often as T, with probability 1 - D.",
-        metavar="target=T,delta=D",
     )
     budget: str | None = option("Stop after this time; the same command goes on.", metavar="TIME")
     against: Path | None = option(
@@ -112,9 +104,8 @@ def compare_variants(flags: CompareFlags) -> int:
     plan = read_plan(path)
     bind_for_comparison(plan)
     keys = _compare_keys(flags, plan)
-    # A threshold has two variants of its own.
-    variants = [] if keys.calibrate is not None else variants_of(keys, plan.pipeline)
-    if flags.adopt is not None and keys.calibrate is None:
+    variants = variants_of(keys, plan.pipeline)
+    if flags.adopt is not None:
         _chosen(flags.adopt, variants)  # before anything is run
     against = None if keys.against is None else _folder(flags.against, path) / keys.against
     earlier = None if against is None else (against, _earlier(against))
@@ -133,11 +124,9 @@ def compare_variants(flags: CompareFlags) -> int:
     if flags.adopt is not None:
         chosen = _chosen(flags.adopt, [variant.run.variant for variant in found.variants])
         _adopt(chosen, found, plan, flags)
-    is_calibrated = keys.calibrate is not None
     if any(variant.run.is_over_budget for variant in found.variants):
         return BUDGET_USED
-    is_open = is_calibrated and found.threshold is None
-    if is_open or any(variant.run.fault for variant in found.variants):
+    if any(variant.run.fault for variant in found.variants):
         return FAILED
     return TESTS_FAILED if change is not None and change.losses else DONE
 
@@ -146,11 +135,6 @@ def _compare_keys(flags: CompareFlags, plan: Plan) -> CompareKeys:
     """Return `compare` of the file, with the options of the command in place of its keys."""
     written = dict(plan.pipeline.document.data.get("compare") or {})
     given: dict[str, Any] = {**varied_options(flags.models, flags.prompts, flags.settings)}
-    if flags.calibrate is not None:
-        goals = (goal.partition("=") for goal in flags.calibrate.split(","))
-        given["calibrate"] = {
-            name.strip(): parse_yaml(value, "--calibrate").data for name, _, value in goals
-        }
     if given:
         written = {key: value for key, value in written.items() if key not in _EXCLUSIVE}
     for name in ("step", "budget", "against", "allow_loss"):
@@ -160,18 +144,8 @@ def _compare_keys(flags: CompareFlags, plan: Plan) -> CompareKeys:
         return CompareKeys.model_validate({**written, **given})
     except ValidationError as error:
         first = error.errors()[0]
-    if not first["loc"]:
-        raise CommandError(
-            "`--calibrate` compares a step's own model with that of its `escalate`.\n"
-            "  Leave out --model, --prompt and --set."
-        )
     name = str(first["loc"][0])
     what = first.get("ctx", {}).get("error", first["msg"])
-    if name == "calibrate":
-        what = (
-            "is no target=T,delta=D with numbers between 0 and 1. "
-            "Write for example target=0.95,delta=0.05"
-        )
     raise CommandError(f"'--{name.replace('_', '-')} {getattr(flags, name)}' {what}.")
 
 
@@ -249,9 +223,8 @@ def _compared(
     flags: CompareFlags, keys: CompareKeys, path: Path, plan: Plan, variants: Sequence[Variant]
 ) -> Comparison:
     settings = read_settings(path.parent, flags=flags.given_settings())
-    of_gold, goal = plan.pipeline.gold or _NO_GOLD, keys.calibrate
-    named = keys.step or of_gold.step
-    step = compared_step(plan, variants, named or (escalating_step(plan) if goal else None))
+    of_gold = plan.pipeline.gold or _NO_GOLD
+    step = compared_step(plan, variants, keys.step or of_gold.step)
     origin = flags.gold or of_gold.from_
     metrics: dict[str, tuple[MetricName, float]] = {
         name: ("number", metric.number) if isinstance(metric, NumberMetricKeys) else (metric, 0.0)
@@ -272,15 +245,9 @@ def _compared(
         printing.print_err(printing.printable_line(variant.name))
         return run_observer(is_quiet_stdout=flags.as_json)
 
-    if goal is not None:
-        promised = AgreementGoal(goal.target, goal.delta)
-        runs = run_variants(compared, model_variants(plan, step), watch)
-        found = calibrated_comparison(promised, compared, runs, source, watch)
-    else:
-        runs = run_variants(compared, variants, watch)
-        found = compare(plan.pipeline.name, step, runs, source)
-        advice = _examples_advice(compared, variants)
-        found = replace(found, notes=(*found.notes, *advice))
+    found = compare(plan.pipeline.name, step, run_variants(compared, variants, watch), source)
+    advice = _examples_advice(compared, variants)
+    found = replace(found, notes=(*found.notes, *advice))
     if flags.report is None:
         return found
     # The page shows what was asked.

@@ -185,7 +185,7 @@ class Shape:
             step("text", "files.read", {"path": "{{ doc.path }}"}),
             step("kind", "chat", {"prompt": of["prompt"]} | self._model),
         ]
-        if of["escalate"]:
+        if of["escalate"] and not self.review:
             body[-1]["escalate"] = {"to": "big", "when": of["escalate"]}
         if self.review:
             body[-1]["review"] = {"when": self.review}

@@ -119,10 +119,8 @@ TOP = "steps:\n  - {id: a, uses: chat, with: {prompt: Hi}%s}\n"
         (TOP % REVIEWED, ""),
         (EACH + summed(REVIEWED), ""),
         ("steps: [{id: p, uses: pipeline, with: {file: inner.yaml}}]\n", TOP % REVIEWED),
-        (TOP % (REVIEWED + ", escalate: {to: large, when: 'false'}"), ""),
-        (EACH + summed(REVIEWED + ", escalate: {to: large, when: 'false'}"), ""),
     ],
-    ids=["top", "item", "inner", "top, escalated", "item, escalated"],
+    ids=["top", "item", "inner"],
 )
 def test_what_a_person_rejected_is_asked_for_again_wherever_it_stands(
     tmp_path: Path, text: str, inner: str

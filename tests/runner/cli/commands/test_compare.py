@@ -57,18 +57,6 @@ def test_a_faulty_variant_is_status_1_and_a_used_up_budget_5(bills: Bills) -> No
         (("--gold", "none.csv"), "none.csv: cannot be read: No such file or directory."),
         (("--gold", "pipeline.yaml"), "pipeline.yaml: gold data must be a file of the kinds"),
         (("--budget", "soon"), "'--budget soon' must be a duration such as 300ms"),
-        *(
-            (
-                ("--calibrate", goal),
-                f"'--calibrate {goal}' is no target=T,delta=D with numbers between 0 and 1. "
-                "Write for example target=0.95,delta=0.05.",
-            )
-            for goal in ("target", "target=2", "goal=0.9", "target=0.9;delta=0.1", "target=.9,")
-        ),
-        (
-            ("--calibrate", "target=0.9", "--model", "clerk=a"),
-            "`--calibrate` compares a step's own model with that of its `escalate`.",
-        ),
         (("--step", "text"), "there is no step 'text' that answers."),
         (("--model", "clark=a"), "there is no model 'clark' under `models`."),
         (("--seed", "1"), "`--seed` belongs to `--sample`."),
@@ -204,7 +192,7 @@ def test_what_the_file_names_under_compare_is_compared_and_options_win(bills: Bi
             "`review.when`: `output` has no field 'nothing'.",
         ),
         ("allow_loss: 2", 23, "'allow_loss' must be at most 1.0; it is '2'."),
-        ("calibrate: {target: 1}", 31, "'target' must be less than 1.0; it is '1'."),
+        ("calibrate: {target: 0.9}", 11, "unknown key 'calibrate'."),
     ],
 )
 def test_validate_finds_values_under_compare_that_no_variant_could_have(
