@@ -350,8 +350,13 @@ def sha256_of(path: str | Path, *, follows_links: bool = True) -> str:
     Raises:
         OSError: it cannot be read; `no_links.NotRegularFile`: it is a pipe or a device.
     """
-    with no_links.open_file(path, follows_links=follows_links) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    handle, digest = no_links.open_regular(path, follows_links=follows_links), hashlib.sha256()
+    try:  # `hashlib.file_digest` clears 256 KB for each of 10,000 texts
+        while data := os.read(handle, 65536):
+            digest.update(data)
+    finally:
+        os.close(handle)
+    return digest.hexdigest()
 
 
 def sync_file(path: Path) -> None:

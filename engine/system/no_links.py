@@ -62,6 +62,12 @@ def open_file(path: str | Path, *, follows_links: bool = False) -> BufferedReade
         NotRegularFile: it is a folder, a pipe, a socket or a device.
         OSError: it cannot be opened; ELOOP: a link is in its path.
     """
+    handle = open_regular(path, follows_links=follows_links)
+    return BufferedReader(FileIO(handle))  # `open` would ask whether it is a terminal
+
+
+def open_regular(path: str | Path, *, follows_links: bool = False) -> int:
+    """Return the descriptor of a file, as `open_file`; the caller closes it."""
     flags = os.O_RDONLY | _NO_WAIT
     try:
         handle = os.open(path, flags) if follows_links else _open(os.fspath(path), flags)
@@ -73,7 +79,7 @@ def open_file(path: str | Path, *, follows_links: bool = False) -> BufferedReade
     if not stat.S_ISREG(mode):
         os.close(handle)
         raise NotRegularFile(path, mode)
-    return BufferedReader(FileIO(handle))  # `open` would ask whether it is a terminal
+    return handle
 
 
 def open_named(path: str | Path) -> BufferedReader:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator
+from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
 from paddock.engine.system import no_links
 from paddock.engine.system.files import sha256_of
 from paddock.engine.system.tasks import in_left_thread
 from paddock.pipelines.quantities import SizeBytes
-from paddock.steps.base import Output, Params, Step, StepError, Tools
+from paddock.steps.base import Params, RowsOutput, Step, StepError, Tools
 from paddock.steps.extras import missing_bucket_library
 from paddock.steps.facts import Facts, Use
 from paddock.steps.paths import os_refusal, printable, resolve_path
@@ -75,7 +76,7 @@ class FilesScanParams(Params):
         return value
 
 
-class ScannedFile(Output):
+class ScannedFile(TypedDict):
     """One file. `relpath` has forward slashes; `modified` is ISO 8601 in UTC."""
 
     path: str
@@ -89,11 +90,7 @@ class ScannedFile(Output):
     """None for an unreadable file: the step that reads it reports why."""
 
 
-# One set for all: pydantic would make one for each, of 216 bytes.
-_SCANNED_FIELDS = set(ScannedFile.model_fields)
-
-
-class FilesScanOutput(Output):
+class FilesScanOutput(RowsOutput):
     """Outputs of `files.scan`: the files, sorted by `relpath`."""
 
     files: list[ScannedFile]
@@ -119,8 +116,8 @@ class FilesScan(Step[FilesScanParams, FilesScanOutput]):
         )
         for note in notes:
             tools.log.note(f"{printable(params.root)}: {note}")
-        tools.log.scanned([*left_out, *(file.path for file in files)], not_taken)
-        return FilesScanOutput(files=files)
+        tools.log.scanned([*left_out, *(file["path"] for file in files)], not_taken)
+        return FilesScanOutput.model_construct(files=files)
 
 
 async def _fetch_documents(source: SourceParams, root: Path, tools: Tools) -> None:
@@ -201,18 +198,16 @@ def _hashed_file(found: FoundFile) -> ScannedFile | None:
         sha256 = None
     name = found.relpath.rpartition("/")[2]
     dot = at if 0 < (at := name.rfind(".")) < len(name) - 1 else len(name)  # as pathlib has it
-    # Not validated: these are our own values, perhaps ten thousand.
-    return ScannedFile.model_construct(
-        _SCANNED_FIELDS,
-        path=found.path,
-        relpath=found.relpath,
-        name=name,
-        stem=name[:dot],
-        suffix=sys.intern(name[dot:]),
-        size=found.facts.st_size,
-        modified=modified_at(found.facts.st_mtime),
-        sha256=sha256,
-    )
+    return {
+        "path": found.path,
+        "relpath": found.relpath,
+        "name": name,
+        "stem": name[:dot],
+        "suffix": sys.intern(name[dot:]),
+        "size": found.facts.st_size,
+        "modified": modified_at(found.facts.st_mtime),
+        "sha256": sha256,
+    }
 
 
 def modified_at(mtime_s: float) -> str:
@@ -223,13 +218,13 @@ def modified_at(mtime_s: float) -> str:
     return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def file_at(path: Path, relpath: str) -> dict[str, Any] | None:
+def file_at(path: Path, relpath: str) -> ScannedFile | None:
     """Return a file as it was listed before it was moved here; None: it cannot be read."""
     try:
         facts = no_links.facts_of(path)
         found = _hashed_file(FoundFile(relpath, str(path), str(path), facts))
     except OSError:
         return None
-    if found is None or found.sha256 is None or not stat.S_ISREG(facts.st_mode):
+    if found is None or found["sha256"] is None or not stat.S_ISREG(facts.st_mode):
         return None
-    return found.model_dump(mode="json")
+    return found

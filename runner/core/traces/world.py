@@ -108,7 +108,7 @@ def scan_digest(folder: str, scan_params: str, roots: Roots, owned: frozenset[st
         files, _, _ = scan_folder(params, Path(folder), roots.allowed, owned)
     except (OSError, ValueError, StepError):
         return ""
-    return listing_digest((file.relpath, file.sha256) for file in files)
+    return listing_digest((file["relpath"], file["sha256"]) for file in files)
 
 
 def listing_digest(files: Iterable[tuple[str, str | None]]) -> str:
