@@ -133,11 +133,12 @@ class Judge(Struct, kw_only=True, eq=False, dict=True):
         rule = await self._rule(listed, scope)  # 2
         ledger, contents, rows = self.world.ledger, self.reviews.contents, documents.rows.values()
         contents |= {(rule.scope_id, row.key): row.sha256 for row in rows}
-        for item in listed.items:
-            value = item.value if item.filed is None else documents.as_listed(item.filed)
-            if is_file_value(value):
-                contents[rule.scope_id, item.key] = value["sha256"]
-            rule.set_parts(item, value, self.world.index.stored)
+        values = [
+            (i, i.value if i.filed is None else documents.as_listed(i.filed)) for i in listed.items
+        ]
+        files = ((item.key, value) for item, value in values if is_file_value(value))
+        contents |= {(rule.scope_id, key): value["sha256"] for key, value in files}
+        rule.set_parts(values, self.world.index.stored)
         doubtful: Sequence[ItemWork] = ()
         if documents.rows:
             self.seen_keys.update(documents.rows if rule.request.keys is not None else ())

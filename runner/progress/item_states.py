@@ -90,6 +90,8 @@ class ItemState(StrEnum):
     MISSING = "missing"
     """A folder whose documents count as deleted only after a person confirms it."""
 
+    __hash__ = str.__hash__  # that of Enum is a function of Python: sets of states take three times
+
     def __repr__(self) -> str:
         return repr(self.value)  # a report's counts are printed
 

@@ -67,6 +67,7 @@ class Fate(Enum):
 
 
 ENDED = frozenset((Fate.DONE, Fate.DONE_IN_PART))
+_APPLY = ENDED | {Fate.OPEN}
 
 
 class MadeOutputs(Struct, frozen=True):
@@ -352,7 +353,7 @@ async def ended_block(
         was = item.renamed_from
         if was and isinstance(fates.get(was), Outdated) and (is_done or item.index in expected):
             renamed.add(was)
-    apply = (entry for key, entry in entries.items() if fates[key] in (*ENDED, Fate.OPEN))
+    apply = (entry for key, entry in entries.items() if fates[key] in _APPLY)
     is_unsure = missing.doubts or any(source.is_hot for source in missing.sources)
     unlisted = Fate.OPEN if is_unsure else Outdated.GONE
     made_outputs = MadeOutputs.of(work.scope_id, apply)

@@ -119,7 +119,7 @@ class RunReviews:
     def of_item(self, scope_id: str, key: str) -> PendingReview | None:
         """Return the review of an item that waits, or was decided since its last run."""
         reviews, place = (self._pending or {}).get((scope_id, key), ()), (scope_id, key)
-        if (content := self.contents.get(place)) is not None:
+        if reviews and (content := self.contents.get(place)) is not None:
             same = (r for r in reviews if r.subject.document_sha256 == content)
             reviews = [*same, *(r for r in reviews if (r.scope, r.key) != place)]
         if not reviews:

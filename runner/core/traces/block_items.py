@@ -191,7 +191,7 @@ def _keys_by_content(
         while found := known([f"{name}#{i + 1}" for i in range(len(of_name), 2 * len(of_name))]):
             entries |= found
             of_name += [f"{name}#{i + 1}" for i in range(len(of_name), 2 * len(of_name))]
-    attributes = without_time(block.reads.item_attributes)
+    attributes = block.reads.item_attributes
     for name, group in same_name.items():
         free, waiting = list[str](), dict[str | None, list[int]]()
         for index in group:
@@ -267,8 +267,8 @@ def item_path(item: Any) -> str | None:
 def item_content(item: Any, attributes: frozenset[str] | None) -> Any:
     """Return the part of an item that decides the result.
 
-    A file's path and size never do; its time does where the block reads it by name. `attributes`
-    are those that the block reads; None: the whole item.
+    Of a file neither path, size nor time: where these are read, they are parts of their own.
+    `attributes` are those that the block reads; None: the whole item.
     """
     if not is_file_value(item):
         if attributes is None or not isinstance(item, Mapping):
@@ -276,34 +276,21 @@ def item_content(item: Any, attributes: frozenset[str] | None) -> Any:
         return {name: item.get(name) for name in sorted(attributes)}
     if attributes is None:
         return {name: item[name] for name in sorted(item) if name not in _VOLATILE}
-    names = (attributes - _VOLATILE) | (attributes & {"modified"}) | {"sha256"}
-    return {name: item.get(name) for name in sorted(names)}
+    return {name: item.get(name) for name in sorted((attributes - _VOLATILE) | {"sha256"})}
 
 
-def without_time(attributes: frozenset[str] | None) -> frozenset[str] | None:
-    """Return the attributes of which an item's content is made: its time is a part of its own."""
-    return None if attributes is None else attributes - {TIME.name}
+def shown_of_file(var: str, shown: Collection[Reference]) -> list[str]:
+    """Return which of a file's path and time show in the result.
 
-
-def path_and_time(
-    item: Any, var: str, shown: Collection[Reference], as_stored: AsStored
-) -> dict[str, Any]:
-    """Return the path and the time of an item that is a file, where they show in the result.
-
-    `shown` is what is read but for paths of files whose content alone is taken; `as_stored` gives
-    the path as the ledger stores it.
+    `shown` is what is read but for paths of files whose content alone is taken.
     """
-    if not is_file_value(item):
-        return {}
     read = {path[1:2] for path in shown if path[0] == var}
-    names = (name for name in (PATH.name, TIME.name) if name in item)
-    shown_names = (name for name in names if not read.isdisjoint(((), (name,))))
-    return {n: as_stored(item[n]) if n == PATH.name else item[n] for n in shown_names}
+    return [name for name in (PATH.name, TIME.name) if not read.isdisjoint(((), (name,)))]
 
 
 def kind_suffix(item: Any, key: str, attributes: frozenset[str] | None) -> str | None:
     """Return the ending of a file's name, by which it is read; None: its key has it, if any."""
-    if not is_file_value(item) or (attributes is not None and "path" not in attributes):
+    if attributes is not None and "path" not in attributes:
         return None
     suffix = str(item.get("suffix") or "")
     return None if suffix and key.endswith(suffix) else suffix

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from paddock.engine.system.records import Struct, field
@@ -19,13 +19,13 @@ from ..failures import Cause
 from ..run_records import StepRecord
 from .block_items import (
     AsStored,
+    is_file_value,
     item_content,
     kind_suffix,
     loop_value,
-    path_and_time,
-    without_time,
+    shown_of_file,
 )
-from .parts import CONTENT, PLACE_IN_LIST, SUFFIX, ordered_digest, part_digest, parts_hash
+from .parts import CONTENT, PATH, PLACE_IN_LIST, SUFFIX, ordered_digest, part_digest, parts_hash
 from .past_items import PastItems
 from .scopes import ItemKey
 from .source_folders import MissingSources
@@ -135,29 +135,34 @@ class JudgedRule(Struct, frozen=True, kw_only=True):
     rule_digest: str = ""
     renewed: list[Entry] = field(default_factory=list)
 
-    def set_parts(self, item: ItemWork, listed: Any, as_stored: AsStored) -> None:
-        """Set the parts of an item's hash; `listed`: it as it was when it was listed.
+    def set_parts(self, items: Iterable[tuple[ItemWork, Any]], as_stored: AsStored) -> None:
+        """Set the parts of the items' hashes; with each, it as it was when it was listed.
 
         The parts are JSON: for 10,000 items, so text is joined. Of what is not listed now, the
-        place counts that it had then.
+        place counts that it had then. `as_stored` gives a path as the ledger stores it.
         """
-        block, read, attributes = self.block, "", self.block.reads.item_attributes
-        if block.reads.loop_attributes:
-            loop = loop_value(*(item.position if item.is_listed else (0, 1)))
-            digest = part_digest({key: loop[key] for key in block.reads.loop_attributes})
-            if not item.is_listed and item.entry is not None:
-                digest = json.loads(item.entry.parts).get(PLACE_IN_LIST.name, "")
-            read = f'"{PLACE_IN_LIST.name}":"{digest}",'
-        for name, value in path_and_time(listed, block.var, block.reads.shown, as_stored).items():
-            read += f'"{name}":"{part_digest(value)}",'
-        suffix = kind_suffix(listed, item.key, attributes)
-        if suffix is not None and block.key is not None:
-            read += f'"{SUFFIX.name}":"{part_digest(suffix)}",'
-        content = ordered_digest(item_content(listed, without_time(attributes)))
-        item.parts = f'{{"{CONTENT.name}":"{content}",{read}{self.base[1:]}'
-        item.hash = parts_hash(item.parts)
-        if (entry := item.unchanged_entry) is not None:  # half a kilobyte, not twice
-            item.parts, item.hash = entry.parts, entry.hash
+        block, attributes = self.block, self.block.reads.item_attributes
+        shown = shown_of_file(block.var, block.reads.shown)
+        for item, listed in items:
+            read, is_file = "", is_file_value(listed)
+            if block.reads.loop_attributes:
+                loop = loop_value(*(item.position if item.is_listed else (0, 1)))
+                digest = part_digest({key: loop[key] for key in block.reads.loop_attributes})
+                if not item.is_listed and item.entry is not None:
+                    digest = json.loads(item.entry.parts).get(PLACE_IN_LIST.name, "")
+                read = f'"{PLACE_IN_LIST.name}":"{digest}",'
+            for name in shown if is_file else ():
+                if name in listed:
+                    value = as_stored(listed[name]) if name == PATH.name else listed[name]
+                    read += f'"{name}":"{part_digest(value)}",'
+            suffix = kind_suffix(listed, item.key, attributes) if is_file else None
+            if suffix is not None and block.key is not None:
+                read += f'"{SUFFIX.name}":"{part_digest(suffix)}",'
+            content = ordered_digest(item_content(listed, attributes))
+            item.parts = f'{{"{CONTENT.name}":"{content}",{read}{self.base[1:]}'
+            item.hash = parts_hash(item.parts)
+            if (entry := item.unchanged_entry) is not None:  # half a kilobyte, not twice
+                item.parts, item.hash = entry.parts, entry.hash
 
 
 class FiledItems(Struct, frozen=True, kw_only=True):

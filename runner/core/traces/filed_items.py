@@ -323,7 +323,7 @@ class FiledDocuments:
             document, entry = self.as_listed(row, lineage.get(row.key)), entries.get(row.key)
             item = ItemWork(key=row.key, name=row.name, value=document, entry=entry, filed=row)
             item.was_filed, item.is_listed = row, False
-            rule.set_parts(item, document, self._index.stored)
+            rule.set_parts([(item, document)], self._index.stored)
             is_known = row.outdated_by == made_by and (entry is None or entry.state in WHOLE)
             if is_known and not request.is_forced and row.key not in decided:
                 why: Sequence[Reason] = ()

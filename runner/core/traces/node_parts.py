@@ -43,7 +43,7 @@ RETURNS = "(returns)"
 def hashable_value(value: Any, as_stored: AsStored | None = None) -> Any:
     """Return a value for hashing, with files replaced by their content's digest.
 
-    With `as_stored`, their paths and times count as well: see `path_and_time`.
+    With `as_stored`, their paths and times count as well: see `shown_of_file`.
     """
     if isinstance(value, str | int):  # most of what there is
         return value

@@ -22,7 +22,7 @@ from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.progress.reasons import Reason, Why
 from paddock.steps.registry import is_function_reference
 
-from .block_items import item_content, without_time
+from .block_items import item_content
 from .parts import (
     CONTENT,
     RULE_PARTS,
@@ -55,7 +55,7 @@ class SpecChanges(Struct, frozen=True):
         """Return the digest that today's item would have had then; None: that is not known."""
         if not self.has_item:
             return None
-        return ordered_digest(item_content(item, without_time(self.attributes)))
+        return ordered_digest(item_content(item, self.attributes))
 
     def reasons(
         self, parts: Sequence[Part], before: Values, now: Values, item: Any

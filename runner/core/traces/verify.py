@@ -17,7 +17,7 @@ from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.item_states import WAITS, WORK, ItemState
 from paddock.runner.progress.reasons import Reason, Why, in_words
 
-from .dependencies import OTHER_LABELS, ChosenLabels, KeptOutput, TakenPath, Trace, dependencies_of
+from .dependencies import OTHER_LABELS, ChosenLabels, KeptOutput, TakenPath, Trace
 from .parts import Older, changed_parts, parts_hash, renewed_parts, stale_parts
 from .world import PreparedWorld
 
@@ -120,7 +120,7 @@ def verify(trace: Trace | None, now: CurrentItem, world: PreparedWorld) -> ItemV
         return ItemVerdict(ItemState.STALE, (failed,), Case.FAILED)
     if entry.state == ItemState.DONE and entry.n_failures:
         return ItemVerdict(ItemState.STALE, (Why.FAILED_WITHIN(),), Case.FAILED)
-    taken = [dep.path for dep in dependencies_of(entry, TakenPath)]
+    taken = [dep.path for dep in trace.dependencies if isinstance(dep, TakenPath)]
     if taken and entry.state == ItemState.DONE:
         return ItemVerdict(ItemState.STALE, (*map(Why.PATH_WITHIN, taken),), Case.FAILED)
     # 4

@@ -616,6 +616,10 @@ KINDS: dict[str, tuple[dict[str, str], Change, dict[str, str | None]]] = {
     "a ctx where there was none": (NO_CONTEXT, yaml("ref: one", "ref: one, ctx: 4k"), {}),
     "no ctx any more": (CONTEXT, yaml(", ctx: 200", ""), {}),
     "row": (ROWS, edit("rows.csv", "ferry", "ship"), {"a": "content changed"}),
+    "column that is read, and named as the time of a file": (
+        {name: text.replace("text", "modified") if name == "rows.csv" else text
+            for name, text in _with(ROWS, "{{ row.text }}", "{{ row.modified }}").items()},
+        edit("rows.csv", "ferry", "ship"), {"a": "content changed"}),
     "column that is not read": (ROWS, edit("rows.csv", "ferry,1", "ferry,7"), {}),
     "order of the rows": (ROWS,
         edit("rows.csv", "a,x,ferry,1\nb,x,pier,2\n", "b,x,pier,2\na,x,ferry,1\n"), {}),
