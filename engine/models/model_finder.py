@@ -198,15 +198,11 @@ class ModelFinder:
         if copy is None or (copy.is_form and (facts.projector or facts.adapters)):
             return facts
         if copy.is_form:
-            return replace(facts, form=copy.path, digest=copy.digest, tuned_from=facts.digest)
-        return replace(
-            facts,
-            path=copy.path,
-            digest=copy.digest,
-            size_bytes=copy.size_bytes,
-            parts=(),
-            tuned_from=facts.digest,
-        )
+            changed: dict[str, Any] = {"form": copy.path}
+        else:
+            changed = {"path": copy.path, "parts": ()}
+        size, source = copy.size_bytes, facts.digest
+        return replace(facts, digest=copy.digest, size_bytes=size, tuned_from=source, **changed)
 
     def find_original(self, ref: str, n_ctx_tokens: int | None = None) -> ModelFacts:
         return self._facts(self.locate(ref), n_ctx_tokens)

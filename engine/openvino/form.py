@@ -8,10 +8,14 @@ weights); of Q8_0, Q4_0 and 16 bits it keeps every value. So other formats becom
 from __future__ import annotations
 
 import tempfile
+from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import openvino  # type: ignore[import-untyped]
 import openvino_genai  # type: ignore[import-untyped]
+from openvino import opset13 as ops
 
 from paddock.engine.gguf import TYPE_NAMES, read_header
 from paddock.engine.llama.library import LoadFailed
@@ -22,6 +26,8 @@ from .paged_context import PRECISION
 
 _KEPT = frozenset(["F32", "F16", "Q8_0", "Q4_0"])
 _GRAPH, _WEIGHTS = "openvino_model.xml", "openvino_model.bin"
+# Weights that are counted from 0: the type of those with a sign, and what turns one into the other.
+_SIGNED = {"u8": (openvino.Type.i8, 0x80), "u4": (openvino.Type.i4, 0x88)}
 
 
 def write_form(source: Path, weights: Path, graph: Path, n_threads: int) -> None:
@@ -45,8 +51,10 @@ def write_form(source: Path, weights: Path, graph: Path, n_threads: int) -> None
         except RuntimeError as error:
             why = str(error).strip().splitlines()[-1]
             raise LoadFailed(f"OpenVINO cannot read such a model: {why}") from error
-        (model.parent / _WEIGHTS).replace(weights)
-        (model.parent / _GRAPH).replace(graph)
+        read = openvino.Core().read_model(model.parent / _GRAPH, model.parent / _WEIGHTS)
+        _sign_weights(read)
+        _join_projections(read)
+        _write_model(read, weights, graph)
 
 
 def computes_bf16() -> bool:
@@ -69,10 +77,96 @@ def write_in_bf16(form: Path, target: Path) -> None:
     """
     model = openvino.Core().read_model(form.with_suffix(".xml"), form)
     model.set_rt_info("bf16", PRECISION)
+    _write_model(model, target, target.with_suffix(".xml"))
+
+
+def _write_model(model: openvino.Model, weights: Path, graph: Path) -> None:
     try:
-        openvino.serialize(model, target.with_suffix(".xml"), target)
+        openvino.serialize(model, graph, weights)
     except RuntimeError as error:
         raise OSError(str(error)) from error
+
+
+def _sign_weights(model: openvino.Model) -> None:
+    """Write weights with a sign where their zero is the middle: OpenVINO then subtracts none.
+
+    With `_join_projections`, SmolLM2-135M in BF16 behind 640 tokens on 2 cores of an EPYC: a token
+    alone takes 0.89 of the time, of 8 and 16 sequences 0.90 and 0.93, a prompt the same.
+    """
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "Subtract":
+            continue
+        weights, zeros = (_constant(node.input_value(place).get_node()) for place in (0, 1))
+        if weights is None or zeros is None:
+            continue
+        name = weights.get_element_type().get_type_name()
+        if name not in _SIGNED or weights.get_element_type() != zeros.get_element_type():
+            continue
+        kind, middle = _SIGNED[name]
+        if (zeros.data == middle).all():
+            signed = _packed(
+                weights.data.view(np.uint8) ^ middle, weights.get_output_shape(0), kind
+            )
+            whole = ops.convert(signed, node.get_output_element_type(0))
+            _replace(node.output(0), whole.output(0))
+
+
+def _join_projections(model: openvino.Model) -> None:
+    """Make one product of an attention's query, key and value: each has its own cost.
+
+    Gate and up stay two: OpenVINO computes the activation within the first, and prompts would take
+    1.07 of the time.
+    """
+    by_input = defaultdict(list)
+    for node in model.get_ordered_ops():
+        if node.get_type_name() == "MatMul" and (found := _group_weights(node)):
+            source = node.input_value(0)
+            kind = found[0].get_element_type().get_type_name()
+            key = source.get_node().get_friendly_name(), source.get_index(), kind
+            by_input[key].append((node, *found))
+    for joined in (found for found in by_input.values() if len(found) == 3):
+        products, weights, scales = zip(*joined, strict=True)
+        lengths = np.array([each.shape[0] for each in scales])
+        shape = [int(lengths.sum()), *weights[0].shape[1:]]
+        data = np.concatenate([each.data.reshape(-1).view(np.uint8) for each in weights])
+        kind = weights[0].get_element_type()
+        factors = ops.constant(np.concatenate([each.data for each in scales]))
+        scaled = ops.multiply(ops.convert(_packed(data, shape, kind), "f16"), factors)
+        matrix = ops.convert(ops.reshape(scaled, np.array([shape[0], -1]), False), "f32")
+        product = ops.matmul(products[0].input_value(0), matrix, False, True)
+        parts = ops.variadic_split(product, np.array(-1), lengths)
+        for before, after in zip(products, parts.outputs(), strict=True):
+            _replace(before.output(0), after)
+    model.validate_nodes_and_infer_types()
+
+
+def _group_weights(product: Any) -> tuple[Any, Any] | None:
+    """Return the constants of a product's weights and of their groups' scales, in 16 bits."""
+    node = product.input_value(1).get_node()
+    for kind in ("Convert", "Reshape", "Multiply"):
+        if node.get_type_name() != kind:
+            return None
+        scale, node = node, node.input_value(0).get_node()
+    weights, scales = _constant(node), scale.input_value(1).get_node()
+    is_known = weights is not None and weights is not node and scales.get_type_name() == "Constant"
+    return (weights, scales) if is_known and scales.data.dtype == np.float16 else None
+
+
+def _constant(node: Any) -> Any:
+    """Return the constant of which a node is a conversion, or which it is; None: of none."""
+    if node.get_type_name() == "Convert":
+        node = node.input_value(0).get_node()
+    return node if node.get_type_name() == "Constant" else None
+
+
+def _packed(data: Any, shape: Any, kind: openvino.Type) -> Any:
+    tensor = openvino.Tensor(np.ascontiguousarray(data).reshape(-1), openvino.Shape(shape), kind)
+    return openvino.op.Constant(tensor, shared_memory=False)
+
+
+def _replace(before: Any, after: Any) -> None:
+    for target in list(before.get_target_inputs()):
+        target.replace_source_output(after)
 
 
 def _write_readable(source: Path, target: Path, n_threads: int) -> None:

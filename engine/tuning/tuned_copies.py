@@ -21,7 +21,7 @@ from paddock.engine.system.hardware import read_cpu
 from paddock.engine.system.records import Struct, asdict
 from paddock.engine.wire import from_plain
 
-RECORD_VERSION = 4
+RECORD_VERSION = 5
 # Names of the formats of copies that OpenVINO computes, with 32 and with 16 bits.
 OPENVINO, OPENVINO_BF16 = "OpenVINO", "OpenVINO BF16"
 # All weights of a copy are read for each token: a model of 16 bits that is larger writes an answer

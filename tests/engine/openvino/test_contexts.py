@@ -107,6 +107,16 @@ def read(context: ForwardContext, seq_id: int, start: int, tokens: Tokens) -> Lo
     return logits
 
 
+def test_a_form_has_one_product_of_query_key_and_value_and_weights_without_a_zero_point(
+    form: Path, bundled: Path
+) -> None:
+    graph = graph_file(form).read_text("utf-8")
+    n_blocks = read_header(bundled).number("block_count")
+    assert graph.count('type="VariadicSplit"') == n_blocks
+    assert graph.count('type="Subtract"') == 0
+    assert graph.count('element_type="u8"') == 0
+
+
 def test_a_sequence_goes_on_from_a_part_of_another_one_and_neither_sees_what_follows(
     make: Callable[..., ForwardContext], text: Tokens
 ) -> None:

@@ -404,3 +404,44 @@ def test_a_copy_is_kept_where_it_is_worth_it_also_beside_other_programs(
         assert (done["prompts_ratio"], done["size_bytes"]) == (3.0, target.stat().st_size)
     else:
         assert done["why"].startswith(why)
+
+
+@pytest.mark.parametrize(
+    ("speed", "is_right", "kept", "is_written"),
+    [(500.0, True, OPENVINO, False), (150.0, True, "F16", True), (500.0, False, "F16", True)],
+    ids=["sure", "less sure", "read wrongly"],
+)
+def test_a_copy_for_llama_is_written_where_no_form_surely_wins(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    speed: float,
+    is_right: bool,
+    kept: str,
+    is_written: bool,
+) -> None:
+    source, target = tmp_path / "source.gguf", tmp_path / "target.gguf"
+    form = tmp_path / "weights.bin"
+    for file in (form, graph_file(form)):
+        file.write_bytes(b"form")
+    write_one_layer(source, "Q4_1")
+    known = {
+        "": SAME,
+        OPENVINO: CopySpeeds(speed, 50.0, speed),
+        "F16": CopySpeeds(300.0, 50.0, 300.0),
+    }
+    monkeypatch.setattr(
+        tuning_process, "_written_forms", lambda *_: ({OPENVINO: Weights(source, form)}, [])
+    )
+    monkeypatch.setattr(
+        tuning_process, "measure_speeds", lambda copies, _: ({n: known[n] for n in copies}, [])
+    )
+    results: Callable[..., Any] = lambda weights, *_: Computed(  # noqa: E731
+        ORIGINAL if is_right or weights.form is None else 1 - ORIGINAL
+    )
+    monkeypatch.setattr(tuning_process, "computed_results", results)
+    done = make_copy({
+        "source": str(source), "target": str(target), "format": "F16",
+        "names": ["blk.0.ffn_up.weight"], "n_threads": 1, "fallback": 0, "texts": [],
+        "form": str(form),
+    })  # fmt: skip
+    assert (done.get("format"), target.exists()) == (kept, is_written)
