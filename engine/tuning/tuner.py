@@ -103,6 +103,8 @@ def tune(facts: ModelFacts, settings: PoolSettings, n_threads: int, stop: Tuning
             # one for each precision.
             n_weights = sum(tensor.n_weights for tensor in header.tensors)
             n_bytes = (6 if has_form else 2) * n_weights + facts.size_bytes
+            if has_form:
+                _require_room(store.folder, facts, n_bytes)
             with (
                 _temporary_target(_blob_folder(settings), facts, n_bytes) as temporary,
                 _form_folder(store.folder, facts) as folder,
@@ -157,16 +159,20 @@ def _temporary_target(folder: Path, facts: ModelFacts, n_bytes: int) -> Iterator
         TuningNotNow: disk or memory has no room for model and copy.
     """
     _remove_parts(folder)
-    needed = n_bytes + _SPARE_BYTES
-    if needed > min(free_disk_bytes(folder), read_memory().free_bytes):
-        text = f"disk or memory has no room for a copy of '{facts.name}' ({needed // 10**6} MB)"
-        raise TuningNotNow(text)
+    _require_room(folder, facts, n_bytes)
     lock_file = folder / f".{facts.digest[:12]}-tuned.{secrets.token_hex(4)}.part"
     try:
         with files.held_file(lock_file):
             yield lock_file.with_name(f"{lock_file.name}.copy.part")
     finally:
         _remove_parts(folder)
+
+
+def _require_room(folder: Path, facts: ModelFacts, n_bytes: int) -> None:
+    needed = n_bytes + _SPARE_BYTES
+    if needed > min(free_disk_bytes(folder), read_memory().free_bytes):
+        text = f"disk or memory has no room for a copy of '{facts.name}' ({needed // 10**6} MB)"
+        raise TuningNotNow(text)
 
 
 @contextmanager

@@ -93,8 +93,10 @@ def with_tuned_copy(setup: Setup) -> Setup:
     if finder.find(str(model)).tuned_from is None:
         print(f"making a tuned copy in {home}", file=sys.stderr, flush=True)
         facts = finder.find_original(str(model))
-        made = tune(facts, settings, this_device().n_threads, TuningStop())
-        print(f"tuned copy of {model.name}: {made.summary}", file=sys.stderr, flush=True)
+        tune(facts, settings, this_device().n_threads, TuningStop())
+    made = finder.tuned.record(finder.find_original(str(model)).digest)
+    said = made.summary if made else "none"
+    print(f"tuned copy of {model.name}: {said}", file=sys.stderr, flush=True)
     folders = {"models_dir": settings.models_dir, "cache_dir": settings.cache_dir}
     return replace(setup, more={**setup.more, **folders})
 
@@ -121,8 +123,11 @@ SERVERS = (
     _server("-fa", "off", n_slots=1),
     *(_server(*flags, n_slots=n_slots) for n_slots in (4, 8) for flags in _LAYOUTS),
 )
-GENAI = (Contender("genai", "openvino-genai", genai.genai),) if genai.IS_HERE else ()
-EVERYBODY = (PADDOCK, TUNED, *GENAI, DEFAULTS, *SERVERS)
+GENAI = (
+    Contender("genai", "openvino-genai", genai.genai),
+    Contender("genai-f32", "openvino-genai, 32 bits", genai.genai_f32),
+)
+EVERYBODY = (PADDOCK, TUNED, *(GENAI if genai.IS_HERE else ()), DEFAULTS, *SERVERS)
 
 
 def present(wanted: Sequence[Contender], setup: Setup) -> list[Contender]:

@@ -310,6 +310,12 @@ def test_two_at_once_are_kept_apart_and_without_room_nothing_is_begun(
             within.setattr(tuner, name, lambda *_: room(10**8))
             with pytest.raises(TuningNotNow, match="has no room for a copy of 'smollm2:135m'"):
                 tuned.tune()
+    folder = tuned.finder.tuned.folder  # of forms, on a disk of its own
+    with monkeypatch.context() as within:
+        within.setattr(tuner, "may_have_form", lambda _: True)
+        within.setattr(tuner, "free_disk_bytes", lambda place: 10**8 if place == folder else 10**12)
+        with pytest.raises(TuningNotNow, match="has no room for a copy of 'smollm2:135m'"):
+            tuned.tune()
     assert (tuned.record, tuned.left()) == (None, [])
 
 
