@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import mimetypes
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from paddock.engine.system.records import replace
@@ -120,7 +121,7 @@ class AnswerReviewer:
                 caller.calls.extend(replace(call, is_known=True) for call in past.calls)
         return outputs
 
-    async def _merged(
+    async def with_known(
         self, outputs: dict[str, Any], known: KnownFields | Standing, tools: Tools
     ) -> tuple[dict[str, Any], list[str]]:
         """Return a model's outputs with what is known without it, and the faults of both."""
@@ -146,14 +147,13 @@ class AnswerReviewer:
         tools: Tools,
         known: KnownFields | None,
         decision: Standing | None,
-        *,
-        is_asked: bool,
+        faults: Sequence[str],
     ) -> dict[str, Any]:
         """Return a step's outputs as a person decides on its answer.
 
         `known`: its fields that are known without the model; a person is asked about the others.
         `decision`: if that is on each of its fields, it counts, whatever `when` says of it now.
-        `is_asked`: its model was asked: what is known is put over its answer.
+        `faults`: those of an answer over which these are put.
 
         1. The answer is sure, and not in the random share: its outputs stay as they are.
         2. It is due, and the run accepts all answers: it is accepted unseen, if it is valid.
@@ -166,57 +166,22 @@ class AnswerReviewer:
             StepFailed: case 3: the answer was rejected. Case 2: what is known does not go with the
                 model's answer. Or no one may be asked.
         """
-        step, scope, item = attempt.step, attempt.scope, attempt.item
+        step, item = attempt.step, attempt.item
         assert step.review is not None
-        spec, mode, faults = step.review, self._reviews.mode, list[str]()
-        if is_asked and (over := known or decision) is not None:
-            outputs, faults = await self._merged(outputs, over, tools)
-        to_ask: tuple[str, ...] | None = None
         if known is not None:
             known = known if faults else known.with_sums(answer_of(outputs))
             outputs = {**outputs, "readings": known.readings}
-            to_ask = known.fields_to_ask(open_fields(outputs.get("output"), known.readings))
-        subject = Subject(
-            pipeline=self._context.bound.file.name,
-            block=item.node.id if item.value is not None else "",
-            item=item.shown_key or item.key,
-            document=attempt.item_name.path or None,
-            document_sha256=attempt.document_digest,
-            around=item.outputs.items[:-1],
-            answer=answer_of(outputs),
-            evidence=outputs.get("evidence"),
-            confidence=outputs.get("confidence"),
-            outputs=outputs,
-            when=spec.when.source,
-            by=tuple(spec.by),
-            on_expiry=spec.on_expiry,
-            prompt_vector=item.vectors.get(step.id),
-            open=to_ask,
-            offers="" if known is None else known.offers,
-        )
         # Where no one is asked, a sure answer is used as it would be without the share.
-        is_sampled = mode == "ask" and is_drawn(spec, step.id, subject.item)
-        if to_ask == () and (is_sampled or is_due(spec, scope, outputs)):
-            subject = replace(subject, open=None)  # for another reason
-        short_question = self._question(attempt, subject)
-
-        async def full_question() -> Question:
-            schema = None if step.reply is None else step.reply.schema
-            second = None
-            if isinstance(tools.reply, ScopedReply) and tools.reply.finder is not None:
-                second = await tools.reply.finder.located(second_answer(outputs))
-            due_subject = with_reasons(
-                subject, spec, scope, is_drawn=is_sampled, schema=schema, second_evidence=second
-            )
-            why = (*due_subject.due, *(one_line(fault, MOST_REASON_CHARS) for fault in faults))
-            due_subject = replace(due_subject, due=why[:MOST_REASONS])
-            return self._question(attempt, await self._full_subject(attempt, due_subject, tools))
-
+        name, may_ask = item.shown_key or item.key, self._reviews.mode == "ask"
+        is_sampled = may_ask and is_drawn(step.review, step.id, name)
+        is_decided = decision is not None and decision.is_whole
         try:
-            is_decided = decision is not None and decision.is_whole
-            due = is_decided or bool(faults) or is_due(spec, scope, outputs)
+            subject = self._subject(attempt, outputs, known, is_sampled=is_sampled)
+            due = is_decided or bool(faults) or is_due(step.review, attempt.scope, outputs)
             review = await self._reviews.decision_on(
-                short_question, full_question, is_due=due or is_sampled
+                self._question(attempt, subject),
+                partial(self._full_question, attempt, subject, tools, faults, is_sampled),
+                is_due=due or is_sampled,
             )  # 4
         except ReviewDue as error:
             raise StepFailed(step.id, str(error), cause=Cause.REVIEW) from error
@@ -251,6 +216,40 @@ class AnswerReviewer:
             evidence = await tools.reply.evidence(review.value)
         return decided_outputs(outputs, review, has_schema=has_schema, evidence=evidence)
 
+    def _subject(
+        self,
+        attempt: StepAttempt,
+        outputs: dict[str, Any],
+        known: KnownFields | None,
+        *,
+        is_sampled: bool,
+    ) -> Subject:
+        step, scope, item = attempt.step, attempt.scope, attempt.item
+        assert step.review is not None
+        to_ask: tuple[str, ...] | None = None
+        if known is not None:
+            to_ask = known.fields_to_ask(open_fields(outputs.get("output"), known.readings))
+        if to_ask == () and (is_sampled or is_due(step.review, scope, outputs)):
+            to_ask = None  # for another reason
+        return Subject(
+            pipeline=self._context.bound.file.name,
+            block=item.node.id if item.value is not None else "",
+            item=item.shown_key or item.key,
+            document=attempt.item_name.path or None,
+            document_sha256=attempt.document_digest,
+            around=item.outputs.items[:-1],
+            answer=answer_of(outputs),
+            evidence=outputs.get("evidence"),
+            confidence=outputs.get("confidence"),
+            outputs=outputs,
+            when=step.review.when.source,
+            by=tuple(step.review.by),
+            on_expiry=step.review.on_expiry,
+            prompt_vector=item.vectors.get(step.id),
+            open=to_ask,
+            offers="" if known is None else known.offers,
+        )
+
     def _question(self, attempt: StepAttempt, subject: Subject) -> Question:
         step, item = attempt.step, attempt.item
         assert step.review is not None
@@ -265,8 +264,25 @@ class AnswerReviewer:
             is_asked_again=self._context.options.retry_failed,
         )
 
-    async def _full_subject(self, attempt: StepAttempt, subject: Subject, tools: Tools) -> Subject:
+    async def _full_question(
+        self,
+        attempt: StepAttempt,
+        subject: Subject,
+        tools: Tools,
+        faults: Sequence[str],
+        is_sampled: bool,
+    ) -> Question:
+        """Return a question with its reasons, and with the texts that its answer was made of."""
         step, scope, reply = attempt.step, attempt.scope, attempt.step.reply
+        assert step.review is not None
+        schema, second = None if reply is None else reply.schema, None
+        if isinstance(tools.reply, ScopedReply) and tools.reply.finder is not None:
+            second = await tools.reply.finder.located(second_answer(subject.outputs or {}))
+        subject = with_reasons(
+            subject, step.review, scope, is_drawn=is_sampled, schema=schema, second_evidence=second
+        )
+        why = (*subject.due, *(one_line(fault, MOST_REASON_CHARS) for fault in faults))
+        subject = replace(subject, due=why[:MOST_REASONS])
         checks = () if reply is None else reply.checks.values()
         paths = {path for check in checks for path in check.references}
         prompt = SourceText("prompt", inserted_text(step.params.render(scope)))
@@ -289,7 +305,7 @@ class AnswerReviewer:
                 read[name] = await asyncio.to_thread(ledger_objects.put, data)
         spec = None if reply is None else reply.evidence
         key = None if step.model is None else await self._calibration_key(step)
-        return replace(
+        subject = replace(
             subject,
             model=None if step.model is None else step.model.ref,
             digest=None if key is None else key.model_digest,
@@ -305,6 +321,7 @@ class AnswerReviewer:
             prompt_text=texts[-1],
             read=read,
         )
+        return self._question(attempt, subject)
 
     def _label_tables(self, step: BoundStep) -> dict[str, Any]:
         """Return the CSV files below the pipeline's folder that are read as they are for labels."""

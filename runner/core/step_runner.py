@@ -138,8 +138,11 @@ class StepRunner:
                             output: Output = await step.kind().run(params, tools)
                         outputs = await reviewer.calibrated(attempt, output)
                     if step.review is not None:  # 5
+                        faults = list[str]()
+                        if is_asked and (over := known or decision) is not None:
+                            outputs, faults = await reviewer.with_known(outputs, over, tools)
                         outputs = await reviewer.decided(
-                            attempt, outputs, tools, known, decision, is_asked=is_asked
+                            attempt, outputs, tools, known, decision, faults
                         )
                     if isinstance(tools.reply, ScopedReply):  # 6
                         mark_labels(attempt, outputs)
