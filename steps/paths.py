@@ -88,7 +88,7 @@ def _installed_folders() -> tuple[str, ...]:
 
 
 @contextmanager
-def refusing(what: str) -> Iterator[None]:
+def os_errors_refused(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -21,7 +21,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from paddock.engine.api.errors import ApiError, ClientGone, api_error, shutting_down
 from paddock.engine.system.hardware import give_back_memory
-from paddock.engine.system.tasks import StopRequested, end, unless
+from paddock.engine.system.tasks import StopRequested, end, run_unless_stopped
 
 _T = TypeVar("_T")
 
@@ -112,7 +112,7 @@ def sse_event(data: Mapping[str, Any] | str, name: str = "") -> bytes:
 async def while_connected(request: Request, work: Coroutine[Any, Any, _T]) -> _T:
     """Return the result of `work`; cancel it when the client disconnects. The body must be read."""
     try:
-        return await unless(work, _wait_for_disconnect(request.receive))
+        return await run_unless_stopped(work, _wait_for_disconnect(request.receive))
     except StopRequested:
         raise ClientGone from None
     except asyncio.CancelledError:

@@ -18,7 +18,7 @@ from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import ModelSpec
 from paddock.engine.system.records import Struct
 from paddock.engine.system.retry import Backoff
-from paddock.engine.system.tasks import StopRequested, end, unless
+from paddock.engine.system.tasks import StopRequested, end, run_unless_stopped
 from paddock.engine.tuning.tuned_copies import TunedCopy
 from paddock.engine.tuning.tuner import TuningNotNow, TuningStop, remove_left_parts, tune
 from paddock.engine.workers.worker_protocol import WorkerGone
@@ -107,7 +107,7 @@ class BackgroundTuner:
         for digest in self._pool.unmeasured():
             if self._measurements.setdefault(digest, _Attempts()).begin():
                 with suppress(EngineError, WorkerGone, StopRequested):  # its next turn comes
-                    await unless(self._pool.measure(digest), self._has_request)
+                    await run_unless_stopped(self._pool.measure(digest), self._has_request)
                 return True
         return False
 

@@ -44,7 +44,7 @@ from paddock.engine.request import (
 )
 from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.retry import Backoff, Pauses
-from paddock.engine.system.tasks import StopRequested, TaskSet, unless, wait_for_event
+from paddock.engine.system.tasks import StopRequested, TaskSet, run_unless_stopped, wait_for_event
 from paddock.engine.workers.worker_protocol import Embedded
 
 from .answer import Answer, OpenAnswers, total_deadline
@@ -217,7 +217,7 @@ class ServerMember:
             return await work(await self.server())
 
         try:
-            return await unless(reply(), self._is_down)
+            return await run_unless_stopped(reply(), self._is_down)
         except StopRequested:
             raise ServerAway(self.reason, was_sent=True) from None
 
@@ -735,4 +735,4 @@ class _RefusesAll(Exception):
 async def _begin_chat(server: ModelServer, request: ChatRequest) -> None:
     has_begun = asyncio.Event()
     with suppress(StopRequested):
-        await unless(server.chat(request, lambda _: has_begun.set()), has_begun)
+        await run_unless_stopped(server.chat(request, lambda _: has_begun.set()), has_begun)

@@ -219,7 +219,7 @@ class LocalPool(Pool):
         key = ""
         with suppress(EngineError):
             key = (await self._request_use(ModelSpec(ref))).key
-        return await self._residents.dismiss(
+        return await self._residents.unload_when_idle(
             lambda resident: resident.key == key or canonical_name(resident.facts.name) == name
         )
 

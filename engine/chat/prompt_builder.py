@@ -117,7 +117,7 @@ class PromptTokeniser:
                 )
         return np.array(ids, np.int32)
 
-    def earlier(self, ids: Sequence[int]) -> Tokens:
+    def tokens_before(self, ids: Sequence[int]) -> Tokens:
         """Return the tokens that stand before a prompt, with BOS where the model wants it.
 
         Raises:
@@ -301,7 +301,8 @@ class PromptBuilder:
         self, pieces: Sequence[TextPiece], request: ChatRequest, n_ctx_tokens: int
     ) -> tuple[Tokens, tuple[PlacedImage, ...]]:
         """Tokenise a prompt with its images in their places, behind the earlier tokens."""
-        before, tokenise = self._tokeniser.earlier(request.prompt_tokens), self._tokeniser.tokenise
+        before = self._tokeniser.tokens_before(request.prompt_tokens)
+        tokenise = self._tokeniser.tokenise
         images = [image for message in request.messages for image in message.images]
         if not images:
             return np.concatenate([before, tokenise(pieces, begins=not len(before))]), ()
@@ -346,7 +347,7 @@ class PromptBuilder:
         n_ctx_tokens: int,
     ) -> BuiltPrompt:
         """Add a text as it is, behind the request's earlier tokens and images."""
-        earlier = self._tokeniser.earlier(request.prompt_tokens)
+        earlier = self._tokeniser.tokens_before(request.prompt_tokens)
         text = self._tokeniser.tokenise([TextPiece(prompt, False)], begins=not len(earlier))
         parts = [earlier, text]
         if request.images:
@@ -375,7 +376,7 @@ class PromptBuilder:
         if (marks := self._model.insert_tokens()) is None:
             raise NoInsert
         tokeniser = self._tokeniser
-        earlier = tokeniser.earlier(request.prompt_tokens)
+        earlier = tokeniser.tokens_before(request.prompt_tokens)
         begins = earlier if len(earlier) else tokeniser.bos
         prefix, suffix, middle = (np.array([mark], np.int32) for mark in marks)
 

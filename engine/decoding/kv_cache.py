@@ -149,7 +149,7 @@ class KvCache:
 
     # Operations
 
-    def operate(self, operations: Iterable[CacheOperation]) -> None:
+    def apply_operations(self, operations: Iterable[CacheOperation]) -> None:
         """Carry out a scheduler's operations, in order.
 
         Raises:
@@ -278,12 +278,14 @@ class KvCache:
             self._n_undo_tokens = n_tokens
         return self._n_undo_tokens > 0
 
-    def fits(self, sequence: Sequence) -> bool:
+    def has_room_for(self, sequence: Sequence) -> bool:
         return sequence.n_likely_tokens <= (self.limits.n_cells_each or self.limits.n_cells)
 
-    def suits(self, sequences: Items[Sequence], *, is_running: bool) -> bool:
+    def has_layout_for(self, sequences: Items[Sequence], *, is_running: bool) -> bool:
         """Return whether the present layout is good enough for this work."""
-        if not all(map(self.fits, sequences)) or self._n_undo_tokens > self.limits.n_undo_tokens:
+        if not all(map(self.has_room_for, sequences)):
+            return False
+        if self._n_undo_tokens > self.limits.n_undo_tokens:
             return False
         better = self.plan(sequences)
         if self.limits.is_unified and self._lacks_cells(sequences, better):
@@ -309,7 +311,7 @@ class KvCache:
         longest = max((sequence.n_likely_tokens for sequence in sequences), default=0)
         return ContextPlan(layout, n_stream_tokens, self._limits(layout, n_stream_tokens, longest))
 
-    def remake(
+    def replace_context(
         self, plan: ContextPlan, arrange: Callable[[ContextLimits], SlotMigration]
     ) -> tuple[SlotMigration, frozenset[int], LoadFailed | None]:
         """Replace the context, and move the running sequences to the new one.

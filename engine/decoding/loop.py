@@ -121,7 +121,7 @@ class DecodeLoop:
             self._suit_context()
             step = self._scheduler.schedule(time.monotonic(), self._step_sizer.n_most_tokens)
             try:
-                self._cache.operate(step.operations)
+                self._cache.apply_operations(step.operations)
             except CacheFull:
                 self._start_over()
                 continue
@@ -159,10 +159,10 @@ class DecodeLoop:
         slots = self._scheduler.slots
         if self._cache.limits.is_gpu:  # not compacted: all idle cells would go through main memory
             while self._inbox.empty() and slots.save_next():
-                self._cache.operate(slots.take_operations())
+                self._cache.apply_operations(slots.take_operations())
             return
         try:
-            self._cache.operate(slots.take_operations())
+            self._cache.apply_operations(slots.take_operations())
             self._cache.tidy(slots)
         except CacheFull:
             self._start_over()
@@ -200,7 +200,7 @@ class DecodeLoop:
         if self._may_draft(request):
             drafter = LookupDrafter(request.prompt, self._past_answers.like(request.prompt))
         self._answers[request.request_id] = RunningRequest(request, sequence, drafter)
-        if not self._scheduler.has_work or not self._cache.fits(sequence):
+        if not self._scheduler.has_work or not self._cache.has_room_for(sequence):
             self._recheck_at = 0.0
         self._scheduler.add(sequence, time.monotonic())
 
@@ -245,7 +245,7 @@ class DecodeLoop:
         slots = scheduler.slots
         slots.limit_host_cache(self._cache.n_host_cache_tokens(slots.host_cache.n_tokens))
         sequences = [answer.sequence for answer in self._answers.values()]
-        is_suited = self._cache.suits(sequences, is_running=is_running)
+        is_suited = self._cache.has_layout_for(sequences, is_running=is_running)
         if scheduler.is_outgrown or not is_suited:
             self._remake(sequences)
 
@@ -255,8 +255,9 @@ class DecodeLoop:
             plan = self._cache.plan(sequences)
             if not self._cache.can_be_made(plan):
                 break
-            self._cache.operate(self._scheduler.prepare_move(plan.limits))
-            migration, lost, failure = self._cache.remake(plan, self._scheduler.slots.moved)
+            self._cache.apply_operations(self._scheduler.prepare_move(plan.limits))
+            moved = self._scheduler.slots.moved
+            migration, lost, failure = self._cache.replace_context(plan, moved)
             self._scheduler.move(migration, lost)
             if failure is None:
                 return
@@ -265,7 +266,7 @@ class DecodeLoop:
         self._send_last()
         output = StepOutput()
         for answer in tuple(self._answers.values()):
-            if self._cache.fits(answer.sequence):
+            if self._cache.has_room_for(answer.sequence):
                 continue
             if answer.n_answered:
                 answer.ended = "length"

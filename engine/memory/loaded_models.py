@@ -275,7 +275,7 @@ class MemoryAccounting(Struct, eq=False):
         count.loads += 1
         count.load_s += worker.load_s
 
-    def halve(self, resident: LoadedModel) -> bool:
+    def halve_cells(self, resident: LoadedModel) -> bool:
         """Halve the KV cells that a model may have; return whether that is possible."""
         load = resident.layout.load
         if load.n_cells // 2 < load.n_ctx_tokens:

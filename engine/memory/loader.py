@@ -126,7 +126,7 @@ class ModelLoader:
         return bool(going)
 
     async def _shrink(self, resident: LoadedModel) -> bool:
-        if not self.memory.halve(resident):
+        if not self.memory.halve_cells(resident):
             return False
         at_most = self.memory.n_cells_at_most(resident.model_key)
         request = replace(resident.layout_request, n_cells_at_most=at_most)
@@ -177,7 +177,7 @@ class ModelLoader:
             end = worker.gone.result()
             self._events.died(resident.facts.name, str(end))
             if await self._was_memory(resident, end):
-                self.memory.halve(resident)
+                self.memory.halve_cells(resident)
             self.unload(resident, "died")
 
     def widen(self, resident: LoadedModel, n_ctx_tokens: int) -> None:

@@ -256,7 +256,7 @@ class ModelManager:
         finally:
             self._release(resident, model_use)
 
-    async def dismiss(self, is_meant: Callable[[LoadedModel], bool]) -> bool:
+    async def unload_when_idle(self, is_meant: Callable[[LoadedModel], bool]) -> bool:
         """Unload models when their last requests have ended; return whether there were any.
 
         Returns when the idle ones are gone. A request that comes before a model has gone may keep

@@ -479,7 +479,7 @@ class BlobDownload:
     def _forgive(self, retries: TransferRetries) -> None:
         """Reset the failures, unless a retry would send the same bytes again."""
         if not self._in_one_piece:
-            retries.forgive()
+            retries.reset_failures()
 
     # Progress
 
@@ -527,7 +527,7 @@ async def inspect_url(connection: TransferClient, url: str) -> RemoteBlob:
                     break  # a server without ranges would send the whole file
             return response
 
-    response = await connection.retried(url, once)
+    response = await connection.ask_with_retries(url, once)
     check_response(response, url)
     if begins[: len(_GGUF_MAGIC)] != _GGUF_MAGIC:
         raise NoUsableModel(url, f"this is not a GGUF file (it begins with {begins[:4]!r})")

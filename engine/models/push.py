@@ -98,7 +98,7 @@ class BlobUpload:
                     url = await self._patch(url)
                     if self._sent > furthest:  # bytes that are sent again are no progress
                         furthest = self._sent
-                        retries.forgive()
+                        retries.reset_failures()
                 # Complete the upload; the registry verifies the digest.
                 target = httpx.URL(url).copy_merge_params({"digest": self._layer.digest})
                 headers = {"Content-Type": "application/octet-stream", "Content-Length": "0"}

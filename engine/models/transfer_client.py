@@ -68,7 +68,7 @@ class TransferRetries:
         self._was_there = was_there
         """Whether the host has answered before, so that a failed connection may pass."""
 
-    def forgive(self) -> None:
+    def reset_failures(self) -> None:
         self.n_failures = 0
         self._was_there = True
 
@@ -298,9 +298,9 @@ class TransferClient:
         Raises:
             HostUnreachable, TransferInterrupted: every try failed.
         """
-        return await self.retried(request.url, lambda: self.ask(request))
+        return await self.ask_with_retries(request.url, lambda: self.ask(request))
 
-    async def retried(
+    async def ask_with_retries(
         self, url: str, ask: Callable[[], Awaitable[httpx.Response]]
     ) -> httpx.Response:
         host = host_of(parse_url(url))

@@ -34,7 +34,7 @@ class LoopEscape:
         self._closers = b"]" if b"}" in loop else b"]}"
         self.n_left = 2 * n_tokens + 8
 
-    def instead(self, byte_matcher: ByteMatcher, piece: bytes) -> bytes | None:
+    def replacement_of(self, byte_matcher: ByteMatcher, piece: bytes) -> bytes | None:
         """Return bytes to write instead of a token's `piece`, or None if nothing can close yet.
 
         The closing byte may come in the middle of the piece.
@@ -206,7 +206,9 @@ class ConstrainedAnswer:
 
     def _escape_loop(self, escape: LoopEscape, token: int) -> int:
         """Return the token that closes what repeats, or the given one."""
-        replacement = escape.instead(self._ending_guard.byte_matcher, self.matcher.piece(token))
+        replacement = escape.replacement_of(
+            self._ending_guard.byte_matcher, self.matcher.piece(token)
+        )
         if replacement is None:
             self._loop_escape = escape if escape.n_left else None
             return token

@@ -43,7 +43,7 @@ class Stranger(enum.Enum):
     WRITER = "other users can write to it"
 
 
-def stranger(
+def find_other_owner(
     facts: os.stat_result, *, is_reached: bool = True, is_for_groups: bool = False
 ) -> Stranger | None:
     """Return who else may have made or changed a file or folder; None: it is this user's own.

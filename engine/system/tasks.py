@@ -21,7 +21,7 @@ class StopRequested(Exception):
     """A stop came before the work was done."""
 
 
-async def unless(work: Awaitable[_T], *stops: asyncio.Event | Awaitable[Any]) -> _T:
+async def run_unless_stopped(work: Awaitable[_T], *stops: asyncio.Event | Awaitable[Any]) -> _T:
     """Return the result of `work`, or raise its error, unless a stop comes first.
 
     What has not ended is cancelled and awaited. Work that is done when a stop comes counts.

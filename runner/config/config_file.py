@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from paddock.engine.system import distribution, no_links
 from paddock.engine.system.files import identity_of_path
-from paddock.engine.system.owners import Stranger, stranger
+from paddock.engine.system.owners import Stranger, find_other_owner
 from paddock.engine.system.text import one_line
 
 from . import setting_values
@@ -56,7 +56,11 @@ def file_values(
     for file in filter(Path.is_file, places):
         is_beside = identity_of_path(file.parent) != identity_of_path(config)
         with _opened(file) as opened:
-            why = stranger(os.fstat(opened.fileno()), is_for_groups=True) if is_beside else None
+            why = (
+                find_other_owner(os.fstat(opened.fileno()), is_for_groups=True)
+                if is_beside
+                else None
+            )
             if why is not None and not is_trusted(file.parent):
                 note(foreign_text(file, why, file.parent, config))
                 continue

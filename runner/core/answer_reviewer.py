@@ -140,7 +140,7 @@ class AnswerReviewer:
         faults = [fault.sentence for fault in value_faults(answer, reply.schema)]
         return merged, faults or await reply.checked(answer, merged["text"])
 
-    async def decided(
+    async def review_answer(
         self,
         attempt: StepAttempt,
         outputs: dict[str, Any],

@@ -81,7 +81,7 @@ class BlockRun:
             StopGateClosed: some items were not begun; those that were are finished.
         """
         context, state = self.context, self.state
-        work, block, todo = state.work, state.block, state.todo()
+        work, block, todo = state.work, state.block, state.items_to_do()
         gate, suspects = context.stop_gate, context.suspects
         await record_verdicts(context, state)  # 1
         for item in work.items:
@@ -144,7 +144,7 @@ class BlockRun:
         async with task_group() as group:
             for at in range(0, len(items), size):
                 # A pool that the first item opens knows its number of slots only then.
-                window.grow(await max_parallel(self.context, self.state.block))
+                window.allow_items(await max_parallel(self.context, self.state.block))
                 await window.chunks.acquire()
                 if self.context.stop_gate.is_closed:
                     break

@@ -123,12 +123,12 @@ class BlockState(Struct):
 
     # --- its items
 
-    def todo(self) -> list[ItemWork]:
+    def items_to_do(self) -> list[ItemWork]:
         return [item for item in self.work.items if item.verdict.is_work]
 
     @property
     def has_ended(self) -> bool:
-        return all(item.has_ended for item in self.todo())
+        return all(item.has_ended for item in self.items_to_do())
 
     def in_phase(self, *phases: Phase) -> list[ItemWork]:
         return [item for item in self.work.items if item.phase in phases]
@@ -338,7 +338,7 @@ async def opened_block(
     state = BlockState(
         work, scope, keeps_results, enclosing, enclosing.parallel, filed, escalation_pass
     )
-    todo = state.todo()
+    todo = state.items_to_do()
     if isinstance(node, BoundBlock) and todo:
         refuse_forbidden_paths(context, todo, paths)
     elif isinstance(node, BoundStep) and todo:

@@ -118,7 +118,7 @@ class Escalated(Struct, frozen=True):
         return {"to": self.alias, "why": [*self.why], "was": self.was}
 
 
-def escalated(
+def escalation_reason(
     step: BoundStep, scope: Scope, item: str, outputs: Mapping[str, Any] | None
 ) -> Escalated | None:
     """Return why a step's answer is escalated; None: it is not. `outputs` None: it failed.

@@ -144,7 +144,7 @@ class Judge(Struct, kw_only=True, eq=False, dict=True):
             self.seen_keys.update(documents.rows if rule.request.keys is not None else ())
             await self.reviews.load()
             decided = {key for scope_id, key in self.reviews.items if scope_id == rule.scope_id}
-            doubtful = await ledger.ask(documents.doubtful, rule, listed.items, decided)
+            doubtful = await ledger.ask(documents.items_to_verify, rule, listed.items, decided)
         unknown = (item for item in doubtful if item.verdict.case is Case.NEW)
         world = await self._verify(rule, [*listed.items, *unknown])  # 3
         newest = await ledger.ask(newest_within, block, keys_around, self.scopes)
@@ -156,7 +156,7 @@ class Judge(Struct, kw_only=True, eq=False, dict=True):
         if documents.rows or documents.is_of_results:  # 5
             lacking = frozenset[Document]().union(*(lack.documents for lack in lacks))
             given = rule, world, items, doubtful, newest, lacking
-            items, filed = await asyncio.to_thread(documents.decided, *given)
+            items, filed = await asyncio.to_thread(documents.items_and_filed, *given)
         for place, item in enumerate(items):
             item.index = place
             if not item.is_listed:  # filed, and done again: behind what is listed
@@ -336,7 +336,7 @@ class Judge(Struct, kw_only=True, eq=False, dict=True):
         except (ExpressionError, OutsideRoots, OSError, RuntimeError, ValueError):
             return None  # a run tells what is wrong
 
-    def keeps(self, step: BoundStep, path: str) -> bool:
+    def keeps_file(self, step: BoundStep, path: str) -> bool:
         """Return whether what lies there is edited, or not ours, and a run keeps it. Blocking."""
         is_taken = self.options.takes_over or step.written.get("on_edited") == "overwrite"
         reason = None if is_taken else KeptOutput(path, "").find_change(self.world)

@@ -52,7 +52,7 @@ class Window:
         self._chunk_size, self._most = chunk_size, most
         self._n_items = self._n_chunks = 0
 
-    def grow(self, n_items: int) -> None:
+    def allow_items(self, n_items: int) -> None:
         # One chunk more than are running waits.
         n_chunks = -(-min(n_items, self._most) // self._chunk_size) + (self._most == UNLIMITED)
         for _ in range(n_items - self._n_items):

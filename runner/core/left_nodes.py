@@ -101,7 +101,7 @@ class StepsLeft(Struct):
             why = f"'{name}' is, since {self.reasons[name].why}"
             return Left(LeftBy.WITHOUT_RESULTS, why, is_inherited=True)
         for lack in self._lacking_of(node, scope):  # 4
-            if lack.leaves(node):
+            if lack.leaves_node(node):
                 return Left(LeftBy.WITHOUT_RESULTS, lack.left_reason())
         return None
 
@@ -155,7 +155,7 @@ class LackingItems(Struct, frozen=True):
     def __bool__(self) -> bool:
         return any(self._kinds()) or not self.keys
 
-    def leaves(self, node: BoundNode) -> bool:
+    def leaves_node(self, node: BoundNode) -> bool:
         """Return whether a node that reads the results is left as it is.
 
         Not where no item failed; nor a table where some wait: `files.write` keeps what it has.

@@ -55,7 +55,7 @@ class _JudgedBlock(Struct, frozen=True):
         missing = self.work.missing
         if key in self.paths:
             is_known = row.scope == self.work.scope_id and key not in self.unknown
-            return is_known and index.spelled(row.path) not in self.paths[key]
+            return is_known and index.normal_spelling(row.path) not in self.paths[key]
         gone = (*missing.deleted, *missing.dropped)
         return key in missing.pruned or any(entry.key == key for entry in gone)
 
@@ -86,7 +86,7 @@ class PathOwners(Struct):
         judged, blocked = self._note(judge, work, paths), dict[str, Reason]()
         if not around:
             self._scopes[judge.scopes.prefix] = scope
-        takers, spelled = dict[str, dict[str, str]](), index.spelled
+        takers, spelled = dict[str, dict[str, str]](), index.normal_spelling
         for item in work.items:
             if not item.verdict.is_work:  # 1
                 for stored in () if item.entry is None else current_paths(item.entry):
@@ -129,7 +129,7 @@ class PathOwners(Struct):
             StepError: an item around it has written it.
         """
         own, index = items[-1], judge.world.index
-        at, rows = index.spelled(stored), index.rows_at(stored)
+        at, rows = index.normal_spelling(stored), index.rows_at(stored)
         owner = index.claims.setdefault(at, own)
         if owner == own and any((row.scope, row.key) != own for row in rows):
             owner = await self._owner(judge, at, items[:-1]) or own
@@ -154,7 +154,7 @@ class PathOwners(Struct):
             unknown |= todo.keys() - texts.keys()
             for key, text in texts.items() if step.facts.writes else ():
                 stored = index.stored(text)
-                todo[key][index.spelled(stored)] = stored
+                todo[key][index.normal_spelling(stored)] = stored
         self._adopted |= {was: (work.scope_id, key) for was, key in work.filed.former.items()}
         judged = self._judged[work.scope_id] = _JudgedBlock(work, todo, unknown)
         return judged

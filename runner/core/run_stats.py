@@ -153,7 +153,7 @@ class RunStats:
             self.observer.note(notes[-1])
         return tuple(notes)
 
-    def unexpected(self, where: str, error: BaseException) -> None:
+    def log_unexpected_error(self, where: str, error: BaseException) -> None:
         """Write the traceback of an unexpected error to the run's log."""
         if self._log is None:
             return
@@ -253,7 +253,7 @@ class RunStats:
     def wrote(self, path: str) -> None:
         self._written[path] = None
 
-    def removed(self, n: int) -> None:
+    def count_removed(self, n: int) -> None:
         self._sums["removed"] += n
 
     def add_outdated(self, outdated: Mapping[str, Outdated]) -> None:

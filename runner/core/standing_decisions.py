@@ -89,7 +89,7 @@ def _counts(review: Review, attempt: ItemAttempt, scope: Scope) -> bool:
     return review.state in ("accepted", "edited") and is_same
 
 
-def standing(attempt: StepAttempt) -> Standing | None:
+def standing_decision(attempt: StepAttempt) -> Standing | None:
     """Return what stands of the decision on a step's answer; None: nothing does.
 
     Raises:

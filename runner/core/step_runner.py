@@ -33,7 +33,7 @@ from paddock.steps.paths import os_refusal
 
 from .answer_reviewer import AnswerReviewer
 from .calls.recorded_calls import PutOff
-from .escalation import EscalationPass, escalated
+from .escalation import EscalationPass, escalation_reason
 from .failures import (
     Cause,
     ItemWaits,
@@ -48,7 +48,7 @@ from .failures import (
 from .item_attempt import ItemAttempt, StepAttempt
 from .known_fields import has_fields, known_fields
 from .run_context import RunContext
-from .standing_decisions import standing
+from .standing_decisions import standing_decision
 from .step_tools import item_tools, labelled_tools, mark_labels, taught_tools
 from .traces.dependencies import note_listing
 
@@ -120,7 +120,7 @@ class StepRunner:
                     if step.reply is not None and step.choices:  # 3
                         tools = await labelled_tools(attempt, tools)
                     has_review = step.review is not None and not step.facts.hosts
-                    decision = standing(attempt) if has_review else None
+                    decision = standing_decision(attempt) if has_review else None
                     outputs = await reviewer.decided_before(attempt, decision)
                     known = None
                     if step.has_readings and has_fields(tools.reply):
@@ -141,7 +141,7 @@ class StepRunner:
                         faults = list[str]()
                         if is_asked and (over := known or decision) is not None:
                             outputs, faults = await reviewer.with_known(outputs, over, tools)
-                        outputs = await reviewer.decided(
+                        outputs = await reviewer.review_answer(
                             attempt, outputs, tools, known, decision, faults
                         )
                     if isinstance(tools.reply, ScopedReply):  # 6
@@ -228,7 +228,9 @@ class StepRunner:
         damage = error if isinstance(error, LedgerError) else None
         if (damage := damage or self.context.ledger.damage_behind(error)) is not None:
             raise RunStopped(str(damage)) from error
-        self.context.stats.unexpected(f"{attempt.item.shown_key}, step '{step.id}'", error)
+        self.context.stats.log_unexpected_error(
+            f"{attempt.item.shown_key}, step '{step.id}'", error
+        )
         is_missing = isinstance(error, ModuleNotFoundError)
         cause, why = Cause.MISSING if is_missing else Cause.OTHER, type(error).__name__
         raise StepFailed(step.id, f"{why}: {error}", cause=cause) from error
@@ -243,7 +245,7 @@ class StepRunner:
             if cause_of(error) is not Cause.CHECK:
                 raise
         try:
-            why = escalated(step, scope, item.shown_key or item.key, first)
+            why = escalation_reason(step, scope, item.shown_key or item.key, first)
         except ExpressionError as error:
             raise StepFailed(step.id, f"`escalate.when`: {error}") from error
         if why is None:

@@ -58,7 +58,7 @@ class CallBounds(Struct, frozen=True):
 
     def scaled(self, share: float) -> CallBounds:
         """Return the bounds for `share` times as many items, if these are average."""
-        most = divided(math.ceil(self.most.total() * share), self.most)
+        most = divide_calls(math.ceil(self.most.total() * share), self.most)
         return CallBounds(most, n_extra=math.ceil(self.n_extra * share), is_average=True)
 
     def at_most(self) -> CallBounds:
@@ -68,10 +68,10 @@ class CallBounds(Struct, frozen=True):
 NO_CALLS = CallBounds()
 
 
-def divided(n_calls: int, weights: Counter[str]) -> Counter[str]:
+def divide_calls(n_calls: int, weights: Counter[str]) -> Counter[str]:
     """Divide so many calls among models, in the proportion of others.
 
-    >>> divided(7, Counter({"writer": 2, "vec": 1}))
+    >>> divide_calls(7, Counter({"writer": 2, "vec": 1}))
     Counter({'writer': 5, 'vec': 2})
     """
     if not (n_calls and weights):
@@ -82,7 +82,9 @@ def divided(n_calls: int, weights: Counter[str]) -> Counter[str]:
 
 
 def between_lengths(shortest: CallBounds, longest: CallBounds) -> CallBounds:
-    most = divided(max(shortest.most.total(), longest.most.total()), shortest.most | longest.most)
+    most = divide_calls(
+        max(shortest.most.total(), longest.most.total()), shortest.most | longest.most
+    )
     return CallBounds(
         most,
         shortest.least & longest.least,
@@ -115,7 +117,7 @@ def calls_of_step(step: BoundStep) -> CallBounds:
     most = step.facts.calls.most(step.written, step.reply is not None)
     if most is None or any(choice.keys.narrow for choice in step.choices):
         return CallBounds(unbounded=models_of(step))  # that depends on texts, or on labels
-    return with_repairs(step, CallBounds(divided(most, models_of(step))))
+    return with_repairs(step, CallBounds(divide_calls(most, models_of(step))))
 
 
 def with_repairs(step: BoundStep, calls: CallBounds, *, is_local: bool = False) -> CallBounds:

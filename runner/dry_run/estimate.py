@@ -209,7 +209,7 @@ class PlanWalk(Walk):
         3. Its items are estimated, and its outputs are not known. Where only some items are asked
            for, it has none, and what reads it is left.
         """
-        context, block, todo = self.context, state.block, state.todo()
+        context, block, todo = self.context, state.block, state.items_to_do()
         undone = {item.index for item in (*todo, *state.in_phase(*OPEN))}
         expected = {item.index for item in todo}
         ended = await ended_block(context, state.work, undone, expected)
@@ -363,7 +363,7 @@ class PlanWalk(Walk):
                 path = judge.output_path(step, self.scope)
         if path is not None:
             refuse_other_pipelines(self.context, step, [path])
-            if judge.keeps(step, path):
+            if judge.keeps_file(step, path):
                 return PlanItem(step.id, step.id, ItemState.HELD, (Why.OUTPUTS_KEPT((path,)),))
         return None
 

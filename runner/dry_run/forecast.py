@@ -15,7 +15,7 @@ from paddock.runner.progress.item_states import WORK
 from paddock.runner.progress.plan_report import CallsAre, PlanItem, PlanReport
 from paddock.runner.progress.reasons import Outdated
 
-from .call_bounds import NO_CALLS, CallBounds, divided
+from .call_bounds import NO_CALLS, CallBounds, divide_calls
 from .dry_tools import AskedPrompts
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class PlanCost(Struct):
         n_known_calls = sum(entry.calls for entry in known)
         if calls.n_likely is None and known:
             usual = math.ceil(n_items * n_known_calls / len(known))
-            most = divided(max(usual, calls.least.total()), calls.weights)
+            most = divide_calls(max(usual, calls.least.total()), calls.weights)
             calls = CallBounds(most, calls.least, n_extra=calls.n_extra, is_average=True)
         self.calls += calls
         if calls.n_likely == 0:

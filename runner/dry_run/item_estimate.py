@@ -22,7 +22,7 @@ from paddock.runner.core.failures import ItemWaits, StepFailed
 from paddock.runner.core.item_attempt import ItemAttempt, StepAttempt
 from paddock.runner.core.reviews.decided_outputs import decided_outputs
 from paddock.runner.core.run_context import RunContext
-from paddock.runner.core.standing_decisions import note_reviews, outputs_seen, standing
+from paddock.runner.core.standing_decisions import note_reviews, outputs_seen, standing_decision
 from paddock.runner.core.step_runner import item_result, step_outputs
 from paddock.runner.core.step_tools import sub_pipeline_context
 from paddock.runner.core.traces.block_work import ItemWork
@@ -158,7 +158,7 @@ class ItemEstimator(Struct):
         )  # 2
         (work,) = state.work.items
         of_trace = doubt if may_read_files(step) else doubt & ~Doubt.FILES
-        if not (state.todo() or of_trace):
+        if not (state.items_to_do() or of_trace):
             if state.wait is not None:
                 raise ItemEnds(state.wait)
             return Estimate(outputs=work.result, doubt=Doubt.NONE)
@@ -184,13 +184,13 @@ class ItemEstimator(Struct):
         """
         of_step, decision = StepAttempt.begin(self.context, step, scope, attempt), None
         with suppress(StepError):  # a list of labels that a run cannot read either
-            decision = standing(of_step)
+            decision = standing_decision(of_step)
         review = attempt.reviews.get(step.id) if decision or attempt.is_decided else None
         seen = outputs_seen(of_step, decision)
         if seen is not None:  # 1
             estimated = Estimate(outputs=seen, doubt=Doubt.NONE)
         else:  # 2
-            estimated = await StepEstimator(self.forecast, of_step, doubt).estimated()
+            estimated = await StepEstimator(self.forecast, of_step, doubt).estimate_step()
         if review is not None and review.state == "rejected":  # 3
             if not attempt.is_of_item:
                 return replace(estimated, outputs=None, doubt=Doubt.NONE)
@@ -239,7 +239,7 @@ async def estimate_block(
     What is left then is bounded by the YAML, or taken to be like those that were walked. `around`:
     what is in doubt about the steps around the block.
     """
-    block, todo, deadline = state.block, state.todo(), forecast.deadline_of_items
+    block, todo, deadline = state.block, state.items_to_do(), forecast.deadline_of_items
     calls, n_walked, clock = NO_CALLS, 0, asyncio.get_running_loop().time
     for item in todo:
         item.result = placeholder_of(item)

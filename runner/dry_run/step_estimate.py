@@ -18,7 +18,7 @@ from paddock.runner.bind.bound import BoundStep
 from paddock.runner.bind.parameters import RenderError
 from paddock.runner.bind.plan_walks import only_reads
 from paddock.runner.core.answer_reviewer import AnswerReviewer
-from paddock.runner.core.escalation import Escalated, escalated
+from paddock.runner.core.escalation import Escalated, escalation_reason
 from paddock.runner.core.failures import Cause, RunStopped, max_retries
 from paddock.runner.core.item_attempt import StepAttempt
 from paddock.runner.core.step_runner import step_outputs
@@ -40,7 +40,7 @@ from .call_bounds import (
     CallBounds,
     between_lengths,
     calls_of_step,
-    divided,
+    divide_calls,
     models_of,
     with_repairs,
 )
@@ -57,7 +57,7 @@ class StepEstimator(Struct, frozen=True):
     doubt: Doubt
     """About its parameters, and the files and stores that it may read."""
 
-    async def estimated(self) -> Estimate:
+    async def estimate_step(self) -> Estimate:
         """Estimate a step that is not skipped.
 
         1. Its answer may be asked for again of a larger model: both are estimated.
@@ -104,10 +104,10 @@ class StepEstimator(Struct, frozen=True):
         item = attempt.item.shown_key or attempt.item.key
         try:
             own_step = replace(step, escalate=None)
-            own = await replace(self, attempt=replace(attempt, step=own_step)).estimated()
+            own = await replace(self, attempt=replace(attempt, step=own_step)).estimate_step()
             if not own.doubt and own.outputs and step.returns is None:
                 try:
-                    reason = escalated(step, scope, item, own.outputs)
+                    reason = escalation_reason(step, scope, item, own.outputs)
                 except ExpressionError as error:
                     raise ItemEnds(error, own.calls) from error
                 if reason is None:
@@ -115,9 +115,9 @@ class StepEstimator(Struct, frozen=True):
         except ItemEnds as end:
             if not (isinstance(end.error, StepError) and end.error.kind == "check"):
                 raise
-            own, reason = Estimate(), escalated(step, scope, item, None)
+            own, reason = Estimate(), escalation_reason(step, scope, item, None)
         try:
-            larger = await replace(self, attempt=attempt.with_larger_model()).estimated()
+            larger = await replace(self, attempt=attempt.with_larger_model()).estimate_step()
         except ItemEnds as end:
             if reason is not None:
                 raise ItemEnds(end.error, own.calls) from end
@@ -190,7 +190,7 @@ class StepEstimator(Struct, frozen=True):
         except Exception:  # of any kind, also a defect of a plug-in, as in `_tried`
             tree_of, most = step.facts.calls.tree, pool.calls.most
             bounds = tree_of(params) if tree_of else TreeBounds(2 * most.total() + 1)
-            calls = CallBounds(divided(bounds.in_parts, most or models_of(step)))
+            calls = CallBounds(divide_calls(bounds.in_parts, most or models_of(step)))
             return with_repairs(step, calls, is_local=pool.prompts.is_local)
         return _calls(step, params, pool, tree)
 
@@ -263,7 +263,7 @@ def _calls(step: BoundStep, params: Any, pool: DryPool, tree: CallForecast | Non
         if pool.reads_unknown and tree.n_new > 0:  # 3
             in_groups = tree_of(params).in_groups
             n_extra = in_groups - tree.n_new
-        later = divided(tree.n_new - calls.most.total(), calls.most or models_of(step))
+        later = divide_calls(tree.n_new - calls.most.total(), calls.most or models_of(step))
         may_be_known = pool.prompts.has_history or pool.asked_equal or in_groups
         calls += CallBounds(later, Counter() if may_be_known else later)
     calls = with_repairs(step, calls, is_local=pool.prompts.is_local)

@@ -47,7 +47,7 @@ class FolderIdentity(Struct, frozen=True):
         kept = json.loads(text)
         return cls(kept["is"], kept["mounts"])
 
-    def lost(self, now: FolderIdentity) -> tuple[str, ...]:
+    def lost_mounts(self, now: FolderIdentity) -> tuple[str, ...]:
         """Return the mount points below it at which nothing, or something else, is mounted now."""
         return tuple(at for at, what in self.mounts.items() if now.mounts.get(at) != what)
 

@@ -55,7 +55,7 @@ class SettlingFiles:
     def __contains__(self, relpath: object) -> bool:
         return relpath in self._waiting
 
-    def see(self, seen: FileVersion, now: float) -> None:
+    def note_version(self, seen: FileVersion, now: float) -> None:
         """Note a file's version; a change restarts its settle time."""
         known = self._waiting.get(seen.relpath)
         if known is None or not known.seen.is_same(seen):
@@ -78,7 +78,9 @@ class SettlingFiles:
             if now - waiting.since >= self._settle_s
         ]
 
-    def stable(self, found: Mapping[str, FileVersion | None], now: float) -> Iterator[FileVersion]:
+    def take_stable(
+        self, found: Mapping[str, FileVersion | None], now: float
+    ) -> Iterator[FileVersion]:
         """Remove and yield the files that look the same as before; restart the others."""
         for relpath, seen in found.items():
             known = self._waiting.get(relpath)

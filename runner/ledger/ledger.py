@@ -111,7 +111,7 @@ class Ledger:
                 entry = entry_of(self.file)
                 database = SqliteDatabase(private_files.private_database(self.file))
                 self._database = database
-                database.make_tables(entry.enter(database))
+                database.make_tables(entry.enter_ledger(database))
                 enter_host(self.file, database)
             self._transactions = SqliteDatabase(self.file)
             self._writer = Writer(SqliteDatabase(self.file, is_writer=True), self._note)
@@ -292,7 +292,7 @@ class Ledger:
         `is_whole`: with its request too.
         """
         columns = queries.WHOLE_CALL_COLUMNS if is_whole else queries.REPLY_COLUMNS
-        queued = None if self._writer is None else self._writer.queued("calls", (hash_,))
+        queued = None if self._writer is None else self._writer.queued_row("calls", (hash_,))
         if queued is not None:
             row = {name: queued[name] for name in columns}
         else:

@@ -52,7 +52,7 @@ def copy_to_file(state: Path, url: str) -> None:
     with closing(source), Ledger(state, url=url):  # its tables are today's
         entry = entry_of(new)
         with closing(SqliteDatabase(private_files.private_database(new))) as database:
-            database.make_tables(entry.enter(database))
+            database.make_tables(entry.enter_ledger(database))
             for pending in source.lasting_rows():
                 if "meta" not in pending:  # a file has an identity of its own
                     database.write_rows(pending)

@@ -56,13 +56,13 @@ class OutputIndex:
         """The scopes of this pipeline's file, in all folders it worked on."""
         self.owners = OutputOwners(self, file)
         self.claims = dict[str, tuple[str, str]]()
-        """`spelled` path → scope and key of the item that has it in this run, and it alone."""
+        """`normal_spelling` → scope and key of the item that has it in this run, and it alone."""
         self._ignores_case = ignores_letter_case(base)
         self.base = base
         self._prefix = f"{base}{os.sep}"
         self._rows: dict[OutputPlace, OutputRow] = {}
         self._by_path: dict[str, list[OutputPlace]] = {}
-        """By `spelled` path."""
+        """By `normal_spelling`."""
         self.handed_over: set[OutputPlace] = set()
         """What a run of another pipeline took over."""
         for row in ledger.outputs(with_moved=False):
@@ -76,7 +76,7 @@ class OutputIndex:
     def absolute(self, stored: str) -> str:
         return stored if os.path.isabs(stored) else self._prefix + stored  # noqa: PTH117 - hot
 
-    def spelled(self, stored: str) -> str:
+    def normal_spelling(self, stored: str) -> str:
         """Return the one spelling of a path, where the pipeline's folder ignores letter case."""
         return normalize("NFC", stored).lower() if self._ignores_case else stored
 
@@ -96,10 +96,10 @@ class OutputIndex:
 
     def rows_at(self, stored: str) -> Sequence[OutputRow]:
         """Return what wrote a path, in whatever spelling of it."""
-        return [self._rows[place] for place in self._by_path.get(self.spelled(stored), ())]
+        return [self._rows[place] for place in self._by_path.get(self.normal_spelling(stored), ())]
 
     def is_only_of(self, scope: str, key: str, stored: str) -> bool:
-        row, spelled = self.row(scope, stored), self.spelled(stored)
+        row, spelled = self.row(scope, stored), self.normal_spelling(stored)
         is_own = row is not None and row.key == key
         is_own = is_own and self.claims.get(spelled, (scope, key)) == (scope, key)
         return is_own and self._by_path[spelled] == [(scope, stored)]
@@ -112,7 +112,7 @@ class OutputIndex:
     def forget_output(self, scope: str, stored: str) -> None:
         place = OutputPlace(scope, stored)
         del self._rows[place]
-        self._by_path[self.spelled(stored)].remove(place)
+        self._by_path[self.normal_spelling(stored)].remove(place)
 
     def record_intended(
         self, scope: str, key: str, path: Path, sha256: str, size_bytes: int | None, run: str
@@ -160,7 +160,7 @@ class OutputIndex:
             return
         self.handed_over.discard(place)
         if place not in self._rows:
-            self._by_path.setdefault(self.spelled(row.path), []).append(place)
+            self._by_path.setdefault(self.normal_spelling(row.path), []).append(place)
         self._rows[place] = row
 
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 from paddock.engine.system import files, no_links, private_files
-from paddock.engine.system.owners import Stranger, stranger
+from paddock.engine.system.owners import Stranger, find_other_owner
 from paddock.engine.system.text import one_line
 from paddock.runner.config.config_file import config_folder, foreign_text
 from paddock.runner.settings import read_settings
@@ -79,7 +79,7 @@ def open_state(state: Path) -> int:
     except (NotADirectoryError, RuntimeError) as error:
         raise ForeignState(whole, WrongKind.NO_FILE) from error
     except PermissionError as error:
-        if stranger(whole.stat()) is not Stranger.OWNER:
+        if find_other_owner(whole.stat()) is not Stranger.OWNER:
             raise
         raise ForeignState(whole, Stranger.OWNER) from error
     except OSError as error:
@@ -140,7 +140,7 @@ def _first_fault(
     folder: int, *, is_trusted: bool = False
 ) -> tuple[Stranger | WrongKind, str] | None:
     facts = os.fstat(folder)
-    if not is_trusted and (why := stranger(facts)) is not None:
+    if not is_trusted and (why := find_other_owner(facts)) is not None:
         return why, ""
     is_reached = bool(facts.st_mode & 0o011)
     with os.scandir(folder) as entries:
@@ -153,7 +153,10 @@ def _first_fault(
                 return WrongKind.LINK, entry.name
             if stat.S_IFMT(facts.st_mode) not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
                 return WrongKind.NO_FILE, entry.name
-            if not is_trusted and (why := stranger(facts, is_reached=is_reached)) is not None:
+            if (
+                not is_trusted
+                and (why := find_other_owner(facts, is_reached=is_reached)) is not None
+            ):
                 return why, entry.name
     return None
 

@@ -51,7 +51,7 @@ class LockHolder(Struct, frozen=True):
     since: float
 
     @classmethod
-    def here(cls, run: str) -> LockHolder:
+    def of_this_process(cls, run: str) -> LockHolder:
         return cls(run, socket.gethostname(), os.getpid(), time.time())
 
     @classmethod
@@ -125,7 +125,7 @@ async def hold_lock(folder: Path, name: str, *, run: str, wait: TurnWait) -> Asy
     await wait.until_free(take)
     try:
         has_crashed = holder_file.exists()
-        private_files.write_private(holder_file, LockHolder.here(run).as_json())
+        private_files.write_private(holder_file, LockHolder.of_this_process(run).as_json())
         yield has_crashed
     finally:
         holder_file.unlink(missing_ok=True)
@@ -150,7 +150,7 @@ async def hold_shared_lock(
         Locked: the deadline passed, or the run is stopped.
         LedgerError: PostgreSQL cannot be used.
     """
-    own, before = LockHolder.here(run).as_json(), ""
+    own, before = LockHolder.of_this_process(run).as_json(), ""
 
     async def take() -> tuple[object, str] | None:
         nonlocal before
@@ -176,7 +176,7 @@ class GroupTurn:
         self._lock = file_locks.file_lock(folder / f"{name}.lock")
         self._who = folder / f"{name}.json"
         self._request = folder / f"{name}.wish"
-        self._own = LockHolder.here(run)
+        self._own = LockHolder.of_this_process(run)
         self._seen: LockHolder | None = None
 
     def take(self) -> LockHolder | None:

@@ -29,7 +29,7 @@ from paddock.engine.api.server import PortTaken, listen, serving
 from paddock.engine.settings import ServiceSettings
 from paddock.engine.system import files
 from paddock.engine.system.records import Struct
-from paddock.engine.system.tasks import StopRequested, unless
+from paddock.engine.system.tasks import StopRequested, run_unless_stopped
 from paddock.pipelines.model import Pipeline, StepNode
 from paddock.runner.daemon.prefect_auth import stored_secret
 from paddock.runner.ledger.entries import LedgerError
@@ -93,7 +93,7 @@ async def serve_pages(
             stop = asyncio.Event()
             # Raised as an exception, a signal could be lost in the answer to a request.
             with stop_on_signals(stop), contextlib.suppress(asyncio.CancelledError, StopRequested):
-                await unless(_shown(address, token, access, options), stop)
+                await run_unless_stopped(_shown(address, token, access, options), stop)
     finally:
         listener.close()
         await page.close(close)

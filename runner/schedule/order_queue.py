@@ -226,11 +226,11 @@ class OrderQueue:
             for order in self.orders.values()
         )
 
-    async def unhandled(self, pipeline: str, trigger: str) -> list[Order]:
+    async def unhandled_orders(self, pipeline: str, trigger: str) -> list[Order]:
         """Return the ended orders of a trigger whose end it does not know, the oldest first."""
         return await self._do(lambda db: _orders(db, _UNHANDLED_OF, pipeline, trigger))
 
-    async def untold(self, n: int) -> list[Order]:
+    async def orders_to_tell(self, n: int) -> list[Order]:
         """Return ended orders of the served pipelines that Prefect does not show, oldest first."""
         served = json.dumps([*self._pipelines])
         return await self._do(lambda db: _orders(db, _UNTOLD_OF, served, n))
@@ -239,7 +239,7 @@ class OrderQueue:
         orders = await self._do(lambda db: _orders(db, "flow_run = ?", flow_run))
         return orders[-1] if orders else None
 
-    async def elsewhere(self) -> dict[tuple[str, str], int]:
+    async def count_orders_elsewhere(self) -> dict[tuple[str, str], int]:
         """Return how many promised orders wait of pipelines that are not served here.
 
         By the pipeline and the trigger.

@@ -367,7 +367,7 @@ class PrefectLink:
     async def _give_up_old(self) -> None:
         """Note ends of which Prefect could not be told for a week."""
         last = time.time() - KEPT_S
-        old = [order for order in await self._queue.untold(PAGE) if order.ended_at < last]
+        old = [order for order in await self._queue.orders_to_tell(PAGE) if order.ended_at < last]
         for order in old:
             self._queue.note_ended(order.id, is_told=True)
         if old:
@@ -376,7 +376,7 @@ class PrefectLink:
 
     async def _tell(self) -> bool:
         """Show ends that Prefect lacks; return whether there may be more."""
-        orders = await self._queue.untold(MOST_TOLD)
+        orders = await self._queue.orders_to_tell(MOST_TOLD)
         rows = await self._flow_runs(order.flow_run for order in orders if order.flow_run)
         n_told = 0
         for order in orders:

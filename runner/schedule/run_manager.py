@@ -272,7 +272,7 @@ class RunManager:
         process = next((each for each, of in self._idle.items() if of is pipeline), None)
         if process is not None:
             del self._idle[process]
-            process.give(order, place)
+            process.give_order(order, place)
         else:
             options = self._options
             task = RunTask(order, place, pipeline.text, options.flags, options.auth_string)

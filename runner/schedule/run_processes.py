@@ -174,7 +174,7 @@ class RunProcess:
         """Whether it lives, and was started by this `paddock up`."""
         return self._requests is not None and not self.is_over
 
-    def give(self, order: Order, place: PrefectPlace) -> None:
+    def give_order(self, order: Order, place: PrefectPlace) -> None:
         self.waits_for = ""
         self.n_orders += 1
         self._send({"order": to_plain(order), "place": to_plain(place)})

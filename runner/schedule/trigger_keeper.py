@@ -183,7 +183,7 @@ class TriggerKeeper:
         """Hand orders that ended while no one took it to a trigger, which takes them as it runs."""
         while True:
             with contextlib.suppress(QueueBroken):  # it goes on meanwhile, and may answer others
-                for order in await self._queue.unhandled(desk.pipeline().key, trigger.key):
+                for order in await self._queue.unhandled_orders(desk.pipeline().key, trigger.key):
                     self._telling.start(self._tell(order, trigger))
                 return
             await asyncio.sleep(AGAIN.first_s)

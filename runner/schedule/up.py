@@ -26,7 +26,12 @@ from starlette.routing import BaseRoute
 from paddock.engine.api.server import PortTaken, listen, serving
 from paddock.engine.system.hosts import is_loopback
 from paddock.engine.system.records import Struct, field, replace
-from paddock.engine.system.tasks import StopRequested, task_group, unless, wait_for_event
+from paddock.engine.system.tasks import (
+    StopRequested,
+    run_unless_stopped,
+    task_group,
+    wait_for_event,
+)
 from paddock.engine.system.text import counted, listed
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.model import Pipeline
@@ -245,7 +250,7 @@ class Up:
                     group.create_task(loop())
 
         with contextlib.suppress(StopRequested):
-            await unless(keep_all(), self.stop)
+            await run_unless_stopped(keep_all(), self.stop)
 
     async def _keep_looking(self) -> None:
         while True:
@@ -341,7 +346,7 @@ class Up:
         Those of a file that is not served are kept, and reported.
         """
         counts = Counter[str]()
-        for (key, trigger), n in (await self._queue.elsewhere()).items():
+        for (key, trigger), n in (await self._queue.count_orders_elsewhere()).items():
             folders = map(Path.absolute, self._options.folders)
             if not any(Path(key).is_relative_to(folder) for folder in folders):
                 continue  # of another `paddock up`

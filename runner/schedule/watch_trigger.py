@@ -115,7 +115,7 @@ class WatchTrigger:
     async def _known_orders(self) -> list[Order]:
         desk = self._desk
         await desk.queue.flush()  # what a trigger before this one knows
-        ended = await desk.queue.unhandled(desk.pipeline().key, desk.key)
+        ended = await desk.queue.unhandled_orders(desk.pipeline().key, desk.key)
         orders = {order.id: order for order in (*desk.open_orders(), *ended)}
         return sorted(orders.values(), key=lambda order: order.created_at)
 

@@ -380,7 +380,7 @@ class CassetteTools:
         kept = results[:1] if all(result == got for result in results) else results
         self._tape.keep(kind, request, {"results": kept})
 
-    async def taped(
+    async def replay_or_record(
         self,
         kind: Literal["tool", "listing"],
         request: Mapping[str, Any],
@@ -441,7 +441,7 @@ class _CassetteToolset:
         listing_request = _plain_facts(
             {"tool": name, "server": server, "options": dict(options or {})}
         )
-        facts = await self._tapes.taped("listing", listing_request, ask)
+        facts = await self._tapes.replay_or_record("listing", listing_request, ask)
         if opened:
             return replace(opened[0], do=self._calling(opened[0].do, listing_request))
         do = self._calling(_unavailable, listing_request)
@@ -454,7 +454,7 @@ class _CassetteToolset:
         async def ask() -> list[str]:
             return list(await self._inner.names(server))
 
-        return tuple(await self._tapes.taped("listing", {"server": server}, ask))
+        return tuple(await self._tapes.replay_or_record("listing", {"server": server}, ask))
 
     def _calling(self, real: _CallTool, of: Mapping[str, Any]) -> _CallTool:
         async def do(args: Mapping[str, Any]) -> ToolResult:
@@ -463,7 +463,7 @@ class _CassetteToolset:
                 return {"text": got.text, "value": got.value, "is_error": got.is_error}
 
             call_request = {**of, "args": dict(args)}
-            return ToolResult(**await self._tapes.taped("tool", call_request, ask))
+            return ToolResult(**await self._tapes.replay_or_record("tool", call_request, ask))
 
         return do
 
@@ -486,10 +486,10 @@ class _CassetteCallCache:
         if kind != "tool" or request.get("tool") != RUN_COMMAND:
             return await self._inner.once(kind, request, do, keeps=keeps)
 
-        async def taped() -> T:
-            return cast("T", await self._tapes.taped("tool", request, do))
+        async def answer() -> T:
+            return cast("T", await self._tapes.replay_or_record("tool", request, do))
 
-        return await self._inner.once(kind, request, taped, keeps=keeps)
+        return await self._inner.once(kind, request, answer, keeps=keeps)
 
 
 def _plain_facts(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -111,7 +111,7 @@ class ChangeSource:
 
     def _poll(self, why: OSError | str | None) -> None:
         self.polls = True
-        self._notices.tell("polled", polling_message(why, POLL_S))
+        self._notices.report_once("polled", polling_message(why, POLL_S))
 
     def is_deaf(self, now: float) -> bool:
         """Return whether events have stopped and the source must be restarted."""

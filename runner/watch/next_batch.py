@@ -65,7 +65,7 @@ class FilesToRetry:
             return False
         return file is not None
 
-    def released(self, now: float) -> Iterator[FileVersion]:
+    def take_due(self, now: float) -> Iterator[FileVersion]:
         for relpath in [path for path, file in self._retried.items() if now >= file.until]:
             yield self._retried.pop(relpath).seen
 
@@ -212,7 +212,7 @@ class WatchState:
             self._gather(now)
 
     def check(self, found: Mapping[str, FileVersion | None], now: float) -> None:
-        for seen in self.settling.stable(found, now):
+        for seen in self.settling.take_stable(found, now):
             self._ready[seen.relpath] = seen
             self._gather(now)
 
@@ -233,19 +233,19 @@ class WatchState:
             self.forget_file(relpath)
         elif not (relpath in self._ready and self._ready[relpath].is_same(seen)):
             self._ready.pop(relpath, None)
-            self.settling.see(seen, now)
+            self.settling.note_version(seen, now)
 
     def postpone(self, now: float) -> None:
         self._due_at = now + REFUSED_S
 
     def release(self, now: float) -> None:
         """Make files ready that have waited long enough for their retry."""
-        for seen in self._retried.released(now):
+        for seen in self._retried.take_due(now):
             if seen.relpath in self.claimed:
                 self._ready[seen.relpath] = seen
                 self._gather(now)
             else:
-                self.settling.see(seen, now)
+                self.settling.note_version(seen, now)
 
     def _gather(self, now: float) -> None:
         if self._due_at is None:
@@ -282,7 +282,7 @@ class WatchState:
         for relpath in (*(seen.relpath for seen in order.files), *order.gone):
             self.done[relpath] = UNKNOWN_FILE
 
-    def judge(self, id_: str, outcome: BatchOutcome) -> WatchUpdate | None:
+    def note_end(self, id_: str, outcome: BatchOutcome) -> WatchUpdate | None:
         """Return what follows from an order's end; None: it is not out."""
         order = self._out.get(id_)
         if order is None:

@@ -101,7 +101,7 @@ class FolderWatch:
                     # A watch must last for years: report unexpected errors, and list everything
                     # again.
                     message = f"{type(error).__name__}: {error}. The whole folder is listed again."
-                    self._notices.tell("broken", message)
+                    self._notices.report_once("broken", message)
                     await asyncio.sleep(REFUSED_S)
                     self._look_at = 0.0
                 now = self._clock()
@@ -165,7 +165,7 @@ class FolderWatch:
         done, _ = await asyncio.wait({call}, timeout=SLOW_S)
         if not done:
             self._is_slow = True
-            self._notices.tell("slow", f"the folder has not answered for {SLOW_S:g} s.")
+            self._notices.report_once("slow", f"the folder has not answered for {SLOW_S:g} s.")
             await asyncio.wait({call})
         self._is_slow = False
         self._notices.over("slow", "the folder answers again.")
@@ -180,7 +180,7 @@ class FolderWatch:
                 orders = await self._known_orders()  # first: an end may be taken meanwhile
                 known = await self._ask(self._ledger.read)
             except LedgerError as error:
-                self._notices.tell("ledger", str(error))
+                self._notices.report_once("ledger", str(error))
                 await asyncio.sleep(REFUSED_S)
                 continue
             self._notices.over("ledger")
@@ -207,7 +207,7 @@ class FolderWatch:
             state.release(self._clock())
             await self._check_settled(state)
         except OSError as error:
-            self._notices.tell("away", away_message(error))
+            self._notices.report_once("away", away_message(error))
             self._why_away = error.strerror or type(error).__name__
             self._root = None
             self._root_at = self._clock() + ROOT_S
@@ -229,7 +229,7 @@ class FolderWatch:
         unfinished = await self._ask(open_files, root, names, written)
         for relpath in unfinished:
             state.settling.restart(relpath, self._clock())
-            self._notices.tell(relpath, f"'{relpath}' waits: {OPEN_REASON}.")
+            self._notices.report_once(relpath, f"'{relpath}' waits: {OPEN_REASON}.")
         for relpath in versions.keys() - {*unfinished}:
             self._notices.over(relpath)
         state.check(versions, self._clock())
@@ -271,7 +271,7 @@ class FolderWatch:
         if listing.unreadable:
             names = listed([f"'{name}'" for name in sorted(listing.unreadable)], 3)
             text = f"{names} cannot be read: files there are not seen."
-            self._notices.tell("unreadable", text)
+            self._notices.report_once("unreadable", text)
         else:
             self._notices.over("unreadable")
         self._n_files = len(listing.files)
@@ -286,7 +286,7 @@ class FolderWatch:
         try:
             self._filter.owned = await self._ask(self._ledger.owned)
         except LedgerError as error:
-            self._notices.tell("ledger", str(error))
+            self._notices.report_once("ledger", str(error))
             state.postpone(self._clock())
             return
         for relpath in state.ready():
@@ -309,7 +309,7 @@ class FolderWatch:
         try:
             order = await self._submit(files, gone)
         except Exception as error:  # whatever keeps an order from the disk must not end the watch
-            self._notices.tell("submit", f"no order could be given ({error}). Retrying.")
+            self._notices.report_once("submit", f"no order could be given ({error}). Retrying.")
             state.postpone(self._clock())
             return
         state.sent(order)
@@ -324,7 +324,7 @@ class FolderWatch:
             try:
                 await self._take_end(state, order)
             except LedgerError as error:
-                self._notices.tell("ledger", str(error))
+                self._notices.report_once("ledger", str(error))
                 return
             self._notices.over("ledger")
             del self._ended[0]
@@ -339,7 +339,7 @@ class FolderWatch:
             LedgerError: nothing has changed.
         """
         outcome = await self._ask(self._ledger.outcome, order)
-        update = state.judge(order.id, outcome)
+        update = state.note_end(order.id, outcome)
         if update is None:
             return
         handled = {} if self.spec.is_hot else update.files
@@ -349,7 +349,7 @@ class FolderWatch:
         given_up = {} if outcome.is_through else outcome.failed
         for relpath in given_up.keys() & update.files.keys():
             message = f"'{relpath}' is not retried until it changes: {given_up[relpath]}"
-            self._notices.tell("given up", message)
+            self._notices.report_once("given up", message)
         if self.spec.is_hot:
             self._unfiled |= {path: outcome.failed.get(path) for path in update.files}
             await self._file_done(state)
@@ -365,7 +365,7 @@ class FolderWatch:
                 self._ledger.record_filed,
             )  # fmt: skip
         except LedgerError as error:
-            self._notices.tell("ledger", str(error))
+            self._notices.report_once("ledger", str(error))
             return
         state.left(moved.files)
         state.changed(moved.changed, self._clock())
@@ -377,4 +377,4 @@ class FolderWatch:
 
     def _tell_refused(self, refused: Mapping[str, str]) -> None:
         for relpath, why in refused.items():
-            self._notices.tell(relpath, f"'{relpath}' cannot be moved ({why}). Retrying.")
+            self._notices.report_once(relpath, f"'{relpath}' cannot be moved ({why}). Retrying.")

@@ -17,7 +17,7 @@ class WatchMessages:
         self._say = say
         self._reported: dict[str, str] = {}
 
-    def tell(self, topic: str, text: str) -> None:
+    def report_once(self, topic: str, text: str) -> None:
         """Report a message, unless it was the last one of this topic."""
         if self._reported.get(topic) != text:
             self._reported[topic] = text

@@ -27,7 +27,13 @@ from paddock.engine.system.files import TemporaryFile
 from paddock.engine.system.tasks import in_left_thread
 from paddock.steps.base import Output, Params, Step, StepError, Tools
 from paddock.steps.facts import Facts, Use
-from paddock.steps.paths import file_sha256, numbered_name, printable, refusing, resolve_path
+from paddock.steps.paths import (
+    file_sha256,
+    numbered_name,
+    os_errors_refused,
+    printable,
+    resolve_path,
+)
 
 _MOST_NAMES = 1000
 
@@ -103,7 +109,9 @@ class FilesMove(Step[FilesMoveParams, FilesMoveOutput]):
             target = await _moved_before(source, target, params, tools)
         else:
             target = await _free_target(listed, target, digest, params, tools)
-            with refusing(f"'{printable(source)}' cannot be moved to '{printable(target)}'"):
+            with os_errors_refused(
+                f"'{printable(source)}' cannot be moved to '{printable(target)}'"
+            ):
                 if params.mode == "copy":
                     n_bytes = await asyncio.to_thread(_copied, source, target, digest)
                 elif not await asyncio.to_thread(_renamed, source, target):
@@ -136,7 +144,7 @@ async def _free_target(
     """Return a path that the file may get, after recording it in the ledger."""
     size_bytes = None
     if params.mode == "copy":
-        with refusing(f"'{printable(source)}' cannot be read"):
+        with os_errors_refused(f"'{printable(source)}' cannot be read"):
             size_bytes = (await asyncio.to_thread(no_links.facts_of, source)).st_size
     for path in _numbered_names(target):
         if await _is_free(path, digest, params, tools):
@@ -220,7 +228,7 @@ def _is_being_changed(source: Path) -> StepError:
 
 def _delete(path: Path, *, is_later: bool) -> None:
     """Delete a file; `is_later`: only raise what prevents it, since later no item would fail."""
-    with refusing(f"'{printable(path)}' cannot be removed"), suppress(FileNotFoundError):
+    with os_errors_refused(f"'{printable(path)}' cannot be removed"), suppress(FileNotFoundError):
         if stat.S_ISDIR(no_links.facts_of(path).st_mode):
             raise StepError(f"'{printable(path)}' is a folder; `files.move` deletes files.")
         if not os.access(path.parent, os.W_OK | os.X_OK):

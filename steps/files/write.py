@@ -27,7 +27,7 @@ from paddock.pipelines.expressions import Template
 from paddock.pipelines.typed_rows import TypedRows, WrittenType
 from paddock.steps.base import Output, Params, Roots, Step, StepError, Tools
 from paddock.steps.facts import Facts, TextFacts, Use, brings_none
-from paddock.steps.paths import file_sha256, printable, refusing, resolve_path
+from paddock.steps.paths import file_sha256, os_errors_refused, printable, resolve_path
 from paddock.steps.prompt import render_template
 from paddock.steps.tables.row_formats import TextFormat, UnreadableRows
 from paddock.steps.tables.table_files import (
@@ -150,7 +150,7 @@ class FilesWrite(Step[FilesWriteParams, FilesWriteOutput]):
             return FilesWriteOutput(path=str(path), changed=False)
         aside = await _to_temporary_file(path, data, is_new=there is None)
         try:
-            with refusing(f"'{printable(path)}' cannot be written"):
+            with os_errors_refused(f"'{printable(path)}' cannot be written"):
                 await outputs.sync(aside)
                 await outputs.intend(path, sha256, len(data))
                 # The folder is not synced: a rename that a power cut undoes shows as stale later.
@@ -201,7 +201,7 @@ async def _may_lose(path: Path, params: FilesWriteParams, tools: Tools) -> bool:
     form = format_named(format_of(path.name))
     try:
         if isinstance(form, TextFormat):
-            with refusing(f"'{printable(path)}' cannot be read"):
+            with os_errors_refused(f"'{printable(path)}' cannot be read"):
                 data = await asyncio.to_thread(path.read_bytes)
             text, options = data.decode("utf-8-sig", "replace"), _options(params)
             n_before = await asyncio.to_thread(form.count, text, options)
@@ -266,7 +266,7 @@ async def _table(params: FilesWriteParams, path: Path, tools: Tools) -> bytes:
         return _document_link(text, path, params.links, tools.files.roots)
 
     try:
-        with refusing(f"{name} cannot be written"):  # some formats need a temporary file
+        with os_errors_refused(f"{name} cannot be written"):  # some formats need a temporary file
             options = replace(_options(params), link=link, there=there)
             made, notes = await asyncio.to_thread(_table_file, rows, form, params.columns, options)
     except UnreadableRows as error:
@@ -323,7 +323,7 @@ async def _to_temporary_file(path: Path, data: bytes, *, is_new: bool) -> Tempor
             with suppress(OSError):  # it is gone
                 facts = no_links.facts_of(path)
                 like = facts if stat.S_ISREG(facts.st_mode) else None
-        with refusing(f"'{printable(path)}' cannot be written"):
+        with os_errors_refused(f"'{printable(path)}' cannot be written"):
             return TemporaryFile.written(
                 path, data, like=like, follows_links=False, is_synced=False
             )

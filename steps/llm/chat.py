@@ -21,7 +21,7 @@ from paddock.pipelines.keys import SamplingParams
 from paddock.pipelines.prompt_file import ConversationTemplate, MessageParam
 from paddock.steps.base import Params, Step, StepError, Tools
 from paddock.steps.facts import CallFacts, Facts, TextFacts, Use, Written
-from paddock.steps.paths import printable, refusing, resolve_path
+from paddock.steps.paths import os_errors_refused, printable, resolve_path
 from paddock.steps.prompt import render_template
 from paddock.steps.text.text_parts import to_part
 from paddock.steps.tools.tool_names import listed_tools
@@ -254,7 +254,7 @@ class Chat(Step[ChatParams, ChatOutput]):
 
 
 def _read_image_file(path: Path) -> bytes:
-    with refusing(f"image '{printable(path)}' cannot be read"), open_file(path) as file:
+    with os_errors_refused(f"image '{printable(path)}' cannot be read"), open_file(path) as file:
         size_bytes = os.fstat(file.fileno()).st_size
         found = file.read(MOST_IMAGE_BYTES + 1)
     if len(found) > MOST_IMAGE_BYTES:

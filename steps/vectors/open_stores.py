@@ -104,7 +104,7 @@ class StoreWriter:
     async def renew(self) -> None:
         """Read writes of other programs."""
         async with self._turn:
-            await run_to_end(self._writer.renewed)
+            await run_to_end(self._writer.newest_table)
 
     # --- writing
 

@@ -105,7 +105,7 @@ class TableWriter:
         self._version = table.version
         self.table = table
 
-    def renewed(self) -> LanceTable | None:
+    def newest_table(self) -> LanceTable | None:
         if self.table is None:
             self.open()
         table = self.table
@@ -117,7 +117,7 @@ class TableWriter:
 
     def write(self, batch: Sequence[PendingWrite]) -> None:
         try:
-            table = self.renewed()
+            table = self.newest_table()
             if table is None:
                 place = self.folder(is_made=True)
                 table = self.table = _tables().make(place, self.path, batch[0].label)
@@ -166,7 +166,7 @@ class TableWriter:
         self._version = table.version
 
     def drop(self, dropped: Sequence[RowsToDrop]) -> None:
-        table = self.renewed()
+        table = self.newest_table()
         if table is None or not dropped:
             return
         owners = {rows.owner for rows in dropped}
@@ -183,7 +183,7 @@ class TableWriter:
         return sum(kept.values(), RowSum()) == self.sums.get(owner, RowSum())
 
     def drop_others(self, owner: str) -> None:
-        table = self.renewed()
+        table = self.newest_table()
         if table is not None and owner in self.sums:
             steps = {row.step for row in table.known([owner])} - self._kept.get(owner, {}).keys()
             self.drop([RowsToDrop(owner, step) for step in sorted(steps)])
@@ -193,7 +193,7 @@ class TableWriter:
         return not (is_same and table.are_words_indexed())
 
     def index_words(self, table: LanceTable) -> None:
-        self.renewed()
+        self.newest_table()
         if self._indexed == self.content() and table.are_words_indexed():
             return  # another task has done it
         table.index_words()
@@ -202,7 +202,7 @@ class TableWriter:
         self.is_changed = True
 
     def finish(self) -> None:
-        table = self.renewed()
+        table = self.newest_table()
         if table is None:
             return
         if table.n_versions() > _KEPT_VERSIONS:

@@ -32,7 +32,7 @@ from paddock.engine.system.files import (
 )
 from paddock.engine.system.private_files import PRIVATE_FILE, private_folder
 from paddock.engine.system.records import Struct, asdict, field, replace
-from paddock.engine.system.tasks import StopRequested, TaskSet, unless
+from paddock.engine.system.tasks import StopRequested, TaskSet, run_unless_stopped
 from paddock.engine.wire import from_plain, to_plain
 
 from .batch_lines import (
@@ -372,7 +372,7 @@ class BatchRunner:
     async def _answer(self, run: _RunningBatch) -> BatchStatus:
         left_s = max(0.0, run.record.expires_at - time.time())
         try:
-            await unless(self._lines(run), run.is_cancelled, asyncio.sleep(left_s))
+            await run_unless_stopped(self._lines(run), run.is_cancelled, asyncio.sleep(left_s))
         except StopRequested:
             return "cancelled" if run.is_cancelled.is_set() else "expired"
         await self._move(run, "finalizing")

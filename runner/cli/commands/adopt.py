@@ -61,7 +61,7 @@ def adopt(
         )
         _ask(yes=yes)
         with file_locks.lock_now(ledger.folder / "ledger.lock", wait_s=-1):
-            database.make_tables(entry.enter(database))
+            database.make_tables(entry.enter_ledger(database))
             enter_host(ledger.file, database, is_adopted=True)
     printing.print_out("Taken.")
     return DONE

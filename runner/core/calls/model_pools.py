@@ -31,7 +31,7 @@ from paddock.engine.request import (
 )
 from paddock.engine.system.records import Struct
 from paddock.engine.system.server_address import ServerAddress
-from paddock.engine.system.tasks import StopRequested, unless
+from paddock.engine.system.tasks import StopRequested, run_unless_stopped
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.runner.bind.bound import BoundPlan, BoundPool
 from paddock.runner.bind.checks import requirements
@@ -113,7 +113,7 @@ async def open_pools(
         for plan in all_plans(bound):
             for name, declared in plan.pools.items():
                 if name in named - elsewhere.keys():
-                    remote = await opener.elsewhere(plan, declared)
+                    remote = await opener.open_remote_pool(plan, declared)
                     elsewhere[name] = await stack.enter_async_context(remote)
         pool = default if default is not None and not elsewhere else RoutedPool(default, elsewhere)
         yield await _look_up_models(pool, specs, options.stop, bound), pool
@@ -141,7 +141,7 @@ class _PoolOpener(Struct, frozen=True):
             return aclosing(LookupPool(settings))
         return OnDemandPool(settings) if open_service is None else open_service()
 
-    async def elsewhere(self, bound: BoundPlan, pool: BoundPool) -> BalancedPool:
+    async def open_remote_pool(self, bound: BoundPlan, pool: BoundPool) -> BalancedPool:
         """Return the pool of the servers that a model names.
 
         Raises:
@@ -203,7 +203,7 @@ async def _look_up_models(
 
     # A remote server that loads its model is waited for; a stop ends the wait.
     try:
-        await unless(look(), stop or asyncio.Event())
+        await run_unless_stopped(look(), stop or asyncio.Event())
     except StopRequested:
         raise LookupInterrupted("Interrupted before it began.") from None
     return models

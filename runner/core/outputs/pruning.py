@@ -250,7 +250,7 @@ class Pruner:
         removal.n_rows, refused = await forget_rows(self._context, rows)
         removal.refused |= refused
         note = self._stats.note
-        self._stats.removed(len(removal.removed) + sum(removal.n_rows.values()))
+        self._stats.count_removed(len(removal.removed) + sum(removal.n_rows.values()))
         if removal.removed:
             note(f"removed, since {why}: {listed_names(removal.removed)}")
         for store, n_rows in removal.n_rows.items():

@@ -5,7 +5,8 @@ Filed is not deleted: what they came to is among the block's results, whatever b
 An item is known by its key and its content: other content under the name of a filed document is
 another item, `a.pdf#2`. The ledger has a row for each filed item. Which of them are listed, or left
 the list, is found with the list (`FiledDocuments.items`); those that may be items again
-(`doubtful`) are verified with it, and by their verdicts are so, or stay filed (`decided`).
+(`items_to_verify`) are verified with it, and by their verdicts are so, or stay filed
+(`items_and_filed`).
 """
 
 from __future__ import annotations
@@ -295,7 +296,7 @@ class FiledDocuments:
 
     # --- which are items again
 
-    def doubtful(
+    def items_to_verify(
         self, rule: JudgedRule, items: Iterable[ItemWork], decided: Collection[str]
     ) -> list[ItemWork]:
         """Return filed documents that may be items again; those that are `NEW` are to be verified.
@@ -334,7 +335,7 @@ class FiledDocuments:
             doubtful.append(item)
         return doubtful
 
-    def decided(
+    def items_and_filed(
         self,
         rule: JudgedRule,
         world: PreparedWorld,

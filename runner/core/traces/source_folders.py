@@ -65,7 +65,9 @@ class SourceFolder(Struct, frozen=True):
         if self.now is None or self.before is None:
             return None
         above = (self.root / file).parents
-        return next((at for at in self.before.lost(self.now) if self.root / at in above), None)
+        return next(
+            (at for at in self.before.lost_mounts(self.now) if self.root / at in above), None
+        )
 
 
 class DeletionDoubt(Struct, frozen=True):

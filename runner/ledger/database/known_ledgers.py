@@ -56,7 +56,7 @@ class LedgerEntry(Struct, frozen=True):
             raise ForeignState(self.file.parent, WrongKind.UNKNOWN, self.file.name)
         return has_tables
 
-    def enter(self, database: SqliteDatabase) -> str:
+    def enter_ledger(self, database: SqliteDatabase) -> str:
         """Return the identity of a ledger, or of one that had none, after it was entered.
 
         Raises:

@@ -57,7 +57,7 @@ class Writer:
             rows[values] = row if row is None or before is None else {**before, **row}
         self._flush_soon()
 
-    def queued(self, table: str, key: Key) -> Row | None:
+    def queued_row(self, table: str, key: Key) -> Row | None:
         with self._wake:
             parts: tuple[Pending, ...] = (self._pending, self._committing)
             return next((part[table][key] for part in parts if key in part.get(table, ())), None)

@@ -36,7 +36,7 @@ class Device:
     n_made: int = 0
     n_computed: int = 0
 
-    def operate(self, operations: tuple[CacheOperation, ...]) -> None:
+    def apply_operations(self, operations: tuple[CacheOperation, ...]) -> None:
         for operation in operations:
             match operation:
                 case TrimCells(seq_id, n_keep):
@@ -70,7 +70,7 @@ class Device:
         return other
 
     def perform(self, turn: ScheduledStep) -> None:
-        self.operate(turn.operations)
+        self.apply_operations(turn.operations)
         for piece in turn.pieces:
             cells = self.held.setdefault(piece.sequence.seq_id, [])
             assert len(cells) == piece.start, "positions follow one another"
@@ -214,7 +214,7 @@ class Run:
             if not self.turn().pieces:
                 assert not self.scheduler.has_work, "work is left, but nothing is computed"
                 while self.scheduler.limits.is_gpu and self.scheduler.slots.save_next():
-                    self.device.operate(self.scheduler.slots.take_operations())
+                    self.device.apply_operations(self.scheduler.slots.take_operations())
                 return self.order
         raise AssertionError("a sequence starves")
 

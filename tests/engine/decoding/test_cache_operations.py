@@ -69,7 +69,7 @@ def after(cache: KvCache, operations: list[CacheOperation], held: dict[int, Toke
     next_token = np.array([7], np.int32)
     cache.clear()
     read(cache, {kind: known(kind) for kind in range(N_STREAMS)})
-    cache.operate(operations)
+    cache.apply_operations(operations)
     predicted = {
         seq_id: read(cache, {seq_id: next_token}, pos=len(tokens))[seq_id]
         for seq_id, tokens in held.items()

@@ -352,7 +352,7 @@ def test_a_longer_request_neither_disturbs_those_that_run_nor_holds_up_a_chat(
     long = job(model, 8, f"{BEGINNING} " * 12 + SURE[2], max_tokens=4)
     chat = job(model, 9, SURE[3], max_tokens=2, priority="interactive")
     later: Later = [(4, WidenContext(7, 2048, 8192)), (4, long), (6, chat)]
-    assert not bench.cache.fits(Sequence(1, long.prompt, 4))
+    assert not bench.cache.has_room_for(Sequence(1, long.prompt, 4))
     texts = bench.run(jobs(model, texts=SURE[:2], drafts=False), later)
     assert bench.widened == [7]
     assert texts == {number: alone[number] for number in (0, 1)}
@@ -391,7 +391,7 @@ def test_streams_on_a_graphics_device_take_all_planned_cells_at_once(
     wishes = CacheOptions(4096, n_cells, n_parallel, options(), "split", is_gpu=True)
     _OPENED.append(cache := KvCache(tiny_model("sliding"), wishes))
     assert (cache.limits.n_cells_each, cache.limits.n_cells) == (n_each, n_cells)
-    assert cache.fits(Sequence(0, np.zeros(n_each - 8, np.int32), 8))
+    assert cache.has_room_for(Sequence(0, np.zeros(n_each - 8, np.int32), 8))
 
 
 @pytest.mark.parametrize(("kind", "n_each"), [("sliding", 4096), ("copying", 2048)])
@@ -433,7 +433,7 @@ def test_on_a_graphics_device_another_layout_must_gain_more_than_moving_all_cell
     for sequence in sequences:
         sequence.n_computed = n_computed
     assert cache.plan(sequences).limits.is_unified
-    assert cache.suits(sequences, is_running=True) == is_suited
+    assert cache.has_layout_for(sequences, is_running=True) == is_suited
 
 
 def test_a_request_for_which_no_context_can_be_made_is_refused_and_the_others_go_on(
@@ -739,7 +739,7 @@ def test_what_is_shared_of_a_sliding_window_is_exact(tiny_model: Callable[[str],
     for seq_id in (0, 2):
         read(donor, seq_id, known, 0)
         read(donor, seq_id, rest, 200)
-    donor.operate([CopyPrefix(0, 1, 100), TrimCells(0, 100)])
+    donor.apply_operations([CopyPrefix(0, 1, 100), TrimCells(0, 100)])
     read(fresh, 0, known[:100], 0)
     expected = read(fresh, 0, rest, 100)
     assert np.array_equal(read(donor, 0, rest, 100), expected)

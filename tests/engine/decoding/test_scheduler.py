@@ -562,7 +562,7 @@ def grown_if_need_be(world: Run) -> None:
 
 
 def move(world: Run, limits: ContextLimits, lost: frozenset[int] = frozenset()) -> None:
-    world.device.operate(world.scheduler.prepare_move(limits))
+    world.device.apply_operations(world.scheduler.prepare_move(limits))
     arrangement = world.scheduler.slots.moved(limits)
     for move in arrangement.moves:  # what shares the cells of a lost one is lost with it
         lost |= {move.target} if move.donor in lost else set()

@@ -169,7 +169,7 @@ async def test_a_model_with_more_work_than_places_is_loaded_on_an_idle_device_to
             "the freer one is asked"
         )
         assert len(house.residents.resident()) == 2, "both are shown"
-        await house.residents.dismiss(lambda model: model.facts.name == "a")
+        await house.residents.unload_when_idle(lambda model: model.facts.name == "a")
         assert not house.there()
 
 
@@ -180,7 +180,7 @@ async def test_nothing_goes_for_a_replica_and_a_replica_goes_for_another_model()
         await house.chat("b")
         await asyncio.gather(*(house.chat("a", 20) for _ in range(4)))
         assert machine.cards() == {0: ["a"], 1: ["b"]}, "no card is free"
-        await house.residents.dismiss(lambda model: model.facts.name == "b")
+        await house.residents.unload_when_idle(lambda model: model.facts.name == "b")
         await asyncio.gather(*(house.chat("a", 20) for _ in range(4)))
         assert machine.cards() == {0: ["a"], 1: ["a"]}
         await asyncio.sleep(20)

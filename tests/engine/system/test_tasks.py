@@ -19,9 +19,9 @@ async def soon(result: Any) -> Any:
 
 async def test_the_result_or_the_error_of_work_that_ends_first_is_its_own() -> None:
     stop = asyncio.Event()
-    assert await tasks.unless(soon(3), stop) == 3
+    assert await tasks.run_unless_stopped(soon(3), stop) == 3
     with pytest.raises(ValueError, match="own"):
-        await tasks.unless(soon(ValueError("own")), stop)
+        await tasks.run_unless_stopped(soon(ValueError("own")), stop)
 
 
 async def test_a_stop_ends_the_work_before_it_is_raised() -> None:
@@ -37,13 +37,13 @@ async def test_a_stop_ends_the_work_before_it_is_raised() -> None:
             has_ended.set()
 
     with pytest.raises(tasks.StopRequested):
-        await tasks.unless(work(), asyncio.Event().wait(), stop)
+        await tasks.run_unless_stopped(work(), asyncio.Event().wait(), stop)
     assert has_ended.is_set()
 
 
 async def test_cancelling_the_race_ends_the_work() -> None:
     work = asyncio.create_task(asyncio.sleep(600))
-    race = asyncio.create_task(tasks.unless(work, asyncio.Event()))
+    race = asyncio.create_task(tasks.run_unless_stopped(work, asyncio.Event()))
     await asyncio.sleep(0.01)
     race.cancel()
     await asyncio.wait({race})

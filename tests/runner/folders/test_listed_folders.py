@@ -140,8 +140,8 @@ def test_a_folder_is_the_same_after_a_rename_and_another_one_after_it_was_made_a
 
 def test_what_is_mounted_below_and_is_not_there_any_more_is_told() -> None:
     before = FolderIdentity("1:1", {"nas": "cifs //nas/papers .", "usb": "7:1"})
-    assert before.lost(FolderIdentity("1:1", {"usb": "7:1"})) == ("nas",)
-    assert before.lost(FolderIdentity("1:1", {"nas": "cifs //nas/papers .", "usb": "8:1"})) == (
-        "usb",
-    )
-    assert before.lost(before) == ()
+    assert before.lost_mounts(FolderIdentity("1:1", {"usb": "7:1"})) == ("nas",)
+    assert before.lost_mounts(
+        FolderIdentity("1:1", {"nas": "cifs //nas/papers .", "usb": "8:1"})
+    ) == ("usb",)
+    assert before.lost_mounts(before) == ()

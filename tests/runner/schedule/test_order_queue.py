@@ -120,7 +120,7 @@ async def test_a_queue_that_cannot_be_written_refuses_orders_and_writes_ends_whe
     await queue.flush()
     again = await opened(tmp_path)
     assert (queue.fault, again.orders) == ("", {})
-    (ended,) = await again.unhandled(PIPELINE, "watch in")
+    (ended,) = await again.unhandled_orders(PIPELINE, "watch in")
     assert ended.end == "completed"
     for each in (queue, again):
         await each.close()
@@ -186,7 +186,7 @@ async def test_promised_orders_of_a_file_that_was_renamed_go_to_its_heir(tmp_pat
         await queue.put(Order("", key, PIPELINE, "webhook /x", is_promised=is_promised))
     await queue.serve(["/srv/letters/new.yaml"])
     assert queue.orders == {}
-    assert await queue.elsewhere() == {(PIPELINE, "webhook /x"): 1}
+    assert await queue.count_orders_elsewhere() == {(PIPELINE, "webhook /x"): 1}
     await queue.pause(PIPELINE, is_paused=True)
     await queue.pause(PIPELINE, "watch in", is_paused=True)
     assert await queue.hand_to("/srv/letters/new.yaml", PIPELINE, "webhook /x") == 1

@@ -334,7 +334,7 @@ async def test_what_is_ended_in_prefect_does_not_begin(up: Up) -> None:
 
 
 async def told(up: Up) -> bool:
-    return not await up.queue.untold(10)
+    return not await up.queue.orders_to_tell(10)
 
 
 async def test_states_of_prefect_and_of_an_order_follow_each_other(up: Up) -> None:

@@ -45,7 +45,7 @@ class Process(RunProcess):
     def can_take_orders(self) -> bool:
         return not self.is_over
 
-    def give(self, order: Order, place: Any) -> None:
+    def give_order(self, order: Order, place: Any) -> None:
         self.orders.append(order)
         self.n_orders += 1
 

@@ -81,7 +81,7 @@ class Process(RunProcess):
     def can_take_orders(self) -> bool:
         return not self.is_over and self.manager is self.world.manager
 
-    def give(self, order: Order, place: PrefectPlace) -> None:
+    def give_order(self, order: Order, place: PrefectPlace) -> None:
         self.task = asyncio.create_task(self._carry_out(order))
 
     async def die(self, words: str) -> None:

@@ -66,7 +66,7 @@ class Folder:
         self.trigger = trigger
         desk = desk_of(self.queue, self.pipeline, self.trigger, warn=self.notes.append)
         async with at_work(self.trigger, desk):
-            for order in await self.queue.unhandled(self.pipeline.key, self.trigger.key):
+            for order in await self.queue.unhandled_orders(self.pipeline.key, self.trigger.key):
                 await self.told(order)
             yield
 

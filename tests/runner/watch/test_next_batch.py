@@ -150,7 +150,7 @@ class World:
 
     def tell(self, order: Order, status: str) -> None:
         outcome = BatchOutcome("run", status)  # type: ignore[arg-type]
-        update = self.state.judge(order.id, outcome)
+        update = self.state.note_end(order.id, outcome)
         assert update is not None
         if not self.spec.is_hot:
             self.book |= update.files

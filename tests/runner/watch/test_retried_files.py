@@ -24,7 +24,7 @@ def take(files: FilesToRetry, outcome: BatchOutcome, *, claimed: str = "") -> di
     while len(files):
         at = files.next_at()
         assert at is not None
-        untils |= {seen.relpath: at for seen in files.released(at)}
+        untils |= {seen.relpath: at for seen in files.take_due(at)}
     return untils
 
 
