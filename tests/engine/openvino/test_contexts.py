@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,13 @@ from paddock.engine.llama.forward_context import ForwardContext
 from paddock.engine.llama.library import CacheFull, LoadFailed, quiet_logs
 from paddock.engine.llama.llama_context import ContextOptions
 from paddock.engine.llama.llama_model import Model, ModelOptions
+from paddock.engine.llama.quantise import quantise
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.openvino.form import computes_bf16, write_form, write_in_bf16
 from paddock.engine.openvino.form_model import FormModel, open_context
 from paddock.engine.tuning.tuned_copies import graph_file
 from tests.engine.decoding.test_loop import NEWS, Bench, closed, job
+from tests.fakes import tiny
 
 __all__ = ["closed"]
 
@@ -30,6 +33,12 @@ NEAR = 1.0
 SURE = tuple(f"{NEWS}\n{NEWS}\n{NEWS}\n{NEWS[:n_letters]}" for n_letters in (40, 60, 80))
 
 
+def written_form(file: Path, folder: Path) -> Path:
+    weights = folder / "weights.bin"
+    write_form(file, weights, graph_file(weights), 2)
+    return weights
+
+
 @pytest.fixture(scope="module")
 def bundled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     quiet_logs()
@@ -39,48 +48,50 @@ def bundled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def form(bundled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    weights = tmp_path_factory.mktemp("form") / "weights.bin"
-    write_form(bundled, weights, graph_file(weights), 2)
-    return weights
+    return written_form(bundled, tmp_path_factory.mktemp("form"))
 
 
 @pytest.fixture(scope="module")
 def by_llama(bundled: Path) -> Iterator[Model]:
-    model = Model(bundled, ModelOptions(n_gpu_layers=0))
-    yield model
-    model.close()
+    with closing(Model(bundled, ModelOptions(n_gpu_layers=0))) as model:
+        yield model
 
 
 @pytest.fixture(scope="module")
 def by_openvino(bundled: Path, form: Path) -> Iterator[Model]:
-    model = FormModel(bundled, form, 2)
-    yield model
-    model.close()
+    with closing(FormModel(bundled, form, 2)) as model:
+        yield model
 
 
-@pytest.fixture(scope="module")
-def by_openvino_in_bf16(
-    bundled: Path, form: Path, tmp_path_factory: pytest.TempPathFactory
+@pytest.fixture(scope="module", params=["llama.cpp", "OpenVINO", "OpenVINO in BF16"])
+def model(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Model]:
-    if not computes_bf16():
-        pytest.skip("BF16 was NOT tried: this processor does not multiply it")
-    target = tmp_path_factory.mktemp("bf16") / "weights.bin"
-    write_in_bf16(form, target)
-    model = FormModel(bundled, target, 2)
-    yield model
-    model.close()
+    """A small model, of which every token of a text decides what follows."""
+    quiet_logs()
+    folder = tmp_path_factory.mktemp("small")
+    file = folder / "copying.gguf"
+    quantise(tiny.copying(folder / "floats.gguf"), file, "F16", 1)
+    if request.param == "llama.cpp":
+        made = Model(file, ModelOptions(n_gpu_layers=0))
+    else:
+        weights = written_form(file, folder)
+        if request.param == "OpenVINO in BF16":
+            if not computes_bf16():
+                pytest.skip("BF16 was NOT tried: this processor does not multiply it")
+            write_in_bf16(weights, weights := folder / "bf16.bin")
+        made = FormModel(file, weights, 2)
+    with closing(made):
+        yield made
 
 
-@pytest.fixture(params=["by_llama", "by_openvino", "by_openvino_in_bf16"])
-def model(request: pytest.FixtureRequest) -> Model:
-    found = request.getfixturevalue(request.param)
-    assert isinstance(found, Model)
-    return found
+def tokens_of(model: Model) -> Tokens:
+    return model.tokenise(f"{NEWS} {NEWS} {NEWS}", with_special=True, parse_special=False)[:140]
 
 
 @pytest.fixture
-def text(by_llama: Model) -> Tokens:
-    return by_llama.tokenise(f"{NEWS} {NEWS} {NEWS}", with_special=True, parse_special=False)[:140]
+def text(model: Model) -> Tokens:
+    return tokens_of(model)
 
 
 @pytest.fixture
@@ -193,11 +204,11 @@ def test_the_scheduler_gets_the_same_answers_from_both(by_llama: Model, by_openv
 
 
 def test_a_form_computes_the_weights_of_its_file(
-    by_llama: Model, by_openvino: Model, text: Tokens, bundled: Path
+    by_llama: Model, by_openvino: Model, bundled: Path
 ) -> None:
     """openvino-genai by itself makes SmolLM2's perplexity a quarter higher: see `form`."""
     assert "Q4_1" in {TYPE_NAMES.get(each.kind) for each in read_header(bundled).tensors}
-    surprises = []
+    surprises, text = [], tokens_of(by_llama)
     for each in (by_llama, by_openvino):
         with open_context(each, ContextOptions(512, 512, 1, 2)) as context:
             n = len(text)
