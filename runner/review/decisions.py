@@ -12,6 +12,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property, partial
 from typing import Any, Literal
 
@@ -282,26 +283,34 @@ class LedgerReviews(ReviewStore, dict=True):
 
         `shown`: id and question of each, as it was seen; of the question its beginning is enough.
         What cannot be accepted, since it has changed or another person looks at it, is left; so is
-        what is asked about as a random check.
+        what is asked about as a random check. Answers are checked before the transaction, which a
+        database ends that waits for long.
         """
         questions = dict(shown)
         left: dict[str, str] = {}
         together = secrets.token_hex(6)
+        deciding = dict[str, Callable[[Review, float], Review]]()
+        for id_, question in shown:
+            with suppress(DecisionRefused):  # one that is gone
+                seen = self.get(id_)
+                is_start = seen.question.startswith(question)
+                if is_start and len(question) >= SHORT_QUESTION_CHARS:
+                    question = seen.question
+                try:
+                    deciding[id_] = self._deciding(seen, question, "accept", None, "", by)
+                except DecisionRefused as error:
+                    left[id_] = str(error)
 
         def accept(reviews: Sequence[Review], now: float) -> list[Review]:
             sound: list[Review] = []
-            for review in reviews:
+            for review in (review for review in reviews if review.id in deciding):
                 if review.subject.is_sampled:  # figures rest on what a person has seen of these
                     left[review.id] = (
                         f"{review.shown_name} is a random check, which a person has to look at."
                     )
                     continue
                 try:
-                    question = questions[review.id]
-                    is_start = review.question.startswith(question)
-                    if is_start and len(question) >= SHORT_QUESTION_CHARS:
-                        question = review.question
-                    decided = self._deciding(review, question, "accept", None, "", by)(review, now)
+                    decided = deciding[review.id](review, now)
                 except DecisionRefused as error:
                     left[review.id] = str(error)
                     continue

@@ -378,8 +378,8 @@ class ReviewPage:
             self._answered |= dict.fromkeys(ids, (own_id, decided.item))
             return {**_row(reviews, decided), "answers": ids}
 
-        if verb == "edit":
-            await self._find_evidence(request, body)
+        if verb != "reject":
+            await self._find_evidence(request, {"changes": {}, **body})
         return await self._at(request, decide)
 
     async def _undo(self, request: Request, by: str) -> Any:

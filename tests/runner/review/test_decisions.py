@@ -10,6 +10,7 @@ import pytest
 
 from paddock.engine import trial_process
 from paddock.engine.system.records import replace
+from paddock.pipelines.reply_check import AnswerFault
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.ledger.reviews.reviews import DecisionRefused, Question, Review, Subject
@@ -225,6 +226,22 @@ def test_what_is_late_can_no_longer_be_decided_and_the_next_run_closes_it(ledger
     assert reviews.get(late.id).state == "expired"
     assert [review.id for review in reviews.waiting()] == [early.id]
     assert reviews.undo(late.id, "ann").expires_at is None
+
+
+def test_answers_are_checked_before_the_transaction_that_accepts_them_together(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reviews, readings = LedgerReviews(ledger), {"readings": {"total": {"by": "rule"}}}
+    first, bad, other = (ask(ledger, key, outputs=readings) for key in ("a.pdf", "b.pdf", "c.pdf"))
+
+    def faults(own: LedgerReviews, review: Review, value: Any) -> list[AnswerFault]:
+        own.take_lease(other.id, "ann")  # a transaction of its own, as others' may be meanwhile
+        return [AnswerFault("too high", "Too high.")] if review.key == "b.pdf" else []
+
+    monkeypatch.setattr(LedgerReviews, "faults", faults)
+    done = reviews.accept_together([(r.id, r.question) for r in (first, bad)], "ann")
+    assert [each.key for each in done.reviews] == ["a.pdf"]
+    assert done.left == {bad.id: "The accepted value is not valid. Too high."}
 
 
 def test_a_decision_on_several_answers_is_known_by_a_field_and_not_by_its_reason(
