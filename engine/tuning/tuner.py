@@ -141,6 +141,9 @@ def remove_left_parts(settings: PoolSettings) -> None:
     """Remove what killed processes left of copies; other users' may be at work on theirs."""
     for root in (settings.models_dir, settings.cache_dir):
         _remove_parts(root / "blobs")
+    for left in TunedCopyStore(settings.cache_dir).folder.glob("*.form"):
+        with suppress(LockTaken, OSError), lock_now(left.with_suffix(".lock")):
+            shutil.rmtree(left)
 
 
 def _remove_parts(folder: Path) -> None:

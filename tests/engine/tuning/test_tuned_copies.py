@@ -297,6 +297,16 @@ def test_a_stop_ends_it_and_the_next_one_sweeps_what_a_killed_one_left(tuned: Tu
     assert tuned.left() == []
 
 
+def test_half_a_form_of_a_killed_process_goes_and_one_that_is_made_stays(tuned: Tuned) -> None:
+    left, made = (tuned.finder.tuned.folder / f"{mark * 64}.form" for mark in "ab")
+    for folder in (left, made):
+        folder.mkdir(parents=True)
+        (folder / "weights.bin").write_text("half")
+    with lock_now(made.with_suffix(".lock")):
+        tuner.remove_left_parts(tuned.pool)
+    assert (left.exists(), made.exists()) == (False, True)
+
+
 def test_two_at_once_are_kept_apart_and_without_room_nothing_is_begun(
     tuned: Tuned, monkeypatch: pytest.MonkeyPatch
 ) -> None:
