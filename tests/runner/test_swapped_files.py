@@ -16,11 +16,8 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.system import no_links
-from paddock.engine.system.records import replace
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.api import run
 from paddock.runner.bind.watches import PROCESSING
-from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.folders.file_filter import DONE, FAILED, WatchFilter, WatchSpec
 from paddock.runner.folders.folder_listing import list_folder
 from paddock.runner.watch import hot_folder
@@ -28,8 +25,7 @@ from paddock.steps.base import StepError
 from paddock.steps.readers import reader_process
 from paddock.steps.readers.reader import Unreadable
 from tests.fakes.pdf import pdf
-from tests.fakes.pool import FakePool
-from tests.runner.world import World, settings
+from tests.runner.world import World
 from tests.waiting import PATIENCE_S
 
 SECOND_USER = 54321
@@ -268,13 +264,7 @@ def test_a_command_runs_in_no_folder_that_is_swapped_for_a_link(folder: Path) ->
     (folder / "inbox/drop/own").write_text("own\n")
     (folder / "inbox/0.txt").write_text("x")
     with swapper(folder, every=1):
-        allowed = replace(settings(folder), allow=frozenset({"run"}))
-        run(
-            world.file,
-            {},
-            RunOptions(local=True),
-            RunEnvironment(settings=allowed, pool=FakePool()),
-        )
+        world.run(allow=["run"])
     assert found_in(folder / "out") == []
     assert any((folder / "out").iterdir())
 

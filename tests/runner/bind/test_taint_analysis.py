@@ -38,10 +38,10 @@ def untrusted(tmp_path: Path, steps: str) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def test_what_is_made_of_documents_is_of_others_however_often_it_is_rewritten(
-    tmp_path: Path,
-) -> None:
-    steps = """\
+# Steps, and what each takes of others' words
+CASES: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
+    "what is made of documents is of others however often it is rewritten": (
+        """\
   - {id: docs, uses: files.scan, with: {root: .}}
   - id: each
     for_each: doc in steps.docs.files
@@ -51,19 +51,12 @@ def test_what_is_made_of_documents_is_of_others_however_often_it_is_rewritten(
       - {id: sum, uses: chat, with: {prompt: "Sum up {{ t }}", vars: {t: "{{ steps.about.text }}"}}}
   - {id: all, uses: chat, with: {prompt: "{{ steps.each.results }}"}}
   - {id: many, uses: chat, with: {prompt: "{{ steps.each.counts }}"}}
-"""
-    assert untrusted(tmp_path, steps) == {
-        "docs": (),
-        "text": ("doc.path",),
-        "about": ("steps.text.text",),
-        "sum": ("steps.about.text",),
-        "all": ("steps.each.results",),
-        "many": (),
-    }
-
-
-def test_a_field_of_others_is_theirs_whatever_its_name(tmp_path: Path) -> None:
-    steps = """\
+""",
+        {"docs": (), "text": ("doc.path",), "about": ("steps.text.text",),
+         "sum": ("steps.about.text",), "all": ("steps.each.results",), "many": ()},
+    ),
+    "a field of others is theirs whatever its name": (
+        """\
   - {id: docs, uses: files.scan, with: {root: .}}
   - {id: rows, uses: files.rows, with: {path: a.csv}}
   - id: each
@@ -86,30 +79,41 @@ def test_a_field_of_others_is_theirs_whatever_its_name(tmp_path: Path) -> None:
         do: [{id: n, uses: prompt, with: {template: "{{ n }}"}}]
         returns: {counts: row.size}
       - {id: last, uses: prompt, with: {template: "{{ steps.inner.results }}"}}
-"""
-    assert untrusted(tmp_path, steps) == {
-        "docs": (),
-        "rows": (),
-        "found": ("doc.path",),
-        "spent": (),
-        "told": ("steps.found.output.size",),
-        "given": (),
-        "after": ("steps.given.usage",),
-        "line": ("row.modified", "row.size"),
-        "n": (),
-        "last": ("steps.inner.results",),
-    }
-
-
-def test_what_a_webhook_fills_in_is_of_others_and_not_what_caller_and_author_wrote(
-    tmp_path: Path,
-) -> None:
-    steps = """\
+""",
+        {"docs": (), "rows": (), "found": ("doc.path",), "spent": (),
+         "told": ("steps.found.output.size",), "given": (), "after": ("steps.given.usage",),
+         "line": ("row.modified", "row.size"), "n": (), "last": ("steps.inner.results",)},
+    ),
+    "what a webhook fills in is of others, and not what caller and author wrote": (
+        """\
   - {id: one, uses: chat, with: {prompt: "Of {{ inputs.topic }}"}}
   - {id: two, uses: chat, with: {prompt: "Once more: {{ steps.one.text }}"}}
   - {id: three, uses: chat, with: {prompt: "{{ inputs.topic }}: {{ inputs.text }}"}}
+""",
+        {"one": (), "two": (), "three": ("inputs.text",)},
+    ),
+    "an inner pipeline knows which of its inputs are of others": (
+        """\
+  - {id: text, uses: files.read, with: {path: pipeline.yaml}}
+  - id: within
+    uses: pipeline
+    with: {file: inner.yaml, inputs: {tone: dry, text: "{{ steps.text.text }}"}}
+""",
+        {"text": (), "within": ("steps.text.text",), "say": ("inputs.text",)},
+    ),
+}  # fmt: skip
+INNER = """\
+inputs: {tone: {type: str}, text: {type: str}}
+steps:
+  - {id: say, uses: chat, with: {prompt: "{{ inputs.tone }}: {{ inputs.text }}"}}
 """
-    assert untrusted(tmp_path, steps) == {"one": (), "two": (), "three": ("inputs.text",)}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_each_step_takes_of_others_words(tmp_path: Path, case: str) -> None:
+    (tmp_path / "inner.yaml").write_text(INNER)
+    steps, expected = CASES[case]
+    assert untrusted(tmp_path, steps) == expected
 
 
 @pytest.mark.parametrize(
@@ -133,22 +137,3 @@ def test_a_step_that_reads_more_than_it_is_given_gives_words_of_others(
     if "server: notes" in step:
         steps = f"{steps}mcpServers: {{notes: {{command: none}}}}\n"
     assert untrusted(tmp_path, steps)["b"] == (("steps.a.text",) if is_foreign else ())
-
-
-def test_an_inner_pipeline_knows_which_of_its_inputs_are_of_others(tmp_path: Path) -> None:
-    (tmp_path / "inner.yaml").write_text(
-        "inputs: {tone: {type: str}, text: {type: str}}\n"
-        "steps:\n"
-        '  - {id: say, uses: chat, with: {prompt: "{{ inputs.tone }}: {{ inputs.text }}"}}\n'
-    )
-    steps = """\
-  - {id: text, uses: files.read, with: {path: pipeline.yaml}}
-  - id: within
-    uses: pipeline
-    with: {file: inner.yaml, inputs: {tone: dry, text: "{{ steps.text.text }}"}}
-"""
-    assert untrusted(tmp_path, steps) == {
-        "text": (),
-        "within": ("steps.text.text",),
-        "say": ("inputs.text",),
-    }

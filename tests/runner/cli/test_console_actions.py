@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from html import unescape
 from pathlib import Path
@@ -12,16 +12,13 @@ import httpx
 import pytest
 
 from paddock.runner.cli.console_run_pages import pipeline_address
-from paddock.runner.cli.console_serving import serve_console
 from paddock.runner.ledger.run_history import LedgerFolder, PastRun, recent_runs
-from paddock.runner.settings import read_settings
 from tests.browser import Browser, Page, needs_browser
 from tests.forked import ForkServer
 from tests.runner.cli.commands.shell import invoke
 from tests.runner.cli.forked_runs import fork_runs
 from tests.runner.cli.test_mcp_server import COPY
-from tests.runner.cli.test_web_console import HOSTILE, links, opened, signed_in
-from tests.runner.review.served_page import in_thread
+from tests.runner.cli.test_web_console import HOSTILE, links, opened, served, signed_in
 from tests.runner.world import World
 from tests.waiting import PATIENCE_S, until
 
@@ -47,17 +44,6 @@ def world(tmp_path: Path, fork_server: ForkServer, monkeypatch: pytest.MonkeyPat
     world = World(tmp_path / "box", COPY)
     world.documents(3)
     return world
-
-
-@contextmanager
-def served(folder: Path, **flags: str) -> Iterator[str]:
-    async def serve(tell: Callable[[str, str], None]) -> None:
-        options = {"by": "ann", "opens_browser": False, "tell": tell}
-        settings = read_settings(folder, flags=flags)
-        await serve_console(folder, settings, None, options, flags)
-
-    with in_thread(serve) as address:
-        yield address
 
 
 @contextmanager

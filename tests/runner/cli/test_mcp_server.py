@@ -18,7 +18,6 @@ import mcp
 import pytest
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
-from typer.testing import CliRunner
 
 from paddock.engine.system.processes import spawn_detached
 from paddock.runner.cli import detached_run, mcp_server
@@ -30,12 +29,12 @@ from paddock.runner.cli.agent_tools import (
     answer_text,
     error_answer,
 )
-from paddock.runner.cli.application import application
 from paddock.runner.cli.detached_run import DetachedRuns, ToolRefusal
 from paddock.runner.cli.exit_status import CommandError
 from paddock.runner.ledger.reviews.reviews import DecisionRefused
 from tests.fakes.foreign_modules import add_foreign_modules
 from tests.forked import ForkServer
+from tests.runner.cli.commands.shell import invoke
 from tests.runner.cli.commands.test_review import ask
 from tests.runner.cli.forked_runs import fork_runs
 from tests.runner.world import World
@@ -170,7 +169,7 @@ def waiting_pipeline(box: Path, name: str = "slow") -> None:
     """Write a pipeline that waits for a file `go`, and allow it."""
     wait = '[sh, -c, "while [ ! -e go ]; do sleep 0.2; done"]'
     (box / f"{name}.yaml").write_text(COMMAND.replace("[sleep, SECONDS]", wait))
-    assert CliRunner().invoke(application("allow"), ["allow", f"{name}.yaml"]).exit_code == 0
+    assert invoke("allow", f"{name}.yaml").exit_code == 0
 
 
 def server_pids(box: Path) -> list[int]:
@@ -226,8 +225,9 @@ async def test_a_run_goes_on_when_its_server_is_killed_and_the_next_one_has_it(b
         assert status["status"] == "completed"
 
 
-async def test_nonsense_gets_sentences_and_the_server_goes_on(box: Path) -> None:
-    async with agent(box) as (_, call):
+async def test_nonsense_gets_sentences_and_the_server_goes_on(box: Path, tools_of: Tools) -> None:
+    async with mcp.Client(mcp_server.AgentServer(tools_of(box)).server) as client:
+        call = caller(client)
         assert (await call("nonsense")).startswith("There is no tool 'nonsense'. It has: list_")
         assert await call("plan", pipelin="x") == (
             "plan: `pipeline` is missing; "
@@ -351,7 +351,7 @@ async def test_over_http_a_key_opens_it_and_strangers_are_refused(box: Path) -> 
 
 
 def test_without_keys_nothing_is_served_over_http(box: Path) -> None:
-    shown = CliRunner().invoke(application("mcp"), ["mcp", str(box), "--port", "8123"])
+    shown = invoke("mcp", str(box), "--port", "8123")
     assert shown.exit_code == 2
     assert shown.stderr.startswith(
         "Anyone on this machine could start runs at port 8123: there are no API keys.\n  mkdir -p "
@@ -483,7 +483,7 @@ def test_consent_is_a_persons_and_no_permission_replaces_it(box: Path, tools_of:
     words = refusal(tools.run, pipeline="log")
     assert "and this file has no consent for that." in words
     assert words.endswith(f"If you trust it: `paddock allow '{box / 'log.yaml'}'`.")
-    assert CliRunner().invoke(application("allow"), ["allow", "log.yaml"]).exit_code == 0
+    assert invoke("allow", "log.yaml").exit_code == 0
     assert ended(tools, started(tools, "log"))["status"] == "completed"
     (box / "log.yaml").write_text(COMMAND.replace("SECONDS", '"1"'))
     assert "no consent" in refusal(tools.run, pipeline="log")
@@ -491,7 +491,7 @@ def test_consent_is_a_persons_and_no_permission_replaces_it(box: Path, tools_of:
 
 def test_so_many_runs_at_once_and_one_can_be_stopped(box: Path, tools_of: Tools) -> None:
     (box / "slow.yaml").write_text(COMMAND.replace("SECONDS", '"300"'))
-    assert CliRunner().invoke(application("allow"), ["allow", "slow.yaml"]).exit_code == 0
+    assert invoke("allow", "slow.yaml").exit_code == 0
     run = started(tools_of(box, most=1, allow="run"), "slow")
     later = tools_of(box, most=1, allow="run")  # another server over the same folder
     assert refusal(later.run, pipeline="copy") == (

@@ -34,7 +34,7 @@ from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.review.page_access import AccessRefused, PageAccess
 from paddock.runner.settings import read_settings
 from tests.browser import Browser, Page, needs_browser
-from tests.runner.review.served_page import in_thread
+from tests.runner.review.served_page import in_thread, signed_out
 from tests.runner.world import World
 from tests.waiting import PATIENCE_S
 
@@ -48,12 +48,12 @@ NAMES = (
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[str]:
+def served(folder: Path, **flags: str) -> Iterator[str]:
     """Serve the console of a folder; yield its sign-in page with the token."""
 
     async def serve(tell: Callable[[str, str], None]) -> None:
         options = {"by": "ann", "opens_browser": False, "tell": tell}
-        await serve_console(folder, read_settings(folder), None, options)
+        await serve_console(folder, read_settings(folder, flags=flags), None, options, flags)
 
     with in_thread(serve) as address:
         yield address
@@ -61,9 +61,7 @@ def served(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def signed_in(address: str) -> Iterator[httpx.Client]:
-    with httpx.Client(
-        base_url=urljoin(address, "/"), trust_env=False, verify=False, timeout=PATIENCE_S
-    ) as client:
+    with signed_out(urljoin(address, "/")) as client:
         token = address.partition("token=")[2]
         assert "set-cookie" in client.post(SIGN_IN, data={"token": token}).headers
         yield client

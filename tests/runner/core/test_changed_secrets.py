@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.system.records import replace
-from paddock.runner.api import plan, run_until_end
+from paddock.runner.api import plan
 from paddock.runner.core.traces.parts import ordered_digest
 from paddock.runner.progress.report import Report
 from tests.fakes.pool import FakePool
-from tests.runner.world import ALL, World, reasons, run_arguments, settings
+from tests.runner.world import ALL, World, reasons, settings
 
 SERVER = Path(__file__).parents[2] / "fakes" / "mcp_server.py"
 PRINTS = "import os, sys; print('PIN' in os.environ, len(os.environ.get('PIN', '')))"
@@ -29,9 +29,7 @@ steps:
 
 
 def done(world: World, **given: str) -> Report:
-    own = replace(settings(world.folder), allow=ALL)
-    arguments = run_arguments(local=True, pool=world.pool, settings=own)
-    report = run_until_end(world.file, given, *arguments)
+    report = world.run(given, pool=world.pool, allow=ALL)
     assert report.status == "completed", report.message
     return report
 

@@ -175,13 +175,25 @@ OFFICES = {
 }
 
 
-@pytest.fixture(params=[*OFFICES.values()], ids=[*OFFICES])
-def office(request: pytest.FixtureRequest, tmp_path: Path) -> Office:
-    text, sub = request.param
-    world = Office(tmp_path, f"name: bills\n{text}", {"sub.yaml": sub} if sub else {})
-    world.arrive(a=10, b=60)
-    world.work()
-    return world
+@pytest.fixture(scope="module")
+def offices() -> dict[str, Path]:
+    """Return where the folder of each office stands once `b.txt` waits, as far as they are made."""
+    return {}
+
+
+@pytest.fixture(params=OFFICES)
+def office(
+    request: pytest.FixtureRequest, tmp_path: Path, offices: dict[str, Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Office:  # fmt: skip
+    text, sub = OFFICES[request.param]
+    if request.param not in offices:
+        offices[request.param] = tmp_path_factory.mktemp("office")
+        first = Office(offices[request.param], f"name: bills\n{text}", {"sub.yaml": sub})
+        first.arrive(a=10, b=60)
+        first.work()
+    shutil.copytree(offices[request.param], tmp_path, dirs_exist_ok=True)
+    return Office(tmp_path, f"name: bills\n{text}")
 
 
 IN_A_PIPELINE = """\
@@ -248,7 +260,7 @@ def outputs_of(office: Office) -> list[str]:
 
 
 def test_a_correction_after_filing_moves_and_rewrites_what_was_filed(office: Office) -> None:
-    for number, total in (("B", 700.0), ("C", 90.0), ("D", 1000.0), ("B", 700.0)):
+    for number, total in (("B", 700.0), ("C", 90.0), ("B", 700.0)):
         for _ in range(2):
             office.says(number, total)
             assert office.table() == {"a.txt": ("a", 10.0), "b.txt": (number, total)}
@@ -426,7 +438,7 @@ def _correct_where_it_is_gone(office: Office, change: str) -> None:
     if change == "replaced":
         office.arrive(b=20)
         office.work()
-    for number, total in (("C", 90.0), ("D", 80.0)):
+    for number, total in (("C", 90.0), *[("D", 80.0)] * (change == "removed")):
         if "b.txt" not in office.waiting():
             office.undo("b.txt")
         office.work()

@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.request import ChatRequest, Reply
-from paddock.runner.api import run_async
-from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.progress.events import Observer
 from tests.fakes.pool import FakePool, echo
 from tests.forked import Forked, ForkServer
-from tests.runner.world import World, settings, states
+from tests.runner.world import World, states
 from tests.waiting import eventually, until
 
 N_DOCUMENTS = 30
@@ -151,8 +149,7 @@ def test_waiting_ends_at_its_deadline_and_on_ctrl_c(
 async def test_a_run_whose_task_is_cancelled_is_interrupted_and_goes_on(tmp_path: Path) -> None:
     world = World(tmp_path, n_documents=2)
     pool = FakePool(delay_s=600)
-    environment = RunEnvironment(pool=pool, settings=settings(tmp_path))
-    task = asyncio.create_task(run_async(world.file, {}, RunOptions(local=True), environment))
+    task = asyncio.create_task(world.run_async(pool=pool))
     await eventually(lambda: pool.chats)
     task.cancel()
     await asyncio.wait({task})

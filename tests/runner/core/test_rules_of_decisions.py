@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from paddock.runner.cli.application import application
 from paddock.runner.core.reviews.decided_outputs import with_answer
 from paddock.runner.ledger.reviews.reviews import DecisionRefused
 from paddock.runner.review.csv_and_gold_data import reviews_csv
@@ -20,6 +18,7 @@ from tests.fakes.invoices import Made, hybrid
 from tests.fakes.papers import EXAMPLES
 from tests.fakes.pdf import pdf
 from tests.fakes.pool import FakePool
+from tests.runner.cli.commands.shell import invoke
 from tests.runner.world import ReviewedWorld, each_document, reasons, states
 
 SCHEMA = """\
@@ -539,8 +538,8 @@ def test_a_person_is_told_why_each_field_is_open(desk: Desk, case: str) -> None:
     desk.teach("a", text)
     desk.arrive(b=following)
     desk.work()
-    listed = ["review", str(desk.folder), "--list", "--json"]
-    found = json.loads(CliRunner().invoke(application("review"), listed).stdout)["waiting"]
+    listed = invoke("review", str(desk.folder), "--list", "--json")
+    found = json.loads(listed.stdout)["waiting"]
     assert [review["open"] for review in found] == ([why] if why else [])
     rows = csv.DictReader(reviews_csv(desk.waiting().values()).splitlines())
     assert {row["field"]: row["why"] for row in rows if row["asked"] == "true"} == why
@@ -704,8 +703,7 @@ def test_what_no_rule_reads_otherwise_is_not_stale(desk: Desk) -> None:
 
 
 def shown_rules(desk: Desk, *flags: str) -> Any:
-    arguments = ["review", str(desk.folder), "--rules", *flags]
-    result = CliRunner().invoke(application("review"), arguments)
+    result = invoke("review", str(desk.folder), "--rules", *flags)
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout) if flags else result.stdout
 
@@ -745,10 +743,7 @@ def test_review_shows_the_rules_whose_decisions_they_are_and_how_often_they_are_
 
 
 def test_review_tells_why_decisions_make_no_rule_and_which_fields_stay_open(desk: Desk) -> None:
-    assert (
-        "No run has been recorded"
-        in CliRunner().invoke(application("review"), ["review", str(desk.folder), "--rules"]).output
-    )
+    assert "No run has been recorded" in invoke("review", str(desk.folder), "--rules").output
     desk.arrive(a=bill())
     desk.work()
     with desk.reviews() as reviews:
@@ -831,8 +826,8 @@ def test_gold_teaches_the_same_rules_in_another_folder_with_its_documents(tmp_pa
     branch.arrive(a=bill())
     branch.work()
     for desk, what in ((office, "--export"), (branch, "--import")):
-        arguments = ["review", str(desk.folder), what, str(tmp_path / "gold.jsonl")]
-        assert CliRunner().invoke(application("review"), arguments).exit_code == 0
+        done = invoke("review", str(desk.folder), what, str(tmp_path / "gold.jsonl"))
+        assert done.exit_code == 0
     branch.arrive(b=bill(**NEXT))
     branch.work()
     assert (branch.waiting(), branch.outputs()["b.txt"]) == ({}, ("RE-102", 60.0))
@@ -849,11 +844,11 @@ def test_why_tells_which_decision_reads_a_field_and_behind_which_label(desk: Des
     (decision,) = shown_rules(desk, "--json")["rules"][0]["decisions"]
     as_decided = f"as decided on {decision['at'][:10]} ({decision['id']})"
     arguments = ["why", str(desk.folder / "out/b.txt"), str(desk.folder)]
-    text = CliRunner().invoke(application("why"), arguments).stdout
+    text = invoke(*arguments).stdout
     assert f"total: read behind 'total', {as_decided}" in text
     assert f"kind: the same in each, {as_decided}" in text
-    found = json.loads(CliRunner().invoke(application("why"), [*arguments, "--json"]).stdout)
+    found = json.loads(invoke(*arguments, "--json").stdout)
     (origin,) = found["origins"]
     assert origin["read_by_rules"]["number"] == f"read behind 'number', {as_decided}"
-    own = CliRunner().invoke(application("why"), ["why", str(desk.folder / "out/a.txt")]).stdout
+    own = invoke("why", str(desk.folder / "out/a.txt")).stdout
     assert "read behind" not in own

@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from paddock.runner.cli.application import application
 from tests.fakes.privileges import without_roots_privilege
-from tests.runner.cli.commands.shell import PADDOCK, Ended
+from tests.runner.cli.commands.shell import PADDOCK, Ended, invoke
 from tests.runner.world import each_document
 from tests.waiting import PATIENCE_S
 
@@ -51,7 +49,7 @@ def paddock(inbox: Path, monkeypatch: pytest.MonkeyPatch) -> Paddock:
                     stack.enter_context(without_roots_privilege())
                 except OSError as error:
                     pytest.skip(f"NOT TRIED: root may do everything ({error})")
-            ended = CliRunner().invoke(application(arguments[0]), list(arguments))
+            ended = invoke(*arguments)
         return Ended(ended.exit_code, ended.stdout, ended.stderr)
 
     return go

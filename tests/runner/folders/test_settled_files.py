@@ -1,19 +1,13 @@
 """A run that a watch began takes what has settled, and leaves what is still being written."""
 
-import asyncio
 import os
 from pathlib import Path
 
 import pytest
 
-from paddock.engine.settings import PoolSettings
-from paddock.runner.api import run_async
-from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.folders.file_versions import FileVersion, file_version_at
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.report import Report
-from paddock.runner.settings import Settings
-from tests.fakes.pool import FakePool
 from tests.runner.world import World, each_document
 
 COPIES = """\
@@ -38,18 +32,7 @@ def note(world: World, **rows: tuple[int, int]) -> None:
 
 
 def run_by(world: World, trigger: str, ordered: tuple[FileVersion, ...] | None = None) -> Report:
-    return asyncio.run(
-        run_async(
-            world.file,
-            {},
-            options=RunOptions(local=True, trigger=trigger, ordered_files=ordered),
-            environment=RunEnvironment(settings=settings(world), pool=FakePool()),
-        )
-    )
-
-
-def settings(world: World) -> Settings:
-    return Settings(PoolSettings(), state_dir=world.folder / "state")
+    return world.run(trigger=trigger, ordered_files=ordered)
 
 
 def watched_run(world: World, *names: str) -> Report:

@@ -11,7 +11,6 @@ import psycopg
 import pytest
 
 from paddock.engine.system.records import replace
-from paddock.runner.api import run_async
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.run_store import RunStore, run_status, session_name
@@ -19,7 +18,7 @@ from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import Report
 from tests.fakes.pool import FakePool
 from tests.forked import ForkServer
-from tests.runner.world import World, run_arguments, settings
+from tests.runner.world import World, settings
 
 
 class Notes(Observer):
@@ -35,8 +34,7 @@ class Notes(Observer):
 
 async def run(world: World, url: str, pool: FakePool, notes: Notes, **options: Any) -> Report:
     own = replace(settings(world.folder), ledger_url=url)
-    arguments = run_arguments(local=True, pool=pool, observer=notes, settings=own, **options)
-    return await run_async(world.file, None, *arguments)
+    return await world.run_async(pool=pool, observer=notes, settings=own, **options)
 
 
 @pytest.fixture

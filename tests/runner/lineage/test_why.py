@@ -1,6 +1,5 @@
 """Where an output came from, and what changed since: asked as `paddock why` asks."""
 
-import asyncio
 import hashlib
 import json
 import shutil
@@ -15,9 +14,7 @@ import pytest
 from paddock.engine.errors import ModelNotFound
 from paddock.engine.request import ChatRequest, ModelFacts, ModelSpec
 from paddock.engine.system.records import replace
-from paddock.runner.api import run_async
 from paddock.runner.cli.history_text import lineage_text
-from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.core.traces.parts import RULE_PARTS, RulePart, StepRule, part_digest
 from paddock.runner.lineage.explain import explain_path
 from paddock.runner.lineage.path_lineage import Origin, PathLineage
@@ -726,14 +723,7 @@ def test_a_ledger_that_machines_share_answers_the_same(
     style = "{id: style, uses: files.read, with: {path: a_é.md}}"
     world.edit("      - {id: sum,", f"      - {style}\n      - {{id: sum,")
     shared = replace(settings(world.folder), ledger_url=url)
-    asyncio.run(
-        run_async(
-            world.file,
-            {},
-            options=RunOptions(local=True),
-            environment=RunEnvironment(settings=shared, pool=FakePool()),
-        )
-    )
+    world.run(settings=shared)
     monkeypatch.chdir(world.folder)
     assert [step.id for step in origin_of("out/0.txt").steps if step.calls] == ["sum"]
     assert origin_of("out/DIGEST.md").changes == ()

@@ -10,18 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paddock.engine.system.records import replace
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.api import run_async
-from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.notify.due_notices import AGAIN_S, SentState, notices_of, without_ended_items
 from paddock.runner.notify.notification import Notification, notification_of
-from paddock.runner.progress.events import Observer
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.report import ItemReport, Report
 from tests.fakes.pool import FakePool
 from tests.runner.notify.receivers import Hook, ended, hook
-from tests.runner.world import SUMMARIES, World, run_arguments, settings
+from tests.runner.world import SUMMARIES, Notes, World
 
 NOW = 1_795_194_240.0
 
@@ -175,28 +171,8 @@ steps:
 """
 
 
-class Noted(Observer):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
-def ran(world: World, noted: Noted | None = None, **options: Any) -> Report:
-    return asyncio.run(
-        run_async(
-            world.file,
-            {},
-            *run_arguments(
-                local=True,
-                settings=replace(settings(world.folder), allow=frozenset({"network"})),
-                pool=FakePool(),
-                observer=noted or Noted(),
-                **options,
-            ),
-        )
-    )
+def ran(world: World, noted: Notes | None = None, **options: Any) -> Report:
+    return world.run(observer=noted, **{"allow": ["network"], **options})
 
 
 def delivered(server: Hook) -> list[tuple[str, str]]:
@@ -232,15 +208,10 @@ def test_a_run_that_was_stopped_tells_nothing(tmp_path: Path) -> None:
         world = World(tmp_path, NOTIFY.replace("URL", server.url) + SUMMARIES)
         world.documents(2)
 
-        async def stopped() -> Report:
-            stop = asyncio.Event()
-            stop.set()
-            own = replace(settings(tmp_path), allow=frozenset({"network"}))
-            environment = RunEnvironment(pool=FakePool(), stop=stop, settings=own)
-            options = RunOptions(local=True, trigger="watch")
-            return await run_async(world.file, {}, options=options, environment=environment)
-
-        assert asyncio.run(stopped()).status == "interrupted"
+        stop = asyncio.Event()
+        stop.set()
+        run = world.run_async(pool=FakePool(), stop=stop, trigger="watch", allow=["network"])
+        assert asyncio.run(run).status == "interrupted"
         assert delivered(server) == []
 
 
@@ -250,9 +221,9 @@ def test_what_could_not_be_told_is_told_even_if_watched_and_the_run_is_as_it_was
     with hook(410) as server:
         world = World(tmp_path, NOTIFY.replace("URL", server.url) + SUMMARIES)
         world.write("inbox/bad.pdf", "%PDF no")
-        noted = Noted()
+        noted = Notes()
         assert ran(world, noted, trigger="watch").status == "quarantined"
-    assert noted.notes[-1] == (
+    assert noted.texts[-1] == (
         "the notification by webhook that it has quarantined items was not delivered: 127.0.0.1 "
         "answered 410."
     )
@@ -260,12 +231,11 @@ def test_what_could_not_be_told_is_told_even_if_watched_and_the_run_is_as_it_was
 
 def test_a_mail_that_cannot_be_sent_is_known_before_the_run(tmp_path: Path) -> None:
     mail = "on:\n  notify: {when: [failed], email: a@b.org}\n"
-    noted = Noted()
+    noted = Notes()
     world = World(tmp_path, mail + SUMMARIES)
     world.documents(1)
-    allowed = frozenset({"network"})
-    assert ran(world, noted, trigger="watch", allow=allowed).status == "completed"
-    assert noted.notes[0] == (
+    assert ran(world, noted, trigger="watch").status == "completed"
+    assert noted.texts[0] == (
         "`on.notify` names a mail address, and no mail server is set; "
         "set PADDOCK_SMTP, such as smtp://user:password@mail.example.org."
     )
@@ -280,6 +250,6 @@ def test_secrets_reach_the_address_and_no_message(
         head = "secrets: {token: {env: HOOK_TOKEN}}\n" + NOTIFY.replace("URL", address)
         world = World(tmp_path, head + SUMMARIES)
         world.write("inbox/t0p-s3cret-t0ken.pdf", "%PDF no")
-        ran(world, trigger="watch", allow=frozenset({"network", "secrets"}))
+        ran(world, trigger="watch", allow=["network", "secrets"])
     assert server.paths == ["/hook?token=t0p-s3cret-t0ken"]
     assert "s3cret" not in json.dumps(server.got)

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from tests.fakes.wires import cutting_wire
 from tests.forked import ForkServer
 from tests.prefect_server import prefect_client
 from tests.runner.world import World
-from tests.waiting import PATIENCE_S, until
+from tests.waiting import until
 
 N_TASKS = 7 + 4 + 3 + 1  # of the four runs
 ROOT = Path(__file__).resolve().parents[3]
@@ -168,14 +166,14 @@ def _shown_when_complete(url: str, name: str) -> tuple[list[Any], list[Any], lis
     return until(complete)
 
 
-def test_an_api_that_cannot_be_reached_is_an_error_that_names_local(tmp_path: Path) -> None:
+def test_an_api_that_cannot_be_reached_is_an_error_that_names_local(
+    tmp_path: Path, fork_server: ForkServer
+) -> None:
     world = World(tmp_path, n_documents=1)
-    done = subprocess.run(
-        [str(Path(sys.executable).with_name("paddock")), "run", str(world.file)],
-        env={**os.environ, "PREFECT_API_URL": "http://127.0.0.1:9/api"},
-        capture_output=True, text=True, check=False, timeout=PATIENCE_S,
-    )  # fmt: skip
-    assert done.returncode == 1
-    assert "Prefect's API at http://127.0.0.1:9/api cannot be reached" in done.stderr
-    assert "use `--local` to run without it" in done.stderr
+    environ = {**os.environ, "PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    process = fork_server.paddock("run", str(world.file), environ=environ)
+    _, err = process.communicate()
+    assert process.returncode == 1
+    assert "Prefect's API at http://127.0.0.1:9/api cannot be reached" in err
+    assert "use `--local` to run without it" in err
     assert not (tmp_path / "out").exists()

@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.request import ChatRequest
-from paddock.runner.api import run_async
-from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.progress.drain import StopGate
 from paddock.runner.progress.report import Report
 from tests.fakes.pool import FakePool, echo
@@ -18,20 +16,14 @@ from tests.forked import ForkServer
 from tests.runner.cli.commands.shell import paddock_here
 from tests.runner.core.test_blocks import NESTED
 from tests.runner.core.test_interruptions import finished, start
-from tests.runner.world import World, settings, states
+from tests.runner.world import World, states
 
 BUDGET = "name: summaries\nbudget: {tokens: 40}\n"
 
 
 def bordered(world: World, stop_gate: StopGate, pool: FakePool) -> Report:
     """Run with a border that someone may close."""
-    world.pool = pool
-    running = run_async(
-        world.file,
-        options=RunOptions(local=True),
-        environment=RunEnvironment(pool=pool, settings=settings(world.folder), stop_gate=stop_gate),
-    )
-    return asyncio.run(running)
+    return asyncio.run(world.run_async(pool=pool, stop_gate=stop_gate))
 
 
 def test_a_closed_border_finishes_what_is_in_flight_and_begins_nothing(

@@ -162,9 +162,13 @@ def in_thread(
         thread.join(PATIENCE_S)
 
 
+def signed_out(base: str) -> httpx.Client:
+    """Return a client without a session; it asks no proxy and loads no certificates."""
+    return httpx.Client(base_url=base, trust_env=False, verify=False, timeout=PATIENCE_S)
+
+
 @contextmanager
 def client(address: str) -> Iterator[httpx.Client]:
-    base = address.partition("/review")[0]
-    with httpx.Client(base_url=base, trust_env=False, verify=False, timeout=PATIENCE_S) as session:
+    with signed_out(address.partition("/review")[0]) as session:
         assert session.get(address).status_code == 303
         yield session

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
@@ -17,7 +16,7 @@ from paddock.runner.review.page import ReviewPage
 from paddock.runner.review.page_access import PageAccess
 from tests.browser import Browser, needs_browser
 from tests.fakes.process_list import watched_process_list
-from tests.runner.review.served_page import ServedPage
+from tests.runner.review.served_page import ServedPage, signed_out
 from tests.waiting import PATIENCE_S, until
 
 API = "/review/api"
@@ -69,24 +68,14 @@ def test_no_command_line_has_what_opens_the_page_and_its_file_is_private(tmp_pat
         assert not page.name.startswith(".")  # browsers in packages do not read hidden files
         assert page.stat().st_mode & 0o777 == 0o600
         address, ticket = posted(page)
-        with httpx.Client(
-            base_url=address.removesuffix("/review"),
-            trust_env=False,
-            verify=False,
-            timeout=PATIENCE_S,
-        ) as session:
+        with signed_out(address.removesuffix("/review")) as session:
             entered = session.post("/review", data=ticket, headers={"Origin": "null"})
             assert (entered.status_code, entered.headers["location"]) == (303, "/review")
             rows = session.get(f"{API}/queue").json()["rows"]
             assert [row["item"] for row in rows] == ["a.txt"]
             (cookie,) = {cookie.value for cookie in session.cookies.jar}  # one for each path
             assert cookie not in (None, token, ticket["ticket"])
-        with httpx.Client(
-            base_url=address.removesuffix("/review"),
-            trust_env=False,
-            verify=False,
-            timeout=PATIENCE_S,
-        ) as other:
+        with signed_out(address.removesuffix("/review")) as other:
             again = other.post("/review", data=ticket)
             assert (again.status_code, "set-cookie" in again.headers) == (403, False)
             assert other.get(f"{API}/queue").status_code == 401

@@ -21,7 +21,7 @@ from paddock.runner.review.page import ReviewPage
 from paddock.runner.review.page_access import PageAccess
 from paddock.runner.review.page_server import FolderReviews
 from paddock.runner.settings import read_settings
-from tests.runner.review.served_page import TEXT, ServedPage, client, quote
+from tests.runner.review.served_page import TEXT, ServedPage, client, quote, signed_out
 from tests.waiting import PATIENCE_S
 
 API = "/review/api"
@@ -82,7 +82,7 @@ def test_without_a_token_or_with_another_ones_nothing_is_shown(
     base = address.partition("/review")[0]
     remedy = "`paddock review` printed it when it started last."
     unknown = f"This token is not known: it has expired, or is another page's. {remedy}"
-    with httpx.Client(base_url=base, trust_env=False, verify=False, timeout=PATIENCE_S) as session:
+    with signed_out(base) as session:
         for path in ("/queue", "/decided", f"/reviews/{review.id}", f"/reviews/{review.id}/text"):
             answer = session.get(API + path)
             assert (answer.status_code, answer.json()) == (
@@ -141,10 +141,10 @@ def test_a_page_of_another_origin_signs_no_one_in(
     address: str, headers: dict[str, str], path: str
 ) -> None:
     page, _, token = address.partition("?token=")
-    with httpx.Client(base_url=page.removesuffix("/review"), trust_env=False) as stranger:
-        assert stranger.post(path, data={"token": token}, headers=headers).status_code == 403
+    with signed_out(page.removesuffix("/review")) as session:
+        assert session.post(path, data={"token": token}, headers=headers).status_code == 403
         own = {"Sec-Fetch-Site": "same-origin", "Origin": "null"}  # pages send no referrer
-        assert stranger.post(path, data={"token": token}, headers=own).status_code in (200, 303)
+        assert session.post(path, data={"token": token}, headers=own).status_code in (200, 303)
 
 
 def test_the_page_loads_nothing_but_its_own(ann: httpx.Client) -> None:

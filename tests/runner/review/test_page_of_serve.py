@@ -5,13 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
-
 from tests.browser import Browser, needs_browser
 from tests.forked import ForkServer
 from tests.runner.core.test_interruptions import first_line
-from tests.runner.review.served_page import ServedPage
-from tests.waiting import PATIENCE_S
+from tests.runner.review.served_page import ServedPage, signed_out
 
 API = "/review/api"
 
@@ -34,12 +31,7 @@ def serving(forks: ForkServer, folder: Path, *options: str) -> Iterator[str]:
 def test_without_keys_the_owners_token_opens_it_also_before_there_is_a_ledger(
     tmp_path: Path, fork_server: ForkServer
 ) -> None:
-    with (
-        serving(fork_server, tmp_path) as address,
-        httpx.Client(
-            base_url=address, trust_env=False, verify=False, timeout=PATIENCE_S
-        ) as session,
-    ):
+    with serving(fork_server, tmp_path) as address, signed_out(address) as session:
         assert session.get("/review").status_code == 200
         refused = session.get(f"{API}/queue")
         file = tmp_path / "home/review.token"
@@ -68,9 +60,7 @@ def test_with_keys_a_keys_name_is_the_reviewers(
     keys = tmp_path / "keys"
     keys.write_text("a-long-key-of-ann ann\na-long-key-of-ben ben\n")
     with serving(fork_server, tmp_path, "--api-keys", str(keys)) as address:
-        with httpx.Client(
-            base_url=address, trust_env=False, verify=False, timeout=PATIENCE_S
-        ) as session:
+        with signed_out(address) as session:
             assert session.get(f"{API}/queue").status_code == 401
             token = (tmp_path / "home/review.token").read_text().strip()
             as_ben = {"Authorization": "Bearer a-long-key-of-ben"}

@@ -4,11 +4,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from paddock.runner.bind.trust.consents import Consents
-from paddock.runner.cli.application import application
 from paddock.runner.schedule.discovery import GONE_AFTER, PipelineChanges, PipelineFinder
+from tests.runner.cli.commands.shell import invoke
 
 STEPS = "steps: [{id: docs, uses: files.scan, with: {root: .}}]\n"
 HOURLY = 'on: {schedule: [{cron: "0 * * * *"}]}\n'
@@ -348,7 +347,7 @@ def test_a_file_that_asks_for_something_else_keeps_its_old_form_until_a_person_a
     assert found.messages[0].endswith(
         "\n  It does not run. Its last valid version stays in service."
     )
-    done = CliRunner().invoke(application("allow"), ["allow", str(file)])
+    done = invoke("allow", str(file))
     assert done.exit_code == 0
     assert done.stdout.startswith(f"{file} may, if `run` is allowed:\n  run `rm`")
     for _ in range(6):

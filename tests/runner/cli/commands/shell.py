@@ -57,6 +57,6 @@ def paddock_here(
     return Ended(ended.exit_code, ended.stdout, ended.stderr)
 
 
-def invoke(*arguments: str) -> Result:
+def invoke(*arguments: str, given: str | bytes = "") -> Result:
     """Run it in this process; `output` has both streams in their order."""
-    return CliRunner().invoke(application(arguments[0]), list(arguments))
+    return CliRunner().invoke(application(arguments[0]), list(arguments), input=given)

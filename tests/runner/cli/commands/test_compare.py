@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from paddock.engine.request import Pool
 from paddock.runner.api import validate
-from paddock.runner.cli.application import application
 from paddock.runner.core.calls import model_pools
 from tests.fakes.pool import FakePool
+from tests.runner.cli.commands.shell import invoke
 from tests.runner.compare.bills import N_BILLS, Bills, clerk
 
 
@@ -32,7 +32,7 @@ def bills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bills:
 
 
 def compare(*arguments: str) -> Result:
-    return CliRunner().invoke(application("compare"), ["compare", *arguments])
+    return invoke("compare", *arguments)
 
 
 def test_a_person_reads_which_variant_is_better(bills: Bills) -> None:

@@ -2,12 +2,11 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from paddock.runner.cli.application import application
 from paddock.runner.cli.setting_rows import setting_rows, settings_table
 from paddock.runner.config.setting_specs import SETTING_SPECS
 from paddock.runner.settings import read_settings
+from tests.runner.cli.commands.shell import invoke
 
 
 def shown(tmp_path: Path, **environ: str) -> dict[str, tuple[str, str]]:
@@ -53,9 +52,7 @@ def test_no_secret_is_shown(tmp_path: Path) -> None:
 def test_a_machine_gets_an_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "paddock.toml").write_text("max_queue = 7\nnum_batch = 60")
-    settings = json.loads(CliRunner().invoke(application("config"), ["config", "--json"]).stdout)[
-        "settings"
-    ]
+    settings = json.loads(invoke("config", "--json").stdout)["settings"]
     assert settings["max_queue"] == {"value": 7, "from": f"{tmp_path / 'paddock.toml'}: max_queue"}
     assert settings["num_batch"]["value"] == 60
     assert settings["flash_attention"] == {"value": "auto", "from": "default"}

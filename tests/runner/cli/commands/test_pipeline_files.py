@@ -38,43 +38,38 @@ def test_without_a_file_the_pipeline_of_the_current_folder_is_meant(
     assert result.exit_code == 0, result.output
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_folder_with_several_pipelines_is_told_with_what_to_type(
-    command: str, here: Path
-) -> None:
-    for name in ("b news.yaml", "c.yml"):
-        (here / name).write_text(PIPELINE)
-    result = invoke(command)
-    assert result.exit_code == 2
-    assert result.stderr.startswith(
+# What lies in the current folder, and what a command is told that is given no file
+TOLD: dict[str, tuple[dict[str, str], str]] = {
+    "several pipelines": (
+        {"b news.yaml": PIPELINE, "c.yml": PIPELINE},
         "The current folder has 2 pipelines and no pipeline.yaml: 'b news.yaml', 'c.yml'.\n"
-        f"  Name one of them: `paddock {command} 'b news.yaml'`.\n"
-    )
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_folder_without_a_pipeline_is_told_with_what_to_type(command: str, here: Path) -> None:
-    (here / "compose.yaml").write_text("services:\n  steps: {}\n")
-    (here / ".hidden.yaml").write_text(PIPELINE)
-    result = invoke(command)
-    assert result.exit_code == 2
-    assert result.stderr.startswith(
+        "  Name one of them: `paddock COMMAND 'b news.yaml'`.\n",
+    ),
+    "no pipeline": (
+        {"compose.yaml": "services:\n  steps: {}\n", ".hidden.yaml": PIPELINE},
         "The current folder has no pipeline. It has 'compose.yaml', without `steps`.\n"
-        f"  Name one: `paddock {command} FILE`. `paddock init minimal DIR` makes one.\n"
-    )
+        "  Name one: `paddock COMMAND FILE`. `paddock init minimal DIR` makes one.\n",
+    ),
+    "folders with pipelines": (
+        {"bills/pipeline.yaml": PIPELINE, "tidy/pipeline.yaml": PIPELINE},
+        "The current folder has no pipeline; of the folders in it these have one: 'bills', 'tidy'."
+        "\n  Name one of them: `paddock COMMAND bills`.\n",
+    ),
+}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_folder_of_folders_with_pipelines_is_told_their_names(command: str, here: Path) -> None:
-    for name in ("bills", "tidy"):
-        (here / name).mkdir()
-        (here / name / "pipeline.yaml").write_text(PIPELINE)
+@pytest.mark.parametrize("case", TOLD)
+def test_where_no_pipeline_is_meant_it_is_told_what_to_type(
+    here: Path, case: str, command: str
+) -> None:
+    files, words = TOLD[case]
+    for name, text in files.items():
+        (here / name).parent.mkdir(exist_ok=True)
+        (here / name).write_text(text)
     result = invoke(command)
     assert result.exit_code == 2
-    assert result.stderr.startswith(
-        "The current folder has no pipeline; of the folders in it these have one: 'bills', 'tidy'."
-        f"\n  Name one of them: `paddock {command} bills`.\n"
-    )
+    assert result.stderr.startswith(words.replace("COMMAND", command))
 
 
 def test_a_prompt_of_github_models_is_told_the_form_to_write(here: Path) -> None:

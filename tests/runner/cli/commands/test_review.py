@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
 
 from paddock.runner.calibration.confidence_calibration import reviewed_fields
-from paddock.runner.cli.application import application
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.ledger.reviews.reviews import Question, Review, Subject
 from paddock.runner.review.decisions import LedgerReviews
+from tests.runner.cli.commands.shell import invoke
 from tests.runner.cli.commands.terminal import CTRL_C, terminal
 
 TEXT = "Invoice A-17\nTotal 84,00 EUR\nplease pay by 3 May 2024\n"
@@ -41,10 +40,6 @@ CONFIDENCE = {
     "total": {"p": 0.62, "raw": 0.62, "second": 84.0, "second_p": 0.31, "is_calibrated": False},
     "note": None,
 }
-
-
-def paddock(*arguments: str, given: str | bytes = "") -> Result:
-    return CliRunner().invoke(application(arguments[0]), list(arguments), input=given)
 
 
 @pytest.fixture
@@ -90,7 +85,7 @@ def sheet(rows: list[dict[str, str]]) -> str:
 
 
 def exported() -> list[dict[str, str]]:
-    return rows_of(paddock("review", "--export", "-").stdout)
+    return rows_of(invoke("review", "--export", "-").stdout)
 
 
 # --- listing
@@ -101,7 +96,7 @@ def test_what_waits_is_listed_with_what_a_person_needs(folder: Path) -> None:
     ask(folder, "b.txt")
     with Ledger(folder / ".paddock") as ledger:
         LedgerReviews(ledger).take_lease(first.id, "bob")
-    shown = paddock("review", "--list")
+    shown = invoke("review", "--list")
     assert shown.exit_code == 0, shown.output
     head, row, other = (" ".join(line.split()) for line in shown.stdout.splitlines())
     assert head == "ID ITEM STEP PIPELINE ASKED LEFT FOR WHY"
@@ -112,27 +107,25 @@ def test_what_waits_is_listed_with_what_a_person_needs(folder: Path) -> None:
 
 def test_a_program_reads_what_waits_as_one_object(folder: Path) -> None:
     review = ask(folder)
-    (row,) = json.loads(paddock("review", "--list", "--json").stdout)["waiting"]
+    (row,) = json.loads(invoke("review", "--list", "--json").stdout)["waiting"]
     assert (row["id"], row["question"], row["item"]) == (review.id, review.question, "a.txt")
     assert row["expires"] is row["held_by"] is None
 
 
 def test_a_folder_where_nothing_ran_has_nothing_to_review(folder: Path) -> None:
-    shown = paddock("review", "bills")
+    shown = invoke("review", "bills")
     assert shown.exit_code == 2
     assert shown.stderr == (
         "No run has been recorded for 'bills', so nothing waits for review.\n"
         "  Run a pipeline with `review` first: `paddock run bills`.\n"
     )
-    assert (
-        paddock("review", "nothing.yaml").stderr == "There is no file or folder 'nothing.yaml'.\n"
-    )
+    assert invoke("review", "nothing.yaml").stderr == "There is no file or folder 'nothing.yaml'.\n"
 
 
 def test_a_pipeline_is_named_where_its_folder_has_several(folder: Path) -> None:
     ask(folder)
     ask(folder, "c.txt", pipeline="contracts.yaml")
-    shown = json.loads(paddock("review", "bills.yaml", "--list", "--json").stdout)
+    shown = json.loads(invoke("review", "bills.yaml", "--list", "--json").stdout)
     assert [row["item"] for row in shown["waiting"]] == ["a.txt"]
 
 
@@ -142,7 +135,7 @@ def test_the_reviews_of_a_pipeline_that_was_renamed_are_not_nothing(
 ) -> None:
     ask(folder)
     (folder / "bills.yaml").rename(folder / "letters.yaml")
-    shown = paddock("review", "letters.yaml", *wanted)
+    shown = invoke("review", "letters.yaml", *wanted)
     assert shown.stderr.startswith(
         "'letters.yaml' has no review; there are some of 'bills.yaml', without a file.\n"
         "  If that was renamed, run it once: `paddock run letters.yaml`.\n"
@@ -166,13 +159,13 @@ def test_the_csv_has_a_row_for_each_field_with_its_quote_and_confidence(folder: 
 def test_a_csv_comes_back_with_decisions_of_all_three_kinds(folder: Path) -> None:
     for key in ("a.txt", "b.txt", "c.txt", "d.txt"):
         ask(folder, key)
-    assert paddock("review", "--export", "todo.csv").exit_code == 0
+    assert invoke("review", "--export", "todo.csv").exit_code == 0
     rows = rows_of((folder / "todo.csv").read_text("utf-8"))
     rows[0]["decision"] = "accept"
     rows[4]["new value"] = "84"
     rows[6] |= {"decision": "Reject", "reason": "no invoice"}
     (folder / "todo.csv").write_text(sheet(rows), "utf-8")
-    done = paddock("review", "--import", "todo.csv")
+    done = invoke("review", "--import", "todo.csv")
     assert (done.exit_code, done.stdout) == (
         0, "3 decisions taken. `paddock run` continues with what was decided.\n",
     )  # fmt: skip
@@ -182,7 +175,7 @@ def test_a_csv_comes_back_with_decisions_of_all_three_kinds(folder: Path) -> Non
     }  # fmt: skip
     assert found["b.txt"].value == {"number": "A-17", "total": 84, "note": None}
     assert found["c.txt"].reason == "no invoice"
-    again = paddock("review", "--import", "todo.csv", "--as", "bob")
+    again = invoke("review", "--import", "todo.csv", "--as", "bob")
     assert again.stdout.startswith("0 decisions taken, 3 were decided so before.")
 
 
@@ -196,7 +189,7 @@ def test_nothing_of_a_faulty_csv_is_taken_and_each_fault_has_its_line(folder: Pa
     rows += [{**rows[7], "decision": "akzept"}, {**rows[7], "id": "ffff", "decision": "accept"}]
     rows += [{**rows[8], "field": "sum", "new value": "1", "id": rows[8]["id"]}]
     (folder / "todo.csv").write_text(sheet(rows), "utf-8")
-    done = paddock("review", "--import", "todo.csv")
+    done = invoke("review", "--import", "todo.csv")
     assert done.exit_code == 1
     assert done.stdout == (
         "Nothing was decided: 5 faults. Correct them, or take the sound ones with `--skip-bad`.\n"
@@ -208,7 +201,7 @@ def test_nothing_of_a_faulty_csv_is_taken_and_each_fault_has_its_line(folder: Pa
     assert "total" in lines[0]
     assert lines[2] == ("todo.csv: line 11: 'akzept' is no decision. Write accept, edit or reject.")
     assert decided(folder) == {}
-    some = paddock("review", "--import", "todo.csv", "--skip-bad", "--json")
+    some = invoke("review", "--import", "todo.csv", "--skip-bad", "--json")
     assert (some.exit_code, json.loads(some.stdout)["decided"]) == (1, 1)
     assert set(decided(folder)) == {"a.txt"}
 
@@ -216,15 +209,15 @@ def test_nothing_of_a_faulty_csv_is_taken_and_each_fault_has_its_line(folder: Pa
 def test_a_csv_of_another_ledger_decides_nothing(folder: Path) -> None:
     ask(folder / "other")
     ask(folder, "mine.txt")
-    text = paddock("review", "other", "--export", "-").stdout
+    text = invoke("review", "other", "--export", "-").stdout
     rows = rows_of(text)
     rows[0]["decision"] = "accept"
-    done = paddock("review", "bills.yaml", "--import", "-", given=sheet(rows))
+    done = invoke("review", "bills.yaml", "--import", "-", given=sheet(rows))
     assert f"line 2: there is no review '{rows[0]['id']}' here" in done.stderr or (
         "was changed meanwhile" in done.stderr
     )
     rows[0]["id"] = "1.23457E+11"
-    done = paddock("review", "bills.yaml", "--import", "-", given=sheet(rows))
+    done = invoke("review", "bills.yaml", "--import", "-", given=sheet(rows))
     assert "there is no review '1.23457E+11' here: a spreadsheet has changed the id." in done.stderr
     assert decided(folder) == {}
 
@@ -234,7 +227,7 @@ def test_a_decision_about_an_answer_that_changed_is_refused(folder: Path) -> Non
     rows = exported()
     rows[0]["decision"] = "accept"
     ask(folder, answer={**ANSWER, "total": 84.0}, document_sha256="d2")
-    done = paddock("review", "--import", "-", given=sheet(rows))
+    done = invoke("review", "--import", "-", given=sheet(rows))
     assert done.stderr == (
         "-: line 2: 'a.txt' (step 'bill') was changed meanwhile: its document or its answer is "
         "another one. Look at it again; nothing was decided.\n"
@@ -246,7 +239,7 @@ def test_what_a_spreadsheet_would_compute_leaves_and_comes_back_as_text(folder: 
     number, total = exported()
     assert (number["value"], total["value"]) == ("'=HYPERLINK(A1)", "-1.5")
     number["new value"] = "'=1+1"
-    paddock("review", "--import", "-", given=sheet([number, total]))
+    invoke("review", "--import", "-", given=sheet([number, total]))
     assert decided(folder)["a.txt"].value["number"] == "=1+1"
 
 
@@ -255,12 +248,12 @@ def test_a_spreadsheet_in_another_encoding_and_with_semicolons_is_read(folder: P
     rows = exported()
     rows[0]["new value"] = "Ä-17"
     text = sheet(rows).replace(",", ";")
-    done = paddock("review", "--import", "-", given=text.encode("cp1252"))
+    done = invoke("review", "--import", "-", given=text.encode("cp1252"))
     assert done.stderr.startswith("standard input: its encoding is not clear: it can be read as ")
     assert done.stderr.rstrip().endswith("Save the sheet as CSV in UTF-8.")
     rows[0]["new value"] = "Müller & Söhne"
     text = sheet(rows).replace(",", ";")
-    done = paddock("review", "--import", "-", given=text.encode("cp1252"))
+    done = invoke("review", "--import", "-", given=text.encode("cp1252"))
     assert done.exit_code == 0, done.stderr
     assert decided(folder)["a.txt"].value["number"] == "Müller & Söhne"
 
@@ -269,11 +262,11 @@ def test_who_may_not_decide_is_refused_in_a_csv(folder: Path) -> None:
     ask(folder, by=["bob"])
     rows = exported()
     rows[0]["decision"] = "accept"
-    done = paddock("review", "--import", "-", given=sheet(rows))
+    done = invoke("review", "--import", "-", given=sheet(rows))
     assert done.stderr == (
         "-: line 2: 'ann' may not decide on 'a.txt' (step 'bill'). Its reviewers are: bob.\n"
     )
-    assert paddock("review", "--import", "-", "--as", "bob", given=sheet(rows)).exit_code == 0
+    assert invoke("review", "--import", "-", "--as", "bob", given=sheet(rows)).exit_code == 0
 
 
 # --- gold data
@@ -286,8 +279,8 @@ def test_decisions_are_gold_data_with_the_models_answer(folder: Path) -> None:
     rows[0]["decision"] = "accept"
     rows[4]["new value"] = "84"
     rows[6] |= {"decision": "reject", "reason": "no invoice"}
-    paddock("review", "--import", "-", given=sheet(rows))
-    export = paddock("review", "--export", "jsonl")
+    invoke("review", "--import", "-", given=sheet(rows))
+    export = invoke("review", "--export", "jsonl")
     gold = {row["item"]: row for row in map(json.loads, export.stdout.splitlines())}
     assert export.stderr == "3 decisions → jsonl.\n"
     assert [gold[key]["decision"] for key in sorted(gold)] == ["accepted", "edited", "rejected"]
@@ -313,17 +306,17 @@ def test_decisions_of_another_ledger_are_taken_over_for_the_same_documents(
 ) -> None:
     for key in ("a.txt", "b.txt", "c.txt"):
         ask(folder, key, document_sha256="same")
-    paddock("review", "--accept-all", "--filter", "a.txt")
+    invoke("review", "--accept-all", "--filter", "a.txt")
     rows = exported()
     rows[1]["new value"] = "84"
     rows[3] |= {"decision": "reject", "reason": "no invoice"}
-    paddock("review", "--import", "-", given=sheet(rows))
-    text = paddock("review", "--export", "jsonl").stdout
+    invoke("review", "--import", "-", given=sheet(rows))
+    text = invoke("review", "--export", "jsonl").stdout
     assert len(text.splitlines()) == 3
     shutil.rmtree(folder / ".paddock")
     for key in ("a.txt", "b.txt", "c.txt"):
         ask(folder, key, now, document_sha256=document_sha256)
-    done = paddock("review", "--import", "-", "--skip-bad", "--as", "bob", given=text)
+    done = invoke("review", "--import", "-", "--skip-bad", "--as", "bob", given=text)
     found = {review.subject.item: review for review in decided(folder).values()}
     assert {key: review.state for key, review in found.items()} == result
     assert {review.by for review in found.values()} <= {"ann"}, "who decided"
@@ -335,7 +328,7 @@ def test_decisions_of_another_ledger_are_taken_over_for_the_same_documents(
 @pytest.mark.parametrize("line", ["{", '{"id": "x"}', "{}", '{"id": 1, "decision": "expired"}'])
 def test_a_line_that_is_no_decision_is_told(folder: Path, line: str) -> None:
     ask(folder)
-    done = paddock("review", "--import", "-", given=line)
+    done = invoke("review", "--import", "-", given=line)
     assert "line 1: is no decision. Import a file that" in done.stderr
 
 
@@ -350,9 +343,9 @@ def test_all_that_are_shown_are_accepted_and_undone_as_one(folder: Path) -> None
     with Ledger(folder / ".paddock") as ledger:
         LedgerReviews(ledger).take_lease(held.id, "bob")
     chosen = ("--least", "0.95", "--filter", "SURE-")
-    shown = json.loads(paddock("review", "--list", "--json", *chosen).stdout)["waiting"]
+    shown = json.loads(invoke("review", "--list", "--json", *chosen).stdout)["waiting"]
     assert {row["id"] for row in shown} == {*(review.id for review in sure), held.id}
-    done = paddock("review", "--accept-all", *chosen)
+    done = invoke("review", "--accept-all", *chosen)
     assert done.exit_code == 0, done.output
     assert "left: bob looks at 'sure-held.txt' (step 'bill') until" in done.stderr
     assert done.stdout.startswith("3 answers accepted as one decision: `paddock review --undo ")
@@ -365,18 +358,18 @@ def test_all_that_are_shown_are_accepted_and_undone_as_one(folder: Path) -> None
         f"one of 3 that were accepted together ({together})"
     }
     assert all(reviewed_fields(review) == [] for review in found.values())  # no one looked at them
-    undone = paddock("review", "--undo", together)
+    undone = invoke("review", "--undo", together)
     assert undone.stdout == "Undone: 3 answers wait again.\n"
     assert decided(folder) == {}
-    again = paddock("review", "--undo", together)
+    again = invoke("review", "--undo", together)
     assert (again.exit_code, "There is no review" in again.stderr) == (2, True)
-    lost = paddock("review", "--no-browser", "--least", "0.9")
+    lost = invoke("review", "--no-browser", "--least", "0.9")
     assert "`--least` and `--filter` belong to `--list` and `--accept-all`." in lost.stderr
 
 
 def test_control_characters_of_a_document_do_not_reach_the_terminal(folder: Path) -> None:
     ask(folder, document="inbox/\x1b[2Jgone.txt")
-    assert "\x1b" not in paddock("review", "--list").stdout
+    assert "\x1b" not in invoke("review", "--list").stdout
 
 
 # --- the page

@@ -3,22 +3,19 @@
 import re
 from pathlib import Path
 
-from typer.testing import CliRunner
-
 from paddock.engine.request import ChatRequest
 from paddock.pipelines.filters import FILTERS
 from paddock.pipelines.keys import FileKeys, SamplingParams, StepKeys
 from paddock.pipelines.pipeline_tests import EXPECTATION_KEYS
-from paddock.runner.api import run, validate
-from paddock.runner.cli.application import application
-from paddock.runner.core.run_options import RunEnvironment, RunOptions
+from paddock.runner.api import validate
 from paddock.steps import registry
 from tests.fakes.pool import FakePool
-from tests.runner.world import settings
+from tests.runner.cli.commands.shell import invoke
+from tests.runner.world import World
 
 
 def test_the_template_is_valid_and_tells_every_step(tmp_path: Path) -> None:
-    result = CliRunner().invoke(application("schema"), ["schema", "--for", "llm"])
+    result = invoke("schema", "--for", "llm")
     assert result.exit_code == 0
     file = tmp_path / "template.yaml"
     file.write_text(result.stdout, encoding="utf-8")
@@ -44,8 +41,7 @@ def test_the_template_is_valid_and_tells_every_step(tmp_path: Path) -> None:
 
 
 def test_its_pipeline_runs_also_where_a_step_is_skipped(tmp_path: Path) -> None:
-    result = CliRunner().invoke(application("schema"), ["schema", "--for", "llm"])
-    (tmp_path / "template.yaml").write_text(result.stdout, encoding="utf-8")
+    result = invoke("schema", "--for", "llm")
     (tmp_path / "inbox").mkdir()
     for name in ("boats", "nothing"):
         (tmp_path / "inbox" / f"{name}.txt").write_text(f"About {name}.")
@@ -57,11 +53,7 @@ def test_its_pipeline_runs_also_where_a_step_is_skipped(tmp_path: Path) -> None:
         return f'{{"title": "Boats", "points": {points}, "kind": "letter", "year": null}}'
 
     pool = FakePool(answer=answer)
-    report = run(
-        tmp_path / "template.yaml",
-        options=RunOptions(local=True),
-        environment=RunEnvironment(pool=pool, settings=settings(tmp_path)),
-    )
+    report = World(tmp_path, result.stdout, name="template.yaml").run(pool=pool)
     assert (report.status, report.exit_status()) == ("completed", 0), report.message
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "DIGEST.md", "boats.txt.md",

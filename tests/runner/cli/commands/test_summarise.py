@@ -2,15 +2,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
 
 from paddock.engine.system.records import replace
 from paddock.runner import api
 from paddock.runner.api import run_until_end
-from paddock.runner.cli.application import application
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.progress.report import Report
 from tests.fakes.pool import FakePool
+from tests.runner.cli.commands.shell import invoke
 
 
 def with_fake_pool(
@@ -37,28 +36,24 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def paddock(*arguments: str) -> Result:
-    return CliRunner().invoke(application("summarise"), list(arguments))
-
-
 def test_a_folder_is_summarised_without_yaml_and_then_only_what_changes(folder: Path) -> None:
-    first = paddock("summarise", "in box", "-o", "out", "--words", "30", "--local")
+    first = invoke("summarise", "in box", "-o", "out", "--words", "30", "--local")
     assert first.exit_code == 0, first.output
     assert (folder / "out" / "a.txt.md").exists() and (folder / "out" / "b" / "c.md.md").exists()
     assert sorted(path.name for path in (folder / "in box").iterdir()) == ["a.txt", "b"]
-    again = paddock("summarize", "in box", "-o", "out", "--words", "30", "--local")
+    again = invoke("summarize", "in box", "-o", "out", "--words", "30", "--local")
     assert "Wrote no new files." in again.stdout
     (folder / "in box" / "a.txt").write_text("Another one.")
-    changed = paddock("summarise", "in box", "-o", "out", "--words", "30", "--local")
+    changed = invoke("summarise", "in box", "-o", "out", "--words", "30", "--local")
     assert "1 model call" in changed.stdout
 
 
 @pytest.mark.parametrize("file", ["s.yaml", "in box/s.yaml", "out/s.yaml", "elsewhere/s.yaml"])
 def test_a_saved_pipeline_owns_what_the_command_made(folder: Path, file: str) -> None:
     arguments = ("summarise", "in box", "-o", "out", "--words", "30", "--local")
-    assert paddock(*arguments).exit_code == 0
+    assert invoke(*arguments).exit_code == 0
     (folder / "out/b/c.md.md").write_text("Mine.")
-    saved = paddock(*arguments, "--save", file)
+    saved = invoke(*arguments, "--save", file)
     assert saved.exit_code == 0, saved.output
     assert f"It goes on with the summaries of '{folder}/out'.\n" in saved.stderr
     assert "0 model calls" in saved.stdout
@@ -78,10 +73,10 @@ def test_a_saved_pipeline_owns_what_the_command_made(folder: Path, file: str) ->
 
 def test_one_document_is_summarised_alone_or_printed(folder: Path) -> None:
     (folder / "in box" / "a[1].txt").write_text("Brackets are no pattern.")
-    written = paddock("summarise", "in box/a[1].txt", "-o", "out", "--local")
+    written = invoke("summarise", "in box/a[1].txt", "-o", "out", "--local")
     assert written.exit_code == 0, written.output
     assert [path.name for path in (folder / "out").glob("*.md")] == ["a[1].txt.md"]
-    printed = paddock("summarise", "in box/a[1].txt", "--local")
+    printed = invoke("summarise", "in box/a[1].txt", "--local")
     assert printed.exit_code == 0
     assert printed.stdout == f"{(folder / 'out/a[1].txt.md').read_text()}\n"
 
@@ -100,5 +95,5 @@ def test_one_document_is_summarised_alone_or_printed(folder: Path) -> None:
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_told(folder: Path, arguments: tuple[str, ...], expected: str) -> None:
-    result = paddock("summarise", *arguments, "--local")
+    result = invoke("summarise", *arguments, "--local")
     assert (result.exit_code, result.stderr.replace(str(folder), "FOLDER")) == (2, expected)

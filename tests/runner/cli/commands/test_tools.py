@@ -5,15 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from paddock.runner.cli.application import application
+from tests.runner.cli.commands.shell import invoke
 
 SERVER = Path(__file__).parents[3] / "fakes" / "mcp_server.py"
-
-
-def tools(*arguments: str) -> Result:
-    return CliRunner().invoke(application("tools"), ["tools", *arguments])
 
 
 @pytest.fixture
@@ -31,27 +26,27 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_without_a_file_what_is_built_in_is_listed() -> None:
-    lines = tools().stdout.splitlines()
+    lines = invoke("tools").stdout.splitlines()
     assert lines[:2] == ["built in", "  calculator(expression)  Work out arithmetic exactly."]
     assert "  files.read(path, offset?, limit?)  Read the text of a document." in lines
 
 
 def test_servers_are_asked_only_where_that_is_allowed(file: Path) -> None:
-    shown = tools(str(file)).stdout
+    shown = invoke("tools", str(file)).stdout
     assert "MCP server 'fake': not asked: that needs `--allow mcp`.\n" in shown
     assert "MCP server 'far': not asked: that needs `--allow network`.\n" in shown
-    allowed = tools(str(file), "--allow", "mcp")
+    allowed = invoke("tools", str(file), "--allow", "mcp")
     assert "MCP server 'fake'\n  fake.add(a, b)  Add two numbers.\n" in allowed.stdout
     assert (
         "MCP server 'gone': the MCP server 'gone' (`no-such-program`) cannot be started: there is "
         "no such program here. Install it, or correct `command`.\n"
     ) in allowed.stdout
-    wrong = tools(str(file), "--allow", "all")
+    wrong = invoke("tools", str(file), "--allow", "all")
     assert (wrong.exit_code, wrong.stderr.splitlines()[0]) == (2, "--allow: 'all' is not known.")
 
 
 def test_machines_read_one_object() -> None:
-    first = json.loads(tools("--json").stdout)["groups"][0]
+    first = json.loads(invoke("tools", "--json").stdout)["groups"][0]
     assert (first["origin"], first["why"]) == ("built in", None)
     assert first["tools"][1]["name"] == "now"
     assert first["tools"][2]["has_effects"] is True
