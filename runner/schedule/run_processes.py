@@ -30,7 +30,7 @@ from paddock.engine.system.frames import (
     read_frame_async,
 )
 from paddock.engine.system.process_marks import is_process_alive, process_mark
-from paddock.engine.system.processes import RUN_PRIORITY, exit_status_text, lower_priority
+from paddock.engine.system.processes import exit_status_text
 from paddock.engine.system.records import SelectiveFields, Struct, field
 from paddock.engine.system.tasks import TaskSet, end, running
 from paddock.engine.wire import from_plain, to_plain
@@ -74,7 +74,6 @@ class StopRequest(Struct, frozen=True):
 def run_in_process(link: socket.socket) -> None:
     with contextlib.suppress(OSError):
         os.setsid()  # Ctrl-C at the terminal is for `paddock up`, which sends us a request
-    lower_priority(RUN_PRIORITY)
     has_prefect = asyncio.run(_run_orders(link))
     from paddock.runner.workers import run_in_flow
 

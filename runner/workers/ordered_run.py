@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 
+from paddock.engine.system.processes import RUN_PRIORITY, set_priority
 from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.system.text import encodable, map_texts
 from paddock.runner.prefect import client_settings  # noqa: F401 - first, see there
@@ -33,6 +34,7 @@ from prefect.states import Pending
 
 from paddock.runner import api
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
+from paddock.runner.daemon.daemon_files import find_daemon
 from paddock.runner.daemon.prefect_auth import CLIENT_VARIABLE
 from paddock.runner.daemon.prefect_client import TrackingError, check_prefect_api
 from paddock.runner.progress.command_logs import run_log
@@ -217,6 +219,10 @@ class _OrderRun:
         reserved = {name: value for name, value in self._order.inputs.items() if name in RESERVED}
         settings = read_settings(path.parent, flags=self._control.flags)
         settings = replace(settings, is_prefect=False)  # it is `up` that decides it
+        is_own_session = os.getsid(0) == os.getpid()
+        if is_own_session and await asyncio.to_thread(find_daemon, settings) is not None:
+            # Else this run may start the daemon, whose models would be as slow as it is
+            set_priority(os.getpid(), max(RUN_PRIORITY, os.nice(0)))
         with run_log(settings, self._order.trigger) as lines:
             observer = MultiObserver(_ControlObserver(self._control), lines)
             environment = replace(environment, settings=settings, observer=observer)

@@ -157,21 +157,6 @@ def test_up_knows_the_end_of_a_run_whose_process_dies_hangs_or_sends_garbage() -
     }
 
 
-def test_a_run_of_up_leaves_the_processor_to_the_models() -> None:
-    program = """
-import os
-from paddock.runner.schedule import run_processes
-async def show_priority(link):
-    print(os.getpriority(os.PRIO_PROCESS, 0) - before)
-before = os.getpriority(os.PRIO_PROCESS, 0)
-run_processes._run_orders = show_priority
-run_processes.run_in_process(None)
-"""
-    command = [sys.executable, "-c", program]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=True)
-    assert done.stdout == "10\n"
-
-
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells it so")
 def test_a_process_is_known_again_after_the_machines_clock_was_set(
     monkeypatch: pytest.MonkeyPatch,

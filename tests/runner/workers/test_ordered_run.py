@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from paddock.runner.workers.ordered_run import RunControl, run_order
 from paddock.runner.workers.pipeline_flow import stays_open
 from paddock.runner.workers.run_in_flow import send_what_is_shown
 from tests.prefect_server import prefect_client
+from tests.waiting import PATIENCE_S
 
 # Prefect's own threads leave a connection open when their loop ends; here the process goes on.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -80,6 +83,37 @@ def test_where_no_server_is_it_runs_all_the_same_and_the_ledger_names_the_order(
     with Ledger(file.parent / ".paddock", is_readonly=True) as ledger:
         runs = RunStore(ledger).runs_that_continue(["order1"])
     assert [(run.trigger, run.status) for run in runs] == [("webhook /x", "completed")] * 2
+
+
+BESIDE_MODELS = """
+import asyncio, json, os, pathlib, socket, sys
+os.setsid()
+from paddock.runner.daemon import daemon_files
+from paddock.runner.settings import read_settings
+from paddock.runner.workers.ordered_run import Order, RunControl, run_order
+before, file, has_service = os.nice(0), sys.argv[1], sys.argv[2] == "True"
+paths = daemon_files.paths_of(read_settings(pathlib.Path(file).parent))
+daemon_files.make_daemon_folders(paths)
+with socket.socket(socket.AF_UNIX) as service:
+    if has_service:
+        service.bind(str(paths.socket))
+        service.listen()
+        own = daemon_files.DaemonInfo(paths.folder.parent, paths.socket, "1", os.getpid())
+        paths.record.write_text(json.dumps(daemon_files.record_of(own)))
+    for id_ in ("order1", "order2"):
+        asyncio.run(run_order(Order(id_, "k", file, "webhook /x", {"n": 7}), "", RunControl()))
+print(os.nice(0) - before)
+"""
+
+
+@pytest.mark.parametrize(("has_service", "lower_by"), [(False, "0"), (True, "10")])
+def test_a_run_of_up_leaves_the_processor_to_the_models_that_are_there(
+    file: Path, *, has_service: bool, lower_by: str
+) -> None:
+    """The first that needs them starts their service, which has its starter's priority."""
+    command = [sys.executable, "-c", BESIDE_MODELS, str(file), str(has_service)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert done.stdout == f"{lower_by}\n", done.stderr
 
 
 def test_where_a_server_answers_it_is_a_flow_run_of_its_deployment(file: Path, api: str) -> None:
