@@ -308,10 +308,15 @@ def _values_in(cell: PlacedCell, signs: Counter[str]) -> Iterator[_Value]:
                 written = f"-{written}" if sign[1] or sign[3] else written
                 lead = lead[: sign.start(1) if sign[1] else sign.start(2) if sign[2] else len(lead)]
                 signs.update(filter(is_currency, filter(None, [sign[2]])))
+            is_negative, end = _is_minus(text, end), end + _is_minus(text, end)
             behind = _SIGN_BEHIND.match(text, end)
             if behind is not None and behind[1] and is_currency(behind[1]):
                 signs[behind[1]] += 1
                 end = behind.end()
+            if is_negative or _is_minus(text, end):
+                written = f"-{written.removeprefix('-')}"
+            if text[:start].endswith("(") and text.startswith(")", end):
+                written = f"({written})"  # a negative one for bookkeepers: its form is another
         label = label_of(lead)
         if last is not None and not label and not _BETWEEN.search(lead):
             last.written, last.end = text[last.start - cell.start : end], cell.start + end
@@ -322,6 +327,11 @@ def _values_in(cell: PlacedCell, signs: Counter[str]) -> Iterator[_Value]:
         before = end
     if last is not None:
         yield last
+
+
+def _is_minus(text: str, at: int) -> bool:
+    """Return whether a minus stands there, behind an amount."""
+    return text[at : at + 1] in {*"-\u2212\u2013"} and not text[at + 1 : at + 2].strip()
 
 
 def _whole(cell: PlacedCell, start: int) -> _Value:

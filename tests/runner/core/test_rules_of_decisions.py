@@ -127,6 +127,13 @@ def test_the_next_document_of_a_sender_asks_no_model_and_nobody(desk: Desk) -> N
     assert desk.outputs() == {"a.txt": ("RE-101", 120.0), "b.txt": ("RE-102", 60.0)}
 
 
+def test_a_minus_behind_an_amount_is_read(desk: Desk) -> None:
+    desk.teach("a", bill())
+    desk.arrive(b=bill(**NEXT | {"total": "60.00-"}))
+    desk.work()
+    assert desk.outputs()["b.txt"] == ("RE-102", -60.0)
+
+
 DISCOUNT = ("VAT 20%", "Discount: -10.00 {sign}\nVAT 20%")
 OTHER_SENDER = {**NEXT, "sender": "Larkfield Joinery"}
 CREDIT = {**NEXT, "title": "CREDIT NOTE"}
@@ -157,6 +164,7 @@ NEVER: dict[str, tuple[str, dict[str, Any], str, set[str] | frozenset[str]]] = {
         bill(), {}, bill(**NEXT | {"total": "9 \u25a0 462.11"}), {"total"}),
     "4 a decimal mark that no decision showed": (
         bill(), {}, bill(**NEXT | THOUSANDS), {"total"}),
+    "4 an amount in brackets": (bill(), {}, bill(**NEXT | {"total": "(60.00)"}), {"total"}),
     "4 another currency": (bill(), {}, bill(**NEXT, sign="GBP"), {"currency"}),
     "4 a number of another form": (bill(), {}, bill(**NEXT | {"number": "K-7"}), {"number"}),
     "6 a credit note, a reminder": (bill(), {}, bill(**CREDIT), {"kind"}),
