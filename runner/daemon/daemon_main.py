@@ -17,6 +17,7 @@ from typing import Any
 
 from paddock.engine.system import private_files
 from paddock.engine.system.file_locks import LockTaken, lock_soon
+from paddock.engine.system.processes import return_large_blocks
 from paddock.engine.system.tasks import wait_for_event
 from paddock.runner.progress.command_logs import PlainFormatter
 from paddock.runner.settings import Settings
@@ -44,6 +45,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("paddock").setLevel(logging.INFO)
     try:
+        return_large_blocks()
         asyncio.run(_serve(settings))
     except LockTaken:
         log.info("another process serves at %s already", paths.socket)
