@@ -82,7 +82,7 @@ def test_kernels_that_differ_by_the_size_of_a_batch_are_found(
 
 
 def test_a_chat_model_is_measured_the_most_useful_first_and_a_busy_machine_is_refused(
-    tmp_path: Path,
+    tmp_path: Path, trial: Model
 ) -> None:
     path = path_of("smollm2:135m", tmp_path)
     model = Model(path)
@@ -98,7 +98,7 @@ def test_a_chat_model_is_measured_the_most_useful_first_and_a_busy_machine_is_re
     with pytest.raises(
         Unmeasured, match=r"^other programs used the processor: the threads got \d+%"
     ):
-        measure_model(model, shape, BenchClock(20.0, 1, least_share=2.0), depths=())
+        measure_model(trial, shape, BenchClock(20.0, 1, least_share=2.0), depths=())
     model.close()
 
 
