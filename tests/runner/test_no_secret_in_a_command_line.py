@@ -23,7 +23,7 @@ from tests.fakes.clerk import Said, clerk
 from tests.fakes.process_list import SeenCommandLines, watched_process_list
 from tests.prefect_server import seed
 from tests.runner.cli.commands.shell import paddock
-from tests.runner.review.test_page_of_serve import serving
+from tests.runner.cli.commands.test_serve import serving
 from tests.runner.schedule.up_process import UpFolder
 from tests.runner.world import each_document
 
@@ -193,7 +193,8 @@ def test_no_command_puts_a_secret_into_a_command_line(
         assert paddock("pull", f"http://{host}/x/y:z", "--insecure", environ=environ).status == 1
         assert f"Basic {login}" in given
         assert paddock("run", str(tmp_path), environ=environ).status == 0
-        with serving(tmp_path, "--api-keys", str(keys)) as address:
+        arguments = "--port", "0", "--api-keys", str(keys)
+        with serving(*arguments, PADDOCK_HOME=str(home)) as (_, address):
             remote = {**environ, "PADDOCK_HOST": address}
             assert paddock("list", environ=remote).status == 0
             ended = paddock("chat", "smollm2:135m", "Hi", environ=remote)
