@@ -50,11 +50,11 @@ def write_form(source: Path, weights: Path, graph: Path, n_threads: int) -> None
         try:
             openvino_genai.LLMPipeline(str(model), "CPU", enable_save_ov_model=True)
             read = openvino.Core().read_model(model.parent / _GRAPH, model.parent / _WEIGHTS)
-        except RuntimeError as error:
-            why = str(error).strip().splitlines()[-1]
+            _sign_weights(read)
+            _join_projections(read)
+        except (RuntimeError, ValueError, IndexError) as error:
+            why = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             raise LoadFailed(f"OpenVINO cannot read such a model: {why}") from error
-        _sign_weights(read)
-        _join_projections(read)
         _write_model(read, weights, graph)
 
 

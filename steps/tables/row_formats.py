@@ -15,7 +15,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from functools import cache
 from io import StringIO
 from typing import Any, ClassVar, TypeAlias
@@ -527,6 +527,7 @@ class _NotJson(ValueError):
 def _json_value(text: str, form: str, changed: ChangedValues, line: int | None = None) -> Any:
     """Parse JSON, of one line of a file or of all; half a character becomes U+FFFD."""
     has_half = _HALF_ESCAPED.search(text) is not None
+    rounded = set[float]()
 
     def made(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         value = dict(pairs)
@@ -534,6 +535,9 @@ def _json_value(text: str, form: str, changed: ChangedValues, line: int | None =
             n_of = Counter(name for name, _ in pairs)
             what = "an object has a name more than once, and the last one is taken"
             changed.update((what, name) for name, n in n_of.items() if n > 1)
+        for name, part in pairs if rounded else ():
+            if n := sum(number in rounded for number in _floats_of(part)):
+                changed["a number has more digits than are kept", name] += n
         for pair in pairs if has_half else ():
             if _HALF.search(json.dumps(pair, ensure_ascii=False)):
                 name = _HALF.sub("\ufffd", pair[0])
@@ -543,7 +547,7 @@ def _json_value(text: str, form: str, changed: ChangedValues, line: int | None =
     def number(digits: str) -> float:
         value = _float(digits)
         if _is_rounded(value, digits):
-            changed["a number has more digits than are kept", digits] += 1
+            rounded.add(value)
         return value
 
     try:
@@ -576,11 +580,21 @@ def _float(digits: str) -> float:
     return value
 
 
+def _floats_of(value: Any) -> Iterator[float]:
+    if isinstance(value, float):
+        yield value
+    elif isinstance(value, list):
+        yield from itertools.chain.from_iterable(map(_floats_of, value))
+
+
 def _is_rounded(value: float, digits: str) -> bool:
     """Whether a number is another one now; the 17 digits that C writes of a float are not."""
     if len(digits) <= 16:  # with the point: floats keep 15
         return False
-    written = Decimal(digits)
+    try:
+        written = Decimal(digits)
+    except InvalidOperation:  # an exponent of 20 digits: the value is 0
+        return re.match("-?[0.]*[1-9]", digits) is not None
     last = len(written.as_tuple().digits) - 1
     return written not in (Decimal(repr(value)), Decimal(f"{value:.{last}e}"))
 

@@ -228,6 +228,9 @@ def test_a_form_that_is_half_written_or_not_possible_is_said(
     graph_file(half).write_bytes(graph_file(form).read_bytes()[:10_000])
     with pytest.raises(LoadFailed, match="OpenVINO cannot use"):
         FormModel(bundled, half, 1)
+    unread = tiny.copying(tmp_path / "copying.gguf")  # without `general.file_type`
+    with pytest.raises(LoadFailed, match="OpenVINO cannot read such a model: unordered_map::at"):
+        write_form(unread, tmp_path / "other.bin", tmp_path / "other.xml", 1)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells which pages are resident")

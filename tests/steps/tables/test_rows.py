@@ -238,9 +238,11 @@ def test_names_that_an_object_has_twice_and_half_characters_are_told(
 
 def test_digits_that_a_number_of_json_loses_are_told(tmp_path: Path) -> None:
     kept = "0.1, 0.10000000000000001, 1.10000000000000000000, 12345678901234567890, 1234567890.45"
-    data = f'{{"net": 12345678901234567.89, "kept": [{kept}]}}'
-    (tmp_path / "a.jsonl").write_text(data)
+    kept = f"{kept}, 0e{'9' * 20}"
+    rows = f'{{"net": 12345678901234567.89, "kept": [{kept}]}}', '{"net": 12345678901234567.88}'
+    lists = f'{{"of": [[1234567890123456.78, 1e-{"9" * 20}]]}}'
+    (tmp_path / "a.jsonl").write_text("\n".join([*rows, lists]))
     within = tools(tmp_path)
     asyncio.run(FilesRows().run(FilesRowsParams(path="a.jsonl"), within))
-    what = "a number has more digits than are kept (1 of '12345678901234567.89')"
+    what = "a number has more digits than are kept (2 of 'net', 2 of 'of')"
     assert within.notes == [f"'a.jsonl': {what}."]
