@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from fractions import Fraction
 from functools import lru_cache, partial
 from heapq import nlargest
@@ -88,6 +88,7 @@ def _error_finder() -> Callable[[Any, Any], list[Any]]:
             "pattern": partial(_pattern_errors, jsonschema.ValidationError),
             "patternProperties": _pattern_properties_errors,
             "multipleOf": partial(_multiple_errors, jsonschema.ValidationError),
+            "uniqueItems": partial(_unique_errors, jsonschema.ValidationError),
             "additionalProperties": partial(
                 _additional_properties_errors, jsonschema.ValidationError
             ),
@@ -105,6 +106,11 @@ def _error_finder() -> Callable[[Any, Any], list[Any]]:
 
     kind = jsonschema.validators.extend(
         kind, {name: in_time(check) for name, check in kind.VALIDATORS.items()}
+    )
+    # The library's own `evolve` takes another class at each `$schema`, without these checks
+    parts = {part.alias: part.name for part in kind.__attrs_attrs__ if part.init}
+    kind.evolve = lambda self, **changes: kind(
+        **{alias: getattr(self, name) for alias, name in parts.items()} | changes
     )
     registry = Registry()  # without one, a `$ref` would be fetched from the network
 
@@ -138,6 +144,23 @@ def _multiple_errors(
     quotient = Fraction(repr(value)) / Fraction(repr(step)) if isfinite(value) else Fraction(1, 2)
     if quotient.denominator != 1:
         yield error(f"{value!r} is not a multiple of {step!r}")
+
+
+def _unique_errors(
+    error: MakeError, validator: Any, is_unique: bool, value: Any, _: Any
+) -> Iterator[Any]:
+    """Compare hashes: the library compares each pair, which no time limit interrupts."""
+    if is_unique and isinstance(value, list) and len({*map(_hashable, value)}) < len(value):
+        yield error(f"{value!r} has non-unique elements")
+
+
+def _hashable(value: Any) -> Hashable:
+    """Return equal forms of equal JSON values: 1 is 1.0, and no boolean is a number."""
+    if isinstance(value, dict):
+        return dict, frozenset((name, _hashable(inner)) for name, inner in value.items())
+    if isinstance(value, list):
+        return list, tuple(map(_hashable, value))
+    return (bool, value) if isinstance(value, bool) else value
 
 
 def _pattern_properties_errors(

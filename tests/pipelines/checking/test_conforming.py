@@ -1,6 +1,7 @@
 """A value is of its schema, formats included, wherever it comes from."""
 
 import json
+from typing import Any
 
 import pytest
 from llguidance import LLMatcher, LLTokenizer
@@ -96,3 +97,62 @@ def test_a_schema_that_says_the_same_in_many_ways_is_refused_at_last(
         "The schema is too complex to compare it with. Use fewer patterns and `$ref`s."
     )
     assert schema_mismatch(["x"] * 10_000, {"items": {"pattern": "x"}}) is None
+
+
+DRAFT = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+TREE_OF_CENTS = {
+    **DRAFT,
+    "properties": {
+        "n": {"anyOf": [{"type": "object", "$ref": "#"}, {"type": "number", "multipleOf": 0.01}]}
+    },
+}
+
+
+def test_a_schema_that_names_its_draft_again_is_compared_in_time_and_by_the_same_rules(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert schema_mismatch({"n": {"n": 0.07}}, TREE_OF_CENTS) is None
+    letters = {"$defs": {"a": {**DRAFT, "pattern": r"^\p{Lu}+$"}}, "$ref": "#/$defs/a"}
+    assert schema_mismatch("ÄÖ", letters) is None
+    assert schema_mismatch("äö", letters) == r"'äö' does not match '^\\p{Lu}+$'."
+    monkeypatch.setattr(schema_validation, "_MOST_CPU_S", 0.1)
+    ways: dict[str, Any] = {
+        f"a{n}": {"allOf": [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in range(14)
+    }
+    ways["a0"] = {**DRAFT, **ways["a0"]}
+    schema = {"$defs": {**ways, "a14": {"type": "integer"}}, "$ref": "#/$defs/a0"}
+    assert schema_mismatch("x", schema) == (
+        "The schema is too complex to compare it with. Use fewer patterns and `$ref`s."
+    )
+
+
+@pytest.mark.parametrize(
+    ("items", "is_right"),
+    [
+        ([1, True, 0, False, None, "1", [], {}, ""], True),
+        ([1, 2, 1.0], False),
+        ([{"a": [1, {"b": 2}]}, {"a": [1.0, {"b": 2}]}], False),
+        ([{"a": 1, "b": 2}, {"b": 2, "a": 1}], False),
+        ([{"a": 1}, {"a": True}], True),
+        ([[1], [True], {"1": []}], True),
+        ([True, True], False),
+        ({"a": 1, "b": 1}, True),
+    ],
+)
+def test_unique_items_are_those_of_different_json_values(items: Any, *, is_right: bool) -> None:
+    assert (schema_mismatch(items, {"uniqueItems": True}) is None) == is_right
+    assert schema_mismatch(items, {"uniqueItems": False}) is None
+
+
+def test_unique_items_are_not_compared_pair_by_pair() -> None:
+    class Counted(int):
+        n_compared = 0
+        __hash__ = int.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            Counted.n_compared += 1
+            return int(self) == other
+
+    rows = [{"n": Counted(n)} for n in range(300)]
+    assert schema_mismatch(rows, {"uniqueItems": True}) is None
+    assert Counted.n_compared < len(rows)
