@@ -95,6 +95,11 @@ class ReviewSpec(Struct, frozen=True):
     also: float | None = None
     """The random share of other answers that is asked about as well."""
 
+    @property
+    def is_off(self) -> bool:
+        """Whether it asks about no answer that passes its checks."""
+        return self.also is None and self.when.source.strip().lower() == "false"
+
 
 class EscalationSpec(Struct, frozen=True):
     to: str
@@ -454,7 +459,10 @@ def _filter_as_chat(data: dict[str, Any]) -> dict[str, Any]:
     """Return the `chat` step that a filter stands for, as its author would have written it."""
     written = data.get("with")
     parameters = {**(written if isinstance(written, dict) else {}), "prompt": data["filter"]}
-    return {**_FILTER, **data, "uses": "chat", "reply": _FILTER["reply"], "with": parameters}
+    chat = {**_FILTER, **data, "uses": "chat", "reply": _FILTER["reply"], "with": parameters}
+    if "escalate" in data and "review" not in data:
+        del chat["review"]  # a larger model is asked instead of a person
+    return chat
 
 
 def _behind_filters(body: tuple[Node, ...]) -> tuple[tuple[Node, ...], Expression | None]:

@@ -72,7 +72,8 @@ def check_answer_keys(
             what = f"step '{step.uses}' cannot `escalate`: no other model can be asked the same"
             remedy = "'chat', 'decide', 'reduce' and 'summarise' without `how: extract` can."
             checks.add((*step.at, "escalate"), what, remedy, is_key=True)
-        if step.review is not None:  # tests/benchmarks/RESULTS.md: it spares a person no document
+        if step.review is not None and not step.review.is_off:
+            # tests/benchmarks/RESULTS.md: it spares a person no document
             what = f"step '{step.id}' has `review`, so that no larger model is asked"
             remedy = "Remove `escalate`; `review: {when: unsure}` asks what no decision tells."
             checks.add((*step.at, "escalate"), what, remedy, is_key=True)

@@ -124,6 +124,28 @@ def test_filters_behind_each_other_and_in_blocks_within_an_item(world: Post) -> 
     ]
 
 
+@pytest.mark.parametrize("review", ["", ", review: {when: false}"])
+def test_a_filter_escalates_what_it_is_not_sure_of_and_no_person_is_asked(
+    world: Post, review: str
+) -> None:
+    world.edit("name: post\n", "name: post\nmodels: {clerk: small, boss: big}\n")
+    escalate = 'escalate: {to: boss, when: "confidence.low < 0.8"}'
+    world.edit(", review: {when: false}", f", with: {{model: clerk}}, {escalate}{review}")
+    world.edit('with: {prompt: "Sum', 'with: {model: clerk, prompt: "Sum')
+    report = world.run()
+    assert (report.calls, world.rows()) == (3 * 2 + 2, ["bill.txt", "x.txt"])
+    assert states(report)["letter.txt"] == "skipped"
+
+
+def test_a_filter_with_a_review_that_asks_and_a_larger_model_is_at_fault(world: Post) -> None:
+    world.edit("name: post\n", "name: post\nmodels: {clerk: small, boss: big}\n")
+    world.edit('with: {prompt: "Sum', 'with: {model: clerk, prompt: "Sum')
+    keys = "with: {model: clerk}, escalate: {to: boss, when: true}, review: {when: false, also: 2%}"
+    world.edit("review: {when: false}", keys)
+    (fault,) = validate(world.file).faults
+    assert fault.message == "step 'bill' has `review`, so that no larger model is asked."
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
