@@ -129,7 +129,9 @@ class ModelFacts(Struct, frozen=True, omit_defaults=True):
     tuned_from: str | None = None
     """Of a tuned copy: the digest of the file that the name stands for."""
     form: str = ""
-    """Of a tuned copy that OpenVINO computes: its file; `path` is the original's."""
+    """Of a tuned copy that OpenVINO computes: its file; `path` and `size_bytes` are the original's,
+    which is loaded where a request or a spec has adapters."""
+    form_bytes: int = 0
     draft_path: str = ""
     """A smaller model's file that guesses ahead for this one."""
     projector: str | None = None

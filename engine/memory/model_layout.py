@@ -407,7 +407,7 @@ class _LayoutPlanner(Struct, frozen=True):
         n_layers = self.header.number("block_count") + 1
         share = 1.0 if load.n_gpu_layers < 0 else min(1.0, load.n_gpu_layers / n_layers)
         per_cell = share * self._cell_and_buffer_bytes(load)[0]
-        weights = share * (self.request.facts.size_bytes + self.request.extra_bytes) + others_bytes
+        weights = share * self._weight_bytes(load) + others_bytes
         enough = n_cells(_GOOD_REQUESTS, load.n_ctx_tokens)
 
         def beside_weights(n_bytes: float, n_devices: int) -> int:
@@ -430,6 +430,10 @@ class _LayoutPlanner(Struct, frozen=True):
             if at_most >= enough:
                 break
         return free
+
+    def _weight_bytes(self, load: WorkerOptions) -> int:
+        facts = self.request.facts
+        return (facts.form_bytes if load.form else facts.size_bytes) + self.request.extra_bytes
 
     def _cell_and_buffer_bytes(self, load: WorkerOptions) -> tuple[float, int]:
         per_cell = cell_bytes(self.header, load.kv_cache_type)
@@ -471,7 +475,7 @@ class _LayoutPlanner(Struct, frozen=True):
 
     def _placed(self, load: WorkerOptions, is_good: bool) -> list[ModelLayout]:
         device, header = self.device, self.header
-        size = self.request.facts.size_bytes + self.request.extra_bytes
+        size = self._weight_bytes(load)
         per_cell, buffers = self._cell_and_buffer_bytes(load)
         outputs = 0 if load.role == "chat" else _FLOAT_BYTES * load.n_cells * n_vocab(header)
         cache = 0.0 if header.is_encoder else load.n_cells * per_cell

@@ -198,11 +198,10 @@ class ModelFinder:
         if copy is None or (copy.is_form and (facts.projector or facts.adapters)):
             return facts
         if copy.is_form:
-            changed: dict[str, Any] = {"form": copy.path}
+            changed: dict[str, Any] = {"form": copy.path, "form_bytes": copy.size_bytes}
         else:
-            changed = {"path": copy.path, "parts": ()}
-        size, source = copy.size_bytes, facts.digest
-        return replace(facts, digest=copy.digest, size_bytes=size, tuned_from=source, **changed)
+            changed = {"path": copy.path, "parts": (), "size_bytes": copy.size_bytes}
+        return replace(facts, digest=copy.digest, tuned_from=facts.digest, **changed)
 
     def find_original(self, ref: str, n_ctx_tokens: int | None = None) -> ModelFacts:
         return self._facts(self.locate(ref), n_ctx_tokens)

@@ -241,6 +241,22 @@ def test_without_flash_attention_the_scores_are_in_the_buffer() -> None:
     assert (round(on / 2**20, 2), round(off / 2**20, 2)) == (28.75, 166.75)
 
 
+def test_a_form_is_planned_by_its_size_and_with_adapters_the_original_by_its_own() -> None:
+    tuned = replace(FACTS, form="/8b.bin", form_bytes=12 * GIB)
+    settings = PoolSettings(num_parallel=4, n_cells=16 * 1024)
+    requests = {
+        (facts.form, adapters): LayoutRequest(facts, 4096, adapters)
+        for facts in (FACTS, tuned)
+        for adapters in ((), ("a.gguf",))
+    }
+    plans = {key: layouts(it, HEADER, settings, CPU)[0] for key, it in requests.items()}
+    assert plans["/8b.bin", ("a.gguf",)] == plans["", ("a.gguf",)]
+    form, original = plans["/8b.bin", ()], plans["", ()]
+    buffers = [compute_bytes(HEADER, plan.load) for plan in (form, original)]
+    more = form.room.total_bytes - buffers[0] - (original.room.total_bytes - buffers[1])
+    assert more == 4 * GIB
+
+
 LARGE = replace(FACTS, size_bytes=30 * GIB)
 HIDDEN = replace(CPU, why_no_gpu='CUDA_VISIBLE_DEVICES=""')
 

@@ -19,7 +19,7 @@ from paddock.engine.models.model_recipe import read_recipe
 from paddock.engine.models.modelfile import parse_modelfile
 from paddock.engine.models.well_known import MEASURED
 from paddock.engine.request import ChatRequest, ModelSpec, resolve_sampling
-from paddock.engine.tuning.tuned_copies import TunedCopy, copy_place
+from paddock.engine.tuning.tuned_copies import OPENVINO, TunedCopy, copy_place
 from tests.fakes.gguf import LLAMA, Value, write_gguf
 
 
@@ -135,6 +135,20 @@ def test_a_name_is_found_in_any_case_and_never_taken_for_a_path(tmp_path: Path) 
         finder(tmp_path).named(parse_name("a.gguf"))
     with pytest.raises(InvalidName):
         finder(tmp_path).find("a b")
+
+
+def test_a_model_with_a_form_has_the_sizes_of_both_files(tmp_path: Path) -> None:
+    models = finder(tmp_path)
+    original = models.find("smollm2:135m")
+    (tmp_path / "form.bin").write_bytes(b"tuned")
+    form = str(tmp_path / "form.bin")
+    tuned = TunedCopy(
+        "smollm2:135m", original.digest, "", copy_place(), "", "f" * 64, form, OPENVINO, 5
+    )
+    models.tuned.keep(tuned)
+    found = models.find("smollm2:135m")
+    assert (found.path, found.size_bytes) == (original.path, original.size_bytes)
+    assert (found.form, found.form_bytes, found.digest) == (form, 5, "f" * 64)
 
 
 def test_a_deleted_model_goes_with_its_blobs_and_its_tuned_copy(tmp_path: Path) -> None:
