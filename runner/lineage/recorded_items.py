@@ -70,7 +70,7 @@ class RecordedItem(Struct, frozen=True):
     @property
     def outputs(self) -> tuple[str, ...]:
         if self.entry is not None:
-            return self.entry.output_paths
+            return tuple(self.entry.output_paths)
         return () if self.lineage is None else tuple(self.lineage.made.get(WROTE, ()))
 
     @property
