@@ -49,6 +49,7 @@ from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.daemon import daemon_files
 from paddock.runner.folders.state_folders import find_ledgers
 from paddock.runner.ledger.run_history import runs_named, unknown_run_text
+from paddock.runner.prefect.run_mode import uses_service
 from paddock.runner.progress import printing
 from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import Report, ReviewMode
@@ -172,7 +173,8 @@ def _run(flags: RunFlags) -> int:
     settings = read_settings(path.parent, flags=own)
     if flags.file is not None and looks_like_model(flags.file):
         warn_of_model_with_same_name(flags.file, path, settings)
-    daemon = daemon_files.find_daemon(settings)
+    has_service = uses_service(flags.local or None, os.environ) and not settings.pool.is_exact
+    daemon = daemon_files.find_daemon(settings) if has_service else None
     if daemon is not None and daemon.kind == "serve":  # it stays: no run starts one of its own
         from paddock.engine.system.processes import RUN_PRIORITY, lower_priority
 

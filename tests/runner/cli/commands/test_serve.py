@@ -63,13 +63,15 @@ def test_a_run_beside_it_leaves_the_processor_to_its_models(tmp_path: Path) -> N
         "name: p\nreturns: steps.a.stdout\n"
         "steps: [{id: a, uses: run, cache: off, with: {command: [nice]}}]\n"
     )
-    near = {"PADDOCK_HOST": "", "PADDOCK_HOME": str(tmp_path / "home")}
+    near = {"CI": "", "PADDOCK_HOST": "", "PADDOCK_HOME": str(tmp_path / "home")}
     command = ("run", str(tmp_path / "p.yaml"), "--allow", "run", "--force", "a")
     alone = paddock(*command, environ=near)
     with serving("--port", "0", **near):
         beside = paddock(*command, environ=near)
+        own_models = [paddock(*command, flag, environ=near).out for flag in ("--local", "--exact")]
     own = os.nice(0)
     assert (alone.out, beside.out) == (f"{own}\n", f"{own + 10}\n"), alone.err
+    assert own_models == [f"{own}\n"] * 2, "they would be as slow as the run"
 
 
 def test_a_wide_bind_without_keys_is_one_line_to_copy(tmp_path: Path) -> None:
