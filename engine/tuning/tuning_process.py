@@ -334,9 +334,10 @@ def _judge(
     if _is_disturbed(speeds.values()):
         # Beside other programs wall times of one file differ by a factor of 2, the processor's
         # seconds of one thread by a twentieth.
-        speeds, _ = measure_speeds(
+        speeds, lost = measure_speeds(
             {name: contenders[name] for name in speeds}, shape, counts_cpu=True
         )
+        whys += lost
     before = speeds.pop("", None)
     if before is None or not speeds:
         return {"why": whys[0]}

@@ -159,7 +159,6 @@ class Comparison(Struct, frozen=True):
     n_gold: int
     """Items with gold, of those that were compared."""
     notes: tuple[str, ...]
-    """From which confidence on the step's own model answers, in the last variant."""
 
     @property
     def is_timed(self) -> bool:

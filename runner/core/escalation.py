@@ -32,8 +32,6 @@ _MOST_PASSES = 40
 """A prompt that is another one each time would be put off for ever."""
 FAILED_CHECKS = "its answer failed its checks"
 CHECK = "a random check"
-_ALARM = 0.01
-"""The chance of a false alarm: small, since each run looks again."""
 
 
 class EscalationPass(Struct, frozen=True):

@@ -422,6 +422,27 @@ def test_a_copy_is_kept_where_it_is_worth_it_also_beside_other_programs(
         assert done["why"].startswith(why)
 
 
+def test_copies_that_cannot_be_measured_again_are_none_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "source.gguf"
+    write_one_layer(source, "Q4_1")
+
+    def speeds(
+        copies: dict[str, Weights], _: object, *, counts_cpu: bool = False
+    ) -> tuple[dict[str, CopySpeeds], list[str]]:
+        if counts_cpu:
+            return {}, ["no memory is left"]
+        return dict.fromkeys(copies, replace(SAME, share=0.3)), []
+
+    monkeypatch.setattr(tuning_process, "measure_speeds", speeds)
+    done = make_copy({
+        "source": str(source), "target": str(tmp_path / "target.gguf"), "format": "F16",
+        "names": ["blk.0.ffn_up.weight"], "n_threads": 1, "fallback": 0, "texts": [], "form": "",
+    })  # fmt: skip
+    assert done == {"why": "no memory is left"}
+
+
 @pytest.mark.parametrize(
     ("speed", "is_right", "kept", "is_written"),
     [(500.0, True, OPENVINO, False), (150.0, True, "F16", True), (500.0, False, "F16", True)],
