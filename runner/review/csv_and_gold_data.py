@@ -24,7 +24,7 @@ from paddock.runner.ledger.reviews.reviews import (
 from paddock.steps.tables.row_formats import CSV, JSONL, UnreadableRows
 
 from .answer_fields import WrongField, edited_answer, shown_item, subject_fields
-from .decisions import VERBS, Verb
+from .decisions import VERBS, Verb, clicked_places
 
 COLUMNS = (
     "id", "question", "document", "field", "asked", "why", "value", "confidence", "quote", "page",
@@ -69,6 +69,8 @@ class SheetDecision(Struct):
     """Of the document that was decided about; None: the row of a CSV, of an answer of now."""
     by: str = ""
     """Who decided; empty: who imports it."""
+    places: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Field → where the person clicked in the document."""
 
 
 def reviews_csv(reviews: Iterable[Review]) -> str:
@@ -167,6 +169,7 @@ def read_decided(text: str) -> tuple[list[SheetDecision], list[SheetFault]]:
             question, verb = question_digest(sha256, row["answer"]), verbs[row["decision"]]
             decision = SheetDecision(line, str(row["id"]), question, verb, {}, reason)
             decision.value, decision.by = row["value"], str(row["by"] or "")
+            decision.places = clicked_places(row.get("places"))
         except (ValueError, LookupError, TypeError, RecursionError):
             what = "is no decision. Import a file that `paddock review --export jsonl` wrote."
             faults.append(SheetFault(line, what))
@@ -247,6 +250,7 @@ def _gold_row(review: Review) -> dict[str, Any]:
         "document_sha256": subject.document_sha256,
         "decision": review.state,
         "value": None if review.state == "rejected" else review.value,
+        "places": subject.places,
         "answer": subject.answer,
         "by": review.by,
         "at": iso_time(review.decided_at or 0.0),

@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
@@ -39,6 +40,7 @@ from paddock.steps.readers import documents
 from paddock.steps.readers.reader_pool import EvidenceRequest
 from paddock.steps.registry import CHECK_FUNCTIONS, UnusableCheckPlugin
 
+from .answer_fields import is_span
 from .label_tables import add_row, with_present_labels
 
 Verb = Literal["accept", "edit", "reject"]
@@ -56,6 +58,7 @@ SHORT_QUESTION_CHARS = 16
 """Of a question's digest, in lists: 64 bits tell one question of an item from the next."""
 
 
+MOST_KNOWN_EVIDENCE = 4  # requests between a reader process and the check; each holds texts
 LEASE_S = 120.0
 """How long a person who looks at an item keeps it to themselves; a page renews it meanwhile."""
 
@@ -74,11 +77,25 @@ class ClickedAnswer(Struct, frozen=True):
     places: Mapping[str, tuple[int, int]]
 
 
+def clicked_places(written: Any) -> dict[str, tuple[int, int]]:
+    """Return where a person clicked, by field, of JSON from outside; what is none is left out."""
+    found = written.items() if isinstance(written, dict) else ()
+    return {name: (at[0], at[1]) for name, at in found if is_span(at)}
+
+
+def is_checked(review: Review, verb: Verb) -> bool:
+    """Return whether a decision must pass the checks: the model's own answer passed them."""
+    return verb == "edit" or (verb == "accept" and bool(review.subject.readings))
+
+
 class LedgerReviews(ReviewStore, dict=True):
     """The reviews of one ledger, for people; one that is only read can list, but not decide."""
 
-    known_evidence: tuple[EvidenceRequest | None, Any] = (None, None)
-    """The latest `evidence_request` of an edit, and what a reader process has found, or raised."""
+    known_evidence: deque[tuple[EvidenceRequest, Any]] = field(
+        default_factory=partial(deque, maxlen=MOST_KNOWN_EVIDENCE)
+    )
+    """Requests of `evidence_request`, each with what a reader process has found, or raised. Each
+    serves one call of `faults`."""
     shown_folder: str = ""
     """What tells its folder from others that are shown with it."""
     trials: TrialProcess = field(
@@ -150,7 +167,7 @@ class LedgerReviews(ReviewStore, dict=True):
     def faults(self, review: Review, value: Any) -> list[AnswerFault]:
         """Return what is wrong with an edited value by schema and checks.
 
-        `review` is whole, as `get` returns it. Where `known_evidence` is of another request, this
+        `review` is whole, as `get` returns it. Where `known_evidence` has not its request, this
         may take as long as a document may be read.
         """
         schema = review.subject.schema
@@ -171,11 +188,14 @@ class LedgerReviews(ReviewStore, dict=True):
         faults: dict[AnswerFault, None] = {}
         request = self.evidence_request(review, value)
         if request is not None:
-            known_request, evidence = self.known_evidence
+            known = next((known for known in self.known_evidence if known[0] == request), None)
             try:
-                if known_request != request:
+                if known is None:
                     evidence = documents.locate_values_now(request)
-                elif isinstance(evidence, StepError):
+                else:
+                    self.known_evidence.remove(known)
+                    evidence = known[1]
+                if isinstance(evidence, StepError):
                     raise evidence
             except StepError as error:
                 return [AnswerFault(str(error), str(error))]
@@ -214,17 +234,8 @@ class LedgerReviews(ReviewStore, dict=True):
                 `by` may not decide; an edited value, or one that is not the model's alone, does
                 not pass schema or checks.
         """
-        seen, places = self.get(id_), dict[str, tuple[int, int]]()
-        if isinstance(value, ClickedAnswer):
-            value, places = value.value, {**value.places}
-        deciding = self._deciding(seen, question, verb, value, reason, by)
-
-        def decide(review: Review, now: float) -> Review:
-            decided = deciding(review, now)
-            subject = replace(decided.subject, places=places)
-            return decided if decided == review else replace(decided, subject=subject)
-
-        return self.change(id_, decide)
+        seen = self.get(id_)
+        return self.change(id_, self._deciding(seen, question, verb, value, reason, by))
 
     def check(
         self, id_: str, question: str, verb: Verb, value: Any = None, *, reason: str = "", by: str
@@ -248,9 +259,11 @@ class LedgerReviews(ReviewStore, dict=True):
         reason = reason.replace("\0", "").strip()[:MOST_REASON_CHARS]
         if verb == "reject" and not reason:
             raise DecisionRefused("A rejection needs a reason, which the run shows and keeps.")
+        places = dict[str, tuple[int, int]]()
+        if isinstance(value, ClickedAnswer):
+            value, places = value.value, {**value.places}
         values = {"accept": seen.subject.answer, "edit": value, "reject": None}
-        is_checked = verb == "edit" or (verb == "accept" and seen.subject.readings)
-        if is_checked and (wrong := self.faults(seen, values[verb])):
+        if is_checked(seen, verb) and (wrong := self.faults(seen, values[verb])):
             sentences = " ".join(fault.sentence for fault in wrong)
             raise DecisionRefused(f"The {verb}ed value is not valid. {sentences}")
         decided = replace(seen, state=VERBS[verb], value=values[verb], reason=reason or None, by=by)
@@ -274,6 +287,7 @@ class LedgerReviews(ReviewStore, dict=True):
             _refuse_leased(review, by, now)
             _refuse_late(review, now)
             values = {name: getattr(decided, name) for name in ("state", "value", "reason", "by")}
+            values["subject"] = replace(review.subject, places=places)
             return replace(review, **_UNTOUCHED, **values, decided_at=now)
 
         return decide

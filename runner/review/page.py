@@ -57,12 +57,18 @@ from .answer_fields import (
     answer_from_json,
     edited_answer,
     field_spans,
-    is_span,
     page_words,
     subject_fields,
     text_window,
 )
-from .decisions import SHORT_QUESTION_CHARS, ClickedAnswer, LedgerReviews, Verb
+from .decisions import (
+    SHORT_QUESTION_CHARS,
+    ClickedAnswer,
+    LedgerReviews,
+    Verb,
+    clicked_places,
+    is_checked,
+)
 from .label_tables import LabelTable
 from .page_access import PAGE_PATH, AccessRefused, PageAccess, request_body
 from .taught_rules import answered_by, taught_rules
@@ -318,7 +324,7 @@ class ReviewPage:
             except WrongField as error:
                 return {"faults": [{"path": "", "message": str(error)}], "answers": []}
             is_open = not wrong and not review.is_decided
-            places = _places(body)
+            places = clicked_places(body.get("places"))
             others, most = answered_by(reviews, review, value, places) if is_open else ([], 0)
             shown = [{"path": fault.path, "message": fault.message} for fault in wrong]
             return {"faults": shown, "answers": [r.item for r in others], "looked_at": most}
@@ -326,10 +332,14 @@ class ReviewPage:
         await self._find_evidence(request, body)
         return await self._at(request, faults)
 
-    async def _find_evidence(self, request: Request, body: Mapping[str, Any]) -> None:
-        """Find in a reader process where an edited value stands, if a check may ask."""
+    async def _find_evidence(
+        self, request: Request, body: Mapping[str, Any], verb: Verb = "edit"
+    ) -> None:
+        """Find in a reader process where a decided value stands, if a check may ask."""
 
         def evidence_request(reviews: LedgerReviews, review: Review) -> EvidenceRequest | None:
+            if not is_checked(review, verb):
+                return None
             try:
                 return reviews.evidence_request(review, _edited(review, body))
             except WrongField:  # the check of the edit says so
@@ -341,7 +351,7 @@ class ReviewPage:
                 known = new_evidence, await locate_values(new_evidence, readers=self._readers)
             except StepError as error:  # it takes too much time or memory
                 known = new_evidence, error
-            await self._at(request, lambda reviews, _: setattr(reviews, "known_evidence", known))
+            await self._at(request, lambda reviews, _: reviews.known_evidence.append(known))
 
     async def _add_label(self, request: Request, by: str) -> Any:
         """Add a row to the table of a field's labels; return its label, and what that changes."""
@@ -368,8 +378,9 @@ class ReviewPage:
         verb = cast(Verb, str(body.get("verb")))  # `decide` refuses any other
 
         def decide(reviews: LedgerReviews, review: Review) -> dict[str, Any]:
-            is_edit = verb == "edit"
-            value = ClickedAnswer(_edited(review, body), _places(body)) if is_edit else None
+            places, value = clicked_places(body.get("places")), None
+            if verb == "edit":
+                value = ClickedAnswer(_edited(review, body), places)
             decided = reviews.decide(review.id, question, verb, value, reason=reason, by=by)
             self.decided_here.add(own_id := page_id(reviews, decided.id))
             teaches = decided.value, decided.subject.places
@@ -378,8 +389,7 @@ class ReviewPage:
             self._answered |= dict.fromkeys(ids, (own_id, decided.item))
             return {**_row(reviews, decided), "answers": ids}
 
-        if verb != "reject":
-            await self._find_evidence(request, {"changes": {}, **body})
+        await self._find_evidence(request, {"changes": {}, **body}, verb)
         return await self._at(request, decide)
 
     async def _undo(self, request: Request, by: str) -> Any:
@@ -642,13 +652,6 @@ def _source(review: Review, number: str | None) -> SubjectText:
     if at >= len(sources):
         raise DecisionRefused("The step names no source: there is no text to show.")
     return sources[at]
-
-
-def _places(body: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
-    """Return where a person clicked, by field."""
-    places = body.get("places")
-    found = places.items() if isinstance(places, dict) else ()
-    return {name: (at[0], at[1]) for name, at in found if is_span(at)}
 
 
 def _edited(review: Review, body: Mapping[str, Any]) -> Any:

@@ -12,6 +12,7 @@ from paddock.runner.core.traces.dependencies import UsedRules, read_dependencies
 from paddock.runner.core.traces.past_decisions import MOST_TAUGHT, known_decisions, taught_answer
 from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.reviews.asked_before import is_same_value
 from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.ledger.reviews.reviews import Review
 from paddock.runner.rules.decision_rules import Rules, TaughtAnswer
@@ -80,9 +81,17 @@ def taught_rules(ledger: Ledger, decided: Mapping[str, Review]) -> TaughtRules:
     checked = {
         "unasked": len({dep.id for dep in used} - others) + len(looked_at),
         "looked_at": len(looked_at),
-        "wrong": sum(review.state != "accepted" for review in looked_at),
+        "wrong": sum(_is_wrong(store, review) for review in looked_at),
     }
     return TaughtRules(tuple(rules), tuple(none), checked)
+
+
+def _is_wrong(store: ReviewStore, review: Review) -> bool:
+    """Return whether a person decided otherwise; a click can confirm the value that is edited."""
+    if review.state != "edited":
+        return review.state != "accepted"
+    whole = store.get(review.id)
+    return whole is None or not is_same_value(whole.subject.answer, whole.value)
 
 
 def answered_by(

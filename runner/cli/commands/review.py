@@ -53,7 +53,7 @@ from paddock.runner.review.csv_and_gold_data import (
     review_json,
     reviews_csv,
 )
-from paddock.runner.review.decisions import LedgerReviews
+from paddock.runner.review.decisions import ClickedAnswer, LedgerReviews
 from paddock.runner.review.taught_rules import taught_rules
 from paddock.runner.settings import read_settings
 from paddock.steps.readers.text_encoding import NotText, UnclearEncoding, decode_text
@@ -418,8 +418,10 @@ def _sheet_text(source: str, shown: str) -> str:
 
 
 def _enter(act: Callable[..., object], by: str, decision: SheetDecision) -> None:
-    question, verb = decision.question, decision.verb
-    act(decision.id, question, verb, decision.value, reason=decision.reason, by=decision.by or by)
+    question, verb, value = decision.question, decision.verb, decision.value
+    if verb == "edit":
+        value = ClickedAnswer(value, decision.places)
+    act(decision.id, question, verb, value, reason=decision.reason, by=decision.by or by)
 
 
 def _import_summary(

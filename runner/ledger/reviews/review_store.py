@@ -202,12 +202,14 @@ class ReviewStore(Struct, eq=False):
         def work(execute: Execute) -> list[Review]:
             found = [self._whole(execute, queries.OF_ID, {"id": id_}) for id_ in ids]
             reviews = [review for review in found if review is not None]
-            places = {review.id: review.subject.places for review in reviews}
+            before = {review.id: review for review in reviews}
             changed = list(change(reviews, self._now(execute)))
             for review in changed:
-                if review not in reviews and review.subject.places != places[review.id]:
+                if review == (old := before[review.id]):
+                    continue
+                if review.subject.places != old.subject.places:
                     self._write(execute, review)
-                elif review not in reviews:
+                else:
                     execute(queries.DECIDE_REVIEW, {**self._changing(review), "id": review.id})
             return changed
 

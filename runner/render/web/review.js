@@ -591,7 +591,11 @@ function drawEarlier() {
 function useEarlier(decision) {
   if (!mayDecide()) return;
   const names = new Set(page.review.fields.map((field) => field.path));
-  for (const [path, text] of Object.entries(decision.fields)) if (names.has(path)) page.changes[path] = text;
+  for (const [path, text] of Object.entries(decision.fields)) {
+    if (!names.has(path)) continue;
+    page.changes[path] = text;
+    delete page.places[path];
+  }
   page.asJson = false;
   setMode("edit");
   typed();
@@ -723,6 +727,7 @@ function pointOf(event) {
 function fillFromPicture(event) { // the word that was clicked, or those between press and release
   const [from, to] = [pressed || pointOf(event), pointOf(event)];
   pressed = null;
+  if (page.mode === "read" && page.review?.is_text) return; // one word for the whole text
   const [left, right] = [from[0], to[0]].sort((a, b) => a - b), [top, bottom] = [from[1], to[1]].sort((a, b) => a - b);
   const some = boxed.filter(([, , , l, t, r, b]) => l <= right && left <= r && t <= bottom && top <= b);
   if (!some.length) return;
@@ -739,7 +744,11 @@ function drawBoxes() {
     const [left, top, right, bottom] = found.box.map((part) => part * 100);
     const box = make("div", "", at === page.field ? "box on" : "box");
     Object.assign(box.style, { left: `${left}%`, top: `${top}%`, width: `${right - left}%`, height: `${bottom - top}%` });
-    box.addEventListener("click", () => { if (page.mode === "read") pickPath(one.path); });
+    box.addEventListener("click", (event) => {
+      if (page.mode !== "read") return;
+      event.stopPropagation(); // the picture would take it for a new value
+      pickPath(one.path);
+    });
     made.push(box);
   });
   $("boxes").replaceChildren(...made);
@@ -977,7 +986,8 @@ async function addRow() {
     return failed(error);
   }
   $("row-dialog").close();
-  keepDraft(id, { changes: { ...draftOf(id).changes, ...(page.id === id ? page.changes : {}), [one.path]: told.label }, isOpen: true });
+  const { changes, places } = page.id === id ? page : draftOf(id);
+  keepDraft(id, { changes: { ...changes, [one.path]: told.label }, places: { ...places, [one.path]: undefined }, isOpen: true });
   const others = told.others ? ` ${count(told.others, "other document that waits is", "other documents that wait are")} asked about again with it.` : "";
   await reload();
   const words = `'${told.label}' is in ${one.table.name}. The next run knows it.${others}`;
@@ -987,10 +997,12 @@ async function addRow() {
 
 const editBody = () => (page.asJson ? { json: $("json").value } : { changes: page.changes, places: page.places });
 
+const draftNow = () => ({ changes: page.changes, places: page.places, ...editBody() });
+
 let checkTimer = 0;
 
 function typed() { // keep what was typed, and check it in a moment
-  keepDraft(page.id, { ...editBody(), changes: page.changes, isOpen: true });
+  keepDraft(page.id, { ...draftNow(), isOpen: true });
   clearTimeout(checkTimer);
   checkTimer = setTimeout(check, CHECK_MS);
 }
@@ -1148,7 +1160,7 @@ async function save() {
 }
 
 function leave() {
-  keepDraft(page.id, Object.keys(page.changes).length || page.asJson ? { ...editBody(), changes: page.changes } : null);
+  keepDraft(page.id, Object.keys({ ...page.changes, ...page.places }).length || page.asJson ? draftNow() : null);
   setMode("read");
   $("queue").focus({ preventScroll: true });
 }
@@ -1371,7 +1383,7 @@ on("source", () => {
 }, "change");
 on("as-json", () => {
   page.asJson = !page.asJson;
-  if (!page.asJson) keepDraft(page.id, { changes: page.changes, isOpen: true });
+  if (!page.asJson) keepDraft(page.id, { ...draftNow(), isOpen: true });
   drawForm();
 });
 on("token-form", async (event) => {

@@ -776,7 +776,7 @@ def test_random_checks_of_what_nobody_was_asked_are_counted(tmp_path: Path) -> N
         "unasked": 12 - len(drawn), "looked_at": 0, "wrong": 0
     }  # fmt: skip
     wrong, right, *_ = drawn
-    desk.decide(right, "accept")
+    desk.decide(right, "edit", drawn[right].subject.answer)  # as by a click on the value that is so
     desk.decide(wrong, "edit", {**TRUE, **READ, "total": 1.0})
     counts = f"{14 - len(drawn)} read without a question 2 were looked at, 1 wrong."
     assert counts in shown_rules(desk)
@@ -830,9 +830,15 @@ def test_a_click_says_which_of_several_places_is_meant(desk: Desk, clicked: str)
 
 def test_gold_teaches_the_same_rules_in_another_folder_with_its_documents(tmp_path: Path) -> None:
     office, branch = Desk(tmp_path / "office"), Desk(tmp_path / "branch")
-    office.teach("a", bill())
-    branch.arrive(a=bill())
-    branch.work()
+    text = bill(net="120.00", vat="0.00")
+    for desk in (office, branch):
+        desk.arrive(a=text)
+        desk.work()
+    at = text.index("Total: ") + len("Total: ")
+    with office.reviews() as reviews:
+        review = office.waiting()["a.txt"]
+        value = ClickedAnswer(TRUE, {"total": (at, at + len("120.00"))})
+        reviews.decide(review.id, review.question, "edit", value, by="anna")
     for desk, what in ((office, "--export"), (branch, "--import")):
         done = invoke("review", str(desk.folder), what, str(tmp_path / "gold.jsonl"))
         assert done.exit_code == 0

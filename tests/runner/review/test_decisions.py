@@ -259,3 +259,19 @@ def test_a_decision_on_several_answers_is_known_by_a_field_and_not_by_its_reason
     assert [each.together for each in reviews.decided() if each.by == "ben"] == [None]
     undone = reviews.undo_together(done.id, "ann")
     assert {each.key: each.together for each in undone} == {"a.pdf": None, "b.pdf": None}
+
+
+def test_each_of_several_answers_is_compared_with_itself_alone(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = [ask(ledger, f"{n}.pdf") for n in range(20)]
+    compared, is_equal = list[object](), Review.__eq__
+
+    def counted(review: Review, other: object) -> bool:
+        compared.append(other)
+        return is_equal(review, other)
+
+    monkeypatch.setattr(Review, "__eq__", counted)
+    done = LedgerReviews(ledger).accept_together([(r.id, r.question) for r in asked], "ann")
+    assert len(done.reviews) == 20
+    assert len(compared) <= 3 * 20

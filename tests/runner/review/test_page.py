@@ -1,9 +1,11 @@
 """The review page's API: who may use it, what it sends of large documents, what it refuses."""
 
+import asyncio
 import os
 import re
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ from paddock.runner.review.page import ReviewPage
 from paddock.runner.review.page_access import PageAccess
 from paddock.runner.review.page_server import FolderReviews
 from paddock.runner.settings import read_settings
+from paddock.steps.readers import documents
+from paddock.steps.readers.reader_pool import EvidenceRequest
 from tests.runner.review.served_page import TEXT, ServedPage, client, quote, signed_out
 from tests.waiting import PATIENCE_S
 
@@ -425,3 +429,40 @@ def test_copies_of_a_folder_are_told_apart_and_decided_each_for_itself(tmp_path:
             "open",
             "open",
         ]
+
+
+def test_where_values_stand_is_found_by_readers_for_several_people_and_only_if_a_check_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served_page, both = ServedPage(tmp_path / "harbour"), asyncio.Barrier(2)
+    served_page.folder.mkdir()
+    asked: dict[str, Any] = {"checks": ["evidence.total.match != 'none'"]}
+    (own,) = served_page.ask("a.txt", **asked)
+    asked["outputs"] = {"readings": {"total": {"by": "rule"}}}
+    pair = served_page.ask("b.txt", "c.txt", **asked, text=TEXT + "\n", evidence={})
+    found, in_thread = [], []
+    locate, locate_now = documents.locate_values, documents.locate_values_now
+
+    async def located(request: EvidenceRequest, **options: Any) -> Any:
+        found.append(await locate(request, **options))
+        await asyncio.wait_for(both.wait(), PATIENCE_S)
+        return found[-1]
+
+    def located_now(request: EvidenceRequest) -> Any:
+        in_thread.append(request)
+        return locate_now(request)
+
+    monkeypatch.setattr("paddock.runner.review.page.locate_values", located)
+    monkeypatch.setattr(documents, "locate_values_now", located_now)
+    with shown(tmp_path, "harbour") as (page, _), ThreadPoolExecutor(2) as people:
+        ids = {row["item"]: row["id"] for row in rows(page)}
+        assert decide(page, ids["a.txt"], "accept").status_code == 200
+        assert (found, served_page.review(own.id).state) == ([], "accepted")
+        edits = {"b.txt": "84.50", "c.txt": "12"}
+        sent = [
+            people.submit(decide, page, ids[item], "edit", changes={"total": total})
+            for item, total in edits.items()
+        ]
+        assert [each.result().status_code for each in sent] == [200, 200]
+    assert (len(found), in_thread) == (2, [])
+    assert [served_page.review(each.id).state for each in pair] == ["edited", "edited"]

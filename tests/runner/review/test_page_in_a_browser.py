@@ -504,12 +504,53 @@ def test_the_page_shows_the_documents_picture_with_the_value_marked(
             page.wait("document.querySelector('.box.on') !== null")
             assert marked[item] in page.text(".field[aria-selected=true] .quote")
             assert 0.05 < dark_share(page) < 0.7
+            page.wait("boxed.length > 0")
+            page.ask("page.review.is_text = true")  # a word is no new value of a whole text
+            page.ask(f"({CLICK})(document.getElementById('picture'))")
+            page.ask("page.review.is_text = false")
+            page.ask(f"({CLICK})(document.querySelector('.box.on'))")
+            assert page.ask("page.mode") == "read"  # and of a mark, it is looked at
             page.press("t", text="t")
             page.wait(f"document.querySelector('mark.on')?.textContent === '{marked[item]}'")
             page.press("t", text="t")
             page.wait("!document.getElementById('picture').hidden")
             enter(page)
         page.wait("!document.getElementById('queue-empty').hidden")
+        assert page.complaints() == []
+
+
+CLICK = """(node) => {
+  const box = document.querySelector(".box.on").getBoundingClientRect();
+  node.dispatchEvent(new MouseEvent("click", { bubbles: true,
+    clientX: (box.left + box.right) / 2, clientY: (box.top + box.bottom) / 2 }));
+}"""
+
+
+def test_clicked_places_are_kept_with_what_is_typed_and_gone_with_it(
+    served_page: ServedPage, chromium: Browser
+) -> None:
+    (served_page.folder / "kinds.csv").write_text("kind,note\ninvoice,\n", "utf-8")
+    served_page.ask("a.txt", label_tables=KINDS)
+    clicked = {"number": [25, 31], "total": [52, 57]}
+    with served_page.served() as address:
+        page = opened(chromium, address)
+        page.ask("pick(0); fill('R-1042', [25, 31])")  # the value that it had
+        page.press("Escape")
+        page.wait("page.mode === 'read'")
+        assert page.ask("draftOf(page.id).places") == {"number": clicked["number"]}
+        page.ask("pick(1); fill('84.00', [52, 57])")
+        for _ in "to JSON", "back":
+            page.ask("document.getElementById('as-json').click()")
+            assert page.ask("draftOf(page.id).places") == clicked
+        page.ask("document.querySelectorAll('#inputs .input')[2].querySelector('button').click()")
+        page.wait("document.activeElement.name === 'kind'")
+        page.type("reminder")
+        enter(page)
+        page.wait("document.getElementById('input-2')?.value === 'reminder'")
+        assert page.ask("page.places") == clicked
+        page.ask("useEarlier({ fields: { number: 'R-1' } })")
+        assert page.ask("page.places") == {"total": clicked["total"]}
+        assert page.ask("page.changes") == {"number": "R-1", "total": "84.00", "kind": "reminder"}
         assert page.complaints() == []
 
 
