@@ -294,19 +294,26 @@ def page_words(source: SourceText, page: int, offers: str) -> list[list[Any]]:
     """Return each word of a page: what a click on it means, with its bounds, and the word's box.
 
     A word is the value that rules would read there, if it is a part of one: the day of `3 May`.
-    `offers`: packed.
+    What is or may be its sign is a part of an amount. `offers`: packed.
     """
     values, found = rules.Offers.unpack(offers).values, list[list[Any]]()
-    for cell in source.cells(page) if 0 < page <= len(source.part_starts) else ():
+    cells = source.cells(page) if 0 < page <= len(source.part_starts) else []
+    signed = rules.signed_amounts(source, page) if any(cell.box for cell in cells) else []
+    for cell in cells:
         shown = source.text[cell.start : cell.end].strip(".,;:|()[]\"'")
         if cell.box is None or not shown:
             continue
         start = source.text.index(shown, cell.start)
+        end = start + len(shown)
         parts = [v for v in values if v.start < cell.end and cell.start < v.end]
         if parts and all(value.written != shown for value in parts):
             least = min(parts, key=lambda value: value.end - value.start)
-            start, shown = least.start, source.text[least.start : least.end]
-        found.append([shown, start, start + len(shown), *cell.box])
+            start, end = least.start, least.end
+            shown = source.text[start:end]
+        for amount, first, last in signed:
+            if first < cell.end and cell.start < last:
+                shown, start, end = amount, first, last
+        found.append([shown, start, end, *cell.box])
     return found
 
 

@@ -9,10 +9,11 @@ from paddock.engine.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from .decision_rules import Rules, TaughtAnswer
-    from .document_offers import Offers, offers_of
+    from .document_offers import Offers, offers_of, signed_amounts
 
-__all__ = ["Offers", "Rules", "TaughtAnswer", "offers_of"]
+__all__ = ["Offers", "Rules", "TaughtAnswer", "offers_of", "signed_amounts"]
 __getattr__ = lazy_names(__name__, {
     "Offers": "document_offers", "offers_of": "document_offers",
+    "signed_amounts": "document_offers",
     "Rules": "decision_rules", "TaughtAnswer": "decision_rules",
 })  # fmt: skip

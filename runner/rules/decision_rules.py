@@ -12,7 +12,8 @@ read. It reads nothing, and the field is open,
    the sum of what stands before it, and the largest;
 3. where a label is new in the block of the value, unless the value is the sum of what stands before
    it, and the new label does, too;
-4. where what is written there has another form, or could be read in two ways;
+4. where what is written there has another form, or could be read in two ways; what may be the sign
+   of an amount is a part of its form, but for a minus before it;
 5. where it would not give what was decided on any document so far: there it is gone.
 """
 
@@ -32,12 +33,13 @@ from paddock.engine.system.text import canonical_json
 from paddock.pipelines.checking.numbers import amount_of
 from paddock.pipelines.checking.source_index import SourceIndex
 
-from .document_offers import OfferedValue, Offers, is_currency, name_of
+from .document_offers import OfferedValue, Offers, is_currency, name_of, split_open_sign
 from .reasons import NoRule, WhyOpen
 
 Anchor = tuple[str, str]
 """How a label governs a value, and its words."""
 _MARKS = frozenset((".", ","))
+_PLAIN = frozenset([("", False)])
 _ORDERS = frozenset(("day first", "month first"))
 _ISO_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _IN_DIGITS = re.compile(r"(\d{1,2})\D(\d{1,2})\D(?:\d\d|\d{4})")
@@ -138,19 +140,34 @@ class _Form(Struct, frozen=True, gc=False):
     shapes: frozenset[str] = frozenset()
     is_whole: bool = False
     """Whether all numbers were whole."""
+    signs: frozenset[tuple[str, bool]] = _PLAIN
+    """What may stand around an amount, and whether that was negative."""
 
     def read(self, written: str) -> Any:
         """Return the value of what is written; None: it has another form, or two values."""
         if self.of is float:
-            found = {_amount(written, mark) for mark in self.marks}
-            amount = found.pop() if len(found) == 1 else None
-            if amount is None or (self.is_whole and amount % 1):
-                return None
-            return int(amount) if self.is_whole else float(amount)
+            text, around = split_open_sign(written)
+            signs = [is_negative for known, is_negative in self.signs if known == around]
+            number = self._number(text) if len(signs) == 1 else None
+            return -number if number and signs[0] else number
         if self.of is datetime.date:
             days = {day for day, orders in _days(written).items() if orders & self.orders}
             return days.pop() if len(days) == 1 else None
         return written if _DIGITS.sub("9", written) in self.shapes else None
+
+    def size(self, written: str) -> Any:
+        """Return the value as far as no sign matters; None: it has none in this form."""
+        if self.of is not float:
+            return self.read(written)
+        number = self._number(split_open_sign(written)[0])
+        return None if number is None else abs(number)
+
+    def _number(self, text: str) -> int | float | None:
+        found = {_amount(text, mark) for mark in self.marks}
+        amount = found.pop() if len(found) == 1 else None
+        if amount is None or (self.is_whole and amount % 1):
+            return None
+        return int(amount) if self.is_whole else float(amount)
 
 
 def _forms(value: Any, texts: Set[str]) -> dict[str, _Form]:
@@ -159,8 +176,8 @@ def _forms(value: Any, texts: Set[str]) -> dict[str, _Form]:
         number, is_whole = Decimal(repr(value)), isinstance(value, int)
         digits = _NO_DIGITS.sub("", f"{number:f}").strip("0")
         alike = [text for text in texts if _NO_DIGITS.sub("", text).strip("0") == digits]
-        marks = {t: frozenset(m for m in _MARKS if _amount(t, m) == number) for t in alike}
-        return {t: _Form(float, some, is_whole=is_whole) for t, some in marks.items() if some}
+        forms = {text: _form_of_amount(text, number, is_whole) for text in alike}
+        return {text: form for text, form in forms.items() if form is not None}
     if not isinstance(value, str):
         return {}
     if _ISO_DAY.fullmatch(value):
@@ -174,6 +191,19 @@ def _forms(value: Any, texts: Set[str]) -> dict[str, _Form]:
     )
 
 
+def _form_of_amount(written: str, number: Decimal, is_whole: bool) -> _Form | None:
+    """Return the form of a number there; None: it is another. A minus and brackets are negative."""
+    text, around = split_open_sign(written)
+    is_negative = bool(around) and number < 0
+    if around and not is_negative and (not number or {*around} & {*"-("}):
+        return None
+    marks = (m for m in _MARKS if _amount(text, m) == (-number if is_negative else number))
+    form = _Form(
+        float, frozenset(marks), is_whole=is_whole, signs=frozenset([(around, is_negative)])
+    )
+    return form if form.marks else None
+
+
 def _common(forms: Sequence[_Form]) -> _Form:
     if len(forms) == 1:
         return forms[0]
@@ -183,6 +213,7 @@ def _common(forms: Sequence[_Form]) -> _Form:
         frozenset.intersection(*(form.orders for form in forms)),
         frozenset().union(*(form.shapes for form in forms)),
         all(form.is_whole for form in forms),
+        frozenset().union(*(form.signs for form in forms)),
     )
 
 
@@ -216,7 +247,9 @@ def _only(offers: Offers, anchor: Anchor, form: _Form) -> OfferedValue | None:
     """Return the value under an anchor; None: there is none, or it is not the only one."""
     under = offers.by_anchor.get(anchor, ())
     found = {str(read): v for v in under if (read := form.read(v.written)) is not None}
-    return next(iter(found.values())) if len(found) == 1 else None
+    if len(found) != 1 or len({form.size(v.written) for v in under} - {None}) > 1:
+        return None
+    return next(iter(found.values()))
 
 
 def _candidates(taught: TaughtAnswer, field: str) -> dict[Anchor, _Form]:
@@ -232,8 +265,12 @@ def _candidates(taught: TaughtAnswer, field: str) -> dict[Anchor, _Form]:
     for anchor in {o.anchor for o in here if o.written in forms and o.label}:
         texts = {offered.written for offered in taught.offers.by_anchor[anchor]}
         others = texts - forms.keys()
-        under = (form for text, form in forms.items() if text in texts)
-        sure = [form for form in under if all(form.read(text) is None for text in others)]
+        under = ((form, form.size(text)) for text, form in forms.items() if text in texts)
+        sure = [
+            form
+            for form, size in under
+            if all(form.read(o) is None and form.size(o) in (None, size) for o in others)
+        ]
         if sure:
             found[anchor] = _common(sure)
     labels = {anchor: form for anchor, form in found.items() if anchor[0] != "prose"}
@@ -273,7 +310,7 @@ class _FieldRule(Struct, frozen=True):
 
 def _is_whole_sum(offers: Offers, value: OfferedValue, form: _Form) -> bool:
     """Return whether an amount is the sum of those before it, and no other one is larger."""
-    most = max(abs(read) for v in offers.values if (read := form.read(v.written)) is not None)
+    most = max(size for v in offers.values if (size := form.size(v.written)) is not None)
     return abs(form.read(value.written)) == most and _is_sum(offers, value, frozenset(), form)
 
 
@@ -282,8 +319,13 @@ def _is_sum(offers: Offers, value: OfferedValue, new: frozenset[str], form: _For
     in_block = sorted((v for v in offers.values if v.block == value.block), key=attrgetter("start"))
     if any(v.label in new for v in in_block if v.start >= value.start):
         return False
-    before = [(v.start, form.read(v.written)) for v in in_block if v.start < value.start]
-    by_place = {start: Decimal(repr(read)) for start, read in before if read is not None}
+    by_place = dict[int, Decimal]()
+    for v in in_block:
+        if v.start < value.start:
+            if (read := form.read(v.written)) is not None:
+                by_place[v.start] = Decimal(repr(read))
+            elif form.size(v.written) is not None:  # its sign is open: no sum with it is right
+                by_place.setdefault(v.start, Decimal("NaN"))
     terms = [*by_place.values()]
     total = Decimal(repr(form.read(value.written)))
     return any(

@@ -53,6 +53,11 @@ _MINUS = "([-\u2212\u2013])?"
 _SIGN = r"([^\W\d_]{1,3}\b|[^\w\s.,:;|()'-])?"
 _SIGN_BEFORE = re.compile(rf"(?:^|[\s(|:]){_MINUS}\s?{_SIGN}\s?{_MINUS}$")
 _SIGN_BEHIND = re.compile(rf"\s?{_SIGN}")
+_OPEN_BEHIND = re.compile(  # 60.00-, at the end of a cell 60.00 -, 60.00 CR, 60.00 (S)
+    r"(?P<minus>[-\u2212\u2013](?=[^\w\s]?(?:\s|$))|\s+[-\u2212\u2013](?=\W*(?:[^\W\d_]{3}\W*)?$))"
+    r"|\s?(?P<bracket>\()?(?P<side>[CDcd][Rr]|[SH])\b(?(bracket)\))(?![/'&-])"
+)
+_OPEN_AMOUNT = re.compile(r"(\(?)(\d(?:.*\d)?)(-| (?:[CDcd][Rr]|[SH]))?(\)?)")
 _BETWEEN = re.compile(r"[,;:|()]")  # two values, not one that is read in parts
 _CODE_BEGINS = re.compile(r"[^\W\d_a-z]{1,5}\s")
 _CODE_BEFORE = re.compile(r"(?:^|(?<=\s))([^\W\d_a-z]{2,5}) $")  # the value is the rest of a code
@@ -67,7 +72,8 @@ class OfferedValue(Struct, frozen=True, gc=False):  # 5,000 decisions hold 80,00
     label: str
     """Its words; empty: nothing governs the value."""
     written: str
-    """As it stands, with a minus before the digits of a negative amount."""
+    """As it stands, with a minus before the digits of an amount with one before it, without its
+    currency. What else may be its sign stays: `(60.00)`, `60.00-`, `60.00 CR`."""
     block: int
     start: int
     end: int
@@ -161,12 +167,13 @@ def offers_of(
 
 def _sum_to_pay(values: Iterable[OfferedValue], text: str) -> float | None:
     """Return the last amount, if it is the largest, and a net sum and tax at a rate make it."""
-    written = (v.written for v in sorted(values, key=attrgetter("start")))
-    cents = [int(re.sub(r"\D", "", text)) for text in written if _WITH_CENTS.fullmatch(text)]
+    written = (split_open_sign(v.written) for v in sorted(values, key=attrgetter("start")))
+    amounts = [(text, around) for text, around in written if _WITH_CENTS.fullmatch(text)]
+    cents = [int(re.sub(r"\D", "", text)) for text, _ in amounts]
     total, rates = max(cents, default=0), [r.replace(",", ".") for r in _RATE.findall(text)]
     parts = [(net, total - net) for net in cents if total - net in cents]
     is_sum = any(abs(net * float(rate) / 100 - tax) <= 1 for net, tax in parts for rate in rates)
-    return total / 100 if is_sum and cents[-1] == total else None
+    return total / 100 if is_sum and cents[-1] == total and not amounts[-1][1] else None
 
 
 def _named_choices(text: str, schema: SchemaParts) -> dict[str, list[str]]:
@@ -308,15 +315,14 @@ def _values_in(cell: PlacedCell, signs: Counter[str]) -> Iterator[_Value]:
                 written = f"-{written}" if sign[1] or sign[3] else written
                 lead = lead[: sign.start(1) if sign[1] else sign.start(2) if sign[2] else len(lead)]
                 signs.update(filter(is_currency, filter(None, [sign[2]])))
-            is_negative, end = _is_minus(text, end), end + _is_minus(text, end)
+            is_money = _WITH_CENTS.fullmatch(text, start, end) is not None
+            is_money |= bool(sign and sign[2] and is_currency(sign[2]))
             behind = _SIGN_BEHIND.match(text, end)
             if behind is not None and behind[1] and is_currency(behind[1]):
                 signs[behind[1]] += 1
-                end = behind.end()
-            if is_negative or _is_minus(text, end):
-                written = f"-{written.removeprefix('-')}"
-            if text[:start].endswith("(") and text.startswith(")", end):
-                written = f"({written})"  # a negative one for bookkeepers: its form is another
+                end, is_money = behind.end(), True
+            if is_money:
+                written = _with_open_sign(written, lead, text[end:])
         label = label_of(lead)
         if last is not None and not label and not _BETWEEN.search(lead):
             last.written, last.end = text[last.start - cell.start : end], cell.start + end
@@ -329,9 +335,38 @@ def _values_in(cell: PlacedCell, signs: Counter[str]) -> Iterator[_Value]:
         yield last
 
 
-def _is_minus(text: str, at: int) -> bool:
-    """Return whether a minus stands there, behind an amount."""
-    return text[at : at + 1] in {*"-\u2212\u2013"} and not text[at + 1 : at + 2].strip()
+def signed_amounts(source: SourceText, page: int) -> list[tuple[str, int, int]]:
+    """Return the amounts of a page with what is or may be their sign, and the bounds of each."""
+    found = list[tuple[str, int, int]]()
+    for cell in (cell for row in source.rows(source.cells(page)) for cell in row):
+        for value in _values_in(cell, Counter()) if any(map(str.isdigit, cell.text)) else ():
+            written, start, end = value.written, value.start, value.end
+            shown = cell.text[start - cell.start : end - cell.start]
+            is_signed = written[0] in "-(" or split_open_sign(written)[1]
+            if is_signed and source.text[start:end] == shown:  # a row may be apart in the text
+                found.append((written, start, end))
+    return found
+
+
+def _with_open_sign(written: str, before: str, behind: str) -> str:
+    """Return an amount with what stands around it and may be its sign: its form is another."""
+    if (found := _OPEN_BEHIND.match(behind)) is not None:
+        written = f"{written}-" if found["minus"] else f"{written} {found['side']}"
+        behind = behind[found.end() :]
+    is_in_brackets = before.rstrip().endswith("(") and behind.lstrip().startswith(")")
+    return f"({written})" if is_in_brackets else written
+
+
+def split_open_sign(written: str) -> tuple[str, str]:
+    """Return an amount, and what stands around it and may be its sign.
+
+    >>> [split_open_sign(text) for text in ("-60.00", "60.00-", "(60.00)", "60.00 CR")]
+    [('-60.00', ''), ('60.00', '-'), ('60.00', '()'), ('60.00', ' CR')]
+    """
+    found = None if written[-1:].isdigit() else _OPEN_AMOUNT.fullmatch(written)
+    if found is None or bool(found[1]) != bool(found[4]):
+        return written, ""
+    return found[2], f"{found[1]}{found[3] or ''}{found[4]}"
 
 
 def _whole(cell: PlacedCell, start: int) -> _Value:

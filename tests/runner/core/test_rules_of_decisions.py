@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 
+from paddock.engine.system.records import replace
+from paddock.pipelines.text_cells import SourceText
 from paddock.runner.core.reviews.decided_outputs import with_answer
 from paddock.runner.ledger.reviews.reviews import DecisionRefused
 from paddock.runner.review.csv_and_gold_data import reviews_csv
 from paddock.runner.review.decisions import ClickedAnswer
 from paddock.runner.review.taught_rules import answered_by
+from paddock.runner.rules import Offers, Rules, TaughtAnswer, offers_of
 from tests.fakes.invoices import Made, hybrid
 from tests.fakes.papers import EXAMPLES
 from tests.fakes.pdf import pdf
@@ -75,6 +78,7 @@ SENDER = TRUE["sender"]
 NEXT = {"number": "RE-102", "date": "2027-03-28", "net": "50.00", "vat": "10.00", "total": "60.00"}
 READ = {"number": "RE-102", "date": "2027-03-28", "total": 60.0}
 ALL = frozenset(TRUE)
+CONSTANT = frozenset(("kind", "currency"))
 
 
 def bill(*changes: tuple[str, str], **values: str) -> str:
@@ -84,6 +88,10 @@ def bill(*changes: tuple[str, str], **values: str) -> str:
         assert text in layout
         layout = layout.replace(text, instead)
     return layout.format_map(VALUES | values)
+
+
+def offered(text: str) -> Offers:
+    return offers_of([SourceText("a.txt", text, (0,))])
 
 
 class Desk(ReviewedWorld):
@@ -127,11 +135,49 @@ def test_the_next_document_of_a_sender_asks_no_model_and_nobody(desk: Desk) -> N
     assert desk.outputs() == {"a.txt": ("RE-101", 120.0), "b.txt": ("RE-102", 60.0)}
 
 
-def test_a_minus_behind_an_amount_is_read(desk: Desk) -> None:
-    desk.teach("a", bill())
-    desk.arrive(b=bill(**NEXT | {"total": "60.00-"}))
-    desk.work()
-    assert desk.outputs()["b.txt"] == ("RE-102", -60.0)
+TOTAL = "Total: {total} {sign}"
+OPEN_SIGNS = [
+    "60.00-", "60.00 EUR-", "60.00 EUR -", "60.00- EUR", "EUR 60.00 -", "$60.00 -", "(60.00)",
+    "($60.00)", "(EUR 60.00)", "(60.00 EUR)", "60.00 CR", "$60.00 CR", "60.00 EUR Dr", "60.00 S",
+    "60.00 (H)", "EUR 60-", "-60.00-",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("written", OPEN_SIGNS)
+def test_an_amount_whose_sign_is_open_is_read_where_decisions_show_its_form_alone(
+    written: str,
+) -> None:
+    def taught(text: str, total: float, old: str = "") -> TaughtAnswer:
+        offers = offered(text)
+        if old:  # as it was packed before signs behind an amount counted
+            values = [replace(v, written=old) if v.start >= at else v for v in offers.values]
+            offers = replace(offers, values=tuple(values))
+        return TaughtAnswer("1", TRUE | {"total": total}, ALL, CONSTANT, offers.pack())
+
+    def read(*decided: TaughtAnswer) -> Any:
+        found = Rules(decided).read(offered(bill((TOTAL, f"Total: {next_written}"), **NEXT))).sure
+        assert "number" in found
+        return found["total"].value if "total" in found else None
+
+    text, next_written = bill((TOTAL, f"Total: {written}")), written.replace("60", "75")
+    at = text.index("Total: ")
+    plain = taught(bill((TOTAL, "Total: $120.00")) if "$" in written else bill(), 120.0)
+    assert read(plain) is None
+    assert read(taught(text, 60.0, "60.00")) is None
+    alike = taught(text, -60.0)
+    assert read(alike) == read(plain, alike) == (None if written[0] == "-" else -75.0)
+
+
+CODES = {
+    "(12345)": "12345", "4711-": "4711", "1-": "1", "12- bis 15-jaehrige": "12", "5- 10": "5- 10",
+    "(12345) S": "12345", "K-7 (2)": "K-7",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("written", CODES)
+def test_whole_numbers_and_codes_have_no_sign_behind_them(written: str) -> None:
+    values = offered(bill(customer=written)).by_anchor["in", "customer"]
+    assert CODES[written] in {value.written for value in values}
 
 
 DISCOUNT = ("VAT 20%", "Discount: -10.00 {sign}\nVAT 20%")
@@ -165,6 +211,8 @@ NEVER: dict[str, tuple[str, dict[str, Any], str, set[str] | frozenset[str]]] = {
     "4 a decimal mark that no decision showed": (
         bill(), {}, bill(**NEXT | THOUSANDS), {"total"}),
     "4 an amount in brackets": (bill(), {}, bill(**NEXT | {"total": "(60.00)"}), {"total"}),
+    "3 another one with an open sign under one label": (
+        bill(), {}, bill((TOTAL, f"{TOTAL}\nTotal: (75.00)"), **NEXT), {"total"}),
     "4 another currency": (bill(), {}, bill(**NEXT, sign="GBP"), {"currency"}),
     "4 a number of another form": (bill(), {}, bill(**NEXT | {"number": "K-7"}), {"number"}),
     "6 a credit note, a reminder": (bill(), {}, bill(**CREDIT), {"kind"}),
@@ -239,6 +287,8 @@ LINES: dict[str, tuple[list[tuple[str, dict[str, Any]]], str, set[str] | frozens
         [(bill(REMIT), {})], bill(**NEXT | {"vat": "9.00"}), {"total"}),
     "a place less, and a larger sum": (
         [(bill(REMIT), {})], bill(**NEXT, bye="In all that is 70.00 for now"), {"total"}),
+    "a place less, and a larger amount with an open sign": (
+        [(bill(REMIT), {})], bill(**NEXT, bye="In all that is (70.00) for now"), {"total"}),
     "a letter that the font lacks, in other case": (
         [(bill(sender="LARKFIELD \u25a0BUD"), {"sender": "Larkfield Żbud"})],
         bill(**NEXT, sender="LARKFIELD \u25a0BUD"), set()),

@@ -4,13 +4,17 @@ from typing import Any
 
 import pytest
 
+from paddock.pipelines.checking.source_index import number_in
 from paddock.pipelines.reply_schema import read_reply_schema
+from paddock.pipelines.text_cells import SourceText, TextCell, pack_cells
 from paddock.runner.review.answer_fields import (
     WrongField,
     answer_fields,
     answer_from_json,
     edited_answer,
+    page_words,
 )
+from paddock.runner.rules import offers_of
 
 BILL = {
     "number": "str",
@@ -125,3 +129,35 @@ def test_a_wrong_path_and_wrong_json_are_a_sentence() -> None:
     for text in ("{", "NaN", "[" * 100_000):
         with pytest.raises(WrongField, match="JSON"):
             answer_from_json(text)
+
+
+SIGNED = [
+    "-60.00", "60.00-", "60.00 EUR-", "60.00 EUR -", "(60.00)", "($60.00)", "(EUR 60.00)",
+    "-\u20ac60.00", "$-60.00", "- 60.00", "(60.00).",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("written", SIGNED)
+def test_a_click_on_a_negative_amount_means_its_sign_too(written: str) -> None:
+    def meaning(is_packed: bool) -> list[Any]:
+        source = SourceText("a.pdf", text, boxes={"1": pack_cells(words)})
+        found = page_words(source, 1, offers_of([source]).pack() if is_packed else "")
+        (meant, start, end, *_) = next(word for word in found if "60.00" in word[0])
+        assert "60.00" in text[start:end]
+        return [meant, number_in(meant)]
+
+    text, words, at = f"Invoice of a bay\nSum {written}", list[TextCell](), 0
+    for word in text.split():
+        start = text.index(word, at)
+        at = start + len(word)
+        top = 0.1 if "\n" in text[at:] else 0.3
+        words.append(TextCell(start, at, (start / 99, top, (at + 0.6) / 99, top + 0.1)))
+    assert (meaning(True)[1], meaning(False)[1]) == (-60.0, -60.0)  # OCR has no offers
+
+
+def test_a_click_on_a_code_in_brackets_means_the_code() -> None:
+    text = "Customer (12345)"
+    cells = [TextCell(0, 8, (0, 0.1, 0.2, 0.2)), TextCell(9, 16, (0.22, 0.1, 0.4, 0.2))]
+    source = SourceText("a.pdf", text, boxes={"1": pack_cells(cells)})
+    for offers in ("", offers_of([source]).pack()):
+        assert page_words(source, 1, offers)[1][:3] == ["12345", 10, 15]
