@@ -314,7 +314,7 @@ function take(review) {
   }
   page.field = Math.min(page.field, Math.max(0, review.fields.length - 1));
   page.changes = draft.changes || {};
-  page.places = draft.places || {};
+  page.places = draft.question === review.question ? draft.places || {} : {}; // another document has others
   page.asJson = draft.json !== undefined;
   $("document-name").textContent = plainName(review.item);
   $("asked").textContent = plainName([review.folder, review.step, review.pipeline].filter(Boolean).join(", "));
@@ -986,8 +986,8 @@ async function addRow() {
     return failed(error);
   }
   $("row-dialog").close();
-  const { changes, places } = page.id === id ? page : draftOf(id);
-  keepDraft(id, { changes: { ...changes, [one.path]: told.label }, places: { ...places, [one.path]: undefined }, isOpen: true });
+  const draft = page.review?.id === id ? draftNow() : draftOf(id);
+  keepDraft(id, { ...draft, changes: { ...draft.changes, [one.path]: told.label }, places: { ...draft.places, [one.path]: undefined }, isOpen: true });
   const others = told.others ? ` ${count(told.others, "other document that waits is", "other documents that wait are")} asked about again with it.` : "";
   await reload();
   const words = `'${told.label}' is in ${one.table.name}. The next run knows it.${others}`;
@@ -997,7 +997,7 @@ async function addRow() {
 
 const editBody = () => (page.asJson ? { json: $("json").value } : { changes: page.changes, places: page.places });
 
-const draftNow = () => ({ changes: page.changes, places: page.places, ...editBody() });
+const draftNow = () => ({ question: page.review.question, changes: page.changes, places: page.places, ...editBody() });
 
 let checkTimer = 0;
 

@@ -550,7 +550,13 @@ def test_clicked_places_are_kept_with_what_is_typed_and_gone_with_it(
         assert page.ask("page.places") == clicked
         page.ask("useEarlier({ fields: { number: 'R-1' } })")
         assert page.ask("page.places") == {"total": clicked["total"]}
-        assert page.ask("page.changes") == {"number": "R-1", "total": "84.00", "kind": "reminder"}
+        typed = {"number": "R-1", "total": "84.00", "kind": "reminder"}
+        assert page.ask("page.changes") == typed
+        before = json.dumps(page.ask("page.review.question"))
+        served_page.ask("a.txt", document_sha256="d2", label_tables=KINDS)  # of another text
+        page.ask("void reload()")
+        page.wait(f"page.review?.question !== {before} && page.review.id === page.id")
+        assert (page.ask("page.changes"), page.ask("page.places")) == (typed, {})
         assert page.complaints() == []
 
 
