@@ -57,7 +57,7 @@ _OPEN_BEHIND = re.compile(  # 60.00-, at the end of a cell 60.00 -, 60.00 CR, 60
     r"(?P<minus>[-\u2212\u2013](?=[^\w\s]?(?:\s|$))|\s+[-\u2212\u2013](?=\W*(?:[^\W\d_]{3}\W*)?$))"
     r"|\s?(?P<bracket>\()?(?P<side>[CDcd][Rr]|[SH])\b(?(bracket)\))(?![/'&-])"
 )
-_OPEN_AMOUNT = re.compile(r"(\(?)(\d(?:.*\d)?)(-| (?:[CDcd][Rr]|[SH]))?(\)?)")
+_OPEN_AMOUNT = re.compile(r"(\(?-?)(\d(?:.*\d)?)(-| (?:[CDcd][Rr]|[SH]))?(\)?)")
 _BETWEEN = re.compile(r"[,;:|()]")  # two values, not one that is read in parts
 _CODE_BEGINS = re.compile(r"[^\W\d_a-z]{1,5}\s")
 _CODE_BEFORE = re.compile(r"(?:^|(?<=\s))([^\W\d_a-z]{2,5}) $")  # the value is the rest of a code
@@ -364,7 +364,7 @@ def split_open_sign(written: str) -> tuple[str, str]:
     [('-60.00', ''), ('60.00', '-'), ('60.00', '()'), ('60.00', ' CR')]
     """
     found = None if written[-1:].isdigit() else _OPEN_AMOUNT.fullmatch(written)
-    if found is None or bool(found[1]) != bool(found[4]):
+    if found is None or ("(" in found[1]) != bool(found[4]):
         return written, ""
     return found[2], f"{found[1]}{found[3] or ''}{found[4]}"
 
