@@ -462,7 +462,8 @@ class ModelManager:
             if other_key in self._evicted_for
         }
         for other_key in self._missing_models():
-            sizes[other_key] = self._queues[other_key].most_urgent.model_use.facts.size_bytes
+            facts = self._queues[other_key].most_urgent.model_use.facts
+            sizes[other_key] = facts.form_bytes or facts.size_bytes
         there = {key, *(model.model_key for model in self.resident())}
         return sum(size for other_key, size in sizes.items() if other_key not in there)
 
@@ -497,7 +498,8 @@ class ModelManager:
             for key in move.keys:
                 self._evicted_for[key] = waiting[0].key
                 is_replica = key != by_key[key].model_key
-                self._sizes[key] = 0 if is_replica else by_key[key].facts.size_bytes
+                facts = by_key[key].facts
+                self._sizes[key] = 0 if is_replica else facts.form_bytes or facts.size_bytes
                 self._loader.drain(by_key[key], "room")
         elif isinstance(move, KeepModel):
             self._loader.keep(by_key[move.key])

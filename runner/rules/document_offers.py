@@ -53,6 +53,8 @@ _MINUS = "([-\u2212\u2013])?"
 _SIGN = r"([^\W\d_]{1,3}\b|[^\w\s.,:;|()'-])?"
 _SIGN_BEFORE = re.compile(rf"(?:^|[\s(|:]){_MINUS}\s?{_SIGN}\s?{_MINUS}$")
 _SIGN_BEHIND = re.compile(rf"\s?{_SIGN}")
+_SIGN_OF_BRACKETS = re.compile(r"([^\W\d_]{1,3}|[^\w\s.,:;|()'-])\s?\(\s?$")  # EUR (60
+_BRACKET_BEHIND = re.compile(r"\s*\)")
 _OPEN_BEHIND = re.compile(  # 60.00-, at the end of a cell 60.00 -, 60.00 CR, 60.00 (S)
     r"(?P<minus>[-\u2212\u2013](?=[^\w\s]?(?:\s|$))|\s+[-\u2212\u2013](?=\W*(?:[^\W\d_]{3}\W*)?$))"
     r"|\s?(?P<bracket>\()?(?P<side>[CDcd][Rr]|[SH])\b(?(bracket)\))(?![/'&-])"
@@ -168,12 +170,17 @@ def offers_of(
 def _sum_to_pay(values: Iterable[OfferedValue], text: str) -> float | None:
     """Return the last amount, if it is the largest, and a net sum and tax at a rate make it."""
     written = (split_open_sign(v.written) for v in sorted(values, key=attrgetter("start")))
-    amounts = [(text, around) for text, around in written if _WITH_CENTS.fullmatch(text)]
-    cents = [int(re.sub(r"\D", "", text)) for text, _ in amounts]
-    total, rates = max(cents, default=0), [r.replace(",", ".") for r in _RATE.findall(text)]
+    amounts = [
+        (int(re.sub(r"\D", "", text)), not around and text[0] != "-")
+        for text, around in written
+        if _WITH_CENTS.fullmatch(text.removeprefix("-"))
+    ]
+    cents = [amount for amount, is_plain in amounts if is_plain]
+    total = max((amount for amount, _ in amounts), default=0)
+    rates = [r.replace(",", ".") for r in _RATE.findall(text)]
     parts = [(net, total - net) for net in cents if total - net in cents]
     is_sum = any(abs(net * float(rate) / 100 - tax) <= 1 for net, tax in parts for rate in rates)
-    return total / 100 if is_sum and cents[-1] == total and not amounts[-1][1] else None
+    return total / 100 if is_sum and amounts[-1] == (total, True) else None
 
 
 def _named_choices(text: str, schema: SchemaParts) -> dict[str, list[str]]:
@@ -315,14 +322,19 @@ def _values_in(cell: PlacedCell, signs: Counter[str]) -> Iterator[_Value]:
                 written = f"-{written}" if sign[1] or sign[3] else written
                 lead = lead[: sign.start(1) if sign[1] else sign.start(2) if sign[2] else len(lead)]
                 signs.update(filter(is_currency, filter(None, [sign[2]])))
-            is_money = _WITH_CENTS.fullmatch(text, start, end) is not None
-            is_money |= bool(sign and sign[2] and is_currency(sign[2]))
-            behind = _SIGN_BEHIND.match(text, end)
-            if behind is not None and behind[1] and is_currency(behind[1]):
-                signs[behind[1]] += 1
-                end, is_money = behind.end(), True
-            if is_money:
-                written = _with_open_sign(written, lead, text[end:])
+            is_money = not text[start:end].isdigit()  # `4711-` is no amount
+            before_brackets = _SIGN_OF_BRACKETS.search(lead)
+            before_it = [sign[2]] if sign and sign[2] else []
+            before_it += [before_brackets[1]] if before_brackets else []
+            is_money |= any(map(is_currency, before_it))
+            end, is_behind = _past_currency(text, end, signs)
+            signed, signed_end = _with_open_sign(written, lead, text, end)
+            is_beyond = False
+            if signed != written:  # `60- EUR`, `(60) EUR`
+                signed_end, is_beyond = _past_currency(text, signed_end, signs)
+            if signed != written and (is_money or is_behind or is_beyond):
+                written = signed
+                end = signed_end if is_beyond or signed[0] != "(" else end
         label = label_of(lead)
         if last is not None and not label and not _BETWEEN.search(lead):
             last.written, last.end = text[last.start - cell.start : end], cell.start + end
@@ -348,13 +360,23 @@ def signed_amounts(source: SourceText, page: int) -> list[tuple[str, int, int]]:
     return found
 
 
-def _with_open_sign(written: str, before: str, behind: str) -> str:
-    """Return an amount with what stands around it and may be its sign: its form is another."""
+def _past_currency(text: str, end: int, signs: Counter[str]) -> tuple[int, bool]:
+    found = _SIGN_BEHIND.match(text, end)
+    if found is None or not found[1] or not is_currency(found[1]):
+        return end, False
+    signs[found[1]] += 1
+    return found.end(), True
+
+
+def _with_open_sign(written: str, before: str, text: str, end: int) -> tuple[str, int]:
+    """Return an amount with what stands around it and may be its sign, and where that ends."""
+    behind = text[end:]
     if (found := _OPEN_BEHIND.match(behind)) is not None:
         written = f"{written}-" if found["minus"] else f"{written} {found['side']}"
-        behind = behind[found.end() :]
-    is_in_brackets = before.rstrip().endswith("(") and behind.lstrip().startswith(")")
-    return f"({written})" if is_in_brackets else written
+        end += found.end()
+    if before.rstrip().endswith("(") and (bracket := _BRACKET_BEHIND.match(text, end)):
+        return f"({written})", bracket.end()
+    return written, end
 
 
 def split_open_sign(written: str) -> tuple[str, str]:

@@ -139,7 +139,7 @@ TOTAL = "Total: {total} {sign}"
 OPEN_SIGNS = [
     "60.00-", "60.00 EUR-", "60.00 EUR -", "60.00- EUR", "EUR 60.00 -", "$60.00 -", "(60.00)",
     "($60.00)", "(EUR 60.00)", "(60.00 EUR)", "60.00 CR", "$60.00 CR", "60.00 EUR Dr", "60.00 S",
-    "60.00 (H)", "EUR 60-", "-60.00-", "(-60.00)",
+    "60.00 (H)", "EUR 60-", "-60.00-", "(-60.00)", "60- EUR", "EUR (60)", "(60) EUR",
 ]  # fmt: skip
 
 
@@ -166,6 +166,25 @@ def test_an_amount_whose_sign_is_open_is_read_where_decisions_show_its_form_alon
     assert read(taught(text, 60.0, "60.00")) is None
     alike = taught(text, -60.0)
     assert read(alike) == read(plain, alike) == -75.0
+
+
+@pytest.mark.parametrize("written", ["1,275-", "1,275- EUR", "(1,275)", "EUR (1,275)"])
+def test_an_amount_without_cents_whose_sign_is_open_is_asked_about(written: str) -> None:
+    text = bill((TOTAL, "Total: EUR 1,060"))
+    decided = TaughtAnswer("1", TRUE | {"total": 1060.0}, ALL, CONSTANT, offered(text).pack())
+    found = Rules([decided]).read(offered(bill((TOTAL, f"Total: {written}"), **NEXT)))
+    assert "total" not in found.sure and "number" in found.sure
+
+
+def test_the_currency_behind_a_minus_is_seen() -> None:
+    def offers(written: str, **values: str) -> Offers:
+        return offered(bill((TOTAL, f"Total: {written}"), **values, sign=""))
+
+    answer = TRUE | {"total": -60.0}
+    decided = TaughtAnswer("1", answer, ALL, CONSTANT, offers("60.00- EUR").pack())
+    rules = Rules([decided])
+    assert rules.read(offers("75.00- EUR", **NEXT)).sure["total"].value == -75.0
+    assert "currency" not in rules.read(offers("75.00- USD", **NEXT)).sure
 
 
 CODES = {
@@ -484,6 +503,10 @@ SUMS: dict[str, tuple[str, float | None, set[str]]] = {
     "no net sum": (bill(ROPE, **NEXT | {"net": "45.00"}), 60.0, {"total"}),
     "a part is paid": (
         bill(ROPE, ("{bye}", "Paid: 20.00\nTo pay: 40.00\n\n{bye}"), **NEXT), 60.0, {"total"}),
+    "a part is to be paid back": (
+        bill(ROPE, ("{bye}", "Deposit: -20.00\n\n{bye}"), **NEXT), 60.0, {"total"}),
+    "its parts are given back": (
+        bill(ROPE, ("Net: {net}", "Net: ({net})"), **NEXT), 60.0, {"total"}),
     "an older balance": (
         bill(ROPE, ("{bye}", "With your balance: 150.00 EUR\n\n{bye}"), **NEXT), 60.0, {"total"}),
     "another sender, who teaches it": (bill(**OTHER_SENDER), 60.0, {*ALL}),
