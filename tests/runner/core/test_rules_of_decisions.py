@@ -176,6 +176,13 @@ def test_an_amount_without_cents_whose_sign_is_open_is_asked_about(written: str)
     assert "total" not in found.sure and "number" in found.sure
 
 
+@pytest.mark.parametrize("minus", ["-", "\u2212", "\u2013"])
+def test_a_minus_with_a_space_is_no_currency(minus: str) -> None:
+    decided = TaughtAnswer("1", TRUE, ALL, CONSTANT, offered(bill()).pack())
+    found = Rules([decided]).read(offered(bill((TOTAL, f"Total: {minus} 60.00 EUR"), **NEXT)))
+    assert found.sure["total"].value == -60.0
+
+
 def test_the_currency_behind_a_minus_is_seen() -> None:
     def offers(written: str, **values: str) -> Offers:
         return offered(bill((TOTAL, f"Total: {written}"), **values, sign=""))
