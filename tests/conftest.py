@@ -20,6 +20,7 @@ import pytest
 
 from tests.browser import Browser, browser
 from tests.forked import ForkServer
+from tests.in_one_process import group_of, pytest_xdist_make_scheduler  # noqa: F401  a hook
 from tests.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
@@ -110,25 +111,6 @@ LONGEST = (
     "engine/api/test_server.py", "runner/test_cli.py", "runner/core/test_cleanup_vector_rows.py",
     "engine/llama/test_vision.py", "runner/core/test_interruptions.py",
 )  # fmt: skip
-
-# Files whose tests ask one Prefect server run in one process, which starts it once: a start takes
-# 4 s of a processor, and what waits for it the rest of 12. Groups, so that none is the end.
-WITH_PREFECT = {
-    "up": (
-        "runner/schedule/test_up_killed.py", "runner/schedule/test_up_reviews.py",
-        "runner/schedule/test_up.py", "runner/test_no_secret_in_a_command_line.py",
-        "runner/daemon/test_prefect_client.py",
-    ),
-    "flows": (
-        "runner/prefect/test_flow.py", "runner/prefect/test_states_by_hand.py",
-        "runner/prefect/test_pipeline_flow.py",
-    ),
-    "link": (
-        "runner/schedule/test_prefect_link.py", "runner/workers/test_ordered_run.py",
-        "runner/daemon/test_prefect_retention.py",
-    ),
-}  # fmt: skip
-
 
 # What a process starts once for all of its tests, within limits of its own: not in the first one's.
 STARTED_ONCE = frozenset((
@@ -238,13 +220,6 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     return True
 
 
-GROUPS = {f"tests/{file}": name for name, files in WITH_PREFECT.items() for file in files}
-
-
-def group_of(nodeid: str) -> str | None:
-    return GROUPS.get(nodeid.partition("::")[0])
-
-
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """End a group's servers with the group, where groups are kept together."""
@@ -257,20 +232,6 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 def _end_servers() -> None:
     if servers := sys.modules.get("tests.prefect_server"):
         servers.end_shared()
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Keep each file in one process, as `--dist loadfile` does, and those with Prefect together."""
-    if config.getvalue("dist") != "loadfile":
-        return None
-    from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
-
-    class Together(LoadFileScheduling):  # type: ignore[misc]
-        def _split_scope(self, nodeid: str) -> str:
-            return group_of(nodeid) or str(super()._split_scope(nodeid))
-
-    return Together(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -80,7 +80,7 @@ def keep_pages(file: Path, n_pages: int) -> None:
         part.save(file)
 
 
-@pytest.mark.timeout(1800)  # a real model reads a whole folder
+@pytest.mark.timeout(900)  # a real model reads a whole folder
 def test_the_whole_digest_and_then_only_what_changes(tmp_path: Path) -> None:
     pipeline = copied("folder-digest", tmp_path, *TWO)
     keep_pages(pipeline.parent / "inbox" / "river-handbook.pdf", HANDBOOK_PAGES)

@@ -23,8 +23,29 @@ def test_broken(number):
 """
 
 
-def run(folder: Path, n_tests: int) -> tuple[int, list[str]]:
-    (folder / "test_it.py").write_text(TESTS % n_tests)
+ENDS_ITS_PROCESS = """
+import os, time
+from pathlib import Path
+
+def test_before():
+    pass
+
+def test_which_nothing_ends():
+    while not Path("begun").exists():
+        Path("begun").touch()
+        while True:
+            try:
+                time.sleep(60)
+            except BaseException:
+                pass
+
+def test_after():
+    Path("after").open("a").write("x")
+"""
+
+
+def run(folder: Path, tests: str) -> tuple[int, list[str]]:
+    (folder / "test_it.py").write_text(tests)
     command = [sys.executable, "-m", "tests.run_and_repeat", "-n", "2", "--dist", "loadfile"]
     done = subprocess.run(
         command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True,
@@ -34,7 +55,7 @@ def run(folder: Path, n_tests: int) -> tuple[int, list[str]]:
 
 
 def test_what_fails_once_is_named_and_passes(tmp_path: Path) -> None:
-    status, lines = run(tmp_path, 1)
+    status, lines = run(tmp_path, TESTS % 1)
     assert status == 0
     notice = [line.strip("! ") for line in lines if line][-3:-1]
     assert notice == ["1 FAILED IN THE WHOLE RUN, REPEATED ALONE", "test_it.py::test_at_first"]
@@ -43,12 +64,29 @@ def test_what_fails_once_is_named_and_passes(tmp_path: Path) -> None:
 
 
 def test_what_fails_twice_fails(tmp_path: Path) -> None:
-    status, lines = run(tmp_path, 3)
+    status, lines = run(tmp_path, TESTS % 3)
     assert status == 1
     assert "2 failed, 1 passed in" in lines[-1]
 
 
 def test_where_more_than_thirty_fail_none_is_repeated(tmp_path: Path) -> None:
-    status, lines = run(tmp_path, 32)
+    status, lines = run(tmp_path, TESTS % 32)
     assert status == 1
     assert "32 failed, 2 passed" in lines[-1]
+
+
+def test_what_hangs_ends_with_its_process_and_is_repeated_while_its_file_goes_on(
+    tmp_path: Path,
+) -> None:
+    hook = "from tests.in_one_process import pytest_xdist_make_scheduler\n"
+    (tmp_path / "conftest.py").write_text(hook)
+    limits = (
+        "addopts = --timeout=1\nfaulthandler_timeout = 3\nfaulthandler_exit_on_timeout = true\n"
+    )
+    (tmp_path / "pytest.ini").write_text(f"[pytest]\n{limits}")
+    status, lines = run(tmp_path, ENDS_ITS_PROCESS)
+    assert status == 0
+    assert "test_it.py::test_which_nothing_ends" in lines
+    assert any("1 failed, 2 passed in" in line for line in lines)
+    assert "1 passed in" in lines[-1]
+    assert (tmp_path / "after").read_text() == "x"

@@ -100,7 +100,7 @@ def test_a_page_is_read_as_commands_with_output_and_edits() -> None:
     assert first_missing(("D", "A … C"), "A b C\nD") == "A … C"
 
 
-@pytest.mark.timeout(1800)  # a real model does each step of the tutorial
+@pytest.mark.timeout(900)  # a real model does each step of the tutorial
 def test_the_tutorial_can_be_followed_to_the_letter(tmp_path: Path) -> None:
     folder, home = tmp_path / "work", tmp_path / "home"
     folder.mkdir()

@@ -267,7 +267,7 @@ def served(folder: Path) -> Iterator[str]:
 
 
 @built
-@pytest.mark.timeout(1800)  # pip installs the wheels and all that they need
+@pytest.mark.timeout(900)  # pip installs the wheels and all that they need
 def test_from_a_releases_page_it_is_installed_without_a_compiler_and_does_the_first_run(
     tmp_path: Path,
 ) -> None:
