@@ -47,7 +47,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
                     if not is_done:
                         unit[nodeid] = True
                         super().remove_node(node)
-                        return nodeid
+                        return str(nodeid)
             return None
 
     return Together(config, log)
