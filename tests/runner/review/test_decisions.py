@@ -114,10 +114,9 @@ def test_a_schema_that_says_the_same_in_many_ways_is_refused_by_a_process_of_its
     text = refusal(
         reviews.decide, review.id, review.question, "edit", {**ANSWER, "n": "x"}, by="ann"
     )
-    assert text == (
-        "The edited value is not valid. `reply.schema` is too complex: it cannot be computed "
-        "within 3 s and 512 MiB. Use fewer patterns and `$ref`s."
-    )
+    # The process's own limit or the comparison's ends it, whichever comes first.
+    assert text.startswith("The edited value is not valid. ") and "too complex" in text
+    assert text.endswith("Use fewer patterns and `$ref`s.")
     (fault,) = reviews.faults(review, {**ANSWER, "number": 7})
     assert (fault.path, fault.message) == ("number", "7 is not of type 'string'.")
     assert reviews.faults(review, ANSWER) == []
