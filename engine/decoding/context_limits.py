@@ -53,6 +53,8 @@ class ContextLimits(Struct, frozen=True):
     can_share: bool = True
     """Whether prefixes can be shared and sequences cut; else a sequence is kept whole."""
     is_unified: bool = True
+    is_paged: bool = False
+    """Whether tables name a sequence's cells: idle ones slow no other, wherever they lie."""
     prefers_free_streams: bool = False
     """Whether free streams of a split cache go first, since idle ones cannot be saved; on a
     graphics device they are copied to free streams."""

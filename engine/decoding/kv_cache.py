@@ -17,7 +17,7 @@ import numpy as np
 from paddock.engine.llama.library import CacheFull, LoadFailed
 from paddock.engine.llama.llama_context import ContextOptions
 from paddock.engine.llama.llama_model import Model
-from paddock.engine.openvino.form_model import open_context
+from paddock.engine.openvino.form_model import FormModel, open_context
 from paddock.engine.profile.context_layout import (
     ContextLayout,
     LayoutBounds,
@@ -106,6 +106,7 @@ class KvCache:
 
     def __init__(self, model: Model, options: CacheOptions, profile: Profile | None = None) -> None:
         self.model = model
+        self._is_paged = isinstance(model, FormModel)
         self._cache_options = options
         self._profile = profile
         self.mtp_price = options.mtp_price
@@ -209,7 +210,7 @@ class KvCache:
         """
         cells = slots.cells
         is_compact = self.n_computed <= 2 * cells.n_used + SLACK_TOKENS
-        if is_compact or not self.limits.is_unified or cells.n_shared:
+        if is_compact or not self.limits.is_unified or self.limits.is_paged or cells.n_shared:
             return
         n_bytes = sum(self.context.saved_bytes(seq_id) for seq_id in slots.idle)
         if n_bytes > int(read_memory().free_bytes * _MOVE_MEMORY_SHARE):
@@ -424,6 +425,8 @@ class KvCache:
         layout = choose_layout(self._profile, workload, bounds)
         if self._cache_options.layout != "auto":
             layout = replace(layout, is_unified=self._cache_options.layout == "unified")
+        elif self._is_paged:
+            layout = replace(layout, is_unified=True)  # a prefix is shared by its blocks' names
         elif self.model.memory == "window":
             layout = replace(layout, is_unified=False)  # a unified one shares no prefixes
         if not layout.is_unified:
@@ -478,6 +481,7 @@ class KvCache:
             can_share=self.model.memory == "cells" or is_window,
             is_unified=layout.is_unified,
             is_gpu=cache_options.is_gpu,
+            is_paged=self._is_paged,
             prefers_free_streams=is_window,
             n_reserved=n_chats,
             is_flash=cache_options.options.flash_attention != "off",

@@ -253,9 +253,13 @@ class PromptRepeats:
         self._n_expected -= 1
 
     def begin(self, prompt: Tokens, n_running: int) -> None:
-        """Note a new job's prompt, which shares `n_running` tokens with a running sequence."""
-        _, n_tokens = longest_shared_prefix(prompt, dict(enumerate(self._finished)))
-        if n_tokens >= n_running + WORTH_REPEATING_TOKENS:
+        """Note a new job's prompt, which shares `n_running` tokens with a running sequence.
+
+        What it shares with all that have finished, too, are instructions.
+        """
+        n_shared = sorted(shared_prefix_length(prompt, own) for own in self._finished)
+        n_usual = max(n_running, n_shared[0] if len(n_shared) > 1 else 0)
+        if n_shared and n_shared[-1] >= n_usual + WORTH_REPEATING_TOKENS:
             self._n_expected = self._n_most
 
 

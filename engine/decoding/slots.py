@@ -317,7 +317,7 @@ class Slots:
         sequence.state = "prefill"
         # Keep a unified cache compact: idle cells slow running sequences. On a graphics device the
         # copies cost more: cells stay until others need them.
-        if not self.limits.is_unified or self.limits.is_gpu:
+        if not self.limits.is_unified or self.limits.is_gpu or self.limits.is_paged:
             return
         for seq_id, priority in tuple(self._idle.items()):
             is_worth_keeping = priority != "batch" or self._repeats.is_likely

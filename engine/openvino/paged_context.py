@@ -51,11 +51,13 @@ class BlockComputer(Protocol):
 class SavedBlocks(Struct, frozen=True):
     """A sequence's cells in main memory, outside the cache."""
 
-    caches: tuple[NDArray[Any], ...]
+    cells: NDArray[np.uint8]
+    """All caches' blocks, one cache after another: one array, since large pages are sooner got."""
+    n_blocks: int
     n_tokens: int
 
     def __len__(self) -> int:
-        return sum(cache.nbytes for cache in self.caches)
+        return self.cells.nbytes
 
 
 class _Sequence:
@@ -81,6 +83,7 @@ class PagedContext:
         # A sequence's last block is seldom full, and is copied where two go on from it.
         n_blocks = -(-options.n_ctx_tokens // self._n_each) + 2 * options.n_seq_max
         self._caches = paged.new_caches(n_blocks)
+        self._rows = [cache.reshape(n_blocks, -1).view(np.uint8) for cache in self._caches]
         self._free = list(range(n_blocks))[::-1]
         self._users: Counter[int] = Counter()
         self._sequences = [_Sequence() for _ in range(options.n_seq_max)]
@@ -97,7 +100,7 @@ class PagedContext:
         self.close()
 
     def close(self) -> None:
-        self._caches = []
+        self._caches, self._rows = [], []
 
     def use_threads(self, n_threads: int) -> None:
         """OpenVINO's threads are chosen when the model is compiled."""
@@ -150,22 +153,24 @@ class PagedContext:
 
     def save(self, seq_id: int) -> SavedBlocks:
         sequence = self._sequences[seq_id]
-        return SavedBlocks(
-            tuple(cache[sequence.blocks] for cache in self._caches), sequence.n_tokens
-        )
+        blocks = sequence.blocks
+        cells = np.empty(len(blocks) * self._block_bytes, np.uint8)
+        for rows, part in zip(self._rows, self._parts(cells, len(blocks)), strict=True):
+            rows.take(blocks, axis=0, out=part, mode="clip")  # by default it buffers
+        return SavedBlocks(cells, len(blocks), sequence.n_tokens)
 
     def restore(self, seq_id: int, state: Sized) -> None:
         """Raises `CacheFull`: too few free blocks."""
         assert isinstance(state, SavedBlocks)
         self.trim(seq_id, 0)
         sequence = self._sequences[seq_id]
-        n_blocks = len(state.caches[0])
-        if n_blocks > len(self._free):
+        if state.n_blocks > len(self._free):
             raise CacheFull
-        sequence.blocks = [self._take() for _ in range(n_blocks)]
+        sequence.blocks = [self._take() for _ in range(state.n_blocks)]
         sequence.n_tokens = state.n_tokens
-        for cache, saved in zip(self._caches, state.caches, strict=True):
-            cache[sequence.blocks] = saved
+        parts = self._parts(state.cells, state.n_blocks)
+        for rows, part in zip(self._rows, parts, strict=True):
+            rows[sequence.blocks] = part
 
     def decode(
         self,
@@ -218,6 +223,10 @@ class PagedContext:
 
     def embedding(self, seq_id: int) -> Vectors:
         raise DecodeFailed("OpenVINO's form of a model returns no embedding")
+
+    def _parts(self, cells: NDArray[np.uint8], n_blocks: int) -> list[NDArray[np.uint8]]:
+        ends = np.cumsum([rows.shape[1] * n_blocks for rows in self._rows])[:-1]
+        return [part.reshape(n_blocks, -1) for part in np.split(cells, ends)]
 
     def _make_room(
         self, sequences: list[_Sequence], n_before: list[int], lengths: list[int]

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from paddock.engine.arrays import Tokens
-from paddock.engine.decoding.prefix_cache import PrefixCache, shared_prefix_length
+from paddock.engine.decoding.prefix_cache import PrefixCache, PromptRepeats, shared_prefix_length
 
 
 def tokens(*ids: int) -> Tokens:
@@ -32,6 +32,17 @@ def test_of_equal_beginnings_the_shortest_sequence_is_copied() -> None:
     cells.extend(0, tokens(1, 2, 3, 4, 5, 6))
     cells.extend(1, tokens(1, 2, 9))
     assert cells.best(tokens(1, 2, 7)) == (1, 2)
+
+
+def test_instructions_of_all_jobs_are_no_repeated_document() -> None:
+    repeats = PromptRepeats(8, is_likely=False)
+    documents = [np.array([1] * 100 + [kind] * 200, np.int32) for kind in range(4)]
+    for document in documents[:3]:
+        repeats.finish(document)
+    repeats.begin(documents[3], 0)  # none is running, as when a job begins
+    assert not repeats.is_likely
+    repeats.begin(documents[1], 100)
+    assert repeats.is_likely
 
 
 class Books(RuleBasedStateMachine):

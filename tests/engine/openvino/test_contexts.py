@@ -18,6 +18,7 @@ from paddock.engine.llama.quantise import quantise
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.openvino.form import computes_bf16, write_form, write_in_bf16
 from paddock.engine.openvino.form_model import FormModel, open_context
+from paddock.engine.openvino.paged_context import PagedContext
 from paddock.engine.tuning.tuned_copies import graph_file
 from tests.engine.decoding.test_loop import NEWS, Bench, closed, job
 from tests.fakes import tiny
@@ -201,6 +202,20 @@ def test_the_scheduler_gets_the_same_answers_from_both(by_llama: Model, by_openv
         answers[-1] |= bench.run([job(each, 9, longer, max_tokens=12)])
         assert bench.usages[9]["prompt_reused_tokens"] > 10
     assert answers[0] == answers[1]
+
+
+def test_idle_sequences_of_a_form_are_never_copied(
+    by_openvino: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[int] = []
+    monkeypatch.setattr(PagedContext, "save", lambda _, seq_id: saved.append(seq_id))
+    bench = Bench(by_openvino, layout="auto", n_parallel=2, n_host_cache_tokens=8192)
+    bench.run([job(by_openvino, 9, SURE[0], max_tokens=4, priority="interactive")])
+    bench.cache.n_computed = 10**6
+    bench.cache.tidy(bench.loop._scheduler.slots)
+    bench.run([job(by_openvino, n, NEWS, max_tokens=4) for n in range(2)])
+    assert bench.loop._scheduler.slots.idle
+    assert not saved
 
 
 def test_a_form_computes_the_weights_of_its_file(
