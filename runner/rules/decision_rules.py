@@ -12,8 +12,8 @@ read. It reads nothing, and the field is open,
    the sum of what stands before it, and the largest;
 3. where a label is new in the block of the value, unless the value is the sum of what stands before
    it, and the new label does, too;
-4. where what is written there has another form, or could be read in two ways; what may be the sign
-   of an amount is a part of its form, but for a minus before it;
+4. where what is written there has another form, or could be read in two ways; what stands around a
+   number in its cell is a part of its form, but for currencies and a minus before it;
 5. where it would not give what was decided on any document so far: there it is gone.
 """
 
@@ -33,7 +33,7 @@ from paddock.engine.system.text import canonical_json
 from paddock.pipelines.checking.numbers import amount_of
 from paddock.pipelines.checking.source_index import SourceIndex
 
-from .document_offers import OfferedValue, Offers, is_currency, name_of, split_open_sign
+from .document_offers import OfferedValue, Offers, is_currency, name_of
 from .reasons import NoRule, WhyOpen
 
 Anchor = tuple[str, str]
@@ -43,6 +43,7 @@ _PLAIN = frozenset([("", False)])
 _ORDERS = frozenset(("day first", "month first"))
 _ISO_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _IN_DIGITS = re.compile(r"(\d{1,2})\D(\d{1,2})\D(?:\d\d|\d{4})")
+_NEGATIVE = re.compile(r"\(0|0-")
 _PLAIN_NUMBER = re.compile(r"-?\d{1,6}(?:[.,]\d\d)?")
 _BEFORE_NAME, _BEHIND_NAME = re.compile(r'(?:[\w-]+: )?"?'), re.compile(r'"?\s*(?:$|[,<|(])')
 _NAMED = f"{_BEFORE_NAME.pattern}{{}}{_BEHIND_NAME.pattern}"
@@ -141,12 +142,13 @@ class _Form(Struct, frozen=True, gc=False):
     is_whole: bool = False
     """Whether all numbers were whole."""
     signs: frozenset[tuple[str, bool]] = _PLAIN
-    """What may stand around an amount, and whether that was negative."""
+    """What may stand around a number, and whether that was negative."""
 
-    def read(self, written: str) -> Any:
+    def read(self, offered: OfferedValue) -> Any:
         """Return the value of what is written; None: it has another form, or two values."""
+        written = offered.written
         if self.of is float:
-            text, around = split_open_sign(written)
+            text, around = _apart(offered)
             signs = [is_negative for known, is_negative in self.signs if known == around]
             number = self._number(text) if len(signs) == 1 else None
             return -number if number and signs[0] else number
@@ -155,11 +157,11 @@ class _Form(Struct, frozen=True, gc=False):
             return days.pop() if len(days) == 1 else None
         return written if _DIGITS.sub("9", written) in self.shapes else None
 
-    def size(self, written: str) -> Any:
-        """Return the value as far as no sign matters; None: it has none in this form."""
+    def size(self, offered: OfferedValue) -> Any:
+        """Return the value, whatever stands around it; None: it has none in this form."""
         if self.of is not float:
-            return self.read(written)
-        number = self._number(split_open_sign(written)[0])
+            return self.read(offered)
+        number = self._number(offered.written)
         return None if number is None else abs(number)
 
     def _number(self, text: str) -> int | float | None:
@@ -170,32 +172,42 @@ class _Form(Struct, frozen=True, gc=False):
         return int(amount) if self.is_whole else float(amount)
 
 
-def _forms(value: Any, texts: Set[str]) -> dict[str, _Form]:
-    """Return the texts of some that a value is written as, with its form there."""
+def _forms(value: Any, offered: Sequence[OfferedValue]) -> dict[OfferedValue, _Form]:
+    """Return those of some that are written as a value, each with its form there."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         number, is_whole = Decimal(repr(value)), isinstance(value, int)
         digits = _NO_DIGITS.sub("", f"{number:f}").strip("0")
-        alike = [text for text in texts if _NO_DIGITS.sub("", text).strip("0") == digits]
-        forms = {text: _form_of_amount(text, number, is_whole) for text in alike}
-        return {text: form for text, form in forms.items() if form is not None}
+        alike = (o for o in offered if _NO_DIGITS.sub("", o.written).strip("0") == digits)
+        forms = {o: _form_of_number(o, number, is_whole) for o in alike}
+        return {o: form for o, form in forms.items() if form is not None}
     if not isinstance(value, str):
         return {}
     if _ISO_DAY.fullmatch(value):
         day = re.compile(rf"(?<!\d)0?{int(value[-2:])}(?!\d)")
-        with_day = filter(day.search, texts)
-        may_be_days = (text for text in with_day if not _PLAIN_NUMBER.fullmatch(text))
-        orders = ((text, _days(text).get(value)) for text in may_be_days)
-        return {text: _Form(datetime.date, orders=some) for text, some in orders if some}
-    return (
-        {value: _Form(str, shapes=frozenset([_DIGITS.sub("9", value)]))} if value in texts else {}
-    )
+        may_be_days = (
+            o for o in offered if day.search(o.written) and not _PLAIN_NUMBER.fullmatch(o.written)
+        )
+        orders = ((o, _days(o.written).get(value)) for o in may_be_days)
+        return {o: _Form(datetime.date, orders=some) for o, some in orders if some}
+    shapes = frozenset([_DIGITS.sub("9", value)])
+    return {o: _Form(str, shapes=shapes) for o in offered if o.written == value}
 
 
-def _form_of_amount(written: str, number: Decimal, is_whole: bool) -> _Form | None:
-    """Return the form of a number there; None: it is another. A minus and brackets are negative."""
-    text, around = split_open_sign(written)
+def _apart(offered: OfferedValue) -> tuple[str, str]:
+    """Return a number and what stands around it, with a minus, where that is more than one."""
+    if offered.around and offered.written[0] == "-":
+        return offered.written[1:], f"-{offered.around}"
+    return offered.written, offered.around
+
+
+def _form_of_number(offered: OfferedValue, number: Decimal, is_whole: bool) -> _Form | None:
+    """Return the form of a number there; None: it is another.
+
+    Nothing around 0 tells a sign, and brackets, or a minus behind a number, are negative.
+    """
+    text, around = _apart(offered)
     is_negative = bool(around) and number < 0
-    if around and not is_negative and (not number or {*around} & {*"-("}):
+    if around and not is_negative and (not number or _NEGATIVE.search(around)):
         return None
     marks = (m for m in _MARKS if _amount(text, m) == (-number if is_negative else number))
     form = _Form(
@@ -245,11 +257,9 @@ def _days(written: str) -> Mapping[str, frozenset[str]]:
 
 def _only(offers: Offers, anchor: Anchor, form: _Form) -> OfferedValue | None:
     """Return the value under an anchor; None: there is none, or it is not the only one."""
-    under = offers.by_anchor.get(anchor, ())
-    found = {str(read): v for v in under if (read := form.read(v.written)) is not None}
-    if len(found) != 1 or len({form.size(v.written) for v in under} - {None}) > 1:
-        return None
-    return next(iter(found.values()))
+    numbered = [v for v in offers.by_anchor.get(anchor, ()) if form.size(v) is not None]
+    found = {str(form.read(v)): v for v in numbered}
+    return numbered[0] if len(found) == 1 and form.read(numbered[0]) is not None else None
 
 
 def _candidates(taught: TaughtAnswer, field: str) -> dict[Anchor, _Form]:
@@ -258,19 +268,14 @@ def _candidates(taught: TaughtAnswer, field: str) -> dict[Anchor, _Form]:
     Where a person clicked on it, those of that place; those in sentences count only where there
     are no others.
     """
-    found = dict[Anchor, _Form]()
-    values, place = taught.offers.values, taught.places.get(field)
-    forms = _forms(taught.answer[field], {offered.written for offered in values})
-    here = (o for o in values if place is None or (o.start < place[1] and place[0] < o.end))
-    for anchor in {o.anchor for o in here if o.written in forms and o.label}:
-        texts = {offered.written for offered in taught.offers.by_anchor[anchor]}
-        others = texts - forms.keys()
-        under = ((form, form.size(text)) for text, form in forms.items() if text in texts)
-        sure = [
-            form
-            for form, size in under
-            if all(form.read(o) is None and form.size(o) in (None, size) for o in others)
-        ]
+    found, place = dict[Anchor, _Form](), taught.places.get(field)
+    forms = _forms(taught.answer[field], taught.offers.values)
+    here = (o for o in forms if place is None or (o.start < place[1] and place[0] < o.end))
+    for anchor in {o.anchor for o in here if o.label}:
+        under = taught.offers.by_anchor[anchor]
+        of_value = [forms[o] for o in under if o in forms]
+        others = [o for o in under if o not in forms]
+        sure = [form for form in of_value if all(form.size(o) is None for o in others)]
         if sure:
             found[anchor] = _common(sure)
     labels = {anchor: form for anchor, form in found.items() if anchor[0] != "prose"}
@@ -290,12 +295,15 @@ class _FieldRule(Struct, frozen=True):
         for anchor in sorted(self.anchors):
             if (value := _only(offers, anchor, self.form)) is None:
                 n_missing += 1
-                if self.form.of is not float or anchor in offers.by_anchor:
-                    return WhyOpen.NO_VALUE
+                under = offers.by_anchor.get(anchor, ())
+                if self.form.of is not float or under:
+                    numbers = [v for v in under if self.form.size(v) is not None]
+                    is_new = any(self.form.read(v) is None for v in numbers)
+                    return WhyOpen.NEW_AROUND if is_new else WhyOpen.NO_VALUE
             elif not self._is_known_place(offers, value):
                 return WhyOpen.NEW_LABEL
             else:
-                values.setdefault(self.form.read(value.written), value)
+                values.setdefault(self.form.read(value), value)
         if len(values) > 1:
             return WhyOpen.TWO_READINGS
         for read, value in values.items():
@@ -310,8 +318,8 @@ class _FieldRule(Struct, frozen=True):
 
 def _is_whole_sum(offers: Offers, value: OfferedValue, form: _Form) -> bool:
     """Return whether an amount is the sum of those before it, and no other one is larger."""
-    most = max(size for v in offers.values if (size := form.size(v.written)) is not None)
-    return abs(form.read(value.written)) == most and _is_sum(offers, value, frozenset(), form)
+    most = max(size for v in offers.values if (size := form.size(v)) is not None)
+    return abs(form.read(value)) == most and _is_sum(offers, value, frozenset(), form)
 
 
 def _is_sum(offers: Offers, value: OfferedValue, new: frozenset[str], form: _Form) -> bool:
@@ -322,12 +330,12 @@ def _is_sum(offers: Offers, value: OfferedValue, new: frozenset[str], form: _For
     by_place = dict[int, Decimal]()
     for v in in_block:
         if v.start < value.start:
-            if (read := form.read(v.written)) is not None:
+            if (read := form.read(v)) is not None:
                 by_place[v.start] = Decimal(repr(read))
-            elif form.size(v.written) is not None:  # its sign is open: no sum with it is right
+            elif form.size(v) is not None:  # its sign is open: no sum with it is right
                 by_place.setdefault(v.start, Decimal("NaN"))
     terms = [*by_place.values()]
-    total = Decimal(repr(form.read(value.written)))
+    total = Decimal(repr(form.read(value)))
     return any(
         sum(terms[-n:]) == total
         and new <= {v.label for v in in_block if v.start in [*by_place][-n:]}

@@ -13,15 +13,15 @@ import json
 import re
 import zlib
 from base64 import b64decode, b64encode
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import starmap
+from itertools import zip_longest
 from operator import attrgetter
 from typing import Any, Literal
 
 from paddock.engine.system.records import Struct, field, replace
-from paddock.pipelines.checking.cldr import unit_named
+from paddock.pipelines.checking.cldr import is_unit, unit_named
 from paddock.pipelines.checking.schema_parts import SchemaParts
 from paddock.pipelines.checking.source_index import SourceIndex
 from paddock.pipelines.text_cells import PlacedCell, SourceText, TextCell
@@ -50,16 +50,16 @@ _WITH_CENTS = re.compile(r"\d[^-]*[.,]\d\d")
 _RATE = re.compile(r"(?<![\d.,])(\d\d?(?:[.,]\d\d?)?)\s?%")
 _TOKEN = re.compile(r"\S*\d\S*")
 _MINUS = "([-\u2212\u2013])?"
-_SIGN = "([^\\W\\d_]{1,3}\\b|[^\\w\\s.,:;|()'\u2212\u2013-])?"
+_SIGN = "([^\\W\\d_]{1,3}[$\u00a3\u00a5]|[^\\W\\d_]{1,3}\\b|[^\\w\\s.,:;|()'\u2212\u2013-])?"
 _SIGN_BEFORE = re.compile(rf"(?:^|[\s(|:]){_MINUS}\s?{_SIGN}\s?{_MINUS}$")
 _SIGN_BEHIND = re.compile(rf"\s?{_SIGN}")
-_SIGN_OF_BRACKETS = re.compile(r"([^\W\d_]{1,3}|[^\w\s.,:;|()'-])\s?\(\s?$")  # EUR (60
-_BRACKET_BEHIND = re.compile(r"\s*\)")
-_OPEN_BEHIND = re.compile(  # 60.00-, at the end of a cell 60.00 -, 60.00 CR, 60.00 (S)
-    r"(?P<minus>[-\u2212\u2013](?=[^\w\s]?(?:\s|$))|\s+[-\u2212\u2013](?=\W*(?:[^\W\d_]{3}\W*)?$))"
-    r"|\s?(?P<bracket>\()?(?P<side>[CDcd][Rr]|[SH])\b(?(bracket)\))(?![/'&-])"
-)
-_OPEN_AMOUNT = re.compile(r"(\(?-?)(\d(?:.*\d)?)(-| (?:[CDcd][Rr]|[SH]))?(\)?)")
+_DASH_BEHIND_WORD = re.compile("[^\\W_]\\s+[-\u2212\u2013]\\s+[^-\u2212\u2013]*$")
+_PIECE = re.compile("[^\\W\\d_]{1,3}[$\u00a3\u00a5]|[^\\W\\d_]+|\\d+(?:[.,]\\d+)*|[^\\w\\s]")
+_MARK_RUN = re.compile(r"([^\w\s])\1+")
+_END_OF_LABEL, _END_OF_SENTENCE = ".,:;)]%=|+\u00b7\u2026", ".,:;|"
+_MOST_AROUND_CHARS = 60
+_DASHES = dict.fromkeys(map(ord, "\u2212\u2013"), "-")
+_NEAR_SIGN = re.compile(r"([(-]*)0([)-]|[a-z]{1,2}$)?")  # `(60.00)`, `60.00-`, `60.00 CR`
 _BETWEEN = re.compile(r"[,;:|()]")  # two values, not one that is read in parts
 _CODE_BEGINS = re.compile(r"[^\W\d_a-z]{1,5}\s")
 _CODE_BEFORE = re.compile(r"(?:^|(?<=\s))([^\W\d_a-z]{2,5}) $")  # the value is the rest of a code
@@ -75,10 +75,13 @@ class OfferedValue(Struct, frozen=True, gc=False):  # 5,000 decisions hold 80,00
     """Its words; empty: nothing governs the value."""
     written: str
     """As it stands, with a minus before the digits of an amount with one before it, without its
-    currency. What else may be its sign stays: `(60.00)`, `60.00-`, `60.00 CR`."""
+    currency."""
     block: int
     start: int
     end: int
+    around: str = ""
+    """What else stands around a number in its cell, as `_around` writes it; empty: nothing, or it
+    was packed before this was."""
 
     @property
     def anchor(self) -> tuple[str, str]:
@@ -118,7 +121,11 @@ class Offers(Struct, frozen=True, dict=True):
 
     def pack(self) -> str:
         """Return them as a text; empty: they are too many to be kept."""
-        values = [[v.how, v.label, v.written, v.block, v.start, v.end] for v in self.values]
+        values, at = list[list[Any]](), 0
+        for v in self.values:  # differences are alike, which zlib makes use of
+            n_behind = v.end - v.start - len(v.written)
+            values.append([v.how, v.label, v.written, v.block, v.start - at, n_behind, v.around])
+            at = v.start
         data = [sorted(self.words), self.names, values, [sorted(block) for block in self.blocks]]
         stated = [self.seller, self.stated, self.accounts, self.named]
         for some in ((*data, *stated), ([], [], [], [], *stated)):
@@ -133,8 +140,14 @@ class Offers(Struct, frozen=True, dict=True):
         if not packed:
             return cls()
         words, names, values, blocks, *of_whole = json.loads(zlib.decompress(b64decode(packed)))
-        offered, of_blocks = tuple(starmap(OfferedValue, values)), tuple(map(frozenset, blocks))
-        return cls(frozenset(words), tuple(names), offered, of_blocks, *of_whole)
+        offered, at = list[OfferedValue](), 0
+        for how, label, written, block, start, end, *around in values:
+            if around:  # else it was packed before this was, without differences
+                at = start = at + start
+                end += start + len(written)
+            offered.append(OfferedValue(how, label, written, block, start, end, *around))
+        of_blocks = tuple(map(frozenset, blocks))
+        return cls(frozenset(words), tuple(names), tuple(offered), of_blocks, *of_whole)
 
 
 def offers_of(
@@ -169,11 +182,13 @@ def offers_of(
 
 def _sum_to_pay(values: Iterable[OfferedValue], text: str) -> float | None:
     """Return the last amount, if it is the largest, and a net sum and tax at a rate make it."""
-    written = (split_open_sign(v.written) for v in sorted(values, key=attrgetter("start")))
     amounts = [
-        (int(re.sub(r"\D", "", text)), not around and text[0] != "-")
-        for text, around in written
-        if _WITH_CENTS.fullmatch(text.removeprefix("-"))
+        (
+            int(re.sub(r"\D", "", v.written)),
+            _near_sign(v.around) == ("", "") and v.written[0] != "-",
+        )
+        for v in sorted(values, key=attrgetter("start"))
+        if _WITH_CENTS.fullmatch(v.written.removeprefix("-"))
     ]
     cents = [amount for amount, is_plain in amounts if is_plain]
     total = max((amount for amount, _ in amounts), default=0)
@@ -261,16 +276,20 @@ def _is_own(text: str, cell: TextCell, header_end: int) -> bool:
     return not is_header or text[cell.start : cell.end].casefold().startswith("from:")
 
 
-def label_of(text: str) -> str:
+def label_of(text: str, signs: set[str] | None = None) -> str:
     """Return the words of a label, folded: without digits, marks, units and signs.
+
+    `signs`: the currencies at its end are added.
 
     >>> label_of("USt. 7%: EUR"), label_of("## Rechnung-Nr.:")
     ('ust', 'rechnung nr')
     """
-    words = _WORD.findall(text)
+    words = [piece for piece in _PIECE.findall(text) if _WORD.match(piece) or is_currency(piece)]
     while words and is_currency(words[-1]):
-        words.pop()
-    return " ".join(words).casefold()[-_MOST_LABEL_CHARS:]
+        word = words.pop()
+        if signs is not None and is_unit(word):  # not `le`
+            signs.add(word)
+    return " ".join(filter(_WORD.fullmatch, words)).casefold()[-_MOST_LABEL_CHARS:]
 
 
 def is_currency(text: str) -> bool:
@@ -287,6 +306,9 @@ class _Value(Struct):
     written: str
     start: int
     end: int
+    before: str
+    """Of a number: what stands between its label and it."""
+    around: str = ""
 
 
 def _is_prose(text: str) -> bool:
@@ -296,103 +318,112 @@ def _is_prose(text: str) -> bool:
     )
 
 
-def _values_in(cell: PlacedCell, signs: Counter[str]) -> Iterator[_Value]:
-    """Yield the days, amounts and codes of a cell, each with the words since the one before."""
-    text = cell.text
+def _values_in(cell: PlacedCell, signs: set[str], beyond: str = "") -> list[_Value]:
+    """Return the days, amounts and codes of a cell, each with the words since the one before.
+
+    `beyond`: the text of the next cell, if it has no value.
+    """
+    text, found = cell.text, list[_Value]()
+    if not any(map(str.isdigit, text)):
+        return found
     spans = dict[tuple[int, int], bool]()
     dates = [(d.start, d.end) for d in SourceIndex(text, "und").dates.all()]
     for start, end in sorted(dates, key=lambda span: span[0] - span[1]):  # the longest first
         if not any(a < end and start < b for a, b in spans):
             spans[start, end] = False
-    for found in _AMOUNT.finditer(text):
-        if not any(a < found.end() and found.start() < b for a, b in spans):
-            spans[found.span()] = True
-    for found in _TOKEN.finditer(text):
-        if not any(a < found.end() and found.start() < b for a, b in spans):
-            code = found[0].strip(".,;:!?()[]|<>\"'*#")
-            start = found.start() + found[0].find(code)
+    for amount in _AMOUNT.finditer(text):
+        if not any(a < amount.end() and amount.start() < b for a, b in spans):
+            spans[amount.span()] = True
+    for token in _TOKEN.finditer(text):
+        if not any(a < token.end() and token.start() < b for a, b in spans):
+            code = token[0].strip(".,;:!?()[]|<>\"'*#")
+            start = token.start() + token[0].find(code)
             spans[start, start + len(code)] = False
-    before, last = 0, None
+    at = 0
     for (start, end), is_amount in sorted(spans.items()):
-        written, lead = text[start:end], text[before:start]
+        written, lead, before = text[start:end], text[at:start], ""
         if is_amount:
             if text[end:].lstrip(" \u00a0").startswith("%"):
                 continue  # a rate is a part of its label
+            cut, own = len(lead), ""
             if (sign := _SIGN_BEFORE.search(lead)) is not None:
-                written = f"-{written}" if sign[1] or sign[3] else written
-                lead = lead[: sign.start(1) if sign[1] else sign.start(2) if sign[2] else len(lead)]
-                signs.update(filter(is_currency, filter(None, [sign[2]])))
-            is_money = not text[start:end].isdigit()  # `4711-` is no amount
-            before_brackets = _SIGN_OF_BRACKETS.search(lead)
-            before_it = [sign[2]] if sign and sign[2] else []
-            before_it += [before_brackets[1]] if before_brackets else []
-            is_money |= any(map(is_currency, before_it))
-            end, is_behind = _past_currency(text, end, signs)
-            signed, signed_end = _with_open_sign(written, lead, text, end)
-            is_beyond = False
-            if signed != written:  # `60- EUR`, `(60) EUR`
-                signed_end, is_beyond = _past_currency(text, signed_end, signs)
-            if signed != written and (is_money or is_behind or is_beyond):
-                written = signed
-                end = signed_end if is_beyond or signed[0] != "(" else end
-        label = label_of(lead)
-        if last is not None and not label and not _BETWEEN.search(lead):
-            last.written, last.end = text[last.start - cell.start : end], cell.start + end
+                cut = min((sign.start(n) for n in (1, 2, 3) if sign[n]), default=cut)
+                own = sign[2] or ""
+                if sign[1] and _DASH_BEHIND_WORD.search(lead):
+                    own = f"-{own}"  # `Total - 60.00`: it may part the two
+                elif sign[1] or sign[3]:
+                    written = f"-{written}"
+                if is_currency(sign[2] or ""):
+                    signs.add(sign[2])
+                    own = own.removesuffix(sign[2])
+            words = (p for p in _PIECE.finditer(lead, 0, cut) if p[0].isalnum())
+            last = max((p.end() for p in words if not is_currency(p[0])), default=0)
+            before, lead = f"{lead[last:cut]} {own}", lead[:cut]
+            behind = _SIGN_BEHIND.match(text, end)
+            if behind is not None and behind[1] and is_currency(behind[1]):
+                signs.add(behind[1])
+                end = behind.end()
+        label = label_of(lead, signs)
+        if found and not label and not _BETWEEN.search(lead):
+            value = found[-1]
+            value.written, value.end = text[value.start - cell.start : end], cell.start + end
         else:
-            if last is not None:
-                yield last
-            last = _Value(label, written, cell.start + start, cell.start + end)
-        before = end
-    if last is not None:
-        yield last
+            found.append(_Value(label, written, cell.start + start, cell.start + end, before))
+        at = end
+    for value, following in zip_longest(found, found[1:]):
+        if _AMOUNT.fullmatch(value.written.removeprefix("-")):
+            to = following.start - cell.start if following is not None else len(text)
+            rest = text[value.end - cell.start : to]
+            rest = rest if following is not None else f"{rest} {beyond}"
+            value.around = _around(value.before, rest, signs)
+    return found
+
+
+def _around(before: str, behind: str, signs: set[str]) -> str:
+    """Return what stands around a number, 0, as it is compared; empty: nothing does.
+
+    Without currencies, which are added to `signs`, white space, and marks at the ends of labels and
+    sentences; other numbers are 9.
+
+    >>> [_around(*parts, set()) for parts in ((" (", " EUR)"), (": ", ", incl. 7% VAT."))]
+    ['(0)', '0,incl.9%vat']
+    """
+    texts = list[str]()
+    for text in (before, behind):
+        pieces = _PIECE.findall(text.translate(_DASHES))
+        found = {piece for piece in pieces if is_currency(piece) and is_unit(piece)}  # not `le`
+        signs |= found
+        kept = ("9" if p[0].isdigit() else p for p in pieces if p not in found)
+        texts.append(_MARK_RUN.sub(r"\1", "".join(kept))[:_MOST_AROUND_CHARS].casefold())
+    left, right = texts[0].lstrip(_END_OF_LABEL), texts[1].rstrip(_END_OF_SENTENCE)
+    return f"{left}0{right}" if left or right else ""
+
+
+def _near_sign(around: str) -> tuple[str | Any, ...]:
+    """Return what is or may be a sign right before and behind a number."""
+    found = _NEAR_SIGN.search(around)
+    return found.groups("") if found is not None else ("", "")
 
 
 def signed_amounts(source: SourceText, page: int) -> list[tuple[str, int, int]]:
     """Return the amounts of a page with what is or may be their sign, and the bounds of each."""
     found = list[tuple[str, int, int]]()
     for cell in (cell for row in source.rows(source.cells(page)) for cell in row):
-        for value in _values_in(cell, Counter()) if any(map(str.isdigit, cell.text)) else ():
+        pieces = _PIECE.findall(cell.text)
+        for value in _values_in(cell, set()):
             written, start, end = value.written, value.start, value.end
+            is_amount = not written.isdigit() or any(map(is_currency, pieces))  # not `4711-`
+            before, behind = _near_sign(value.around) if is_amount else ("", "")
             shown = cell.text[start - cell.start : end - cell.start]
-            is_signed = written[0] in "-(" or split_open_sign(written)[1]
+            is_signed = before or behind or written[0] == "-"
             if is_signed and source.text[start:end] == shown:  # a row may be apart in the text
-                found.append((written, start, end))
+                gap = " " if behind.isalpha() else ""
+                found.append((f"{before}{written}{gap}{behind}", start, end))
     return found
 
 
-def _past_currency(text: str, end: int, signs: Counter[str]) -> tuple[int, bool]:
-    found = _SIGN_BEHIND.match(text, end)
-    if found is None or not found[1] or not is_currency(found[1]):
-        return end, False
-    signs[found[1]] += 1
-    return found.end(), True
-
-
-def _with_open_sign(written: str, before: str, text: str, end: int) -> tuple[str, int]:
-    """Return an amount with what stands around it and may be its sign, and where that ends."""
-    behind = text[end:]
-    if (found := _OPEN_BEHIND.match(behind)) is not None:
-        written = f"{written}-" if found["minus"] else f"{written} {found['side']}"
-        end += found.end()
-    if before.rstrip().endswith("(") and (bracket := _BRACKET_BEHIND.match(text, end)):
-        return f"({written})", bracket.end()
-    return written, end
-
-
-def split_open_sign(written: str) -> tuple[str, str]:
-    """Return an amount, and what stands around it and may be its sign.
-
-    >>> [split_open_sign(text) for text in ("-60.00", "60.00-", "(60.00)", "60.00 CR")]
-    [('-60.00', ''), ('60.00', '-'), ('60.00', '()'), ('60.00', ' CR')]
-    """
-    found = None if written[-1:].isdigit() else _OPEN_AMOUNT.fullmatch(written)
-    if found is None or ("(" in found[1]) != bool(found[4]):
-        return written, ""
-    return found[2], f"{found[1]}{found[3] or ''}{found[4]}"
-
-
 def _whole(cell: PlacedCell, start: int) -> _Value:
-    return _Value("", cell.text[start - cell.start :], start, cell.start + len(cell.text))
+    return _Value("", cell.text[start - cell.start :], start, cell.start + len(cell.text), "")
 
 
 def _whole_code(cell: PlacedCell, value: _Value) -> _Value | None:
@@ -402,17 +433,18 @@ def _whole_code(cell: PlacedCell, value: _Value) -> _Value | None:
         return None
     start, word = found.start(1), found[1].casefold()
     label = value.label.removesuffix(word).rstrip()
-    return _Value(label, cell.text[start : at + len(value.written)], cell.start + start, value.end)
+    code = cell.text[start : at + len(value.written)]
+    return _Value(label, code, cell.start + start, value.end, "")
 
 
 class _GovernedRows:
     def __init__(self, rows: Sequence[Sequence[PlacedCell]]) -> None:
         self.rows = rows
-        self.signs = Counter[str]()
+        self.signs = set[str]()
         self.values = [
             [
-                [*_values_in(cell, self.signs)] if any(map(str.isdigit, cell.text)) else []
-                for cell in row
+                _values_in(cell, self.signs, "" if any(map(str.isdigit, beyond)) else beyond)
+                for cell, beyond in zip(row, [*(c.text for c in row[1:]), ""], strict=True)
             ]
             for row in rows
         ]
@@ -426,8 +458,10 @@ class _GovernedRows:
         def add(how: How, label: str, value: _Value, block: int) -> None:
             written[how, label].add(value.written)
             if len(written[how, label]) <= _MOST_VALUES:
-                place = how, label, value.written, block
-                found.setdefault(place, OfferedValue(*place, value.start, value.end))
+                offered = OfferedValue(
+                    how, label, value.written, block, value.start, value.end, value.around
+                )
+                found.setdefault((how, label, value.written, block, value.around), offered)
 
         is_run = False
         for at, row in enumerate(self.rows):
@@ -464,7 +498,7 @@ class _GovernedRows:
                 if first.label and not _CODE_BEGINS.match(cell.text):
                     continue
                 for how, place in self._heads(at, number):
-                    label = label_of(self.rows[place[0]][place[1]].text)
+                    label = label_of(self.rows[place[0]][place[1]].text, self.signs)
                     self.governing.add(place)
                     if not first.label:
                         add(how, label, first, run)

@@ -21,6 +21,7 @@ class WhyOpen(Enum):
     NO_PLACE = "its value stood nowhere, or each time elsewhere"
     NO_VALUE = "its label or a value of its form is missing, or it has two"
     NEW_LABEL = "a label is new beside it"
+    NEW_AROUND = "what stands around its number is new"
     TWO_READINGS = "two readings of it differ"
     DECIDED_OTHERWISE = "it was decided otherwise than an e-invoice of this seller states it"
     REFUSED = "what was read is not valid by schema or checks"

@@ -150,7 +150,8 @@ def test_an_amount_whose_sign_is_open_is_read_where_decisions_show_its_form_alon
     def taught(text: str, total: float, old: str = "") -> TaughtAnswer:
         offers = offered(text)
         if old:  # as it was packed before signs behind an amount counted
-            values = [replace(v, written=old) if v.start >= at else v for v in offers.values]
+            old_of = {"written": old, "around": ""}
+            values = [replace(v, **old_of) if v.start >= at else v for v in offers.values]
             offers = replace(offers, values=tuple(values))
         return TaughtAnswer("1", TRUE | {"total": total}, ALL, CONSTANT, offers.pack())
 

@@ -1,0 +1,231 @@
+"""What stands around a number is a part of its form: where it is new, a person is asked."""
+
+import json
+import re
+import zlib
+from base64 import b64decode, b64encode
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from paddock.pipelines.text_cells import SourceText, TextCell, pack_cells
+from paddock.runner.rules import Rules, TaughtAnswer, offers_of
+from paddock.runner.rules.reasons import WhyOpen
+
+DAY_AND_NUMBER = {"number": "RE-101", "date": "2027-03-21"}
+NEXT = {"number": "RE-102", "date": "2027-03-28"}
+PAPER = """\
+Larkfield Print Works
+4 Mill Lane, Kirkholm
+
+INVOICE
+
+Number: {number}
+Date: {date}
+
+Dear customer,
+
+{sums}
+
+Thank you for your business.
+"""
+
+
+def lines(sums: str, **values: str) -> SourceText:
+    return SourceText("a.md", PAPER.format(sums=sums, **values))
+
+
+def page(sums: str, **values: str) -> SourceText:
+    """Return a page of words with boxes; three spaces part cells."""
+    text, cells, at = PAPER.format(sums=sums, **values), list[TextCell](), 0
+    for row, line in enumerate(text.split("\n")):
+        for word in re.finditer(r"\S+", line):
+            start, end = word.span()
+            box = (start / 100, row / 40, end / 100, (row + 0.7) / 40)
+            cells.append(TextCell(at + start, at + end, box))
+        at += len(line) + 1
+    return SourceText("a.pdf", text, is_paged=True, boxes={"1": pack_cells(cells)})
+
+
+PAPERS: dict[str, Callable[..., SourceText]] = {
+    "a line": lambda written, **v: lines(f"Net: 1.00 EUR\nTotal: {written}", **v),
+    "a line without a colon": lambda written, **v: lines(f"Grand total {written}", **v),
+    "a table": lambda written, **v: lines(
+        f"| Sum | Amount |\n| --- | --- |\n| Net | 1.00 EUR |\n| Total | {written} |", **v),
+    "words with boxes": lambda written, **v: page(f"Net:   1.00 EUR\nTotal:   {written}", **v),
+}  # fmt: skip
+
+
+def read(decided: list[tuple[SourceText | str, Any]], met: SourceText) -> tuple[Any, Any, str]:
+    """Return the total and currency that rules read, None where they are asked, and why.
+
+    What is decided: papers, or what they offer as it was packed, with the total of each.
+    """
+    fields = frozenset((*NEXT, "sender", "total", "currency"))
+    answer = {"sender": "Larkfield Print Works", **DAY_AND_NUMBER, "currency": "EUR"}
+    taught = (
+        TaughtAnswer(str(n), {**answer, "total": total}, fields, frozenset(["currency"]), packed)
+        for n, (source, total) in enumerate(decided)
+        for packed in [source if isinstance(source, str) else offers_of([source]).pack()]
+    )
+    found = Rules(taught).read(offers_of([met]))
+    values = {name: how.value for name, how in found.sure.items()}
+    assert found.otherwise is WhyOpen.NEW_LAYOUT or values.items() >= NEXT.items()
+    return values.get("total"), values.get("currency"), found.why_open("total").name
+
+
+EUR = "120.00 EUR"
+AROUND: list[tuple[str, float, str, float | None]] = [  # decided, its total, met, read or asked
+    (EUR, 120.0, "60.00 EUR", 60.0),
+    (EUR, 120.0, "-60.00 EUR", -60.0),
+    (EUR, 120.0, "+60.00 EUR", 60.0),
+    (EUR, 120.0, "CR 60.00 EUR", None),
+    (EUR, 120.0, "60.00 EUR credit", None),
+    (EUR, 120.0, "60.00 EUR Haben", None),
+    (EUR, 120.0, "60.00 EUR Gutschrift", None),
+    (EUR, 120.0, "60.00 EUR (paid)", None),
+    (EUR, 120.0, "60.00 EUR avoir", None),
+    (EUR, 120.0, "60.00 EUR a favore", None),
+    (EUR, 120.0, "60.00 EUR tegoed", None),
+    (EUR, 120.0, "60.00 EUR abono", None),
+    (EUR, 120.0, "[60.00] EUR", None),
+    (EUR, 120.0, "<60.00> EUR", None),
+    (EUR, 120.0, "~60.00 EUR", None),
+    (EUR, 120.0, "> 60.00 EUR", None),
+    (EUR, 120.0, "60.00 EUR*", None),
+    (EUR, 120.0, "60.00 EUR incl. VAT", None),
+    (EUR, 120.0, "60.00 EUR per month", None),
+    (EUR, 120.0, "60.00 EUR ./.", None),
+    (EUR, 120.0, "./. 60.00 EUR", None),
+    (EUR, 120.0, "60.00 TEUR", None),
+    (EUR, 120.0, "60.00 EUR.", 60.0),
+    (EUR, 120.0, "EUR 60.00", 60.0),
+    ("120.00 EUR incl. VAT", 120.0, "60.00 EUR incl. VAT", 60.0),
+    ("120.00 EUR incl. VAT", 120.0, "60.00 EUR INCL. VAT", 60.0),
+    ("120.00 EUR incl. VAT", 120.0, "60.00 EUR excl. VAT", None),
+    ("120.00 EUR incl. VAT", 120.0, "60.00 EUR", None),
+    ("120.00 EUR incl. VAT", 120.0, "-60.00 EUR incl. VAT", None),
+    ("120,00 \u20ac (19 % MwSt.)", 120.0, "60,00 \u20ac (7 % MwSt.)", 60.0),
+    ("120,00 \u20ac (inkl. 19,5 % USt)", 120.0, "60,00 \u20ac (inkl. 7 % USt)", 60.0),
+    ("120,00 \u20ac TTC", 120.0, "60,00 \u20ac TTC", 60.0),
+    ("120,00 \u20ac TTC", 120.0, "60,00 \u20ac HT", None),
+    ("120.00 CR", 120.0, "60.00 CR", 60.0),
+    ("120.00 CR", -120.0, "60.00 CR", -60.0),
+    ("120.00 CR", -120.0, "60.00 DR", None),
+    ("120.00 CR", -120.0, "60.00", None),
+    ("CR 120.00", -120.0, "CR 60.00", -60.0),
+    ("120.00 EUR Haben", -120.0, "60.00 EUR Haben", -60.0),
+    ("120.00 EUR Haben", -120.0, "60.00 EUR Soll", None),
+    ("(120.00)", -120.0, "(60.00)", -60.0),
+    ("(120.00)", -120.0, "60.00", None),
+    ("(120.00)", 120.0, "(60.00)", None),
+    ("(-120.00)", -120.0, "(60.00)", None),
+    ("[120.00]", 120.0, "[60.00]", 60.0),
+    ("kr 120,-", 120.0, "kr 60,-", 60.0),
+    ("kr 120,50", 120.5, "kr 60,-", None),
+    ("CHF 120.--", 120.0, "CHF 60.--", 60.0),
+    ("Rs. 120.00/-", 120.0, "Rs. 60.00/-", None),
+    ("***120.00***", 120.0, "*****60.00*****", 60.0),
+    ("US$120.00", 120.0, "-US$60.00", -60.0),
+    ("US$ 120.00", 120.0, "US$ 60.00", 60.0),
+    ("R$ 120,00", 120.0, "-R$ 60,00", -60.0),
+    ("R$ 120,00", 120.0, "R$ -60,00", -60.0),
+    ("12,000 \u5186", 12000.0, "6,000 \u5186", 6000.0),
+    ("\u00a512,000", 12000.0, "\u00a56,000 (\u7a0e\u8fbc)", None),
+    ("120 EUR", 120.0, "60 EUR CR", None),
+    ("120", 120, "60", 60),
+    ("120 pcs", 120, "60 pcs", 60),
+    ("120 pcs", 120, "60 boxes", None),
+    ("120.00 z\u0142", 120.0, "60.00 z\u0142 brutto", None),
+    ("120.00 EUR due 3 May 2027", 120.0, "60.00 EUR due 12 June 2027", 60.0),
+    ("120.00 EUR, thank you", 120.0, "60.00 EUR, thank you", 60.0),
+    ("0.00 EUR incl. VAT", 0.0, "60.00 EUR incl. VAT", None),
+    ("120.00 EUR \u2013", -120.0, "60.00 EUR \u2013", -60.0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+@pytest.mark.parametrize(("decided", "total", "met", "judged"), AROUND)
+def test_a_number_is_read_where_the_same_stands_around_it(
+    paper: str, decided: str, total: float, met: str, judged: float | None
+) -> None:
+    source = PAPERS[paper]
+    old, new = source(decided, **DAY_AND_NUMBER), source(met, **NEXT)
+    found, _, why = read([(old, total)], new)
+    assert (found, found is None or type(found)) == (judged, judged is None or type(judged))
+    if judged is None:  # a person who decides on it teaches it
+        assert why in ("NEW_AROUND", "NO_VALUE", "NO_PLACE", "NEW_LAYOUT")
+
+
+SUMS = [  # decided, met, its total and currency, or asked
+    ("Total:   120.00   EUR", "Total:   60.00   EUR", 60.0, "EUR"),
+    ("Total:   120.00   EUR", "Total:   60.00   USD", None, None),
+    ("Total:   120.00", "Total:   60.00   CR", None, None),
+    ("Total:   120.00   CR", "Total:   60.00   CR", 60.0, "EUR"),
+    ("Total EUR: 120.00", "Total EUR: 60.00", 60.0, "EUR"),
+    ("Total EUR: 120.00", "Total USD: 60.00", None, None),
+    ("Total (EUR)   120.00", "Total (USD)   60.00", None, None),
+    ("Total (EUR)   120.00", "Total (EUR)   60.00", 60.0, "EUR"),
+    ("Total US$ 120.00", "Total C$ 60.00", None, None),
+    ("Total 120.00 US$", "Total 60.00 C$", None, None),
+    ("Total 120.00 \u20ac", "Total 60.00 $", None, None),
+    ("Net 100.00 EUR, total: 120.00 EUR", "Net 50.00 EUR, total: 60.00 EUR", 60.0, "EUR"),
+    ("Total - 120.00 EUR", "Total - 60.00 EUR", 60.0, "EUR"),
+    ("Total 120.00 EUR", "Total - 60.00 EUR", None, "EUR"),
+    ("Total: 120.00 EUR", "Total: 75.00 EUR\nTotal: (75.00) EUR", None, "EUR"),
+    ("Total: 120.00\nTotal: 120.00 due now", "Total: 60.00\nTotal: 60.00 due now", 60.0, "EUR"),
+    ("Total: 120.00\nTotal: 120.00 due now", "Total: 60.00\nTotal: 60.00 paid", None, "EUR"),
+    ("Payment: 14 days\nTotal: 120.00 EUR", "Payment: 30 days\nTotal: 60.00 EUR", 60.0, "EUR"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("paper", [lines, page])
+@pytest.mark.parametrize(("decided", "met", "total", "currency"), SUMS)
+def test_currencies_and_cells_beside_a_number(
+    paper: Callable[..., SourceText],
+    decided: str,
+    met: str,
+    total: float | None,
+    currency: str | None,
+) -> None:
+    old = paper(decided, **DAY_AND_NUMBER)
+    assert read([(old, 120.0)], paper(met, **NEXT))[:2] == (total, currency)
+
+
+def test_two_ways_to_write_are_known_after_two_decisions() -> None:
+    plain, credit = (lines(f"Total: {w}", **DAY_AND_NUMBER) for w in (EUR, "120.00 EUR credit"))
+    decided: list[Any] = [(plain, 120.0), (credit, -120.0)]
+    assert read(decided, lines("Total: 60.00 EUR", **NEXT))[0] == 60.0
+    assert read(decided, lines("Total: 60.00 EUR credit", **NEXT))[0] == -60.0
+    assert read(decided, lines("Total: 60.00 EUR debit", **NEXT))[2] == "NEW_AROUND"
+    both: list[Any] = [(plain, 120.0), (plain, 120.0), (credit, -120.0), (credit, 120.0)]
+    assert read(both, lines("Total: 60.00 EUR credit", **NEXT))[0] is None
+
+
+def test_a_decision_of_before_this_was_known_reads_plain_numbers_alone() -> None:
+    offers = offers_of([lines("Total: 120.00 EUR", **DAY_AND_NUMBER)])
+    data = json.loads(zlib.decompress(b64decode(offers.pack())))
+    data[2] = [[v.how, v.label, v.written, v.block, v.start, v.end] for v in offers.values]
+    old = b64encode(zlib.compress(json.dumps(data).encode())).decode()
+    assert read([(old, 120.0)], lines("Total: 60.00 EUR", **NEXT))[0] == 60.0
+    assert read([(old, 120.0)], lines("Total: 60.00 EUR (paid)", **NEXT))[2] == "NEW_AROUND"
+
+
+# A customer's number in the first paper, as it stands in the next, and what is read there.
+CODES = {
+    "K-7": {"K-8": "K-8", "(K-8)": "K-8", "K-8 (new)": "K-8", "K-8 *": "K-8"},
+    "4711": {"4712": "4712", "(4712)": "4712", "4712-": "4712", "4712 (new)": "4712"},
+    "3 May 2027": {"4 June 2027": "4 June 2027", "(4 June 2027)": "4 June 2027"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("decided", CODES)
+def test_codes_and_days_are_read_whatever_stands_around_them(decided: str) -> None:
+    fields, answer = frozenset(["code", "sender"]), {"sender": "Larkfield Print Works"}
+    old = offers_of([lines(f"Customer: {decided}", **DAY_AND_NUMBER)]).pack()
+    code = "2027-05-03" if "May" in decided else decided
+    rules = Rules([TaughtAnswer("1", {**answer, "code": code}, fields, frozenset(), old)])
+    for met, value in CODES[decided].items():
+        found = rules.read(offers_of([lines(f"Customer: {met}", **NEXT)])).sure
+        assert found["code"].value == ("2027-06-04" if "June" in value else value), met
