@@ -11,7 +11,7 @@ import hashlib
 import importlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -88,6 +88,27 @@ class Weights(Struct, frozen=True):
         return Model(self.path, ModelOptions(uses_extra_buffers=like.uses_extra_buffers))
 
 
+class MeasuredModels:
+    """Models that stay loaded between their measurements: OpenVINO takes two seconds to compile."""
+
+    def __init__(self) -> None:
+        self._models: dict[Weights, tuple[int, Model]] = {}
+
+    def load(self, weights: Weights, like: BenchOptions) -> Model:
+        """Raises `LoadFailed`: it cannot be computed here."""
+        n_threads = like.n_threads if weights.form else 0  # llama.cpp's are a context's
+        before = self._models.pop(weights, None)
+        if before is not None and before[0] != n_threads:
+            before[1].close()
+            before = None
+        self._models[weights] = before or (n_threads, weights.load(like))
+        return self._models[weights][1]
+
+    def close(self) -> None:
+        for _, model in self._models.values():
+            model.close()
+
+
 class Computed(Struct, frozen=True):
     """Of each token of a text the likeliest next one, shape (n,); or vectors of texts."""
 
@@ -114,9 +135,9 @@ class CopySpeeds(Struct, frozen=True):
 
 
 class SpeedTrial:
-    """One copy under measurement: its model and context stay open between its turns."""
+    """One copy under measurement: its context stays open between its turns."""
 
-    def __init__(self, weights: Weights, like: BenchOptions, *, counts_cpu: bool) -> None:
+    def __init__(self, model: Model, like: BenchOptions, *, counts_cpu: bool) -> None:
         """Raises `LoadFailed`, `DecodeFailed`: it cannot be computed here."""
         n_tokens = EMBED_BATCHES[-1] if like.embeds else _DOCUMENT_TOKENS
         n_seq = n_tokens // EMBED_TEXT if like.embeds else _N_TOGETHER
@@ -126,8 +147,6 @@ class SpeedTrial:
         like = replace(like, n_cells=n_cells, n_batch_tokens=n_tokens)
         self._read_s, self._alone_s, self._together_s = list[float](), list[float](), list[float]()
         with ExitStack() as stack:
-            model = weights.load(like)
-            stack.callback(model.close)
             self._bench = Bench(model, like, self._clock, n_seq)
             stack.enter_context(self._bench.context)
             self._read(1)  # reads the file's pages
@@ -160,7 +179,11 @@ class SpeedTrial:
 
 
 def measure_speeds(
-    copies: Mapping[str, Weights], like: BenchOptions, *, counts_cpu: bool = False
+    copies: Mapping[str, Weights],
+    like: BenchOptions,
+    models: MeasuredModels,
+    *,
+    counts_cpu: bool = False,
 ) -> tuple[dict[str, CopySpeeds], list[str]]:
     """Measure copies with the threads and kernels of `like`; return why others cannot be computed.
 
@@ -173,7 +196,8 @@ def measure_speeds(
     with ExitStack() as stack:
         for name, weights in copies.items():
             try:
-                trials[name] = SpeedTrial(weights, like, counts_cpu=counts_cpu)
+                model = models.load(weights, like)
+                trials[name] = SpeedTrial(model, like, counts_cpu=counts_cpu)
                 stack.callback(trials[name].close)
             except (LoadFailed, DecodeFailed) as error:
                 whys.append(str(error))
@@ -190,33 +214,29 @@ def measure_speeds(
 
 
 def computed_results(
-    weights: Weights, texts: Sequence[str], n_tokens: int, like: BenchOptions
+    model: Model, texts: Sequence[str], n_tokens: int, like: BenchOptions
 ) -> Computed:
     """Compute at most `n_tokens` tokens of real texts, evenly over these (teacher forcing).
 
     Vectors are of length 1, one for each piece of a text.
     """
-    model = weights.load(like)
-    try:
-        options = ContextOptions(
-            n_ctx_tokens=_N_WINDOW,
-            n_batch_tokens=_N_WINDOW if like.embeds else _N_ROWS,
-            n_seq_max=1,
-            n_threads=like.n_threads,
-            embeds=like.embeds,
-            flash_attention=like.flash_attention,
-        )
-        with open_context(model, options) as context:
-            read = [model.tokenise(text, with_special=True, parse_special=False) for text in texts]
-            n_most = EMBED_TEXT if like.embeds else _N_WINDOW
-            pieces = windows([len(tokens) for tokens in read], n_tokens, n_most)
-            batches = (read[which][start : start + n] for which, start, n in pieces)
-            if like.embeds:
-                vectors = [_vector(context, batch) for batch in batches]
-                return Computed(np.array(vectors, np.float32))
-            return _predictions(context, batches)
-    finally:
-        model.close()
+    options = ContextOptions(
+        n_ctx_tokens=_N_WINDOW,
+        n_batch_tokens=_N_WINDOW if like.embeds else _N_ROWS,
+        n_seq_max=1,
+        n_threads=like.n_threads,
+        embeds=like.embeds,
+        flash_attention=like.flash_attention,
+    )
+    with open_context(model, options) as context:
+        read = [model.tokenise(text, with_special=True, parse_special=False) for text in texts]
+        n_most = EMBED_TEXT if like.embeds else _N_WINDOW
+        pieces = windows([len(tokens) for tokens in read], n_tokens, n_most)
+        batches = (read[which][start : start + n] for which, start, n in pieces)
+        if like.embeds:
+            vectors = [_vector(context, batch) for batch in batches]
+            return Computed(np.array(vectors, np.float32))
+        return _predictions(context, batches)
 
 
 def agreement(original: NDArray[Any], copy: NDArray[Any]) -> float:
@@ -310,14 +330,15 @@ def make_copy(order: dict[str, Any]) -> dict[str, Any]:
     )  # fmt: skip
     copies, whys = _written_forms(order, source)
     result = {"why": "".join(whys)}
-    if copies:
-        least_gain = _SURE_GAIN if order["names"] else LEAST_GAIN
-        result = _judge(source, copies, order["texts"], shape, least_gain)
-    if "why" in result and order["names"]:
-        target, names = Path(order["target"]), frozenset(order["names"])
-        write_widened(source.path, target, names, order["format"], order["n_threads"])
-        copies = {order["format"]: Weights(target), **copies}
-        result = _judge(source, copies, order["texts"], shape, LEAST_GAIN)
+    with closing(MeasuredModels()) as models:
+        if copies:
+            least_gain = _SURE_GAIN if order["names"] else LEAST_GAIN
+            result = _judge(source, copies, order["texts"], shape, models, least_gain)
+        if "why" in result and order["names"]:
+            target, names = Path(order["target"]), frozenset(order["names"])
+            write_widened(source.path, target, names, order["format"], order["n_threads"])
+            copies = {order["format"]: Weights(target), **copies}
+            result = _judge(source, copies, order["texts"], shape, models, LEAST_GAIN)
     return result
 
 
@@ -326,16 +347,17 @@ def _judge(
     copies: Mapping[str, Weights],
     texts: Sequence[str],
     shape: BenchOptions,
+    models: MeasuredModels,
     least_gain: float,
 ) -> dict[str, Any]:
     """Return the fields of the fastest copy that says the same; or `why` the fastest is none."""
     contenders = {"": source, **copies}
-    speeds, whys = measure_speeds(contenders, shape)
+    speeds, whys = measure_speeds(contenders, shape, models)
     if _is_disturbed(speeds.values()):
         # Beside other programs wall times of one file differ by a factor of 2, the processor's
         # seconds of one thread by a twentieth.
         speeds, lost = measure_speeds(
-            {name: contenders[name] for name in speeds}, shape, counts_cpu=True
+            {name: contenders[name] for name in speeds}, shape, models, counts_cpu=True
         )
         whys += lost
     before = speeds.pop("", None)
@@ -347,8 +369,9 @@ def _judge(
         copy = copies[format_name]
         why = _why_too_slow(before, found, least_gain)
         if not why:
-            original = original or computed_results(source, texts, N_COMPARED, shape)
-            computed = computed_results(copy, texts, N_COMPARED, shape)
+            file, form = models.load(source, shape), models.load(copy, shape)
+            original = original or computed_results(file, texts, N_COMPARED, shape)
+            computed = computed_results(form, texts, N_COMPARED, shape)
             share = agreement(original.values, computed.values)
             why = _why_too_different(original, computed, share, is_embedder=shape.embeds)
         if why:

@@ -128,10 +128,8 @@ async def compare(args: argparse.Namespace, setup: Setup, folder: Path) -> str:
     ]
     models = [weights.load(like) for _, weights in contenders.values()]
     rows, first_surprise, first_said = list[list[object]](), 0.0, list[str]()
-    for name, (contender, weights) in contenders.items():
-        surprise = computed_results(
-            weights, texts, TOKENS_OF_A_DOCUMENT * len(texts), like
-        ).surprise
+    for model, (name, (contender, _)) in zip(models, contenders.items(), strict=True):
+        surprise = computed_results(model, texts, TOKENS_OF_A_DOCUMENT * len(texts), like).surprise
         said = await answers(contender, written)
         first_surprise, first_said = first_surprise or surprise, first_said or said
         ratio = math.exp(surprise - first_surprise)

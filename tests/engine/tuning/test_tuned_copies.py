@@ -4,6 +4,7 @@ import json
 import random
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from paddock.engine.arrays import Vectors
 from paddock.engine.gguf import GgufHeader, GgufScalar, GgufTensor, read_header
 from paddock.engine.llama.quantise import quantise
 from paddock.engine.models.model_finder import ModelFinder
+from paddock.engine.profile.measure import BenchOptions
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system.file_locks import lock_now
 from paddock.engine.system.records import asdict, replace
@@ -29,7 +31,14 @@ from paddock.engine.tuning.tuned_copies import (
     may_have_form,
 )
 from paddock.engine.tuning.tuner import TuningNotNow, TuningStop, tune
-from paddock.engine.tuning.tuning_process import Computed, CopySpeeds, Weights, agreement, make_copy
+from paddock.engine.tuning.tuning_process import (
+    Computed,
+    CopySpeeds,
+    MeasuredModels,
+    Weights,
+    agreement,
+    make_copy,
+)
 from tests.fakes import tiny
 from tests.fakes.one_layer import write_one_layer
 
@@ -396,7 +405,7 @@ def test_a_copy_is_kept_where_it_is_worth_it_also_beside_other_programs(
     clocks: list[bool] = []
 
     def speeds(
-        copies: dict[str, Weights], _: object, *, counts_cpu: bool = False
+        copies: dict[str, Weights], *_: object, counts_cpu: bool = False
     ) -> tuple[dict[str, CopySpeeds], list[str]]:
         clocks.append(counts_cpu)
         # A copy's threads may rest where nothing disturbs them, as OpenVINO's do
@@ -410,6 +419,7 @@ def test_a_copy_is_kept_where_it_is_worth_it_also_beside_other_programs(
     )
     monkeypatch.setattr(tuning_process, "measure_speeds", speeds)
     monkeypatch.setattr(tuning_process, "computed_results", results)
+    monkeypatch.setattr(MeasuredModels, "load", lambda _, weights, like: weights)
     names = ["blk.0.ffn_up.weight"]
     done = make_copy({
         "source": str(source), "target": str(target), "format": "F16", "names": names,
@@ -422,6 +432,30 @@ def test_a_copy_is_kept_where_it_is_worth_it_also_beside_other_programs(
         assert done["why"].startswith(why)
 
 
+def test_a_model_is_loaded_once_and_a_form_again_for_other_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened: list[str] = []
+
+    class Opened:
+        def __init__(self, weights: Weights, like: BenchOptions) -> None:
+            self.name = f"{weights.file}, {like.n_threads}"
+            opened.append(self.name)
+
+        def close(self) -> None:
+            opened.remove(self.name)
+
+    monkeypatch.setattr(Weights, "load", lambda weights, like: Opened(weights, like))
+    file, form = Weights(Path("file")), Weights(Path("file"), Path("form"))
+    with closing(MeasuredModels()) as models:
+        first = [models.load(each, BenchOptions(0, 0, 2)) for each in (file, form)]
+        assert models.load(form, BenchOptions(0, 0, 2)) is first[1]
+        assert models.load(file, BenchOptions(0, 0, 1)) is first[0]
+        assert models.load(form, BenchOptions(0, 0, 1)) is not first[1]
+        assert opened == ["file, 2", "form, 1"]
+    assert not opened
+
+
 def test_copies_that_cannot_be_measured_again_are_none_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -429,7 +463,7 @@ def test_copies_that_cannot_be_measured_again_are_none_with_the_reason(
     write_one_layer(source, "Q4_1")
 
     def speeds(
-        copies: dict[str, Weights], _: object, *, counts_cpu: bool = False
+        copies: dict[str, Weights], *_: object, counts_cpu: bool = False
     ) -> tuple[dict[str, CopySpeeds], list[str]]:
         if counts_cpu:
             return {}, ["no memory is left"]
@@ -470,12 +504,13 @@ def test_a_copy_for_llama_is_written_where_no_form_surely_wins(
         tuning_process, "_written_forms", lambda *_: ({OPENVINO: Weights(source, form)}, [])
     )
     monkeypatch.setattr(
-        tuning_process, "measure_speeds", lambda copies, _: ({n: known[n] for n in copies}, [])
+        tuning_process, "measure_speeds", lambda copies, *_: ({n: known[n] for n in copies}, [])
     )
     results: Callable[..., Any] = lambda weights, *_: Computed(  # noqa: E731
         ORIGINAL if is_right or weights.form is None else 1 - ORIGINAL
     )
     monkeypatch.setattr(tuning_process, "computed_results", results)
+    monkeypatch.setattr(MeasuredModels, "load", lambda _, weights, like: weights)
     done = make_copy({
         "source": str(source), "target": str(target), "format": "F16",
         "names": ["blk.0.ffn_up.weight"], "n_threads": 1, "fallback": 0, "texts": [],
