@@ -138,6 +138,21 @@ process.close()
     assert int(done.stdout) == max(had, os.nice(0) + own)
 
 
+STARTED = """
+import os
+at_start = os.nice(0)
+from paddock.engine.system.frames import answer_frames, pack_frame, take_pipes
+answer_frames(*take_pipes(), lambda order: pack_frame({"nice": [at_start, os.nice(0)]}))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has other priorities")
+def test_a_process_of_low_priority_starts_as_quickly_as_its_parent() -> None:
+    process = FrameProcess([sys.executable, "-c", STARTED], {}, nice=19)
+    assert process.ask({}, 600) == {"nice": [os.nice(0), 19]}
+    process.close()
+
+
 @pytest.mark.parametrize(
     ("deed", "is_machines"),
     [
