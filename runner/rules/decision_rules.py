@@ -374,13 +374,13 @@ class _SenderLayout(Struct, frozen=True, dict=True):
         return changed
 
     @cached_property
-    def _labels(self) -> frozenset[str]:
+    def labels(self) -> frozenset[str]:
         return frozenset().union(*(b for taught in self.decisions for b in taught.offers.blocks))
 
     def _alone(self, offers: Offers) -> frozenset[str]:
         """Return the labels that stand in a block of which no decided document has a label."""
         prose = {value.block for value in offers.values if value.how == "prose"}
-        new = (b for n, b in enumerate(offers.blocks) if n not in prose and not b & self._labels)
+        new = (b for n, b in enumerate(offers.blocks) if n not in prose and not b & self.labels)
         return frozenset().union(*new) - {""}
 
     @cached_property
@@ -626,6 +626,12 @@ class Rules:
         changed, layout = fitting[0]
         if (constants := layout.constants) is None:
             return {}, {}, WhyOpen.DIFFERENT
+        labels = frozenset().union(*offers.blocks)
+        if new_labels := labels - layout.labels:
+            places = offers.by_anchor.keys()
+            rules_of = filter(None, layout.fields.values())
+            if any(all(rule.anchors - places for rule in rules) for rules in rules_of):
+                changed |= new_labels  # one stands in place of another: `Credit note no.`
         signs = [word for word in offers.words if word[0] == "¤"]
         found, why = dict[str, FieldReading](), dict.fromkeys(constants, WhyOpen.NEW_LINE)
         for field, ids in layout.taught_constants.items():
@@ -633,7 +639,6 @@ class Rules:
                 why[field] = WhyOpen.OTHER_NAMED
             elif not changed or (signs and _is_currency_value(constants[field])):
                 found[field] = FieldReading(constants[field], ids)
-        labels = frozenset().union(*offers.blocks)
         for field, (known, ids) in layout.empty.items():
             why[field] = WhyOpen.NEW_LABEL
             if labels <= known and not changed:  # else something new may be its value

@@ -461,7 +461,10 @@ class _GovernedRows:
                 offered = OfferedValue(
                     how, label, value.written, block, value.start, value.end, value.around
                 )
-                found.setdefault((how, label, value.written, block, value.around), offered)
+                key = how, label, value.written, block, value.around
+                first = found.setdefault(key, offered)
+                if first.start != value.start:  # it stands twice: the tax at two rates
+                    found[key] = replace(first, around=f"{first.around or 0}&")
 
         is_run = False
         for at, row in enumerate(self.rows):

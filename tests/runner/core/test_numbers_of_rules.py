@@ -176,6 +176,8 @@ SUMS = [  # decided, met, its total and currency, or asked
     ("Total: 120.00 EUR", "Total: 75.00 EUR\nTotal: (75.00) EUR", None, "EUR"),
     ("Total: 120.00\nTotal: 120.00 due now", "Total: 60.00\nTotal: 60.00 due now", 60.0, "EUR"),
     ("Total: 120.00\nTotal: 120.00 due now", "Total: 60.00\nTotal: 60.00 paid", None, "EUR"),
+    ("VAT 20%: 120.00 EUR", "VAT 10%: 60.00 EUR", 60.0, "EUR"),
+    ("VAT 20%: 120.00 EUR", "VAT 7%: 60.00 EUR\nVAT 19%: 60.00 EUR", None, "EUR"),
     ("Payment: 14 days\nTotal: 120.00 EUR", "Payment: 30 days\nTotal: 60.00 EUR", 60.0, "EUR"),
 ]  # fmt: skip
 

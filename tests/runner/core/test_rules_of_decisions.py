@@ -275,6 +275,7 @@ UNDER_TITLE = line("REMINDER", "{title}")
 OTHER_TITLE = (bill(UNDER_TITLE, **NEXT), {**READ, "kind": "reminder"})
 TWO_REMARKS = [(bill(BY_OSIER), {}), (bill(BY_TARN, **NEXT), READ)]
 REMIT = ("{bye}", "Kindly remit: {total}\n\n{bye}")
+NUMBERED = "Calder Quay Office\n\nNumber: {number}\n", "Rechnung {number}\n"
 PLAIN: list[tuple[str, dict[str, Any]]] = [(bill(), {})]
 UNPLACED = {"kind", "sender"}
 # A line more or less: decided documents, the next one, and all that a person is asked there.
@@ -304,6 +305,12 @@ LINES: dict[str, tuple[list[tuple[str, dict[str, Any]]], str, set[str] | frozens
     "a remark that begins as two before": (TWO_REMARKS, bill(BY_OTHER, **AS_OTHER), set()),
     "such a remark and a title": (
         TWO_REMARKS, bill(BY_OTHER, UNDER_TITLE, **AS_OTHER), UNPLACED),
+    "another label of the number": (
+        PLAIN, bill(("Number: {number}", "Credit no.: {number}"), **NEXT),
+        {*UNPLACED, "number", "date"}),
+    "a title with the number, as another": (
+        [(bill(NUMBERED), {})], bill((NUMBERED[0], "Gutschrift {number}\n"), **NEXT),
+        {*UNPLACED, "number", "date"}),
     "a sentence that names another kind": (
         PLAIN, bill(line("This is a credit note."), **NEXT), {"kind"}),
     "a sentence that names its own kind": (
@@ -315,9 +322,11 @@ LINES: dict[str, tuple[list[tuple[str, dict[str, Any]]], str, set[str] | frozens
     "a place less, and the sum is wrong": (
         [(bill(REMIT), {})], bill(**NEXT | {"vat": "9.00"}), {"total"}),
     "a place less, and a larger sum": (
-        [(bill(REMIT), {})], bill(**NEXT, bye="In all that is 70.00 for now"), {"total"}),
+        [(bill(REMIT), {})], bill(**NEXT, bye="In all that is 70.00 for now"),
+        {*UNPLACED, "total"}),
     "a place less, and a larger amount with an open sign": (
-        [(bill(REMIT), {})], bill(**NEXT, bye="In all that is (70.00) for now"), {"total"}),
+        [(bill(REMIT), {})], bill(**NEXT, bye="In all that is (70.00) for now"),
+        {*UNPLACED, "total"}),
     "a letter that the font lacks, in other case": (
         [(bill(sender="LARKFIELD \u25a0BUD"), {"sender": "Larkfield Żbud"})],
         bill(**NEXT, sender="LARKFIELD \u25a0BUD"), set()),
