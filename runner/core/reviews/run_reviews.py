@@ -84,8 +84,7 @@ class RunReviews:
         async with self._loading:
             if self._calibrations is None:
                 decided = await self._ledger.ask(partial(self._store.decided, is_whole=True))
-                waiting = await self._ledger.ask(partial(self._store.waiting, is_whole=True))
-                self._calibrations = calibrations_of([*decided, *waiting])
+                self._calibrations = calibrations_of(decided)
         return self._calibrations
 
     async def examples(

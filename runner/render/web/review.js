@@ -413,9 +413,9 @@ function drawnReasons(due, when) {
     list.append(...due.map((one) => make("li", one)));
     made.push(make("p", "Asked because:"), list);
   }
-  if (when && when !== "true") {
+  if (when && !["true", "unsure"].includes(when)) {
     const rule = make("details");
-    rule.append(make("summary", "The rule"), make("code", when));
+    rule.append(make("summary", "The condition"), make("code", when));
     made.push(rule);
   }
   return made;
@@ -727,7 +727,7 @@ function pointOf(event) {
 function fillFromPicture(event) { // the word that was clicked, or those between press and release
   const [from, to] = [pressed || pointOf(event), pointOf(event)];
   pressed = null;
-  if (page.mode === "read" && page.review?.is_text) return; // one word for the whole text
+  if (page.mode === "read" && field() && isLong(field())) return; // one word for the whole text
   const [left, right] = [from[0], to[0]].sort((a, b) => a - b), [top, bottom] = [from[1], to[1]].sort((a, b) => a - b);
   const some = boxed.filter(([, , , l, t, r, b]) => l <= right && left <= r && t <= bottom && top <= b);
   if (!some.length) return;
@@ -830,10 +830,11 @@ function fill(value, place) { // the chosen field, from a place in the document
   const one = field();
   if (one.kind === "choice" || (page.mode === "read" && !mayDecide())) return;
   if (page.mode === "read") setMode("edit");
-  const input = $(`input-${page.field}`);
-  input.value = value;
+  const input = $(`input-${page.field}`), before = input.value.slice(0, input.selectionStart);
+  if (!isLong(one)) input.value = value;
+  else input.setRangeText(/\S$/.test(before) ? ` ${value}` : value, input.selectionStart, input.selectionEnd, "end");
   input.dispatchEvent(new Event("input"));
-  if (!page.review.sources[1]) page.places[one.path] = place;
+  if (!page.review.sources[1] && input.value === value) page.places[one.path] = place;
   typed();
   input.focus();
 }
@@ -898,12 +899,15 @@ function drawForm() {
   $("inputs").replaceChildren(...review.fields.map(drawnInput));
   const target = page.asJson ? $("json") : $(`input-${page.field}`);
   target?.focus();
-  target?.select?.();
+  if (!page.asJson && !isLong(field())) target?.select?.();
 }
+
+// A text to be changed at the cursor, not a value to be replaced.
+const isLong = (one) => page.review.is_text || one.text.length > 60 || one.text.includes("\n");
 
 function drawnInput(one, at) {
   const made = make("div", "", "input"), label = make("label", one.path || "text");
-  const input = make(one.kind === "choice" ? "select" : one.text.length > 60 || one.text.includes("\n") ? "textarea" : "input");
+  const input = make(one.kind === "choice" ? "select" : isLong(one) ? "textarea" : "input");
   input.id = label.htmlFor = `input-${at}`;
   if (one.kind === "choice") {
     const choices = [...(one.is_nullable ? [""] : []), ...one.choices];

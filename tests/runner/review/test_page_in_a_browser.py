@@ -560,6 +560,36 @@ def test_clicked_places_are_kept_with_what_is_typed_and_gone_with_it(
         assert page.complaints() == []
 
 
+def test_a_click_puts_words_into_a_long_text_at_the_cursor(
+    served_page: ServedPage, chromium: Browser
+) -> None:
+    plain: dict[str, Any] = {"checks": [], "evidence": None, "confidence": None}
+    served_page.ask("a.txt", answer="Rope is to be paid", schema=None, **plain)
+    long = {"number": "R-1", "note": "Rope, twelve metres of it. " * 3}
+    served_page.ask("b.txt", answer=long, schema={"type": "object"}, **plain)
+    value = "document.activeElement.value"
+    with served_page.served() as address:
+        page = opened(chromium, address)
+        page.press("e", text="e")
+        page.wait("document.activeElement.id === 'input-0'")
+        page.ask("fill('84.50', [52, 57])")  # nothing is chosen at first, so nothing is lost
+        assert page.ask(value) == "Rope is to be paid 84.50"
+        page.ask("document.activeElement.setSelectionRange(5, 7)")
+        page.ask("fill('12 m', [40, 44])")
+        assert page.ask(value) == "Rope 12 m to be paid 84.50"
+        assert page.ask("page.places") == {}  # these are in the text, not it
+        page.ask("open(1)")
+        wait_for_item(page, "b.txt")
+        page.ask("pick(0); fill('R-1042', [25, 31])")
+        assert page.ask(value) == "R-1042"
+        page.ask("document.getElementById('input-1').focus(); fill('84.50', [52, 57])")
+        assert page.ask(value).startswith("Rope, twelve") and "84.50" in page.ask(value)
+        page.ask("document.activeElement.select(); fill('Rope', [32, 36])")
+        assert page.ask(value) == "Rope"
+        assert page.ask("page.places") == {"number": [25, 31], "note": [32, 36]}
+        assert page.complaints() == []
+
+
 def test_a_click_on_a_word_of_the_picture_fills_the_field_and_says_its_place(
     tmp_path: Path, chromium: Browser
 ) -> None:
