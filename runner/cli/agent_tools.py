@@ -31,9 +31,9 @@ from paddock.pipelines.errors import Fault
 from paddock.pipelines.plan import read_plan
 from paddock.runner import api
 from paddock.runner.core.run_options import RunOptions
-from paddock.runner.core.run_records import WROTE
+from paddock.runner.core.run_records import read_lineage
 from paddock.runner.folders.state_folders import find_ledgers
-from paddock.runner.ledger.entries import LedgerError, LineageRow
+from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.output_index import OutputIndex
@@ -257,14 +257,15 @@ class AgentTools:
         """Return the items of a run with their states, errors and outputs (`read_output`)."""
         past = self._past(run)
         with open_for_reading(past.place) as ledger:
-            steps = [row for row in LineageStore(ledger).of_run(run) if row.made.get(WROTE)]
+            rows = [(row.key, read_lineage(row).wrote) for row in LineageStore(ledger).of_run(run)]
         found = [item for item in read_run_details(past).items if state in ("", item.state)]
-        items = [*found, *(steps if state in ("", "done") else ())]
+        folder = past.place.folder.resolve()
+        for step, paths in rows if state in ("", "done") else ():
+            if paths:  # a step that writes a file and is no item
+                outputs = tuple(str(folder / path) for path in paths)
+                found.append(RunItem(step, step, "done", outputs=outputs))
 
-        def shown(item: RunItem | LineageRow) -> Answer:
-            if isinstance(item, LineageRow):  # a step that writes a file and is no item
-                wrote = [past.place.folder.resolve() / path for path in item.made[WROTE]]
-                return _item(item.key, item.key, "done", outputs=[*map(self._shown, wrote)])
+        def shown(item: RunItem) -> Answer:
             return _item(
                 item.step, item.key, item.state,
                 error=item.error,
@@ -273,7 +274,7 @@ class AgentTools:
                 redone_by=item.later,
             )  # fmt: skip
 
-        page = _page("items", items, offset, limit, shown)
+        page = _page("items", found, offset, limit, shown)
         return {"run": past.row.run, "status": past.status, **page}
 
     def read_output(

@@ -226,7 +226,7 @@ class _Runner:
                 entries = ledger.entries(str(scope))
                 lineage = LineageStore(ledger).of_scope(str(scope))
                 for key in results.keys() & entries.keys():
-                    steps = read_lineage(lineage[key].made)[1] if key in lineage else ()
+                    steps = read_lineage(lineage.get(key)).steps
                     answers[key] = _item_answer(
                         ledger, part.step, results[key], entries[key], steps
                     )

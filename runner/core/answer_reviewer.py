@@ -116,7 +116,7 @@ class AnswerReviewer:
             return None
         ledger = self._context.ledger
         row = await ledger.ask(LineageStore(ledger).of_item, item.scope_id, item.key)
-        for past in read_lineage(row.made)[1] if row is not None else ():
+        for past in read_lineage(row).steps:
             if past.id == step.id:
                 caller.calls.extend(replace(call, is_known=True) for call in past.calls)
         return outputs

@@ -10,7 +10,7 @@ from typing import Any
 
 from paddock.engine.system import no_links
 from paddock.engine.system.files import sha256_of
-from paddock.engine.system.records import Struct, field, replace
+from paddock.engine.system.records import Struct, asdict, field, replace
 from paddock.engine.system.tasks import in_left_thread
 from paddock.engine.system.text import canonical_json, ordered_json
 from paddock.runner.bind.specs import whole_spec
@@ -24,7 +24,7 @@ from .failures import RunStopped
 from .item_attempt import ItemAttempt, ItemEnd
 from .outputs.vector_rows import reconcile_rows
 from .run_context import RunContext
-from .run_records import INPUTS_BY_ITEM, WROTE, lineage_as_json, source_of
+from .run_records import Lineage, source_of
 from .traces.block_items import is_file_value, item_path
 from .traces.block_work import ItemWork
 from .traces.dependencies import LimitedContext, TakenPath, as_json, by_name
@@ -143,7 +143,13 @@ class ItemRecorder(Struct, frozen=True, eq=False):
         stored = own_path and context.index.stored(own_path)
         is_counted = attempt.work is not None and attempt.work.is_counted
         source = source_of(attempt.value, stored)
-        inputs = context.bound.inputs_by_item
+        made = Lineage(
+            source,
+            attempt.renamed_from,
+            attempt.steps,
+            None if is_counted else attempt.wrote(),
+            sorted(context.bound.inputs_by_item),
+        )
         lineage.record(
             LineageRow(
                 scope=attempt.scope_id,
@@ -152,11 +158,7 @@ class ItemRecorder(Struct, frozen=True, eq=False):
                 at=0.0,
                 spec=self._specs[key],
                 source=None if source is None else source.path,
-                made=stats.secrets.redacted(
-                    lineage_as_json(source, attempt.steps, attempt.renamed_from)
-                    | ({} if is_counted else {WROTE: attempt.wrote()})
-                    | ({INPUTS_BY_ITEM: sorted(inputs)} if inputs else {})
-                ),
+                made=stats.secrets.redacted(asdict(made)),
             )
         )
 

@@ -6,17 +6,19 @@ The ledger keeps the lineage as plain data.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
+
+from msgspec import ValidationError
 
 from paddock.engine.request import Usage
 from paddock.engine.system.distribution import own_version
-from paddock.engine.system.records import SelectiveFields, Struct, asdict, field
+from paddock.engine.system.records import Struct, asdict, field, record_from
 from paddock.runner.bind.bound import BoundStep
-from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.ledger.entries import LedgerError, LineageRow
 
 
-class CallRecord(Struct, frozen=True):
+class CallRecord(Struct, frozen=True, array_like=True):
     hash: str
     """Key of its row in the ledger, with request and reply."""
     kind: str
@@ -48,10 +50,7 @@ class CallRecord(Struct, frozen=True):
         )
 
 
-class StepRecord(SelectiveFields, Struct):
-    hidden = ("_since",)
-    uncompared = ("_since",)
-
+class StepRecord(Struct, omit_defaults=True):
     id: str
     uses: str
     version: int
@@ -60,11 +59,10 @@ class StepRecord(SelectiveFields, Struct):
     seconds: float = 0.0
     calls: list[CallRecord] = field(default_factory=list)
     state: Literal["begun", "done", "skipped", "failed"] = "done"
-    """`begun` until it ends: also if it is cancelled, or put off. Only items that ended are in the
-    ledger, so a record that is read from there is of a step that ended."""
+    """`begun` until it ends: also if it is cancelled, or put off. The ledger has those that ended
+    alone."""
     answer: Mapping[str, Any] | None = None
     """Its answer with `evidence` and `confidence`, where one of these was asked for."""
-    _since: float = field(default_factory=time.monotonic)
 
     @classmethod
     def begin(cls, step: BoundStep, calls: list[CallRecord]) -> StepRecord:
@@ -76,10 +74,6 @@ class StepRecord(SelectiveFields, Struct):
         if evidence is not None or confidence is not None:
             answer = answer_of(outputs)
             self.answer = {"answer": answer, "evidence": evidence, "confidence": confidence}
-
-    def end(self) -> None:
-        """Measure its duration, by the monotonic clock."""
-        self.seconds = time.monotonic() - self._since
 
 
 def answer_of(outputs: Mapping[str, Any]) -> Any:
@@ -113,7 +107,7 @@ class StepTotals(Struct, frozen=True):
         return StepTotals(**{name: value - less[name] for name, value in asdict(self).items()})
 
 
-class ItemSource(Struct, frozen=True):
+class ItemSource(Struct, frozen=True, forbid_unknown_fields=True):
     path: str
     """As stored in the ledger: relative to the pipeline's folder where it is inside."""
     sha256: str
@@ -132,71 +126,28 @@ def source_of(item: Any, stored: str | None) -> ItemSource | None:
     return ItemSource(stored, sha256, **facts)
 
 
-RENAMED = "renamed_from"
-WROTE = "wrote"
-"""Stored paths of the files of a step that no report counts."""
-INPUTS_BY_ITEM = "inputs_by_item"
-"""Inputs of a sub-pipeline that its caller made of the item."""
+class Lineage(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What an item's entry was made of, as `LineageRow.made` has it."""
+
+    source: ItemSource | None = None
+    renamed_from: str | None = None
+    steps: Sequence[StepRecord] = ()
+    wrote: Sequence[str] | None = None
+    """Stored paths of the files of a step that no report counts; None: of any other."""
+    inputs_by_item: Sequence[str] = ()
+    """Inputs of a sub-pipeline that its caller made of the item."""
 
 
-def lineage_as_json(
-    source: ItemSource | None, steps: Iterable[StepRecord], renamed_from: str | None = None
-) -> dict[str, Any]:
-    return {
-        "source": None if source is None else asdict(source),
-        **({} if renamed_from is None else {RENAMED: renamed_from}),
-        "steps": [
-            {
-                "id": step.id,
-                "uses": step.uses,
-                "version": step.version,
-                "model": step.model,
-                "began": round(step.began, 3),
-                "seconds": round(step.seconds, 4),
-                "calls": [
-                    [getattr(call, name) for name in CallRecord.__match_args__]
-                    for call in step.calls
-                ],
-                **({} if step.answer is None else {"answer": step.answer}),
-            }
-            for step in steps
-        ],
-    }
-
-
-def read_source(lineage: Mapping[str, Any]) -> ItemSource | None:
-    """Return the source that `lineage_as_json` wrote.
+def read_lineage(row: LineageRow | None) -> Lineage:
+    """Return the lineage in a row; None: of an item that has none.
 
     Raises:
         LedgerError: another version of Paddock wrote it.
     """
-    source = lineage.get("source")
     try:
-        return None if source is None else ItemSource(**source)
-    except TypeError as error:
+        return Lineage() if row is None else record_from(Lineage, row.made)
+    except ValidationError as error:
         raise LedgerError(
             f"the ledger says of a document what Paddock {own_version()} does not know ({error}): "
             "another version wrote it. Go on with that one, or begin a ledger in a new folder."
         ) from error
-
-
-def read_lineage(lineage: Mapping[str, Any]) -> tuple[ItemSource | None, tuple[StepRecord, ...]]:
-    """Read what `lineage_as_json` wrote.
-
-    Raises:
-        LedgerError: another version of Paddock wrote its source.
-    """
-    steps = tuple(
-        StepRecord(
-            step["id"],
-            step["uses"],
-            step["version"],
-            step["model"],
-            step["began"],
-            step["seconds"],
-            [CallRecord(*call) for call in step["calls"]],
-            answer=step.get("answer"),
-        )
-        for step in lineage.get("steps", ())
-    )
-    return read_source(lineage), steps

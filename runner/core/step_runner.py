@@ -173,6 +173,7 @@ class StepRunner:
     @contextmanager
     def _recorded(self, attempt: StepAttempt) -> Iterator[StepAttempt]:
         step, item, record, stats = attempt.step, attempt.item, attempt.record, self.context.stats
+        since = time.monotonic()
         if step.kind.roles:
             stats.item_state(item.node.id, item.shown_key, ItemState.RUNNING, step.id)
         item.callers.append(attempt.caller)
@@ -186,7 +187,7 @@ class StepRunner:
             record.state = "failed"
             raise
         finally:
-            record.end()
+            record.seconds = round(time.monotonic() - since, 4)
             stats.add_step(record)
             if step.inner is None and (not only_reads(step) or any(step.facts.tools(step.written))):
                 stats.effect_times.append((record.began, time.time()))

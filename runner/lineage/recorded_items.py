@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from paddock.engine.system.records import Struct
 from paddock.pipelines.expressions import steps_read
-from paddock.runner.core.run_records import WROTE, CallRecord, ItemSource, read_lineage, read_source
+from paddock.runner.core.run_records import CallRecord, ItemSource, read_lineage
 from paddock.runner.core.traces.dependencies import (
     FolderListed,
     RowsKept,
@@ -71,11 +71,11 @@ class RecordedItem(Struct, frozen=True):
     def outputs(self) -> tuple[str, ...]:
         if self.entry is not None:
             return tuple(self.entry.output_paths)
-        return () if self.lineage is None else tuple(self.lineage.made.get(WROTE, ()))
+        return tuple(read_lineage(self.lineage).wrote or ())
 
     @property
     def source(self) -> ItemSource | None:
-        return None if self.lineage is None else read_source(self.lineage.made)
+        return read_lineage(self.lineage).source
 
     @property
     def made_of(self) -> tuple[str, ...]:
@@ -156,7 +156,8 @@ class RecordedItems(Struct, frozen=True):
         if item.entry is not None:
             is_current = path in current_paths(item.entry) or path in item.kept_in
         else:
-            is_current = item.lineage is None or path in item.lineage.made.get(WROTE, [path])
+            wrote = read_lineage(item.lineage).wrote
+            is_current = wrote is None or path in wrote
         if is_current and item.run:
             written = written._replace(run=item.run, at=item.at)
         return ItemOutput(written, item, is_current)
@@ -249,7 +250,7 @@ class RecordedSteps(Struct, frozen=True):
             kept = filter(None, [self._ledger.call(hash_, is_whole=True) for hash_ in hashes])
             calls = [_kept_call(c, c.run, None) for c in kept if earlier_run in (None, c.run)]
             return [LineageStep(owner.step, calls=tuple(calls))] if calls else []
-        for step in read_lineage(item.lineage.made)[1]:  # 1
+        for step in read_lineage(item.lineage).steps:  # 1
             reply = item.spec.get("steps", {}).get(step.id, {}).get("reply")
             check = reply.get("check") if isinstance(reply, dict) else None
             checks = (check,) if isinstance(check, str) else tuple(map(str, check or ()))

@@ -213,7 +213,7 @@ def _hashes_of_lineage(ledger: Ledger, past: PastRun) -> dict[StepAndKey, list[s
     outers = outer_keys(ledger)
     found: dict[StepAndKey, list[str]] = defaultdict(list)
     for row in LineageStore(ledger).of_run(past.row.run):
-        calls = [call for step in read_lineage(row.made)[1] for call in step.calls]
+        calls = [call for step in read_lineage(row).steps for call in step.calls]
         name = steps.get(row.scope, ""), f"{outers.get(row.scope, '')}{row.key}"
         found[name] += [call.hash for call in calls if call.kind == "chat"]
     return found

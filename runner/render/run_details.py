@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.system.records import Struct, field
-from paddock.runner.core import run_records
+from paddock.engine.system.records import Struct, astuple, field
+from paddock.runner.core.run_records import CallRecord, Lineage, read_lineage
 from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import ItemRow, LineageRow
 from paddock.runner.ledger.ledger import Ledger
@@ -55,21 +55,9 @@ class RunItem(Struct, frozen=True):
         return self.state in BAD
 
 
-class RunCall(Struct, frozen=True):
-    """One call; times in seconds since the run began."""
-
+class RunCall(CallRecord, frozen=True, kw_only=True):
     step: str
-    key: str
-    kind: str
     model: str
-    began: float
-    seconds: float
-    queue_s: float
-    """Waiting time, part of `seconds`."""
-    prompt: int
-    reused: int
-    completion: int
-    is_known: bool
 
     @property
     def is_of_model(self) -> bool:
@@ -123,7 +111,8 @@ def read_run_details(past: PastRun, *, with_calls: bool = True) -> RunDetails:
     rows = _RunRows.read(past, with_calls=with_calls)
     began, base = past.row.started, past.place.folder.resolve()
     # By their place; one that was renamed under its new name only
-    renamed = {(place[0], row.made.get(run_records.RENAMED)) for place, row in rows.lineage.items()}
+    made = {place: read_lineage(row) for place, row in rows.lineage.items()}
+    renamed = {(scope, of_item.renamed_from) for (scope, _), of_item in made.items()}
     items = []
     for place, row in rows.items.items():
         outer = rows.outers.get(row.scope, "")
@@ -132,20 +121,24 @@ def read_run_details(past: PastRun, *, with_calls: bool = True) -> RunDetails:
         if row.entry.gone == past.row.run:
             items.append(RunItem(row.step, f"{outer}{row.entry.key}", "deleted"))
         else:
-            items.append(_run_item(row, rows.lineage.get(place), outer, began, base))
+            items.append(_run_item(row, made.get(place), outer, began, base))
     listed = {(item.step, item.key) for item in items}
     unlisted = {place: item for place, item in rows.latest.items() if place not in listed}
     items += _items_of_journal(past, unlisted, base)
     items.sort(key=lambda item: (item.began is None, item.began or 0.0, item.step, item.key))
-    lineage = rows.lineage.values() if with_calls else ()
-    calls = sorted(_run_calls(lineage, rows.outers, began), key=lambda call: call.began)
+    calls = [
+        RunCall(*astuple(call), step=step.id, model=step.model or "")
+        for of_item in (made.values() if with_calls else ())
+        for step in of_item.steps
+        for call in step.calls
+    ]
     counts = past.summary.get("counts") or {}
     n_done: int = sum(counts.get(state, 0) for state in WORK)
     n_taken = max(0, n_done - sum(item.state in (*WORK, ItemState.DONE) for item in items))
     if past.row.ended is not None:
         ends = [past.row.ended - began]
     else:  # until its last call or item
-        ends = [call.began + call.seconds for call in calls]
+        ends = [call.began + call.seconds - began for call in calls]
         ends += [item.began + item.seconds for item in items if item.began is not None]
     return RunDetails(
         past,
@@ -245,10 +238,10 @@ def _shown_state(state: str, was: str | None) -> str:
 
 
 def _run_item(
-    row: ItemRow, lineage: LineageRow | None, outer: str, began: float, base: Path
+    row: ItemRow, lineage: Lineage | None, outer: str, began: float, base: Path
 ) -> RunItem:
     entry = row.entry
-    source, steps = run_records.read_lineage(lineage.made) if lineage is not None else (None, ())
+    source, steps = (lineage.source, lineage.steps) if lineage is not None else (None, ())
     calls = [call for step in steps for call in step.calls if call.kind != TOOL_KIND]
     new = [call for call in calls if not call.is_known]
     first_s = min((step.began - began for step in steps), default=None)
@@ -266,24 +259,3 @@ def _run_item(
         outputs=tuple(str(base / output) for output in entry.output_paths),
         place=(row.scope, entry.key),
     )
-
-
-def _run_calls(
-    rows: Iterable[LineageRow], outers: Mapping[str, str], began: float
-) -> Iterator[RunCall]:
-    for row in rows:
-        for step in run_records.read_lineage(row.made)[1]:
-            for call in step.calls:
-                yield RunCall(
-                    step=step.id,
-                    key=(f"{outers.get(row.scope, '')}{row.key}"),
-                    kind=call.kind,
-                    model=step.model or "",
-                    began=max(0.0, call.began - began),
-                    seconds=call.seconds,
-                    queue_s=min(call.queue_s, call.seconds),
-                    prompt=call.prompt,
-                    reused=call.reused,
-                    completion=call.completion,
-                    is_known=call.is_known,
-                )

@@ -63,10 +63,10 @@ def reviews_of_run(ledger: Ledger, run: str) -> ReviewRecord:
 
 def _unreviewed(row: LineageRow, key: str, reviewed: Collection[str]) -> Iterator[ReviewedAnswer]:
     """Yield the answers of an item that have evidence or confidence, and were not asked about."""
-    source, steps = read_lineage(row.made)
-    for step in steps:
+    lineage = read_lineage(row)
+    for step in lineage.steps:
         if step.answer is not None and step.id not in reviewed:
-            item = key if source is None else source.path
+            item = key if lineage.source is None else lineage.source.path
             fields = _field_texts(Subject.of(step.answer))
             yield ReviewedAnswer(item, step.id, "none", "not reviewed", fields=fields)
 

@@ -31,7 +31,7 @@ from paddock.steps.base import ItemName
 
 from ..known_pipelines import scopes_of_gone
 from ..run_context import RunContext
-from ..run_records import INPUTS_BY_ITEM
+from ..run_records import read_lineage
 from ..traces.block_work import BlockWork
 from ..traces.dependencies import (
     Dependency,
@@ -303,7 +303,7 @@ class OutdatedFinder:
         if at.keys_around:  # it may read steps around it
             for block in (node for node in self._bound.nodes if isinstance(node, BoundBlock)):
                 spec["steps"] = whole_spec(block)["steps"] | spec["steps"]
-        inputs = self._bound.inputs_in_paths.union(lineage.made.get(INPUTS_BY_ITEM, ()))
+        inputs = self._bound.inputs_in_paths.union(read_lineage(lineage).inputs_by_item)
         return paths_depend_on_item_alone(spec, inputs, is_within_item=bool(at.keys_around))
 
     # --- rows

@@ -33,7 +33,7 @@ from paddock.runner.progress.item_states import BAD, WHOLE, ItemState
 from paddock.runner.progress.reasons import Reason, Why
 from paddock.steps.files.scan import file_at, modified_at
 
-from ..run_records import read_source
+from ..run_records import read_lineage
 from .block_items import document_readers, is_file_value, item_path, raw_item_keys
 from .block_work import FiledItems, ItemWork, JudgedRule
 from .dependencies import FileRead, MovedAway, dependencies_of
@@ -163,7 +163,7 @@ class FiledDocuments:
         lineage = LineageStore(self._ledger).of_scope(self._scope_id, left) if left else {}
         documents = dict[str, Document]()
         for key, lineage_row in lineage.items():  # 2
-            row, source = self.rows.get(key), read_source(lineage_row.made)
+            row, source = self.rows.get(key), read_lineage(lineage_row).source
             if source is not None:
                 known = source if row is None else row
                 documents[key] = known.path, known.sha256
@@ -214,7 +214,7 @@ class FiledDocuments:
 
     def as_listed(self, row: FiledRow, lineage: LineageRow | None = None) -> Any:
         """Return a document as it was listed; `lineage` has what a file that is gone does not."""
-        relpath, source = self._relpath(row), lineage and read_source(lineage.made)
+        relpath, source = self._relpath(row), read_lineage(lineage).source
         name = PurePosixPath(relpath or row.name)
         size, modified = (source.size, source.modified) if source else (0, "")
         if not modified:

@@ -21,7 +21,7 @@ from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.reasons import Why
 
 from ..run_options import RunOptions
-from ..run_records import RENAMED, read_source
+from ..run_records import read_lineage
 from .block_items import is_file_value
 from .block_work import BlockWork, ItemWork
 from .past_items import PastItems
@@ -148,13 +148,12 @@ def _renames(
     """
     files = (item for item in items if item.verdict.state is ItemState.NEW)
     new = {item.key: item.value["sha256"] for item in files if is_file_value(item.value)}
-    sources = ((key, read_source(row.made)) for key, row in lineage.items())
-    contents = {key: source.sha256 for key, source in sources if source is not None}
+    known = {key: read_lineage(row) for key, row in lineage.items()}
+    contents = {key: of_key.source.sha256 for key, of_key in known.items() if of_key.source}
     gone = {e.key: contents[e.key] for e in deleted if e.key in contents}
     renamed = match_renames(gone, new)
-    for key, row in lineage.items():
-        old = str(row.made.get(RENAMED))
-        if gone.get(old) == contents.get(key, ""):
+    for key, of_key in known.items():
+        if (old := of_key.renamed_from) and gone.get(old) == contents.get(key, ""):
             renamed.setdefault(key, old)
     return renamed
 

@@ -84,7 +84,7 @@ class Bills(ReviewedWorld):
         with self.ledger() as ledger:
             ((scope,),) = ledger.rows("select scope from scopes where step = 'each'")
             made = LineageStore(ledger).of_scope(str(scope))[item]
-            (bill,) = [step for step in read_lineage(made.made)[1] if step.id == "bill"]
+            (bill,) = [step for step in read_lineage(made).steps if step.id == "bill"]
             return bill, [ledger.call(call.hash) for call in bill.calls]
 
 

@@ -231,7 +231,7 @@ def test_lineage_of_another_version_is_named(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / ".paddock/ledger.sqlite")) as database:
         database.execute("update provenance set made = json_set(made, '$.source.inode', 7)")
         database.commit()
-    said = "'inode'.*another version wrote it"
+    said = "`inode`.*another version wrote it"
     report = world.run()
     assert report.status == "failed" and re.search(said, report.message or "")
     with pytest.raises(LedgerError, match=said):

@@ -95,8 +95,8 @@ def test_ten_thousand_documents_make_a_page_of_a_bounded_size() -> None:
         for n in range(10_000)
     )  # fmt: skip
     calls = tuple(
-        RunCall("sum", item.key, "chat", "m", item.began or 0, 0.5, 0.1, 100, 50, 20, n % 3 == 0)
-        for n, item in enumerate(items)
+        RunCall("", "chat", n % 3 == 0, n / 100, 0.5, 100, 50, 20, 0.1, step="sum", model="m")
+        for n in range(len(items))
     )
     page = made_page(items, calls, status="quarantined")
     assert len(page) < 2_500_000
@@ -107,9 +107,9 @@ def test_ten_thousand_documents_make_a_page_of_a_bounded_size() -> None:
 
 
 def test_numbers_of_a_run_without_a_summary_are_those_that_the_ledger_has() -> None:
-    call = RunCall("sum", "a", "chat", "m", 0.0, 1.0, 0.0, 100, 40, 20, is_known=False)
-    known = RunCall("sum", "b", "chat", "m", 0.0, 1.0, 0.0, 70, 0, 20, is_known=True)
-    tool = RunCall("ask", "b", "tool", "", 0.0, 1.0, 0.0, 0, 0, 0, is_known=False)
+    call = RunCall("a", "chat", False, 0.0, 1.0, 100, 40, 20, step="sum", model="m")
+    known = RunCall("b", "chat", True, 0.0, 1.0, 70, 0, 20, step="sum", model="m")
+    tool = RunCall("c", "tool", False, 0.0, 1.0, step="ask", model="")
     page = made_page((), (call, known, tool), status="died", ended=None, summary=None)
     assert "calls 1 known calls 1 tokens read 100 of them reused 40 tokens written 20" in words(
         page
