@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from paddock.engine.errors import BadRequest, PromptCut, PromptTooLong
 from paddock.engine.request import Usage
 from paddock.engine.system.files import read_json_object, write_json_atomically
-from paddock.engine.system.records import Struct
+from paddock.engine.system.records import Struct, known_record
 from paddock.engine.system.units import DAY_S
 
 from .model_discovery import ServedModel
@@ -131,11 +131,8 @@ class ReadLimits:
     def _kept(self) -> dict[str, tuple[int, float]]:
         if self._file is None:
             return {}
-        try:
-            kept = read_json_object(self._file)
-            return {key: (int(entry[0]), float(entry[1])) for key, entry in kept.items()}
-        except (ValueError, TypeError, LookupError):
-            return {}  # it saves a probe, no more
+        kept = read_json_object(self._file)  # it saves a probe, no more
+        return known_record(dict[str, tuple[int, float]], kept) or {}
 
 
 class SentPrompt(Struct, frozen=True):

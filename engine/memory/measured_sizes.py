@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from paddock.engine.system.files import read_json_object, write_json_atomically
-from paddock.engine.system.records import Struct
+from paddock.engine.system.records import Struct, asdict, known_record
 from paddock.engine.workers.worker_protocol import WorkerMemory, WorkerOptions
 
 
@@ -56,19 +56,11 @@ class MeasuredSizes(Struct, eq=False, dict=True):
         before = self.find(key)
         self._known[key] = MeasuredSize(taken, load_s)
         if before is None or taken != before.taken:
-            rows = {
-                key: [size.taken.host_bytes, size.taken.device_bytes, round(size.load_s, 3)]
-                for key, size in {**_read_sizes(self._file), **self._known}.items()
-            }
+            known = {**_read_sizes(self._file), **self._known}
+            rows = {key: asdict(size) for key, size in known.items()}
             with suppress(OSError):  # only a cache
                 write_json_atomically(self._file, rows)
 
 
 def _read_sizes(file: Path) -> dict[str, MeasuredSize]:
-    try:
-        return {
-            key: MeasuredSize(WorkerMemory(int(host), int(device)), float(load_s))
-            for key, (host, device, load_s) in read_json_object(file).items()
-        }
-    except (ValueError, TypeError):
-        return {}
+    return known_record(dict[str, MeasuredSize], read_json_object(file)) or {}

@@ -14,31 +14,29 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
 
 from paddock.engine.llama.build import find_build
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import files
 from paddock.engine.system.hardware import read_cpu
-from paddock.engine.system.records import Struct, asdict, field
+from paddock.engine.system.records import Struct, asdict, field, known_record
 
-PROFILE_VERSION = 4
+_Speed = Annotated[float, Meta(gt=0)]
+"""Tokens a second."""
 
 # Cost of one entry of a unified cache's mask, which llama.cpp fills in one thread of the processor:
 # 64 sequences of 1,024 tokens took 6.3 ms, 128 of them 27 ms.
 _MASK_S = 1.5e-9
 
 
-class ProfileUnreadable(Exception):
-    """A profile of another version, or one that is damaged."""
-
-
 class PrefillPoint(Struct, frozen=True):
     n_batch_tokens: int
-    tokens_per_s: float
+    tokens_per_s: _Speed
     n_cells_before: int = 0
     """Used cells of other sequences: attention in a unified cache runs over all of them."""
 
@@ -47,7 +45,7 @@ class DecodePoint(Struct, frozen=True):
     n_sequences: int
     n_depth_tokens: int
     is_unified: bool
-    tokens_per_s: float
+    tokens_per_s: _Speed
     """Of all sequences together."""
 
 
@@ -78,37 +76,11 @@ class Profile(Struct, frozen=True):
     """Of a graphics device: seconds for each token that is copied to main memory, or back."""
     stream_s: float | None = None
     """Of a graphics device: seconds for a stream that is copied within it."""
-    version: int = field(default=PROFILE_VERSION)
+    version: Literal[4] = 4
 
     @property
     def is_gpu(self) -> bool:
         return self.device.startswith("gpu")
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def read_profile(data: object) -> Profile:
-    """Read the data of `Profile.as_json`.
-
-    Raises:
-        ProfileUnreadable: another version, or damaged.
-    """
-    if not isinstance(data, Mapping) or data.get("version") != PROFILE_VERSION:
-        raise ProfileUnreadable("this profile is of another version")
-    try:
-        values = dict(data)
-        values["prefill"] = tuple(PrefillPoint(**row) for row in values["prefill"])
-        values["decode"] = tuple(DecodePoint(**row) for row in values["decode"])
-        values["agreement"] = Agreement(**values["agreement"])
-        profile = Profile(**values)
-    except (TypeError, ValueError, KeyError) as error:
-        raise ProfileUnreadable(f"this profile is damaged: {error}") from error
-    numbers = [point.tokens_per_s for point in profile.prefill]
-    numbers += [point.tokens_per_s for point in profile.decode]
-    if not all(isinstance(number, (int, float)) and number > 0 for number in numbers):
-        raise ProfileUnreadable("this profile is damaged: a speed is not above zero")
-    return profile
 
 
 class Measurements(Struct):
@@ -272,19 +244,16 @@ class ProfileStore:
         return self._folder.is_dir()
 
     def find(self, digest: str, place: DeviceBuild) -> Profile | None:
-        try:
-            profile = read_profile(files.read_json(self._file(digest, place)))
-        except ProfileUnreadable:
-            return None
-        is_same = (profile.digest, profile.device, profile.build) == (
+        found = known_record(Profile, files.read_json(self._file(digest, place)))
+        is_same = found and (found.digest, found.device, found.build) == (
             digest, place.device, place.build
         )  # fmt: skip
-        return profile if is_same else None
+        return found if is_same else None
 
     def keep(self, profile: Profile) -> bool:
         """Write a profile; return False if the folder cannot be written."""
         place = DeviceBuild(profile.device, profile.build)
-        return write_json(self._file(profile.digest, place), profile.as_json())
+        return write_json(self._file(profile.digest, place), asdict(profile))
 
     def _file(self, digest: str, place: DeviceBuild) -> Path:
         build = hashlib.sha256(place.build.encode()).hexdigest()[:_BUILD_CHARS]
@@ -312,7 +281,7 @@ class PoolProfiles:
         known = self._book.find(digest, place)
         return {
             "profile_s": self._settings.profile_s,
-            "profile": known.as_json() if known is not None else None,
+            "profile": asdict(known) if known is not None else None,
             "digest": digest,
             "device": place.device,
             "build": place.build,
@@ -336,5 +305,5 @@ class PoolProfiles:
 
     def keep(self, report: Mapping[str, Any]) -> None:
         """Save the new profile that a worker's frame may have."""
-        with suppress(ProfileUnreadable):
-            self._book.keep(read_profile(report.get("profile")))
+        if (profile := known_record(Profile, report.get("profile"))) is not None:
+            self._book.keep(profile)

@@ -17,8 +17,8 @@ from msgspec import Struct, StructMeta, field
 from msgspec.structs import astuple, replace
 
 __all__ = [
-    "SelectiveFields", "Struct", "StructABCMeta", "asdict", "astuple", "field", "record_from",
-    "replace",
+    "SelectiveFields", "Struct", "StructABCMeta", "asdict", "astuple", "field", "known_record",
+    "record_from", "replace",
 ]  # fmt: skip
 _T = TypeVar("_T")
 
@@ -66,6 +66,14 @@ def record_from(kind: type[_T], values: Any) -> _T:
         ValueError: the values do not match its types.
     """
     return msgspec.convert(values, kind, dec_hook=lambda kind, value: kind(value))
+
+
+def known_record(kind: type[_T], values: Any) -> _T | None:
+    """Return `record_from`; None: the values are no such record, as in a file that is damaged."""
+    try:
+        return record_from(kind, values)
+    except ValueError:
+        return None
 
 
 def asdict(record: Struct) -> dict[str, Any]:

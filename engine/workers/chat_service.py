@@ -38,7 +38,7 @@ from paddock.engine.request import Constraint
 from paddock.engine.sampling.picker import Picker
 from paddock.engine.system.frame_processes import MOST_PROCESSES
 from paddock.engine.system.frames import FrameHead
-from paddock.engine.system.records import replace
+from paddock.engine.system.records import asdict, replace
 
 from .worker_protocol import ChatOrder, WorkerOptions, pack_refusal
 
@@ -318,7 +318,7 @@ class ChatService:
         profile = self.measured(should_stop)
         if profile is not None:
             self._loop.use_profile(profile)
-        result = profile.as_json() if profile is not None else None
+        result = asdict(profile) if profile is not None else None
         self._send({"event": "told", "id": head["id"], "result": result})
 
     def _send_step(self, output: StepOutput) -> None:

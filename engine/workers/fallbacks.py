@@ -21,7 +21,7 @@ from paddock.engine.profile.profile import device_slug, write_json
 from paddock.engine.system import files
 from paddock.engine.system.distribution import is_clone
 from paddock.engine.system.hardware import read_cpu
-from paddock.engine.system.records import Struct, asdict, replace
+from paddock.engine.system.records import Struct, asdict, known_record, replace
 
 if TYPE_CHECKING:  # it imports NumPy, which `plan` and `list` do without
     from .worker_protocol import WorkerOptions
@@ -92,10 +92,7 @@ class FallbackStore:
         data = files.read_json_object(self.file)
         if (data.get("build"), data.get("processor")) != (self._build, self._processor):
             return {}
-        try:
-            return {digest: Fallback(**fields) for digest, fields in data["models"].items()}
-        except (TypeError, LookupError, AttributeError):
-            return {}
+        return known_record(dict[str, Fallback], data.get("models")) or {}
 
     def find(self, digest: str) -> Fallback | None:
         known = self.all()

@@ -47,12 +47,13 @@ from paddock.engine.profile.measure import (
     Unmeasured,
     measure_model,
 )
-from paddock.engine.profile.profile import Profile, ProfileUnreadable, read_profile
+from paddock.engine.profile.profile import Profile
 from paddock.engine.request import Message, Tool
 from paddock.engine.system.frame_processes import MOST_PROCESSES
 from paddock.engine.system.frames import FrameHead, PipeClosed, pack_frame, read_frame, send_frame
 from paddock.engine.system.hardware import read_memory
 from paddock.engine.system.processes import run_and_exit
+from paddock.engine.system.records import asdict, known_record
 from paddock.engine.wire import from_plain
 
 from .chat_service import ChatService
@@ -71,13 +72,6 @@ _MEASURED_EMBED_TOKENS = 512
 _LEAST_MEASURED_CELLS = 16 * 192
 # Enough for sixteen sequences of 512 tokens; on a graphics device, for 128 of 1,024.
 _MOST_MEASURED_CELLS, _MOST_MEASURED_GPU_CELLS = 16 * 576, 128 * 1280
-
-
-def known_profile(load: WorkerOptions) -> Profile | None:
-    try:
-        return read_profile(load.profile)
-    except ProfileUnreadable:
-        return None  # there is none, or one of another version
 
 
 def measured_profile(load: WorkerOptions, model: Model, clock: BenchClock) -> Profile | None:
@@ -259,7 +253,7 @@ def main() -> None:
         with open_context(model, _warm_up_options(load)) as context:
             n_warm = warm_up(context, is_gpu=model.is_gpu)
         warm_s = time.monotonic() - began
-        known = known_profile(load)
+        known = known_record(Profile, load.profile)
         new = None
         began = time.monotonic()
         if load.is_gpu and known is None and load.profile_s > 0:
@@ -273,7 +267,7 @@ def main() -> None:
         return
     ready: FrameHead = {"event": "ready", "pid": os.getpid(), "memory": service.memory()}
     ready |= {"why_no_device": why_no_device, "step_s": warm_s}
-    ready["profile"] = new.as_json() if new is not None else None
+    ready["profile"] = asdict(new) if new is not None else None
     sender.send({**ready, "profiling_s": profiling_s})
     gc.freeze()
     gc.enable()

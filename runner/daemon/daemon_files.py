@@ -13,12 +13,12 @@ import socket
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import files, private_files
 from paddock.engine.system.distribution import own_version
-from paddock.engine.system.records import Struct, asdict, record_from
+from paddock.engine.system.records import Struct, asdict, known_record, record_from
 from paddock.runner.settings import Settings, UnattendedSettings
 
 MOST_SOCKET_LETTERS = 100  # the longest is 108 on Linux, 104 on macOS
@@ -114,31 +114,12 @@ class DaemonInfo(Struct, frozen=True):
     """Unix time."""
 
 
-def record_of(daemon: DaemonInfo) -> dict[str, Any]:
-    fields = asdict(daemon)
-    return {**fields, "state_dir": str(daemon.state_dir), "socket": str(daemon.socket)}
-
-
-def info_from_record(record: dict[str, Any]) -> DaemonInfo | None:
-    try:
-        return DaemonInfo(
-            state_dir=Path(record["state_dir"]),
-            socket=Path(record["socket"]),
-            version=str(record["version"]),
-            pid=int(record["pid"]),
-            kind=record["kind"],
-            began=float(record["began"]),
-        )
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
 def find_daemon(settings: Settings) -> DaemonInfo | None:
     return daemon_at(paths_of(settings))
 
 
 def daemon_at(paths: DaemonPaths) -> DaemonInfo | None:
-    daemon = info_from_record(files.read_json_object(paths.record))
+    daemon = known_record(DaemonInfo, files.read_json_object(paths.record))
     return daemon if daemon is not None and is_listening(daemon.socket) else None
 
 
@@ -147,8 +128,8 @@ def running_daemons(state_dir: Path) -> list[DaemonInfo]:
     records = map(files.read_json_object, sorted(daemon_folder(state_dir).glob("*.json")))
     return [
         info
-        for info in map(info_from_record, records)
-        if info is not None and is_listening(info.socket)
+        for record in records
+        if (info := known_record(DaemonInfo, record)) is not None and is_listening(info.socket)
     ]
 
 

@@ -34,11 +34,10 @@ from paddock.engine.system import files
 from paddock.engine.system.distribution import own_version
 from paddock.engine.system.file_locks import LockTaken, lock_now
 from paddock.engine.system.http import QuietServer
-from paddock.engine.system.records import Struct, field
+from paddock.engine.system.records import Struct, asdict, field
 from paddock.engine.system.tasks import wait_for_event
 from paddock.runner.settings import Settings
 
-from . import daemon_files
 from .daemon_client import LEASE, PREFIX
 from .daemon_files import (
     DaemonError,
@@ -245,7 +244,7 @@ async def hold_daemon(
         )
         state = DaemonState(daemon, pool, idle_s)
         # Write the record before the socket opens: a client that connects reads it.
-        files.write_json_atomically(paths.record, daemon_files.record_of(daemon))
+        files.write_json_atomically(paths.record, asdict(daemon))
         stack.callback(paths.record.unlink, missing_ok=True)
         await stack.enter_async_context(_serve_socket(paths, state))
         yield state

@@ -16,11 +16,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from paddock.engine.system import file_locks, files, private_files
 from paddock.engine.system.hardware import psutil_module
-from paddock.engine.system.records import Struct, asdict
+from paddock.engine.system.records import Struct, asdict, known_record
 from paddock.engine.system.text import canonical_json
 
 from .entries import LedgerError, is_variant, stored_path, whole_file
@@ -57,14 +57,7 @@ class LockHolder(Struct, frozen=True):
     @classmethod
     def read(cls, file: Path) -> LockHolder | None:
         """Return the holder in a file; None if there is none yet, or half of one."""
-        return cls.of(files.read_json_object(file))
-
-    @classmethod
-    def of(cls, facts: Mapping[str, Any]) -> LockHolder | None:
-        try:
-            return cls(facts["run"], facts["host"], facts["pid"], facts["since"])
-        except KeyError:
-            return None
+        return known_record(cls, files.read_json_object(file))
 
     def __str__(self) -> str:
         since = datetime.fromtimestamp(self.since).astimezone()
@@ -155,8 +148,10 @@ async def hold_shared_lock(
     async def take() -> tuple[object, str] | None:
         nonlocal before
         is_ours, before = await asyncio.to_thread(lock.take_lock, name, own, session)
-        holder = None if is_ours else LockHolder.of(json.loads(before or "{}")) or "another run"
-        return None if holder is None else (holder, "works on the same folder")
+        if is_ours:
+            return None
+        holder = known_record(LockHolder, json.loads(before or "{}"))
+        return holder or "another run", "works on the same folder"
 
     await wait.until_free(take)
     try:

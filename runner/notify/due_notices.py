@@ -22,7 +22,6 @@ MOST_REMEMBERED = 50_000
 _DIGEST_CHARS = 12
 _STATUSES_WITHOUT_NOTICE = ("interrupted", "budget", "suspended")
 _DIGESTS = ("items", "waiting")
-_TIMES = ("failed_at", "quarantined_at", "waiting_at")
 
 
 class SentState(Struct, frozen=True):
@@ -41,17 +40,6 @@ class SentState(Struct, frozen=True):
     def as_json(self) -> dict[str, Any]:
         kept = {name: sorted(getattr(self, name))[:MOST_REMEMBERED] for name in _DIGESTS}
         return {**asdict(self), **kept}
-
-    @classmethod
-    def of_json(cls, data: Any) -> SentState:
-        """Read the state; unreadable values count as not sent."""
-        try:
-            fields: dict[str, Any] = {name: str(data[name]) for name in ("bad", "failure")}
-            fields |= {name: float(data[name]) for name in _TIMES}
-            fields |= {name: frozenset(map(str, data[name])) for name in _DIGESTS}
-            return cls(**fields)
-        except (AttributeError, KeyError, TypeError, ValueError):
-            return cls()
 
 
 class Notice(Struct, frozen=True):

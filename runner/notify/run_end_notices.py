@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from paddock.engine.system import files
 from paddock.engine.system.file_locks import LockTaken, lock_soon
+from paddock.engine.system.records import known_record
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.runner.ledger.own_state import ForeignState, make_state
 from paddock.runner.ledger.run_locks import run_lock_name
@@ -97,9 +98,7 @@ class _Notifier:
             OSError: the file cannot be read or written.
         """
         # What was sent to each receiver; nothing for a broken file.
-        data = files.read_json(file)
-        known = data if isinstance(data, Mapping) else {}
-        sent = {str(name): SentState.of_json(state) for name, state in known.items()}
+        sent = known_record(dict[str, SentState], files.read_json(file)) or {}
         keys = [receiver_key(receiver) for receiver in receivers]
         states = [sent.get(key, SentState()) for key in keys]
         self.has_sent = True

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from paddock.engine.system.records import Struct, field, replace
+from paddock.engine.system.records import Struct, field, record_from, replace
 from paddock.engine.system.text import canonical_json
 
 ReviewState = Literal["open", "accepted", "edited", "rejected", "expired"]
@@ -40,12 +40,6 @@ class SubjectText(Struct, frozen=True):
     page_starts: tuple[int, ...] = ()
     boxes_object: str | None = None
     """The object with where the words of each page stand, packed, by its number."""
-
-    @classmethod
-    def of(cls, stored: Mapping[str, Any]) -> SubjectText:
-        """Read the result of `as_json`; fields of a newer Paddock are left out."""
-        known = {name: stored[name] for name in _TEXT_NAMES if stored.get(name) is not None}
-        return cls(**{**known, "page_starts": tuple(known.get("page_starts", ()))})
 
     @property
     def content(self) -> dict[str, str | None]:
@@ -120,14 +114,8 @@ class Subject(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> Subject:
-        """Read the result of `as_json`; absent fields are empty."""
-        known = {name: stored[name] for name in _SUBJECT_NAMES if stored.get(name) is not None}
-        known |= {name: tuple(known[name]) for name in _TUPLES if name in known}
-        known["around"] = tuple((scope, key) for scope, key in known.get("around", ()))
-        known["sources"] = tuple(map(SubjectText.of, known.get("sources", ())))
-        if "prompt_text" in known:
-            known["prompt_text"] = SubjectText.of(known["prompt_text"])
-        return cls(**known)
+        """Read the result of `as_json`; absent fields are empty, unknown ones are left out."""
+        return record_from(cls, {name: v for name, v in stored.items() if v is not None})
 
     def as_json(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _SUBJECT_NAMES} | {
@@ -150,8 +138,6 @@ class Subject(Struct, frozen=True, kw_only=True):
         return objects | {*self.read.values()}
 
 
-_TEXT_NAMES = SubjectText.__struct_fields__
-_TUPLES = ("by", "due", "checks", "evidence_only", "open")
 _SUBJECT_NAMES = Subject.__struct_fields__
 
 

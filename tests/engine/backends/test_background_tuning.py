@@ -17,11 +17,11 @@ from paddock.engine.llama.quantise import quantise
 from paddock.engine.memory.pool_stats import PoolStats
 from paddock.engine.memory.worker_starter import WorkerStarter
 from paddock.engine.models.model_finder import ModelFinder
-from paddock.engine.profile.profile import Profile, read_profile
+from paddock.engine.profile.profile import Profile
 from paddock.engine.request import ChatRequest, Message, ModelSpec, Reply
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import files
-from paddock.engine.system.records import replace
+from paddock.engine.system.records import record_from, replace
 from paddock.engine.system.retry import Backoff
 from paddock.engine.tuning import tuner
 from paddock.engine.tuning.tuned_copies import TunedCopy
@@ -82,7 +82,7 @@ class Machine:
     @property
     def profile(self) -> Profile | None:
         found = [*(self.settings.cache_dir / "profiles").glob("*cpu*.json")]
-        return read_profile(files.read_json_object(found[0])) if found else None
+        return record_from(Profile, files.read_json_object(found[0])) if found else None
 
     @asynccontextmanager
     async def serving(self, **changes: Any) -> AsyncIterator[LocalPool]:

@@ -15,11 +15,10 @@ from paddock.engine.profile.profile import (
     ProfileStore,
     neighbour_s,
     prefill_s,
-    read_profile,
     step_s,
 )
 from paddock.engine.settings import PoolSettings
-from paddock.engine.system.records import replace
+from paddock.engine.system.records import asdict, record_from, replace
 
 WHOLE = Profile(
     digest="a" * 64,
@@ -39,7 +38,7 @@ WHOLE = Profile(
 
 
 def test_a_profile_comes_back_from_json_as_it_was() -> None:
-    assert read_profile(json.loads(json.dumps(WHOLE.as_json()))) == WHOLE
+    assert record_from(Profile, json.loads(json.dumps(asdict(WHOLE)))) == WHOLE
 
 
 def test_times_lie_between_the_measured_ones() -> None:
@@ -117,7 +116,7 @@ def test_what_a_worker_tells_is_there_at_the_next_load(tmp_path: Path) -> None:
     first = profiles.load_fields("ab" * 32, 2)
     assert (first["profile"], first["profile_s"]) == (None, 2.0)
     measured = profile(DeviceBuild(first["device"], first["build"]))
-    profiles.keep({"profile": measured.as_json()})
+    profiles.keep({"profile": asdict(measured)})
     profiles.keep({"profile": {"version": 0}})
     profiles.keep({})
-    assert profiles.load_fields("ab" * 32, 2)["profile"] == measured.as_json()
+    assert profiles.load_fields("ab" * 32, 2)["profile"] == asdict(measured)

@@ -10,7 +10,7 @@ import pytest
 
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import files
-from paddock.engine.system.records import replace
+from paddock.engine.system.records import asdict, replace
 from paddock.engine.system.server_address import PoolAddress
 from paddock.runner.daemon import daemon_files, daemon_session, service_lookup
 from paddock.runner.daemon.daemon_files import DaemonInfo, make_daemon_folders, paths_of
@@ -63,7 +63,7 @@ def test_a_long_path_has_its_socket_elsewhere_and_alone(tmp_path: Path) -> None:
 def test_a_record_without_anybody_behind_its_socket_is_no_ones(tmp_path: Path) -> None:
     where = make_daemon_folders(paths_of(settings(tmp_path)))
     daemon = DaemonInfo(tmp_path, where.socket, "1", 1)
-    files.write_json_atomically(where.record, daemon_files.record_of(daemon))
+    files.write_json_atomically(where.record, asdict(daemon))
     assert where.record.stat().st_mode & 0o777 == 0o600
     assert daemon_files.find_daemon(settings(tmp_path)) is None
     with socket.socket(socket.AF_UNIX) as listener:
@@ -78,9 +78,7 @@ def test_a_record_without_anybody_behind_its_socket_is_no_ones(tmp_path: Path) -
 def test_a_socket_of_another_user_is_not_ours(tmp_path: Path) -> None:
     """It may lie in the system's temporary folder, where anyone can make one that is gone."""
     where = make_daemon_folders(paths_of(settings(tmp_path)))
-    files.write_json_atomically(
-        where.record, daemon_files.record_of(DaemonInfo(tmp_path, where.socket, "1", 1))
-    )
+    files.write_json_atomically(where.record, asdict(DaemonInfo(tmp_path, where.socket, "1", 1)))
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(where.socket))
         listener.listen()

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paddock.engine.system.records import record_from
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.notify.due_notices import AGAIN_S, SentState, notices_of, without_ended_items
 from paddock.runner.notify.notification import Notification, notification_of
@@ -33,7 +34,7 @@ def heard(
         found = notices_of(report, sent, NOW + number * step_s)
         events.append([notice.event for notice in found])
         sent = found[-1].after if found else sent
-        assert SentState.of_json(json.loads(json.dumps(sent.as_json()))) == sent
+        assert record_from(SentState, json.loads(json.dumps(sent.as_json()))) == sent
     return events
 
 

@@ -99,7 +99,7 @@ with socket.socket(socket.AF_UNIX) as service:
         service.bind(str(paths.socket))
         service.listen()
         own = daemon_files.DaemonInfo(paths.folder.parent, paths.socket, "1", os.getpid())
-        paths.record.write_text(json.dumps(daemon_files.record_of(own)))
+        paths.record.write_text(json.dumps(asdict(own)))
     for id_ in ("order1", "order2"):
         asyncio.run(run_order(Order(id_, "k", file, "webhook /x", {"n": 7}), "", RunControl()))
 print(os.nice(0) - before)
