@@ -44,7 +44,7 @@ from .run_context import RunContext
 from .traces.block_items import item_path
 from .traces.block_work import BlockWork, ItemWork
 from .traces.dependencies import Dependencies, current_paths, with_outputs
-from .traces.filed_items import document_of
+from .traces.document_places import document_of
 from .traces.scopes import ItemKey
 from .traces.verify import Case
 

@@ -34,8 +34,9 @@ from .run_options import RunOptions
 from .traces.block_items import is_file_value, listed_items
 from .traces.block_work import BlockWork, FiledItems, ItemWork, JudgedRule
 from .traces.dependencies import KeptOutput, Trace
+from .traces.document_places import Document
 from .traces.done_within import is_older, newest_within
-from .traces.filed_items import Document, FiledDocuments
+from .traces.filed_items import FiledDocuments
 from .traces.node_parts import NodeParts
 from .traces.parts import KEYED, OuterValue, Part, RulePart, part_digest, parts_hash, parts_of
 from .traces.past_items import PastItems
@@ -134,7 +135,8 @@ class Judge(Struct, kw_only=True, eq=False, dict=True):
         ledger, contents, rows = self.world.ledger, self.reviews.contents, documents.rows.values()
         contents |= {(rule.scope_id, row.key): row.sha256 for row in rows}
         values = [
-            (i, i.value if i.filed is None else documents.as_listed(i.filed)) for i in listed.items
+            (i, i.value if i.filed is None else documents.places.as_listed(i.filed))
+            for i in listed.items
         ]
         files = ((item.key, value) for item, value in values if is_file_value(value))
         contents |= {(rule.scope_id, key): value["sha256"] for key, value in files}

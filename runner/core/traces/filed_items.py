@@ -16,27 +16,25 @@ import json
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
-from pathlib import Path, PurePosixPath
 from typing import Any
 
-from paddock.engine.system import no_links
 from paddock.engine.system.text import free_name
 from paddock.runner.bind.bound import BoundBlock
 from paddock.runner.bind.plan_walks import steps_of
 from paddock.runner.bind.scope import Scope
-from paddock.runner.ledger.entries import Entry, LineageRow
-from paddock.runner.ledger.filed_store import MOVED_BY_WATCH, FiledRow, FiledStore, MoveRow
+from paddock.runner.ledger.entries import Entry
+from paddock.runner.ledger.filed_store import MOVED_BY_WATCH, FiledRow, FiledStore
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.progress.item_states import BAD, WHOLE, ItemState
 from paddock.runner.progress.reasons import Reason, Why
-from paddock.steps.files.scan import file_at, modified_at
 
 from ..run_records import read_lineage
-from .block_items import document_readers, is_file_value, item_path, raw_item_keys
+from .block_items import document_readers, item_path, raw_item_keys
 from .block_work import FiledItems, ItemWork, JudgedRule
 from .dependencies import FileRead, MovedAway, dependencies_of
+from .document_places import Document, DocumentPlaces, document_at
 from .node_parts import read_by_all
 from .parts import change_reasons, changed_parts
 from .past_decisions import PendingReview
@@ -45,12 +43,9 @@ from .source_folders import SourceFolder
 from .verify import FRESH, Case, ItemVerdict
 from .world import PreparedWorld
 
-Document = tuple[str, str]
-"""Stored path and digest of a file."""
-
 
 class FiledDocuments:
-    """The filed documents of one block, and where they lie."""
+    """Which items of one block are filed, and which of these are items again?"""
 
     def __init__(
         self,
@@ -67,7 +62,8 @@ class FiledDocuments:
         is this block's.
         """
         self._index, self._ledger, self._scope_id = index, index.ledger, scope_id
-        self._roots, self._block, self._scope = [s.root for s in sources], block, scope
+        self.places = DocumentPlaces(index, [source.root for source in sources])
+        self._block, self._scope = block, scope
         self.is_of_results = False
         self._is_hot = any(source.is_hot for source in sources)
         self._store = FiledStore(self._ledger)
@@ -78,7 +74,7 @@ class FiledDocuments:
         by_content = {(row.name, row.sha256): k for k, row in self.rows.items()} if former else {}
         for former_scope in former:
             for row in self._store.of(former_scope):
-                if self._relpath(row) is None:
+                if self.places.relpath(row) is None:
                     continue
                 if (row.name, row.sha256) not in by_content:
                     by_content[row.name, row.sha256] = key = free_name(row.name, self.rows)
@@ -92,7 +88,7 @@ class FiledDocuments:
         unfinished = dict[str, ItemWork]()
         for move in self._store.unfinished(self._scope_id):
             row = FiledRow(move.key, move.key, move.path, move.sha256, move.target)
-            document = None if move.key in self.rows else self._lying(row)
+            document = None if move.key in self.rows else self.places.find(row)
             # Where something lies at the old path, it may be the document, not moved yet.
             is_back = os.path.lexists(self._index.absolute(move.path))
             if document is not None and not (is_back and document["sha256"] != row.sha256):
@@ -117,7 +113,7 @@ class FiledDocuments:
         2. A listed document that has the name and the content of a filed one is that item again.
         3. Any other item has its name as its key, with a number where a filed document has that.
         """
-        found = ((n, _document(v, self._index)) for n, v in zip(names, values, strict=True))
+        found = ((n, document_at(v, self._index)) for n, v in zip(names, values, strict=True))
         documents = {name: document for name, document in found if document is not None}
         self._file_those_that_left(documents, {*names, *excluded}, entries)  # 1
         unfinished = self._unfinished()
@@ -153,7 +149,7 @@ class FiledDocuments:
         6. The list of a hot folder lacks it: it is filed, and no one knows where.
         """
         done = [k for k, entry in entries.items() if entry.gone is None and entry.state in WHOLE]
-        moves = self._moves_from([listed[key][0] for key in done if key in listed])
+        moves = self.places.moves_from([listed[key][0] for key in done if key in listed])
         vacated = {path for path, _ in moves}
         left = [  # 1
             key
@@ -167,7 +163,7 @@ class FiledDocuments:
             if source is not None:
                 known = source if row is None else row
                 documents[key] = known.path, known.sha256
-        moves = self._moves_from([path for path, _ in documents.values()])
+        moves = self.places.moves_from([path for path, _ in documents.values()])
         for key, document in documents.items():
             if listed.get(key) == document:  # 3
                 continue
@@ -185,60 +181,15 @@ class FiledDocuments:
                 continue
             name = key if was is None else was.name
             if not self.is_of_results:  # its list has documents
-                value = self.as_listed(row, lineage[key])
+                value = self.places.as_listed(row, lineage[key])
                 name = raw_item_keys(self._block, self._scope, [value])[0]
             row = row._replace(returns=entry.returns, returns_object=entry.returns_object)
             self.rows[key] = row._replace(name=name)
 
-    def _moves_from(self, paths: Collection[str]) -> Mapping[Document, MoveRow]:
-        """Return the moves of files that lay at these paths, but for those only noted."""
-        moves = self._store.moves_from(paths)
-        return {at: move for at, move in moves.items() if not move.scope or self._is_made(move)}
-
-    def _is_made(self, move: MoveRow) -> bool:
-        """Return whether the document is where it was to go."""
-        at = Path(self._index.absolute(move.target))
-        document = file_at(at, at.name)
-        return document is not None and document["sha256"] == move.sha256
-
-    # --- where they lie
-
-    def _lies(self, row: FiledRow) -> bool:
-        return bool(row.target) and os.path.lexists(self._index.absolute(row.target or ""))
-
-    def _lying(self, row: FiledRow, relpath: str | None = None) -> Any:
-        relpath = relpath or self._relpath(row)
-        if not row.target or relpath is None:
-            return None
-        return file_at(Path(self._index.absolute(row.target)), relpath)
-
-    def as_listed(self, row: FiledRow, lineage: LineageRow | None = None) -> Any:
-        """Return a document as it was listed; `lineage` has what a file that is gone does not."""
-        relpath, source = self._relpath(row), read_lineage(lineage).source
-        name = PurePosixPath(relpath or row.name)
-        size, modified = (source.size, source.modified) if source else (0, "")
-        if not modified:
-            modified = modified_at(lineage.at if lineage else 0)
-            if row.target and relpath is not None:
-                with contextlib.suppress(OSError):
-                    facts = no_links.facts_of(Path(self._index.absolute(row.target)))
-                    modified = modified_at(facts.st_mtime)
-        return {
-            "path": self._index.absolute(row.path), "relpath": relpath or row.name,
-            "name": name.name, "stem": name.stem, "suffix": name.suffix, "size": size,
-            "modified": modified, "sha256": row.sha256,
-        }  # fmt: skip
-
-    def _relpath(self, row: FiledRow) -> str | None:
-        """Return a document's path in the folder that it was listed in; None: in none of these."""
-        path = Path(self._index.absolute(row.path))
-        roots = (root for root in self._roots if path.is_relative_to(root))
-        return next((path.relative_to(root).as_posix() for root in roots), None)
-
     def _as_filed(self, row: FiledRow) -> Any:
         """Return the document of a row where it lies; None: it is gone, or edited."""
         for _ in range(2):
-            at = self._lying(row)
+            at = self.places.find(row)
             if at is not None and at["sha256"] == row.sha256:
                 return at
             self._follow([row])
@@ -262,21 +213,6 @@ class FiledDocuments:
         item.kept = kept if kept.keys() >= document_readers(self._block) else None
         return item.kept is not None
 
-    def _follow(self, rows: Iterable[FiledRow]) -> None:
-        """Note where documents lie that an item of another block has moved on."""
-        rows = [row for row in rows if row.target]
-        moves, known, paths = dict[Document, MoveRow](), set[str](), {row.path for row in rows}
-        while paths := paths - known:
-            known |= paths
-            found = self._moves_from(paths)
-            moves, paths = {**moves, **found}, {m.target for m in found.values() if m.target}
-        for row in rows:
-            place, at = row.path, 0.0  # each later move took it from where the earlier one did
-            while (m := moves.get((place, row.sha256))) and m.target and m.at > at:
-                place, at = m.target, m.at
-            if place not in (row.path, row.target):
-                self.rows[row.key] = row._replace(target=place)
-
     def _away(self) -> set[str]:
         rows: Iterable[FiledRow] = self.rows.values()
         away = {row.key for row in rows if row.target == ""}
@@ -285,14 +221,14 @@ class FiledDocuments:
             rows = sorted(rows, key=lambda row: (len(row.key), row.key))  # as they came
             last_at = {row.target: row.key for row in rows}
             away |= {r.key for r in rows if r.target and last_at[r.target] != r.key}
-        lying: set[str | None] = {None, ""}
-        for folder in {target.rpartition("/")[0] for target in last_at if target}:
-            with contextlib.suppress(OSError):
-                names = os.listdir(self._index.absolute(folder))  # noqa: PTH208 - 100,000
-                lying.update([f"{folder}/{name}" for name in names] if folder else names)
-        left = [last_at[target] for target in last_at.keys() - lying]
-        self._follow([self.rows[key] for key in left])
-        return away.union([k for k in left if not self._lies(self.rows[k])])
+        missing = self.places.missing(filter(None, last_at))
+        left = [last_at[target] for target in missing]
+        self._follow(self.rows[key] for key in left)
+        return away.union(key for key in left if not self.places.is_there(self.rows[key]))
+
+    def _follow(self, rows: Iterable[FiledRow]) -> None:
+        """Note where documents lie that an item of another block has moved on."""
+        self.rows.update((row.key, row) for row in self.places.followed(rows))
 
     # --- which are items again
 
@@ -317,11 +253,11 @@ class FiledDocuments:
             or row.state not in WHOLE
         ]
         entries = self._ledger.entries(self._scope_id, [row.key for row in rows]) if rows else {}
-        gone = [row.key for row in rows if not self._lies(row)]
+        gone = [row.key for row in rows if not self.places.is_there(row)]
         lineage = LineageStore(self._ledger).of_scope(self._scope_id, gone)
         doubtful = list[ItemWork]()
         for row in rows:
-            document, entry = self.as_listed(row, lineage.get(row.key)), entries.get(row.key)
+            document, entry = self.places.as_listed(row, lineage.get(row.key)), entries.get(row.key)
             item = ItemWork(key=row.key, name=row.name, value=document, entry=entry, filed=row)
             item.was_filed, item.is_listed = row, False
             rule.set_parts([(item, document)], self._index.stored)
@@ -394,7 +330,7 @@ class FiledDocuments:
                     why = Why.RECORDED(item.entry.error or "")
                     item.verdict = ItemVerdict(ItemState.QUARANTINED, (why,), Case.GIVEN_UP)
                 made = LineageStore(self._ledger).of_item(self._scope_id, row.key)
-                item.value = self.as_listed(row, made)
+                item.value = self.places.as_listed(row, made)
                 items.append(item)
             elif not is_same or pending is not None:  # 4
                 earlier[row.key] = verdict.reasons
@@ -432,11 +368,11 @@ class FiledDocuments:
             own = item_path(item.value)
             if own is not None and not os.path.lexists(own):
                 lost[item.key].add(index.stored(own))
-        listed = {item.key: _document(item.value, index) for item in work}
+        listed = {item.key: document_at(item.value, index) for item in work}
         away = {i.key: [d.path for d in dependencies_of(i.entry, MovedAway)] for i in work}
         paths = {*chain(*lost.values(), *away.values())}
         paths |= {at for at, _ in filter(None, listed.values())}
-        moves = self._moves_from(paths)
+        moves = self.places.moves_from(paths)
         vacated = {path for path, _ in moves}
         standing = list[ItemWork]()
         for item in work:
@@ -456,7 +392,7 @@ class FiledDocuments:
                     self._follow([row])  # a killed run may have moved it on, or only noted that
                     row = self.rows[row.key]
                 if row is not None and row.sha256 == document[1]:
-                    at = self._lying(row, item.value.get("relpath") or item.name)
+                    at = self.places.find(row, item.value.get("relpath") or item.name)
                     if at is not None and at["sha256"] == row.sha256:  # 1
                         item.value, item.filed = {**item.value, "path": at["path"]}, row
                         continue
@@ -470,17 +406,6 @@ class FiledDocuments:
             if has_left and item.entry is not None and item.entry.state in WHOLE:  # 2
                 standing.append(item)
         return standing
-
-
-def document_of(item: ItemWork, index: OutputIndex) -> Document | None:
-    """Return the document that an item is, or is a result of: as it was listed, not as it lies."""
-    row = item.filed or item.was_filed
-    return _document(item.value, index) if row is None else (row.path, row.sha256)
-
-
-def _document(value: Any, index: OutputIndex) -> Document | None:
-    is_document = is_file_value(value) and isinstance(value.get("path"), str)
-    return (index.stored(value["path"]), value["sha256"]) if is_document else None
 
 
 def _is_at(value: Any, world: PreparedWorld) -> bool:
