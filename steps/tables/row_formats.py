@@ -1,10 +1,4 @@
-"""Rows of CSV, TSV, JSONL and JSON: parsed from text, and written as text.
-
-An apostrophe stops cells that a spreadsheet would compute as formulas. Quotes keep a cell together
-only where a program expects our delimiter: for one that expects another list separator a cell ends
-at each of those, and at each line end, so that the apostrophe stands before the signs of formulas
-there, too. Apostrophes that are there already get one more, so that a cell is read as it was.
-"""
+"""Rows of CSV, TSV, JSONL and JSON: parsed from text, and written as text."""
 
 from __future__ import annotations
 
@@ -16,7 +10,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
-from functools import cache
 from io import StringIO
 from typing import Any, ClassVar, TypeAlias
 
@@ -39,6 +32,7 @@ from .column_types import (
     type_of_value,
     typed_value,
 )
+from .formula_escapes import LINE_ENDS, LIST_SEPARATORS, formula_escaped, without_formula_escape
 from .found_types import found_columns
 from .table_format import (
     ODD_NUMBERS,
@@ -59,19 +53,9 @@ _GUARDED = "apostrophes stand before what a spreadsheet would compute; JSONL has
 _HALF = re.compile("[\ud800-\udfff]")
 _HALF_ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
 _EXCEL_HINT = re.compile(r"\Asep=(.)(?:\r\n?|\n)")
-# Inside of a character class:
-_LINE_ENDS = r"\r\n\v\f\x1c-\x1e\x85\u2028\u2029"
-_LIST_SEPARATORS = ",;|\t"
-# Some programs drop them before a formula: white space, what is not seen, and controls but NUL.
-_BLANKS = r"\s\x01-\x1f\x7f\xad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff"
-
-# Where full-width signs are usual, they begin formulas as well. Numbers and telephone numbers stay.
-_SIGNS = r"[=@\uff1d\uff20]"
-_SUM_SIGNS = r"[+\-\uff0b\uff0d]"
-_AT_START = re.compile(rf"\ufeff?(?=[{_BLANKS}']*(?:{_SIGNS}|{_SUM_SIGNS}(?![\d\s().,/%+-]*\Z)))")
-_PLAIN = re.compile(rf'(?!sep=)\w[^"\0{_LIST_SEPARATORS}{_LINE_ENDS}]*\Z', re.IGNORECASE)
+_PLAIN = re.compile(rf'(?!sep=)\w[^"\0{LIST_SEPARATORS}{LINE_ENDS}]*\Z', re.IGNORECASE)
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?").fullmatch
-_TO_QUOTE = re.compile(rf'["{_LIST_SEPARATORS}{_LINE_ENDS}]|\Asep=', re.IGNORECASE)
+_TO_QUOTE = re.compile(rf'["{LIST_SEPARATORS}{LINE_ENDS}]|\Asep=', re.IGNORECASE)
 
 
 class UnreadableRows(Unreadable):
@@ -212,13 +196,106 @@ class CsvFormat(TextFormat):
     own_separator: ClassVar[str] = ""
 
     def parse(self, text: str, source: TableSource = _WHOLE) -> RowTable:
-        separator = self.own_separator or source.separator
-        return _from_csv(text, separator, source.names, bool(source.header))
+        delimiter = self.own_separator or source.separator
+        columns, has_header = source.names, bool(source.header)
+        hint = _EXCEL_HINT.match(text)
+        n_before = 0
+        if hint and not delimiter:
+            delimiter, text, n_before = hint[1], text[hint.end() :], 1
+        delimiter = delimiter or _delimiter(text)
+        rows = _cells(text, delimiter, n_before, _MOST_ROWS + has_header)
+        if (first := next(rows, None)) is None:
+            raise UnreadableRows("is empty: it has no row")
+        if has_header:
+            heads = (without_formula_escape(cell, delimiter).strip() for cell in first[1])
+            names = own_names(
+                (name or f"column_{n}" for n, name in enumerate(heads, 1)),
+                "Rename one, or set `header: false` and name them under `columns`.",
+            )
+        else:
+            rows, names = itertools.chain([first], rows), list(columns or ())
+            names = columns = names or [f"column_{n}" for n in range(1, len(first[1]) + 1)]
+        picked = _known_columns(names, columns)
+        most_rows = max(len(text), _MOST_ROWS) // len(names)
+        lines = list[int]()
+        found = [list[str]() for _ in names]
+        while part := list(itertools.islice(rows, _PART_ROWS)):
+            if (n := len(lines) + len(part)) > most_rows:
+                n += sum(1 for _ in rows)
+                what = f"has {n:,} rows of {len(names):,} columns, most of them empty"
+                what += f": {n * len(names):,} cells"
+                raise UnreadableRows(what, "Name only the columns that exist.")
+            for line, values in part:
+                if len(values) > len(names):
+                    what = (
+                        f"line {line} has {len(values)} cells, but there are {len(names)} columns"
+                    )
+                    raise UnreadableRows(what, "Quote the cells that contain the delimiter.")
+                values += [""] * (len(names) - len(values))
+                lines.append(line)
+            columns_of_part = zip(*(values for _, values in part), strict=True)
+            for of_part, column in zip(columns_of_part, found, strict=True):
+                column += of_part
+        by_name = dict(zip(names, found, strict=True))
+        cells = {name: by_name[name] for name in picked}
+        for name in picked if "'" in text else ():
+            cells[name] = [without_formula_escape(cell, delimiter) for cell in cells[name]]
+        return RowTable(picked, cells=cells, lines=lines, separator=delimiter)
 
     def text_of(self, rows: Sequence[Any], options: WriteOptions = _AS_USUAL) -> TextAndNotes:
-        types = rows.types if isinstance(rows, TypedRows) else {}
-        kinds, separator = {**types, **options.types}, self.own_separator or options.separator
-        return _to_csv(kept_rows(rows), separator, options.decimal, kinds)
+        """Format rows so that a program with any list separator finds the same rows in them.
+
+        Long decimals are texts in plain data; those of a type with places have as many.
+
+        Written here, not by `csv`: that one leaves a carriage return and other separators unquoted.
+        """
+        types = {**(rows.types if isinstance(rows, TypedRows) else {}), **options.types}
+        kept, mark = kept_rows(rows), options.decimal
+        delimiter = self.own_separator or options.separator
+        names = list(dict.fromkeys(itertools.chain.from_iterable(kept))) or list(types)
+        exact = {
+            name: digits_of(kind)[1] or 0
+            for name, kind in types.items()
+            if kind.startswith("decimal")
+        }
+        changed, is_plain = ChangedValues(), _PLAIN.match
+
+        def line(values: Iterable[Any]) -> str:
+            cells = []
+            for name, value in zip(names, values, strict=True):
+                kind = type(value)  # most are plain, in a fifth of the time
+                if name in exact and (kind in (int, float) or (kind is str and _NUMBER(value))):
+                    cells.append(decimal_text(value, exact[name]).replace(".", mark))
+                    continue
+                if kind is str and is_plain(value):
+                    cells.append(value)
+                    continue
+                if kind is int or (kind is float and math.isfinite(value)):
+                    cells.append(repr(value) if mark == "." else repr(value).replace(".", mark))
+                    continue
+                if kind is bool:
+                    cells.append("true" if value else "false")
+                    continue
+                if value is None and len(names) > 1:
+                    cells.append("")
+                    continue
+                if kind is float:
+                    changed[f"{ODD_NUMBERS} left empty", name] += 1
+                    value = None
+                cell = formula_escaped(value, delimiter)
+                if kind is str and len(cell) > len(value):
+                    changed[_GUARDED, name] += 1
+                if "\0" in cell:  # which ends a text in C
+                    changed["U+FFFD stands for NUL", name] += 1
+                    cell = cell.replace("\0", "\ufffd")
+                is_quoted = _TO_QUOTE.search(cell) or (not cell and len(names) == 1)
+                cells.append('"' + cell.replace('"', '""') + '"' if is_quoted else cell)
+            return delimiter.join(cells) + "\n"
+
+        head = [line(names)] if names else []
+        changed.clear()  # only cells are counted
+        lines = [line([row.get(name) for name in names]) for row in kept if names]
+        return "".join([*head, *lines]), changed.notes
 
     def count(self, text: str, options: WriteOptions = _AS_USUAL) -> int:
         if '"' not in text and "\r" not in text:  # each line is a row
@@ -396,46 +473,6 @@ def with_found_types(table: RowTable, decimal: str) -> RowTable:
     return replace(table, cells=cells, types=types, notes=(*table.notes, *notes))
 
 
-def _from_csv(
-    text: str, delimiter: str, columns: Sequence[str] | None, has_header: bool
-) -> RowTable:
-    hint = _EXCEL_HINT.match(text)
-    n_before = 0
-    if hint and not delimiter:
-        delimiter, text, n_before = hint[1], text[hint.end() :], 1
-    delimiter = delimiter or _delimiter(text)
-    rows = _cells(text, delimiter, n_before, _MOST_ROWS + has_header)
-    if (first := next(rows, None)) is None:
-        raise UnreadableRows("is empty: it has no row")
-    if has_header:
-        heads = (without_formula_escape(cell, delimiter).strip() for cell in first[1])
-        names = own_names(
-            (name or f"column_{n}" for n, name in enumerate(heads, 1)),
-            "Rename one, or set `header: false` and name them under `columns`.",
-        )
-    else:
-        rows, names = itertools.chain([first], rows), list(columns or ())
-        names = columns = names or [f"column_{n}" for n in range(1, len(first[1]) + 1)]
-    picked = _known_columns(names, columns)
-    most_rows = max(len(text), _MOST_ROWS) // len(names)
-    lines = list[int]()
-    found = [list[str]() for _ in names]
-    while part := list(itertools.islice(rows, _PART_ROWS)):
-        if (n := len(lines) + len(part)) > most_rows:
-            n += sum(1 for _ in rows)
-            what = f"has {n:,} rows of {len(names):,} columns, most of them empty"
-            what += f": {n * len(names):,} cells"
-            raise UnreadableRows(what, "Name only the columns that exist.")
-        lines += [line for line, _ in part]
-        for of_part, column in zip(zip(*_filled_up(names, part), strict=True), found, strict=True):
-            column += of_part
-    by_name = dict(zip(names, found, strict=True))
-    cells = {name: by_name[name] for name in picked}
-    for name in picked if "'" in text else ():
-        cells[name] = [without_formula_escape(cell, delimiter) for cell in cells[name]]
-    return RowTable(picked, cells=cells, lines=lines, separator=delimiter)
-
-
 def _cells(
     text: str, delimiter: str, n_before: int, n_most: int
 ) -> Iterator[tuple[int, list[str]]]:
@@ -506,18 +543,6 @@ def _has_blanks(head: str, delimiter: str) -> bool:
     sign = re.escape(delimiter)
     plain = re.sub(rf'(?:^|(?<={sign}))"(?:[^"]|"")*"', '""', head, flags=re.MULTILINE)
     return re.search(rf'(?:^|{sign}) +"', plain, re.MULTILINE) is not None
-
-
-def _filled_up(names: Sequence[str], rows: Sequence[tuple[int, list[str]]]) -> Iterator[list[str]]:
-    """Yield rows without their lines; fill up short ones, refuse long ones."""
-    for line, cells in rows:
-        if len(cells) > len(names):
-            remedy = "Quote the cells that contain the delimiter."
-            n = len(names)
-            what = f"line {line} has {len(cells)} cells, but there are {n} columns"
-            raise UnreadableRows(what, remedy)
-        cells += [""] * (len(names) - len(cells))
-        yield cells
 
 
 class _NotJson(ValueError):
@@ -606,109 +631,3 @@ def _known_columns(names: list[str], columns: Sequence[str] | None) -> list[str]
         if names and column not in names:
             raise UnreadableRows(f"has no column '{column}'", did_you_mean(column, names))
     return list(columns)
-
-
-def _to_csv(
-    rows: Sequence[Mapping[str, Any]], delimiter: str, mark: str, types: Mapping[str, ColumnType]
-) -> TextAndNotes:
-    """Format rows so that a program with any list separator finds the same rows in them.
-
-    Long decimals are texts in plain data; those of a type with places have as many.
-
-    Written here, not by `csv`: that one leaves a carriage return and other separators unquoted.
-    """
-    names = list(dict.fromkeys(itertools.chain.from_iterable(rows))) or list(types)
-    exact = {
-        name: digits_of(kind)[1] or 0 for name, kind in types.items() if kind.startswith("decimal")
-    }
-    changed, is_plain = ChangedValues(), _PLAIN.match
-
-    def line(values: Iterable[Any]) -> str:
-        cells = []
-        for name, value in zip(names, values, strict=True):
-            kind = type(value)  # most are plain, in a fifth of the time
-            if name in exact and (kind in (int, float) or (kind is str and _NUMBER(value))):
-                cells.append(decimal_text(value, exact[name]).replace(".", mark))
-                continue
-            if kind is str and is_plain(value):
-                cells.append(value)
-                continue
-            if kind is int or (kind is float and math.isfinite(value)):
-                cells.append(repr(value) if mark == "." else repr(value).replace(".", mark))
-                continue
-            if kind is bool:
-                cells.append("true" if value else "false")
-                continue
-            if value is None and len(names) > 1:
-                cells.append("")
-                continue
-            if kind is float:
-                changed[f"{ODD_NUMBERS} left empty", name] += 1
-                value = None
-            cell = formula_escaped(value, delimiter)
-            if kind is str and len(cell) > len(value):
-                changed[_GUARDED, name] += 1
-            if "\0" in cell:  # which ends a text in C
-                changed["U+FFFD stands for NUL", name] += 1
-                cell = cell.replace("\0", "\ufffd")
-            is_quoted = _TO_QUOTE.search(cell) or (not cell and len(names) == 1)
-            cells.append('"' + cell.replace('"', '""') + '"' if is_quoted else cell)
-        return delimiter.join(cells) + "\n"
-
-    head = [line(names)] if names else []
-    changed.clear()  # only cells are counted
-    lines = [line([row.get(name) for name in names]) for row in rows if names]
-    return "".join([*head, *lines]), changed.notes
-
-
-@cache
-def _after_separators(delimiter: str) -> re.Pattern[str]:
-    """Match separators and line ends, with blanks and quotes between, that a formula follows.
-
-    1. The other separators of lists end a cell in programs that take them for theirs.
-    2. A number with a sign is no formula if such an end follows it, the same one or a line's; a
-       comma is a part of it where that is the delimiter: then the cell is quoted.
-    3. A run of ends, blanks and quotes is matched from its start alone, so that a long one takes no
-       square of its length; group 1 is its last end, and it needs one.
-    """
-    ends = _LIST_SEPARATORS.replace(delimiter, "") + _LINE_ENDS  # 1
-    comma = "," if delimiter == "," else ""
-    number = rf"[\d ./%()+{comma}-]*(?:\1|[\r\n]|\Z)"  # 2
-    formula = rf"(?='*(?:{_SIGNS}|{_SUM_SIGNS}(?!{number})))"
-    run = rf"(?:([{ends}])|(?![{ends}])[{_BLANKS}\"])+"  # 3
-    return re.compile(rf"(?<![{ends}{_BLANKS}\"]){run}(?(1){formula}|(?!))")
-
-
-def _formula_places(text: str, delimiter: str) -> Iterator[int]:
-    if found := _AT_START.match(text):
-        yield found.end()
-    for found in _after_separators(delimiter).finditer(text):
-        yield found.end()
-
-
-def formula_escaped(value: Any, delimiter: str = ",") -> str:
-    r"""Return a cell's text, escaped so that no spreadsheet computes it.
-
-    >>> formula_escaped("=HYPERLINK(A1)"), formula_escaped("-5,5 %"), formula_escaped(-5)
-    ("'=HYPERLINK(A1)", '-5,5 %', '-5')
-    >>> formula_escaped("x;=A1\n-5\n@SUM(A1)"), formula_escaped("'=A1")
-    ("x;'=A1\n-5\n'@SUM(A1)", "''=A1")
-    """
-    text = cell_text(value)
-    if isinstance(value, bool | int | float):
-        return text
-    places = [0, *_formula_places(text, delimiter), len(text)]
-    return "'".join(text[start:end] for start, end in itertools.pairwise(places))
-
-
-def without_formula_escape(text: str, delimiter: str = ",") -> str:
-    r"""Return a cell as it was before it was escaped.
-
-    >>> without_formula_escape("'=A1"), without_formula_escape("'tis")
-    ('=A1', "'tis")
-    """
-    if "'" not in text:
-        return text
-    escapes = [n for n in _formula_places(text, delimiter) if text.startswith("'", n)]
-    starts, ends = [0, *(place + 1 for place in escapes)], [*escapes, len(text)]
-    return "".join(text[start:end] for start, end in zip(starts, ends, strict=True))

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paddock.steps.tables.row_formats import without_formula_escape
+from paddock.steps.tables.formula_escapes import without_formula_escape
 from paddock.steps.tables.table_files import text_formats
 from paddock.steps.tables.table_format import WriteOptions
 from tests.waiting import PATIENCE_S

@@ -23,7 +23,8 @@ from pyarrow import ipc, parquet
 
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.tables.arrow_rows import ArrowRows, own_table
-from paddock.steps.tables.row_formats import UnreadableRows, formula_escaped
+from paddock.steps.tables.formula_escapes import formula_escaped
+from paddock.steps.tables.row_formats import UnreadableRows
 from paddock.steps.tables.table_files import given_rows
 from tests.fakes.tools import Call, FakeTools, refused
 
