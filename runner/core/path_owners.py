@@ -9,16 +9,14 @@ elsewhere, by the end of this run too. Pruning keeps what was claimed in this ru
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 
 from paddock.engine.errors import EngineError
 from paddock.engine.system.records import Struct, field
 from paddock.pipelines.errors import PipelineError
-from paddock.pipelines.expressions import ExpressionError, Reference, Value
-from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
-from paddock.runner.bind.plan_walks import node_ids
+from paddock.pipelines.expressions import ExpressionError
+from paddock.runner.bind.bound import BoundBlock, BoundStep
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import OutputRow, ScopeOwner
@@ -31,14 +29,11 @@ from paddock.steps.base import StepError
 
 from .failures import OutputTaken
 from .item_judge import Judge
-from .traces.block_items import loop_value
+from .outputs.expected_paths import ExpectedPaths, paths_of_work, written_within
 from .traces.block_work import BlockWork
 from .traces.dependencies import OutputWithin, TakenPath, current_paths, dependencies_of
 from .traces.scopes import ItemKey
 from .traces.verify import Case, ItemVerdict
-
-PathsOfSteps = Sequence[tuple[BoundStep, Value, Mapping[str, str]]]
-"""Steps with what their paths are written as, and are for items with work to do, by their keys."""
 
 
 class _JudgedBlock(Struct, frozen=True):
@@ -61,7 +56,7 @@ class _JudgedBlock(Struct, frozen=True):
 
 
 class PathOwners(Struct):
-    """The owners of paths, as a run with its sub-pipelines finds them."""
+    """Whose is a path now, for a run with its sub-pipelines, and who has to wait for it?"""
 
     names: Collection[str]
     """Of the steps and blocks of the whole pipeline."""
@@ -74,7 +69,7 @@ class PathOwners(Struct):
 
     async def open_block(
         self, judge: Judge, work: BlockWork, scope: Scope, around: tuple[ItemKey, ...]
-    ) -> PathsOfSteps:
+    ) -> Sequence[ExpectedPaths]:
         """Claim the paths of a block's items, and return them; let items wait for those of others.
 
         1. Items that are not done again keep their paths.
@@ -82,7 +77,8 @@ class PathOwners(Struct):
            item is, or that it had begun to write.
         3. Of several items that would write a path without an owner, all wait.
         """
-        paths, index, scope_id = paths_of_work(judge, work, scope), judge.world.index, work.scope_id
+        paths = paths_of_work(judge.bound, work, scope)
+        index, scope_id = judge.world.index, work.scope_id
         judged, blocked = self._note(judge, work, paths), dict[str, Reason]()
         if not around:
             self._scopes[judge.scopes.prefix] = scope
@@ -95,7 +91,7 @@ class PathOwners(Struct):
             # What waited for a path that is known late waits while that is another's
             is_late = item.verdict.case is Case.WAITS
             late = dependencies_of(item.entry, TakenPath) if is_late else ()
-            within = _written_within(work.block.body, item.scope_in(work.block, scope), judge.bound)
+            within = written_within(work.block.body, item.scope_in(work.block, scope), judge.bound)
             foreseen = (*(path.path for path in late), *map(index.stored, within))
             for stored in (*judged.paths[item.key].values(), *foreseen):
                 takers.setdefault(spelled(stored), {}).setdefault(item.key, stored)
@@ -140,7 +136,7 @@ class PathOwners(Struct):
         if owner != own:
             raise OutputTaken(self._taken(judge, stored, owner, own[0]))
 
-    def _note(self, judge: Judge, work: BlockWork, paths: PathsOfSteps) -> _JudgedBlock:
+    def _note(self, judge: Judge, work: BlockWork, paths: Sequence[ExpectedPaths]) -> _JudgedBlock:
         todo = {item.key: dict[str, str]() for item in work.items if item.verdict.is_work}
         index = judge.world.index
         writers = {
@@ -149,10 +145,10 @@ class PathOwners(Struct):
             if isinstance(step, BoundStep) and step.facts.output in step.written
             if not step.facts.takes_file(step.written)
         }
-        unknown = {*todo} if writers - {step.id for step, _, _ in paths} else set[str]()
-        for step, _, texts in paths:
-            unknown |= todo.keys() - texts.keys()
-            for key, text in texts.items() if step.facts.writes else ():
+        unknown = {*todo} if writers - {known.step.id for known in paths} else set[str]()
+        for known in paths:
+            unknown |= todo.keys() - known.texts.keys()
+            for key, text in known.texts.items() if known.step.facts.writes else ():
                 stored = index.stored(text)
                 todo[key][index.normal_spelling(stored)] = stored
         self._adopted |= {was: (work.scope_id, key) for was, key in work.filed.former.items()}
@@ -208,7 +204,7 @@ class PathOwners(Struct):
                     work = await judge.block(node, scope)
                 else:
                     work = await judge.step(node, scope)
-                judged = self._note(judge, work, paths_of_work(judge, work, scope))
+                judged = self._note(judge, work, paths_of_work(judge.bound, work, scope))
                 return not judged.gives_up(key, row, judge.world.index)
         lineage = await ledger.ask(LineageStore(ledger).of_item, scope_id, key)  # 6
         source = None if lineage is None else lineage.source
@@ -247,78 +243,3 @@ def _outermost(ledger: Ledger, row: OutputRow) -> ItemKey | None:
         if is_within and not _scope_owner(ledger, item[0]).outer:
             return item[0], item[1]
     return None if has_outer else writer
-
-
-# --- paths that are known before any step of an item has run
-
-
-def paths_of_work(judge: Judge, work: BlockWork, scope: Scope) -> PathsOfSteps:
-    block, base, found = work.block, str(judge.bound.roots.base), []
-    todo = {item.key: item.scope_in(block, scope) for item in work.items if item.verdict.is_work}
-    steps = [*output_paths(block.body)]
-    if work.step is not None:  # its `if` holds
-        steps += output_paths(block.body, conditional=True)
-    for step, path in steps if todo else ():
-        texts = {key: rendered_path(path, its, base) for key, its in todo.items()}
-        found.append((step, path, {key: text for key, text in texts.items() if text is not None}))
-    return found
-
-
-def output_paths(
-    body: Sequence[BoundNode], *, conditional: bool = False
-) -> Iterator[tuple[BoundStep, Value]]:
-    """Yield the output paths that depend on none of these steps, of those with or without `if`."""
-    for step in body:
-        if not isinstance(step, BoundStep) or (step.if_ is not None) != conditional:
-            continue
-        written = step.written.get(step.facts.writes or step.facts.fills)
-        if written is not None:
-            path, inner = Value.of(written), {("steps", name) for name in node_ids(body)}
-            if inner.isdisjoint(read[:2] for read in path.references):
-                yield step, path
-
-
-def _written_within(
-    body: Sequence[BoundNode], scope: Scope, bound: BoundPlan, *, is_within: bool = False
-) -> Iterator[str]:
-    """Yield the paths that an item writes in nested blocks and in pipelines that its steps run.
-
-    Those that nothing but the item tells: neither a step that is to run, nor a condition.
-    """
-    for node in body:
-        with suppress(ExpressionError):
-            if node.if_ is not None:
-                continue
-            if isinstance(node, BoundBlock):
-                is_known = node.where is None and _are_known(node.over.references, scope)
-                values = node.over.evaluate(scope) if is_known else ()
-                for place, value in enumerate(values):
-                    names = {node.var: value, "loop": loop_value(place, len(values))}
-                    yield from _written_within(node.body, scope.child(names), bound, is_within=True)
-            elif node.inner is not None:
-                written = {n: Value.of(v) for n, v in node.written.get("inputs", {}).items()}
-                inputs = {n: v for n, v in node.inner.inputs.items() if n not in written}
-                known = (n for n in written if _are_known(written[n].references, scope))
-                inputs |= {name: written[name].render(scope) for name in known}
-                own = scope.child({"inputs": inputs, "steps": {}})
-                yield from _written_within(node.inner.nodes, own, node.inner, is_within=True)
-            elif is_within and node.facts.writes in node.written:
-                path = Value.of(node.written[node.facts.writes])
-                if _are_known(path.references, scope):
-                    text = rendered_path(path, scope, str(bound.roots.base))
-                    yield from () if text is None else (text,)
-
-
-def _are_known(references: Iterable[Reference], scope: Scope) -> bool:
-    """Return whether the inputs and steps that expressions read have their values."""
-    named = (path for path in references if path[0] in ("inputs", "steps"))
-    return all(path[1:] and path[1] in scope[path[0]] for path in named)
-
-
-def rendered_path(path: Value, scope: Scope, base: str) -> str | None:
-    try:
-        text = path.render(scope)
-    except ExpressionError:
-        return None
-    # Of a sub-pipeline the base is another folder than the ledger's.
-    return os.path.normpath(os.path.join(base, text)) if isinstance(text, str) else None  # noqa: PTH118

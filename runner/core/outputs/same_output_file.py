@@ -7,30 +7,29 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from paddock.engine.system.records import Struct, field
 from paddock.pipelines.errors import PipelineError
-from paddock.pipelines.expressions import ExpressionError, Value
+from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.input_values import FOLDER_TYPES
-from paddock.runner.bind.bound import BoundNode, BoundPlan, BoundStep
-from paddock.runner.bind.plan_walks import node_ids, steps_with_blocks
+from paddock.runner.bind.bound import BoundNode, BoundStep
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.output_index import other_pipelines_output
 from paddock.steps.paths import nearest_existing, write_refusal
 
-from ..path_owners import PathsOfSteps, output_paths, rendered_path
 from ..run_context import RunContext
 from ..traces.block_work import ItemWork
+from .expected_paths import ExpectedPaths, output_paths, rendered_path
 
 
 def refuse_forbidden_paths(
-    context: RunContext, todo: Sequence[ItemWork], paths: PathsOfSteps
+    context: RunContext, todo: Sequence[ItemWork], paths: Sequence[ExpectedPaths]
 ) -> None:
     """Refuse items that would write another pipeline's file, or into folders that are not writable.
 
     Raises:
         PipelineError: a file is another pipeline's, or none of the folders can be written.
     """
-    for step, path, texts in paths:
+    for known in paths:
+        step, texts = known.step, known.texts
         folders: Iterable[str] = [texts[item.key] for item in todo if item.key in texts]
         if step.facts.writes:
             refuse_other_pipelines(context, step, folders)
@@ -41,7 +40,7 @@ def refuse_forbidden_paths(
         folder, why = refusals[0]
         if len(todo) > 1 or nearest_existing(Path(folder)).is_dir():
             types = context.bound.input_types
-            read = (r[1] for r in sorted(path.references) if r[0] == "inputs" and r[1:])
+            read = (r[1] for r in sorted(known.path.references) if r[0] == "inputs" and r[1:])
             name = next((name for name in read if types.get(name) in FOLDER_TYPES), None)
             other = f"`-i {name}=DIR` names another" if name else "change the step to another"
             what = f"step '{step.id}' cannot write to '{folder}': {why}."
@@ -88,33 +87,3 @@ def refuse_other_pipelines(context: RunContext, step: BoundStep, paths: Iterable
         if (other := context.index.owners.other_owner(stored)) is not None:
             error = other_pipelines_output(stored, other)
             raise PipelineError.of(error.reason, error.remedy, step.mark)
-
-
-class PossibleOutputs(Struct):
-    _paths: set[str] = field(default_factory=set)
-    """Absolute paths of files, or of folders into which a file is copied."""
-    _beginnings: set[str] = field(default_factory=set)
-    """Of paths that only a run knows."""
-
-    def add(
-        self, bound: BoundPlan, body: Sequence[BoundNode], scopes: Iterable[Scope] = ()
-    ) -> None:
-        base, of_body = str(bound.roots.base), {("steps", name) for name in node_ids(body)}
-        scopes = [*scopes]
-        for block, step in steps_with_blocks(body):  # in a nested one `loop` is another
-            if step.inner is not None:
-                self.add(step.inner, step.inner.nodes)
-            written = step.written.get(step.facts.writes or step.facts.moves_to)
-            if written is None:
-                continue
-            path, texts = Value.of(written), set[str | None]([None])
-            if scopes and not block and of_body.isdisjoint(read[:2] for read in path.references):
-                texts = {rendered_path(path, scope, base) for scope in scopes}
-            self._paths.update(text for text in texts if text is not None)
-            if None in texts:
-                known = str(written).partition("{")[0]
-                self._beginnings.add(os.path.normpath(os.path.join(base, known)))  # noqa: PTH118
-
-    def has(self, path: str) -> bool:
-        paths = {path, os.path.dirname(path)}  # noqa: PTH120
-        return not self._paths.isdisjoint(paths) or path.startswith((*self._beginnings,))
