@@ -396,7 +396,7 @@ class Params(BaseModel):
     sees: ClassVar[Mapping[str, frozenset[str]]] = {}
     """Per parameter, the names that the step adds to its template's scope."""
     conversations: ClassVar[frozenset[str]] = frozenset()
-    """Parameters that take a file with a whole conversation, as GitHub Models had them."""
+    """Parameters that take a file with a whole conversation."""
 
     @classmethod
     def faults(cls, given: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -573,15 +573,6 @@ class NoToolset:
         return ()
 
 
-class NoVectorStores:
-    """No stores, such as during planning."""
-
-    async def open(
-        self, path: Path, dimensions: int | None, model: EmbedModel, *, is_new_allowed: bool = True
-    ) -> VectorStore:
-        raise StepError(f"the store '{path}' cannot be opened: this step has no stores.")
-
-
 class SubPipelines(Protocol):
     """Runs other pipeline files as one step of this run, with the same pool and ledger."""
 
@@ -719,8 +710,8 @@ class Tools(Struct, frozen=True):
     log: StepLog
     llm: ModelTools
     files: FileTools
+    stores: VectorStores
     calls: CallTools = field(default_factory=CallTools)
-    stores: VectorStores = field(default_factory=NoVectorStores)
     tables: Any | None = None
     """The run's `DatabaseTables`; None: none is written, such as in tests."""
     timeout: TimeLimits = field(default_factory=TimeLimits)

@@ -14,11 +14,11 @@ from paddock.steps.base import (
     FileTools,
     ItemName,
     ModelTools,
-    NoVectorStores,
     Roots,
     Step,
     StepError,
     Tools,
+    VectorStore,
     VectorStores,
 )
 from tests.fakes.pool import FakePool
@@ -128,6 +128,13 @@ class FakeTools(Tools, frozen=True):
         return self.llm.pool
 
 
+class NoStores:
+    """Implements `paddock.steps.base.VectorStores`."""
+
+    async def open(self, path: Path, *_: object, **__: object) -> VectorStore:
+        raise StepError(f"the store '{path}' cannot be opened here.")
+
+
 def tools(
     base: Path,
     *,
@@ -142,7 +149,7 @@ def tools(
         FakeLog(),
         ModelTools(pool or FakePool(), models or FakeModels()),
         FileTools(Roots(base=root, allowed=(root,)), outputs or FakeOutputs(), HereReaders()),
-        stores=stores or NoVectorStores(),
+        stores or NoStores(),
         item=item or ItemName(),
     )
 
