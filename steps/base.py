@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from paddock.engine.system.files import TemporaryFile
     from paddock.pipelines.label_choices import PromptLabels
 
+    from .readers.reader_pool import ReaderRequest
+
 MAX_PLAIN_FOLDERS = 1_000
 PLAIN_FOR_S = 1.0  # 10,000 documents in 100 folders: 2 lstat each instead of 6
 
@@ -362,6 +364,16 @@ class Claim(NamedTuple):
     reply: Mapping[str, Any]
 
 
+class RequestClaims(Protocol):
+    """The requests of one step of an item that change something elsewhere."""
+
+    async def claim(self, item: ItemName, request: Mapping[str, Any], *, n_refused: int) -> Claim:
+        """Return what became of an item's request; `OPEN`: it is claimed now, and to be sent."""
+
+    async def end(self, claim: Claim, state: SendState, **reply: Any) -> None:
+        """Record how a claimed request ended, with its answer."""
+
+
 class NoCallCache:
     """No cache: calls every time and records nothing."""
 
@@ -652,8 +664,11 @@ class DocumentReaders(Protocol):
         """How many documents are read on other machines at once."""
 
     def submit(
-        self, request: Any, is_unwanted: Event | None = None, begun: Callable[[], None] = ...
-    ) -> Future[Any]:
+        self,
+        request: ReaderRequest[T],
+        is_unwanted: Event | None = None,
+        begun: Callable[[], None] = ...,
+    ) -> Future[T]:
         """Read a document once a process is free; `begun` is called then."""
 
 
@@ -688,8 +703,8 @@ class CallTools(Struct, frozen=True):
     toolset: Toolset = field(default_factory=NoToolset)
     """Built-in tools, Python functions and MCP servers, by name."""
     memo: CallCache = field(default_factory=NoCallCache)
-    claims: Any | None = None
-    """The run's `ClaimedRequests`; None: nothing is sent, such as in tests."""
+    claims: RequestClaims | None = None
+    """None: nothing is sent, such as in tests."""
     pipelines: SubPipelines | None = None
     """None where no pipeline may run, such as during planning."""
     untrusted: tuple[str, ...] = ()
