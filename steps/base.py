@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from paddock.engine.system.files import TemporaryFile
     from paddock.pipelines.label_choices import PromptLabels
 
-    from .readers.reader_pool import ReaderRequest
-
 MAX_PLAIN_FOLDERS = 1_000
 PLAIN_FOR_S = 1.0  # 10,000 documents in 100 folders: 2 lstat each instead of 6
 
@@ -257,6 +255,7 @@ class VectorStores(Protocol):
 
 
 T = TypeVar("T")
+A = TypeVar("A", covariant=True)
 
 _MOST_SENTENCE_CHARS = 500
 
@@ -654,6 +653,20 @@ class CallForecast(Struct, frozen=True):
 
     def __add__(self, other: CallForecast) -> CallForecast:
         return CallForecast(self.n_calls + other.n_calls, self.n_known + other.n_known)
+
+
+class ReaderRequest(Protocol[A]):
+    """What a process that reads documents is asked."""
+
+    def frame(self) -> tuple[dict[str, Any], bytes]:
+        """Return the request as JSON data and bytes."""
+
+    @property
+    def most_answer_bytes(self) -> int:
+        """The size of the longest regular answer."""
+
+    def answer(self, meta: Mapping[str, Any], data: memoryview) -> A:
+        """Return the result of an answer's JSON data and bytes."""
 
 
 class DocumentReaders(Protocol):

@@ -27,9 +27,9 @@ from paddock.runner.progress.item_states import WHOLE, ItemState
 from paddock.runner.progress.reasons import Reason, Why, quoted
 from paddock.steps.base import StepError
 
+from .expected_paths import ExpectedPaths, paths_of_work, written_within
 from .failures import OutputTaken
 from .item_judge import Judge
-from .outputs.expected_paths import ExpectedPaths, paths_of_work, written_within
 from .traces.block_work import BlockWork
 from .traces.dependencies import OutputWithin, TakenPath, current_paths, dependencies_of
 from .traces.scopes import ItemKey

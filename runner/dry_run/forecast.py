@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system.records import Struct, field
-from paddock.runner.core.outputs.expected_paths import PossibleOutputs
+from paddock.runner.core.expected_paths import PossibleOutputs
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.item_states import WORK
 from paddock.runner.progress.plan_report import CallsAre, PlanItem, PlanReport

@@ -35,6 +35,7 @@ from paddock.engine.system import no_links
 from paddock.engine.system.distribution import own_version
 from paddock.engine.system.frames import PipeClosed, pack_frame, read_frame
 from paddock.engine.system.text import one_line
+from paddock.steps.base import ReaderRequest
 
 from .reader import Document, Unreadable, ocr_models_folder, reader_versions
 from .reader_pool import (
@@ -44,7 +45,6 @@ from .reader_pool import (
     ReadAbandoned,
     ReaderLimits,
     ReaderPool,
-    ReaderRequest,
     outcome,
 )
 from .reader_process import FAILURE, document_frame

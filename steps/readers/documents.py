@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 
 from paddock.engine.system.records import replace
 from paddock.engine.system.tasks import call_in, clock_stopped
-from paddock.steps.base import DocumentReaders, StepError, StepLog
+from paddock.steps.base import DocumentReaders, ReaderRequest, StepError, StepLog
 from paddock.steps.paths import os_refusal, printable
 
 from .reader import Document, Unreadable, after_name
-from .reader_pool import DocumentRequest, EvidenceRequest, PageRequest, ReaderPool, ReaderRequest
+from .reader_pool import DocumentRequest, EvidenceRequest, PageRequest, ReaderPool
 from .reader_process import ReadOptions, read_small
 
 R = TypeVar("R")

@@ -20,7 +20,7 @@ from itertools import accumulate
 from pathlib import Path
 from threading import Event, Lock
 from time import monotonic
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from paddock.engine.system.frames import (
     FrameHead,
@@ -39,6 +39,7 @@ from paddock.engine.system.processes import (
 from paddock.engine.system.records import Struct, asdict, record_from, replace
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.text_cells import SourceText
+from paddock.steps.base import ReaderRequest
 
 from .reader import Document, Unreadable
 from .reader_process import FAILURE, OUT_OF_MEMORY, PROGRESS, locate_values
@@ -65,19 +66,6 @@ class ReaderLimits(Struct, frozen=True):
 
 
 R = TypeVar("R")
-A = TypeVar("A", covariant=True)
-
-
-class ReaderRequest(Protocol[A]):
-    def frame(self) -> tuple[dict[str, Any], bytes]:
-        """Return the request as JSON data and bytes."""
-
-    @property
-    def most_answer_bytes(self) -> int:
-        """The size of the longest regular answer."""
-
-    def answer(self, meta: Mapping[str, Any], data: memoryview) -> A:
-        """Return the result of an answer's JSON data and bytes."""
 
 
 class DocumentRequest(Struct, frozen=True):

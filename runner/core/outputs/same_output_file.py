@@ -15,9 +15,9 @@ from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.output_index import other_pipelines_output
 from paddock.steps.paths import nearest_existing, write_refusal
 
+from ..expected_paths import ExpectedPaths, output_paths, rendered_path
 from ..run_context import RunContext
 from ..traces.block_work import ItemWork
-from .expected_paths import ExpectedPaths, output_paths, rendered_path
 
 
 def refuse_forbidden_paths(

@@ -12,8 +12,8 @@ from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundSte
 from paddock.runner.bind.plan_walks import node_ids, steps_with_blocks
 from paddock.runner.bind.scope import Scope
 
-from ..traces.block_items import loop_value
-from ..traces.block_work import BlockWork
+from .traces.block_items import loop_value
+from .traces.block_work import BlockWork
 
 
 class ExpectedPaths(Struct, frozen=True):
