@@ -373,20 +373,6 @@ class RequestClaims(Protocol):
         """Record how a claimed request ended, with its answer."""
 
 
-class NoCallCache:
-    """No cache: calls every time and records nothing."""
-
-    async def once(
-        self,
-        kind: str,
-        asked: Mapping[str, Any],
-        do: Callable[[], Awaitable[T]],
-        *,
-        keeps: bool = True,
-    ) -> T:
-        return await do()
-
-
 class Params(BaseModel):
     """Base of every step's parameters: unknown keys are faults.
 
@@ -572,18 +558,6 @@ class StepLog(Protocol):
         """Count the files of a folder that no pattern is about, unless another step takes them."""
 
 
-class NoToolset:
-    """No tools, such as during planning."""
-
-    async def tool(
-        self, name: str, server: str | None = None, options: Mapping[str, Any] | None = None
-    ) -> BoundTool:
-        raise StepError(f"tool '{name}' cannot be used here: this step has no tools.")
-
-    async def names(self, server: str | None = None) -> Sequence[str]:
-        return ()
-
-
 class SubPipelines(Protocol):
     """Runs other pipeline files as one step of this run, with the same pool and ledger."""
 
@@ -713,9 +687,9 @@ class FileTools(Struct, frozen=True):
 
 
 class CallTools(Struct, frozen=True):
-    toolset: Toolset = field(default_factory=NoToolset)
+    toolset: Toolset
     """Built-in tools, Python functions and MCP servers, by name."""
-    memo: CallCache = field(default_factory=NoCallCache)
+    memo: CallCache
     claims: RequestClaims | None = None
     """None: nothing is sent, such as in tests."""
     pipelines: SubPipelines | None = None
@@ -738,8 +712,8 @@ class Tools(Struct, frozen=True):
     log: StepLog
     llm: ModelTools
     files: FileTools
+    calls: CallTools
     stores: VectorStores
-    calls: CallTools = field(default_factory=CallTools)
     tables: Any | None = None
     """The run's `DatabaseTables`; None: none is written, such as in tests."""
     timeout: TimeLimits = field(default_factory=TimeLimits)

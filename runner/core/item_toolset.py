@@ -62,6 +62,18 @@ class ToolRuntime(Struct, dict=True):
         return servers
 
 
+class NoToolset:
+    """The tools of a plan: none."""
+
+    async def tool(
+        self, name: str, server: str | None = None, options: Mapping[str, Any] | None = None
+    ) -> BoundTool:
+        raise StepError(f"tool '{name}' cannot be used here: this step has no tools.")
+
+    async def names(self, server: str | None = None) -> Sequence[str]:
+        return ()
+
+
 class ItemToolset(Struct, frozen=True):
     _bound: BoundPlan
     _tool_runtime: ToolRuntime

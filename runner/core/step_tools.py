@@ -33,8 +33,6 @@ from paddock.steps.base import (
     CallTools,
     FileTools,
     ModelTools,
-    NoCallCache,
-    NoToolset,
     OutputFiles,
     StepError,
     TimeLimits,
@@ -48,7 +46,7 @@ from .calls.call_cache import LedgerPool
 from .calls.recorded_calls import CallOrigin, ClaimedRequests, PutOff, ToolCallCache
 from .calls.run_models import RunModels
 from .item_attempt import ItemAttempt, StepAttempt
-from .item_toolset import ItemToolset
+from .item_toolset import ItemToolset, NoToolset
 from .reviews.prompt_examples import TaughtItem
 from .run_context import RunContext
 from .run_stats import RunStats
@@ -65,16 +63,14 @@ def item_tools(attempt: StepAttempt, outputs: OutputFiles) -> Tools:
     log = ItemLog(context, caller.step, caller.key, step.id)
     mirrors = context.mirrors if context.is_acting else None
     pool = context.pool
-    memo: CallCache = NoCallCache()
-    claims = None
+    ledger, stats, claims = context.ledger, context.stats, None
+    memo: CallCache = ToolCallCache(ledger, stats, caller)
     toolset: Toolset = NoToolset()
     if not step.kind.is_pure:  # else it makes no calls
-        ledger, stats = context.ledger, context.stats
         if step.facts.searches and context.queries is not None:
             pool = context.queries[bound.file, step.id]
         models = context.world.models
         pool = LedgerPool(pool, ledger, models, stats, caller)
-        memo = ToolCallCache(ledger, stats, caller)
         claims = ClaimedRequests(ledger, stats, caller) if context.is_acting else None
         if context.tool_runtime is not None:
             within = ToolContext(roots, log, context.readers)
@@ -90,8 +86,8 @@ def item_tools(attempt: StepAttempt, outputs: OutputFiles) -> Tools:
             n_refused=attempt.n_refused,
         ),
         FileTools(roots, outputs, context.readers, mirrors),
-        context.world.stores,
         CallTools(toolset, memo, claims, untrusted=step.untrusted),
+        context.world.stores,
         tables=context.world.stores.tables if context.is_acting else None,
         timeout=TimeLimits(step.timeout.total, step.timeout.idle),
         item=attempt.item_name,

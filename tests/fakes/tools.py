@@ -1,16 +1,19 @@
 """What a step is handed, without a runner: models by name, outputs and notes in memory."""
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from paddock.engine.request import ModelSpec, Pool, Role
 from paddock.engine.system.files import TemporaryFile
 from paddock.engine.system.records import Struct, field
+from paddock.runner.core.item_toolset import NoToolset
 from paddock.steps.base import (
+    CallCache,
+    CallTools,
     FileTools,
     ItemName,
     ModelTools,
@@ -18,12 +21,14 @@ from paddock.steps.base import (
     Step,
     StepError,
     Tools,
+    Toolset,
     VectorStore,
     VectorStores,
 )
 from tests.fakes.pool import FakePool
 from tests.fakes.readers import HereReaders
 
+T = TypeVar("T")
 Call = Callable[..., Any]
 """A step that has its tools: called with its parameters it gives its output."""
 
@@ -128,6 +133,15 @@ class FakeTools(Tools, frozen=True):
         return self.llm.pool
 
 
+class NoCallCache:
+    """Implements `paddock.steps.base.CallCache`: calls every time."""
+
+    async def once(
+        self, kind: str, asked: object, do: Callable[[], Awaitable[T]], *, keeps: bool = True
+    ) -> T:
+        return await do()
+
+
 class NoStores:
     """Implements `paddock.steps.base.VectorStores`."""
 
@@ -143,12 +157,15 @@ def tools(
     outputs: FakeOutputs | None = None,
     stores: VectorStores | None = None,
     item: ItemName | None = None,
+    toolset: Toolset | None = None,
+    memo: CallCache | None = None,
 ) -> FakeTools:
     root = base.resolve()
     return FakeTools(
         FakeLog(),
         ModelTools(pool or FakePool(), models or FakeModels()),
         FileTools(Roots(base=root, allowed=(root,)), outputs or FakeOutputs(), HereReaders()),
+        CallTools(toolset or NoToolset(), memo or NoCallCache()),
         stores or NoStores(),
         item=item or ItemName(),
     )

@@ -12,9 +12,8 @@ from pydantic import ValidationError
 
 from paddock.engine.errors import DeadlineExceeded
 from paddock.engine.system.processes import MOST_ERROR_BYTES
-from paddock.engine.system.records import replace
 from paddock.steps import run_command
-from paddock.steps.base import CallTools, StepError
+from paddock.steps.base import StepError
 from paddock.steps.run_command import RunCommand, RunOutput, RunParams
 from tests.fakes.tools import tools
 from tests.waiting import is_alive, until
@@ -150,7 +149,7 @@ def test_the_ledger_keeps_the_call_but_no_value_of_the_environment(tmp_path: Pat
             asked.append((kind, what, keeps))
             return await do()
 
-    hands = replace(tools(tmp_path), calls=CallTools(memo=Memo()))
+    hands = tools(tmp_path, memo=Memo())
     params = RunParams(command=["cat"], stdin="hi", env={"KEY": "secret"})
     asyncio.run(RunCommand().run(params, hands))
     what = {"tool": "run", "command": ["cat"], "stdin": "hi", "env": ["KEY"]}

@@ -11,10 +11,11 @@ import pytest
 
 from paddock.engine.request import ChatRequest, Reply, TokenLogprob
 from paddock.engine.system.records import replace
+from paddock.runner.core.item_toolset import NoToolset
 from paddock.runner.testing.cassette import read_cassette
 from paddock.runner.testing.replay import CassetteSession, CassetteTools, NotRecorded
 from paddock.runner.testing.sandbox_copy import SandboxCopy
-from paddock.steps.base import BoundTool, NoToolset, StepError, ToolResult
+from paddock.steps.base import BoundTool, StepError, ToolResult
 from tests.fakes.pool import FakePool
 from tests.runner.testing.bench import Bench, Nobody
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import ChatRequest, Message, ToolCall
 from paddock.engine.system.records import replace
-from paddock.steps.base import CallTools, StepError, ToolResult
+from paddock.steps.base import StepError, ToolResult
 from paddock.steps.llm.agent import Agent, AgentOutput, AgentParams
 from tests.fakes.pool import FakePool, Said, saying
 from tests.fakes.tools import FakeTools, tools
@@ -33,7 +33,7 @@ def work(
 ) -> AgentOutput:
     toolset = toolset or FakeToolset({"calculator": lambda args: args["x"]})
     hands = hands or tools(Path.cwd(), pool=pool)
-    hands = replace(hands, calls=CallTools(toolset, untrusted=untrusted))
+    hands = replace(hands, calls=replace(hands.calls, toolset=toolset, untrusted=untrusted))
     wishes = {"prompt": "Find it.", "tools": list(toolset.does), **wishes}
     return asyncio.run(Agent().run(AgentParams(**wishes), hands))
 
@@ -391,7 +391,7 @@ def test_no_prompt_is_too_long_and_no_turn_is_torn(
     toolset = FakeToolset({"look": lambda args: "word " * int(args["x"].split()[2])})
     # It refuses what does not fit, as a real one does.
     pool = FakePool(answer=answer, n_ctx_tokens=n_ctx_tokens, takes_tools=takes_tools)
-    hands = replace(tools(Path.cwd(), pool=pool), calls=CallTools(toolset))
+    hands = tools(Path.cwd(), pool=pool, toolset=toolset)
     params = AgentParams.model_validate(
         {"prompt": "Find it.", "tools": ["look"], "memory": memory, "max_turns": 12}
     )

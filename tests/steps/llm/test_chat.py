@@ -11,7 +11,7 @@ from paddock.engine.request import ChatRequest, Message, ModelSpec, Reply, ToolC
 from paddock.engine.system.records import replace
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
-from paddock.steps.base import CallTools, StepError
+from paddock.steps.base import StepError
 from paddock.steps.llm.chat import Chat, ChatOutput, ChatParams
 from paddock.steps.llm.tool_protocol import ChatTool
 from tests.fakes.pool import FakePool, count, saying
@@ -175,7 +175,7 @@ def test_a_model_may_ask_for_tools_that_no_one_calls() -> None:
 def test_tools_that_are_there_are_asked_for_by_their_own_names() -> None:
     toolset = FakeToolset({"files.read": str, "list.all": str})
     pool = FakePool(answer=lambda _: [ToolCall("files_read", {"x": "a"}), ToolCall("all", {})])
-    hands = replace(tools(Path.cwd(), pool=pool), calls=CallTools(toolset))
+    hands = tools(Path.cwd(), pool=pool, toolset=toolset)
     params = ChatParams(prompt=Template.of("Read."), tools=["files.read", ChatTool(server="list")])
     out = asyncio.run(Chat().run(params, hands))
     assert out.tool_calls == [

@@ -10,7 +10,7 @@ import pytest
 from paddock.engine.request import ChatRequest, Reply, TokenLogprob
 from paddock.engine.system.records import replace
 from paddock.pipelines.expressions import Template
-from paddock.steps.base import CallTools, Step
+from paddock.steps.base import Step
 from paddock.steps.llm.agent import Agent
 from paddock.steps.llm.chat import Chat
 from paddock.steps.llm.confidence import N_ALTERNATIVES
@@ -45,7 +45,7 @@ def carried_out(
     step: Step[Any, Any], params: dict[str, Any], form: FakeForm, pool: FakePool
 ) -> Any:
     toolset = FakeToolset({"calculator": lambda args: args["x"]})
-    hands = replace(tools(Path(), pool=pool), reply=form, calls=CallTools(toolset))
+    hands = replace(tools(Path(), pool=pool, toolset=toolset), reply=form)
     return asyncio.run(step.run(step.params(**params), hands))
 
 

@@ -10,7 +10,7 @@ from paddock.engine.request import ChatRequest, ModelFacts, ModelSpec, Reply
 from paddock.engine.system.records import replace
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
-from paddock.steps.base import CallTools, StepError
+from paddock.steps.base import StepError
 from paddock.steps.llm.agent import Agent, AgentParams
 from paddock.steps.llm.chat import Chat, ChatOutput, ChatParams
 from paddock.steps.llm.summarise import Summarise, SummariseParams
@@ -147,7 +147,9 @@ def test_an_agents_answer_is_counted_or_refused() -> None:
         given = hands(FakePool(answer=lambda _: WHOLE))
         prompt, params = Template.of("What is it?"), SamplingParams(max_tokens=10)
         asked = AgentParams(prompt=prompt, tools=["calculator"], params=params, **wishes)
-        asyncio.run(Agent().run(asked, replace(given, calls=CallTools(CALCULATOR))))
+        asyncio.run(
+            Agent().run(asked, replace(given, calls=replace(given.calls, toolset=CALCULATOR)))
+        )
         return given
 
     assert run().notes == ["answer ended at `max_tokens` (10)"]
