@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from paddock.engine.errors import EngineError
 from paddock.engine.system import units
+from paddock.engine.system.frames import FrameHead
 from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.trial_process import TrialProcess
 from paddock.engine.wire import from_plain
@@ -58,7 +59,7 @@ SHORT_QUESTION_CHARS = 16
 """Of a question's digest, in lists: 64 bits tell one question of an item from the next."""
 
 
-MOST_KNOWN_EVIDENCE = 4  # requests between a reader process and the check; each holds texts
+MOST_KNOWN = 8  # requests between a process and the check, two a check; each holds texts
 LEASE_S = 120.0
 """How long a person who looks at an item keeps it to themselves; a page renews it meanwhile."""
 
@@ -91,11 +92,11 @@ def is_checked(review: Review, verb: Verb) -> bool:
 class LedgerReviews(ReviewStore, dict=True):
     """The reviews of one ledger, for people; one that is only read can list, but not decide."""
 
-    known_evidence: deque[tuple[EvidenceRequest, Any]] = field(
-        default_factory=partial(deque, maxlen=MOST_KNOWN_EVIDENCE)
+    known: deque[tuple[EvidenceRequest | FrameHead, Any]] = field(
+        default_factory=partial(deque, maxlen=MOST_KNOWN)
     )
-    """Requests of `evidence_request`, each with what a reader process has found, or raised. Each
-    serves one call of `faults`."""
+    """Requests of `evidence_request` and `costly_comparison`, each with what a process has found,
+    or raised. Each serves one call of `faults`."""
     shown_folder: str = ""
     """What tells its folder from others that are shown with it."""
     trials: TrialProcess = field(
@@ -167,14 +168,14 @@ class LedgerReviews(ReviewStore, dict=True):
     def faults(self, review: Review, value: Any) -> list[AnswerFault]:
         """Return what is wrong with an edited value by schema and checks.
 
-        `review` is whole, as `get` returns it. Where `known_evidence` has not its request, this
-        may take as long as a document may be read.
+        `review` is whole, as `get` returns it. Where `known` has not its requests, this may
+        take as long as a document may be read.
         """
         schema = review.subject.schema
         if schema is None and not isinstance(value, str):
             what = "The answer is a text, and the edited value is none."
             return [AnswerFault(what, what)]
-        wrong = [] if schema is None else self._schema_faults(value, schema)
+        wrong = [] if schema is None else self._schema_faults(review, value)
         for number, fault in enumerate(wrong):
             field = ".".join(name for name in fault.path.split(".") if not name.isdecimal())
             if (table := review.subject.label_tables.get(field)) is not None:
@@ -188,13 +189,10 @@ class LedgerReviews(ReviewStore, dict=True):
         faults: dict[AnswerFault, None] = {}
         request = self.evidence_request(review, value)
         if request is not None:
-            known = next((known for known in self.known_evidence if known[0] == request), None)
             try:
-                if known is None:
+                evidence = self._take_known(request)
+                if evidence is None:
                     evidence = documents.locate_values_now(request)
-                else:
-                    self.known_evidence.remove(known)
-                    evidence = known[1]
                 if isinstance(evidence, StepError):
                     raise evidence
             except StepError as error:
@@ -209,12 +207,29 @@ class LedgerReviews(ReviewStore, dict=True):
             faults |= dict.fromkeys(of_check)
         return list(faults)
 
-    def _schema_faults(self, value: Any, schema: Any) -> list[AnswerFault]:
-        source = json.dumps(schema)
+    def _take_known(self, request: EvidenceRequest | FrameHead) -> Any:
+        known = next((known for known in self.known if known[0] == request), None)
+        if known is not None:
+            self.known.remove(known)
+        return known and known[1]
+
+    def _schema_faults(self, review: Review, value: Any) -> list[AnswerFault]:
+        order = self.costly_comparison(review, value)
+        if order is None:
+            return value_faults(value, review.subject.schema, is_for_person=True)
+        known: list[AnswerFault] | None = self._take_known(order)
+        return self.compare(order) if known is None else known
+
+    def costly_comparison(self, review: Review, value: Any) -> FrameHead | None:
+        """Return the order of a comparison with a schema that may take seconds, for `compare`."""
+        source = json.dumps(schema := review.subject.schema)
         if not any(key in source for key in _COSTLY_KEYS) and source.count('"pattern"') <= 32:
-            return value_faults(value, schema, is_for_person=True)
+            return None
+        return {"value": value, "schema": schema}
+
+    def compare(self, order: FrameHead) -> list[AnswerFault]:
+        """Compare a value with a schema in a process; any thread may."""
         try:
-            order = {"value": value, "schema": schema}
             answer = self.trials.ask(order, "`reply.schema`", "Use fewer patterns and `$ref`s.")
         except EngineError as error:
             return [AnswerFault(str(error), str(error))]

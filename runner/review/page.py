@@ -14,6 +14,7 @@ import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -48,7 +49,7 @@ from paddock.runner.render.html_page import render
 from paddock.runner.rules.reasons import WhyOpen
 from paddock.steps.base import StepError
 from paddock.steps.readers.documents import locate_values, render_page
-from paddock.steps.readers.reader_pool import EvidenceRequest, ReaderPool
+from paddock.steps.readers.reader_pool import ReaderPool
 
 from .answer_fields import (
     FieldKeys,
@@ -329,29 +330,34 @@ class ReviewPage:
             shown = [{"path": fault.path, "message": fault.message} for fault in wrong]
             return {"faults": shown, "answers": [r.item for r in others], "looked_at": most}
 
-        await self._find_evidence(request, body)
+        await self._find_ahead(request, body)
         return await self._at(request, faults)
 
-    async def _find_evidence(
+    async def _find_ahead(
         self, request: Request, body: Mapping[str, Any], verb: Verb = "edit"
     ) -> None:
-        """Find in a reader process where a decided value stands, if a check may ask."""
+        """Find in processes what the check of a decided value needs: it holds no other page."""
 
-        def evidence_request(reviews: LedgerReviews, review: Review) -> EvidenceRequest | None:
+        def orders(reviews: LedgerReviews, review: Review) -> Any:
             if not is_checked(review, verb):
-                return None
+                return reviews, None, None
             try:
-                return reviews.evidence_request(review, _edited(review, body))
+                value = _edited(review, body)
             except WrongField:  # the check of the edit says so
-                return None
+                return reviews, None, None
+            comparison = reviews.costly_comparison(review, value)
+            return reviews, comparison, reviews.evidence_request(review, value)
 
-        new_evidence = await self._at(request, evidence_request)
+        reviews, comparison, new_evidence = await self._at(request, orders)
+        if comparison is not None:
+            known = comparison, await asyncio.to_thread(reviews.compare, comparison)
+            await self._work(partial(reviews.known.append, known))
         if new_evidence is not None:
             try:
                 known = new_evidence, await locate_values(new_evidence, readers=self._readers)
             except StepError as error:  # it takes too much time or memory
                 known = new_evidence, error
-            await self._at(request, lambda reviews, _: reviews.known_evidence.append(known))
+            await self._work(partial(reviews.known.append, known))
 
     async def _add_label(self, request: Request, by: str) -> Any:
         """Add a row to the table of a field's labels; return its label, and what that changes."""
@@ -389,7 +395,7 @@ class ReviewPage:
             self._answered |= dict.fromkeys(ids, (own_id, decided.item))
             return {**_row(reviews, decided), "answers": ids}
 
-        await self._find_evidence(request, {"changes": {}, **body}, verb)
+        await self._find_ahead(request, {"changes": {}, **body}, verb)
         return await self._at(request, decide)
 
     async def _undo(self, request: Request, by: str) -> Any:

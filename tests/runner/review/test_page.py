@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import httpx
@@ -16,6 +17,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from paddock.engine.models.well_known import MEASURED
+from paddock.engine.trial_process import TrialProcess
 from paddock.runner.cli.console_actions import ConsoleSources
 from paddock.runner.cli.web_console import WebConsole
 from paddock.runner.review import page_access
@@ -25,7 +27,7 @@ from paddock.runner.review.page_server import FolderReviews
 from paddock.runner.settings import read_settings
 from paddock.steps.readers import documents
 from paddock.steps.readers.reader_pool import EvidenceRequest
-from tests.runner.review.served_page import TEXT, ServedPage, client, quote, signed_out
+from tests.runner.review.served_page import SCHEMA, TEXT, ServedPage, client, quote, signed_out
 from tests.waiting import PATIENCE_S
 
 API = "/review/api"
@@ -466,3 +468,29 @@ def test_where_values_stand_is_found_by_readers_for_several_people_and_only_if_a
         assert [each.result().status_code for each in sent] == [200, 200]
     assert (len(found), in_thread) == (2, [])
     assert [served_page.review(each.id).state for each in pair] == ["edited", "edited"]
+
+
+def test_a_comparison_that_may_take_seconds_holds_no_other_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served_page, begun, may_end = ServedPage(tmp_path / "harbour"), Event(), Event()
+    served_page.folder.mkdir()
+    schema = {**SCHEMA, "patternProperties": {"^z": {"$ref": "#/properties/total"}}}
+    (own,) = served_page.ask("a.txt", schema=schema)
+    ask, asked = TrialProcess.ask, []
+
+    def ask_slowly(trials: TrialProcess, *of: Any) -> Any:
+        asked.append(of)
+        begun.set()
+        assert may_end.wait(PATIENCE_S)
+        return ask(trials, *of)
+
+    monkeypatch.setattr(TrialProcess, "ask", ask_slowly)
+    with shown(tmp_path, "harbour") as (page, _), ThreadPoolExecutor(2) as people:
+        (row,) = rows(page)
+        sent = people.submit(decide, page, row["id"], "edit", changes={"total": "84.50"})
+        assert begun.wait(PATIENCE_S)
+        assert people.submit(rows, page).result(PATIENCE_S) == [row]
+        may_end.set()
+        assert sent.result().status_code == 200
+    assert (len(asked), served_page.review(own.id).state) == (1, "edited")
