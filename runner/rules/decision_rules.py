@@ -176,21 +176,25 @@ def _forms(value: Any, offered: Sequence[OfferedValue]) -> dict[OfferedValue, _F
     """Return those of some that are written as a value, each with its form there."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         number, is_whole = Decimal(repr(value)), isinstance(value, int)
-        digits = _NO_DIGITS.sub("", f"{number:f}").strip("0")
-        alike = (o for o in offered if _NO_DIGITS.sub("", o.written).strip("0") == digits)
+        digits, end = _digits(f"{number:f}"), f"{int(abs(number))}"[-3:]  # no mark is within these
+        alike = (o for o in offered if end in o.written and _digits(o.written) == digits)
         forms = {o: _form_of_number(o, number, is_whole) for o in alike}
         return {o: form for o, form in forms.items() if form is not None}
     if not isinstance(value, str):
         return {}
     if _ISO_DAY.fullmatch(value):
-        day = re.compile(rf"(?<!\d)0?{int(value[-2:])}(?!\d)")
-        may_be_days = (
-            o for o in offered if day.search(o.written) and not _PLAIN_NUMBER.fullmatch(o.written)
-        )
+        n = value[-2:].lstrip("0")
+        day = re.compile(rf"(?<!\d)0?{n}(?!\d)")
+        with_day = (o for o in offered if n in o.written and day.search(o.written))
+        may_be_days = (o for o in with_day if not _PLAIN_NUMBER.fullmatch(o.written))
         orders = ((o, _days(o.written).get(value)) for o in may_be_days)
         return {o: _Form(datetime.date, orders=some) for o, some in orders if some}
     shapes = frozenset([_DIGITS.sub("9", value)])
     return {o: _Form(str, shapes=shapes) for o in offered if o.written == value}
+
+
+def _digits(text: str) -> str:
+    return _NO_DIGITS.sub("", text).strip("0")
 
 
 def _apart(offered: OfferedValue) -> tuple[str, str]:
@@ -229,6 +233,7 @@ def _common(forms: Sequence[_Form]) -> _Form:
     )
 
 
+@lru_cache(maxsize=8192)  # a decision's own is asked for four times
 def _amount(written: str, mark: str) -> Decimal | None:
     digits = written.removeprefix("-")
     amount = amount_of(_SPACE.sub("\u00a0", digits), mark) if digits[:1].isdigit() else None
@@ -255,11 +260,13 @@ def _days(written: str) -> Mapping[str, frozenset[str]]:
 # --- anchors
 
 
-def _only(offers: Offers, anchor: Anchor, form: _Form) -> OfferedValue | None:
-    """Return the value under an anchor; None: there is none, or it is not the only one."""
-    numbered = [v for v in offers.by_anchor.get(anchor, ()) if form.size(v) is not None]
-    found = {str(form.read(v)): v for v in numbered}
-    return numbered[0] if len(found) == 1 and form.read(numbered[0]) is not None else None
+def _only(offers: Offers, anchor: Anchor, form: _Form) -> OfferedValue | WhyOpen:
+    """Return the value under an anchor, if it is the only one, else why none is read."""
+    of_form = (v for v in offers.by_anchor.get(anchor, ()) if form.size(v) is not None)
+    found = {form.read(v): v for v in of_form}
+    if None in found:
+        return WhyOpen.NEW_AROUND
+    return next(iter(found.values())) if len(found) == 1 else WhyOpen.NO_VALUE
 
 
 def _candidates(taught: TaughtAnswer, field: str) -> dict[Anchor, _Form]:
@@ -293,13 +300,11 @@ class _FieldRule(Struct, frozen=True):
     def read(self, offers: Offers) -> FieldReading | WhyOpen:
         values, n_missing = dict[Any, OfferedValue](), 0
         for anchor in sorted(self.anchors):
-            if (value := _only(offers, anchor, self.form)) is None:
+            value = _only(offers, anchor, self.form)
+            if isinstance(value, WhyOpen):
                 n_missing += 1
-                under = offers.by_anchor.get(anchor, ())
-                if self.form.of is not float or under:
-                    numbers = [v for v in under if self.form.size(v) is not None]
-                    is_new = any(self.form.read(v) is None for v in numbers)
-                    return WhyOpen.NEW_AROUND if is_new else WhyOpen.NO_VALUE
+                if self.form.of is not float or anchor in offers.by_anchor:
+                    return value
             elif not self._is_known_place(offers, value):
                 return WhyOpen.NEW_LABEL
             else:
@@ -627,11 +632,9 @@ class Rules:
         if (constants := layout.constants) is None:
             return {}, {}, WhyOpen.DIFFERENT
         labels = frozenset().union(*offers.blocks)
-        if new_labels := labels - layout.labels:
-            places = offers.by_anchor.keys()
-            rules_of = filter(None, layout.fields.values())
-            if any(all(rule.anchors - places for rule in rules) for rules in rules_of):
-                changed |= new_labels  # one stands in place of another: `Credit note no.`
+        fields, places = filter(None, layout.fields.values()), offers.by_anchor.keys()
+        if any(all(rule.anchors - places for rule in rules) for rules in fields):
+            changed |= labels - layout.labels  # one stands instead of another: `Credit note no.`
         signs = [word for word in offers.words if word[0] == "¤"]
         found, why = dict[str, FieldReading](), dict.fromkeys(constants, WhyOpen.NEW_LINE)
         for field, ids in layout.taught_constants.items():

@@ -57,7 +57,6 @@ _DASH_BEHIND_WORD = re.compile("[^\\W_]\\s+[-\u2212\u2013]\\s+[^-\u2212\u2013]*$
 _PIECE = re.compile("[^\\W\\d_]{1,3}[$\u00a3\u00a5]|[^\\W\\d_]+|\\d+(?:[.,]\\d+)*|[^\\w\\s]")
 _MARK_RUN = re.compile(r"([^\w\s])\1+")
 _END_OF_LABEL, _END_OF_SENTENCE = ".,:;)]%=|+\u00b7\u2026", ".,:;|"
-_MOST_AROUND_CHARS = 60
 _DASHES = dict.fromkeys(map(ord, "\u2212\u2013"), "-")
 _NEAR_SIGN = re.compile(r"([(-]*)0([)-]|[a-z]{1,2}$)?")  # `(60.00)`, `60.00-`, `60.00 CR`
 _BETWEEN = re.compile(r"[,;:|()]")  # two values, not one that is read in parts
@@ -183,11 +182,9 @@ def offers_of(
 def _sum_to_pay(values: Iterable[OfferedValue], text: str) -> float | None:
     """Return the last amount, if it is the largest, and a net sum and tax at a rate make it."""
     amounts = [
-        (
-            int(re.sub(r"\D", "", v.written)),
-            _near_sign(v.around) == ("", "") and v.written[0] != "-",
-        )
+        (int(re.sub(r"\D", "", v.written)), not any(near) and v.written[0] != "-")
         for v in sorted(values, key=attrgetter("start"))
+        for near in _NEAR_SIGN.findall(v.around) or [()]
         if _WITH_CENTS.fullmatch(v.written.removeprefix("-"))
     ]
     cents = [amount for amount, is_plain in amounts if is_plain]
@@ -353,9 +350,6 @@ def _values_in(cell: PlacedCell, signs: set[str], beyond: str = "") -> list[_Val
                     own = f"-{own}"  # `Total - 60.00`: it may part the two
                 elif sign[1] or sign[3]:
                     written = f"-{written}"
-                if is_currency(sign[2] or ""):
-                    signs.add(sign[2])
-                    own = own.removesuffix(sign[2])
             words = (p for p in _PIECE.finditer(lead, 0, cut) if p[0].isalnum())
             last = max((p.end() for p in words if not is_currency(p[0])), default=0)
             before, lead = f"{lead[last:cut]} {own}", lead[:cut]
@@ -370,12 +364,11 @@ def _values_in(cell: PlacedCell, signs: set[str], beyond: str = "") -> list[_Val
         else:
             found.append(_Value(label, written, cell.start + start, cell.start + end, before))
         at = end
+    text = f"{text} {beyond}"
     for value, following in zip_longest(found, found[1:]):
         if _AMOUNT.fullmatch(value.written.removeprefix("-")):
             to = following.start - cell.start if following is not None else len(text)
-            rest = text[value.end - cell.start : to]
-            rest = rest if following is not None else f"{rest} {beyond}"
-            value.around = _around(value.before, rest, signs)
+            value.around = _around(value.before, text[value.end - cell.start : to], signs)
     return found
 
 
@@ -394,15 +387,9 @@ def _around(before: str, behind: str, signs: set[str]) -> str:
         found = {piece for piece in pieces if is_currency(piece) and is_unit(piece)}  # not `le`
         signs |= found
         kept = ("9" if p[0].isdigit() else p for p in pieces if p not in found)
-        texts.append(_MARK_RUN.sub(r"\1", "".join(kept))[:_MOST_AROUND_CHARS].casefold())
+        texts.append(_MARK_RUN.sub(r"\1", "".join(kept))[:_MOST_LABEL_CHARS].casefold())
     left, right = texts[0].lstrip(_END_OF_LABEL), texts[1].rstrip(_END_OF_SENTENCE)
     return f"{left}0{right}" if left or right else ""
-
-
-def _near_sign(around: str) -> tuple[str | Any, ...]:
-    """Return what is or may be a sign right before and behind a number."""
-    found = _NEAR_SIGN.search(around)
-    return found.groups("") if found is not None else ("", "")
 
 
 def signed_amounts(source: SourceText, page: int) -> list[tuple[str, int, int]]:
@@ -413,12 +400,12 @@ def signed_amounts(source: SourceText, page: int) -> list[tuple[str, int, int]]:
         for value in _values_in(cell, set()):
             written, start, end = value.written, value.start, value.end
             is_amount = not written.isdigit() or any(map(is_currency, pieces))  # not `4711-`
-            before, behind = _near_sign(value.around) if is_amount else ("", "")
+            for before, behind in _NEAR_SIGN.findall(value.around) if is_amount else ():
+                written = f"{before}{written}{' ' if behind.isalpha() else ''}{behind}"
             shown = cell.text[start - cell.start : end - cell.start]
-            is_signed = before or behind or written[0] == "-"
+            is_signed = written != value.written or written[0] == "-"
             if is_signed and source.text[start:end] == shown:  # a row may be apart in the text
-                gap = " " if behind.isalpha() else ""
-                found.append((f"{before}{written}{gap}{behind}", start, end))
+                found.append((written, start, end))
     return found
 
 
