@@ -174,16 +174,23 @@ function listRows() {
   const least = Number($("least").value);
   page.rows = all.filter((row) => (!least || (row.least ?? -1) >= least)
     && (!wanted || `${row.item} ${row.folder || ""} ${row.step} ${row.pipeline} ${row.by || ""}`.toLowerCase().includes(wanted)));
-  const n = page.view === "waiting" ? page.rows.length : 0;
-  $("accept-all").disabled = !n;
-  $("accept-all").textContent = n ? `Accept all ${n.toLocaleString("en")}` : "Accept all";
-  $("n-waiting").textContent = page.waiting.length.toLocaleString("en");
+  tellCounts();
   const at = page.rows.findIndex((row) => row.id === page.id);
   if (at >= 0) page.at = at;
   show($("queue-empty"), page.rows.length ? "" : emptyWords(all.length));
-  $("rows").style.height = `${page.rows.length * ROW_PX}px`;
   drawRows();
   if (page.rows.length && (at < 0 && !page.id)) open(free(0));
+}
+
+// What a decision answers is read as that says, not accepted as the model had it.
+const acceptable = () => (page.view === "waiting" ? page.rows.filter((row) => !row.answered) : []);
+
+function tellCounts() {
+  const n = acceptable().length;
+  $("accept-all").disabled = !n;
+  $("accept-all").textContent = n ? `Accept all ${n.toLocaleString("en")}` : "Accept all";
+  $("n-waiting").textContent = page.waiting.length.toLocaleString("en");
+  $("rows").style.height = `${page.rows.length * ROW_PX}px`;
 }
 
 function narrow() { // what is seen is what is decided: one that the filter leaves out is closed
@@ -378,6 +385,7 @@ function notice() {
   if (!review) return;
   const row = page.waiting.find((one) => one.id === review.id);
   words.push(...new Set([review.refusal, leaseWords].filter(Boolean)));
+  if (row?.answered) words.push(`${rowWords(row)}.`);
   const isOld = review.state === "open" ? !row || !review.question.startsWith(row.question) || hasOtherTerms(review, row) : Boolean(row);
   const look = `${page.mark} ${review.id}`;
   if (isOld && page.mark && !page.isBusy && page.looked !== look) { // once for each state of the queue
@@ -926,16 +934,20 @@ function drawnInput(one, at) {
   }
   input.value = page.changes[one.path] ?? one.text;
   input.setAttribute("aria-describedby", `wrong-${at}`);
+  const doubt = drawnDoubt({ evidence: one.evidence }); // of the value that was there
+  const tellDoubt = () => { for (const line of doubt) line.hidden = input.value !== one.text; };
+  tellDoubt();
   input.addEventListener("input", () => {
     delete page.places[one.path];
     if (input.value === one.text) delete page.changes[one.path];
     else page.changes[one.path] = input.value;
+    tellDoubt();
     typed();
   });
   input.addEventListener("focus", () => { if (page.field !== at) { page.field = at; seek(); } });
   const wrong = make("p", "", "wrong");
   wrong.id = `wrong-${at}`;
-  made.append(label, input, ...second(one, input), ...newRow(one), wrong, ...drawnDoubt({ evidence: one.evidence }));
+  made.append(label, input, ...second(one, input), ...newRow(one), wrong, ...doubt);
   return made;
 }
 
@@ -1113,8 +1125,7 @@ function decided(id, item, { state, answers }) {
 }
 
 function listRowsAt(at) {
-  $("n-waiting").textContent = page.waiting.length.toLocaleString("en");
-  $("rows").style.height = `${page.rows.length * ROW_PX}px`;
+  tellCounts();
   if (page.rows.length) { open(free(Math.min(at, page.rows.length - 1))); $("queue").focus({ preventScroll: true }); }
   else clear();
 }
@@ -1189,7 +1200,7 @@ async function sendReason() {
 let all = []; // rows
 
 function askAll() {
-  all = page.view === "waiting" ? [...page.rows] : [];
+  all = acceptable();
   if (!all.length) return;
   const names = all.slice(0, 3).map((row) => row.item).join(", ");
   const more = all.length > 3 ? ` and ${count(all.length - 3, "more", "more")}` : "";

@@ -95,7 +95,10 @@ def test_a_person_decides_everything_by_the_keyboard(
 
         page.press("e", text="e")
         page.wait("document.activeElement.id === 'input-3'")
+        doubt = "document.querySelector('#input-3 ~ .quote').hidden"
+        assert not page.ask(doubt)
         page.type("soon")
+        assert page.ask(doubt)  # it was of the value that was there
         page.wait("document.getElementById('wrong-3').textContent")
         assert page.text("#wrong-3") == "'soon' is not a 'date'. Write it as 2026-10-28."
         assert page.ask("document.activeElement.getAttribute('aria-invalid')") == "true"
@@ -180,6 +183,10 @@ def test_a_decision_says_what_it_answers_and_carries_the_sender_s_papers_along(
         wait_for_item(page, "c.txt")  # b.txt is passed over
         page.wait("document.getElementById('rows').textContent.includes('as you decided on a.txt')")
         assert page.text("#left").startswith("1 decision here, 1 left")
+        assert page.text("#accept-all") == "Accept all 1"  # nor is b.txt accepted as proposed
+        page.press("k", text="k")
+        wait_for_item(page, "b.txt")
+        page.wait("document.getElementById('notices').innerText.includes('decided on a.txt')")
         page.press("r", text="r")
         page.wait("document.getElementById('rules-dialog').open")
         shown = page.text("#rules")
