@@ -20,7 +20,7 @@ import pytest
 
 from tests.browser import Browser, browser
 from tests.forked import ForkServer
-from tests.in_one_process import group_of, pytest_xdist_make_scheduler  # noqa: F401  a hook
+from tests.in_one_process import GROUPS, group_of, pytest_xdist_make_scheduler  # noqa: F401
 from tests.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ LONGEST = (
     "runner/cli/test_console_actions.py",
     "steps/tools/test_mcp_client.py", "runner/core/test_run_context.py",
     "runner/cli/test_completion.py", "runner/test_swapped_files.py",
-    "runner/watch/test_watch_loop.py", "engine/api/openai/test_batches.py",
+    "runner/watch/test_watch_loop.py", "engine/api/batches/test_batches.py",
     "steps/llm/test_confidence_model.py", "conformance/test_ollama_clients.py",
     "steps/readers/test_html.py",
     "runner/core/test_evidence_in_documents.py", "steps/readers/test_reader_pool.py",
@@ -184,6 +184,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest files first, in the same order in every process; bound each test's time."""
     rank = {name: number for number, name in enumerate(LONGEST)}
     here = Path(__file__).parent
+    first_or_together = (*LONGEST, *(name.removeprefix("tests/") for name in GROUPS))
+    if gone := [name for name in first_or_together if not (here / name).exists()]:
+        raise pytest.UsageError(f"`LONGEST` or `WITH_PREFECT` names {gone}, which are not there")
     names = {item.path: item.path.relative_to(here).as_posix() for item in items}
     items.sort(key=lambda item: (rank.get(names[item.path], len(rank)), names[item.path]))
     for item in items:

@@ -25,8 +25,11 @@ class Wire:
 
 
 @contextmanager
-def cutting_wire(target_port: int) -> Iterator[Wire]:
-    """Pass every connection on to a port of this machine."""
+def cutting_wire(target_port: int, port: int = 0) -> Iterator[Wire]:
+    """Pass every connection on to a port of this machine.
+
+    Its end cuts them, and refuses others until there is another wire at its port.
+    """
     wire = Wire()
 
     def serve(client: socket.socket) -> None:
@@ -36,8 +39,7 @@ def cutting_wire(target_port: int) -> Iterator[Wire]:
             wire.n_cut += is_cut
             wire.n_bytes += n_bytes
 
-    with _listening(serve) as port:
-        wire.port = port
+    with _listening(serve, port) as wire.port:
         yield wire
 
 
@@ -65,11 +67,11 @@ def http_proxy() -> Iterator[Wire]:
 
 
 @contextmanager
-def _listening(serve: object) -> Iterator[int]:
-    listener = socket.create_server(("127.0.0.1", 0))
+def _listening(serve: object, port: int = 0) -> Iterator[int]:
+    listener = socket.create_server(("127.0.0.1", port))
     listener.settimeout(0.05)
     is_over = threading.Event()
-    threads: list[threading.Thread] = []
+    threads: dict[threading.Thread, socket.socket] = {}
 
     def guarded(client: socket.socket) -> None:
         with suppress(OSError):
@@ -81,7 +83,7 @@ def _listening(serve: object) -> Iterator[int]:
                 client, _ = listener.accept()
                 client.settimeout(None)
                 thread = threading.Thread(target=guarded, args=(client,), daemon=True)
-                threads.append(thread)
+                threads[thread] = client
                 thread.start()
 
     accepting = threading.Thread(target=accept)
@@ -92,7 +94,9 @@ def _listening(serve: object) -> Iterator[int]:
         is_over.set()
         accepting.join()
         listener.close()
-        for thread in threads:
+        for thread, client in threads.items():
+            with suppress(OSError):  # it has ended by itself
+                client.shutdown(socket.SHUT_RDWR)
             thread.join(timeout=5)
 
 

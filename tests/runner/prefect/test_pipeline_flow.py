@@ -22,8 +22,9 @@ from paddock.runner.core.run_options import RunOptions
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.settings import STATE_FOLDER
+from tests.fakes.wires import cutting_wire
 from tests.forked import Forked, ForkServer
-from tests.prefect_server import prefect_client, server
+from tests.prefect_server import prefect_client
 from tests.runner.prefect.test_flow import ROOT
 from tests.runner.schedule.up_process import UpFolder
 from tests.waiting import until
@@ -595,14 +596,15 @@ def test_a_run_that_its_time_limit_ended_has_no_task_that_goes_on(
 
 
 def test_a_run_whose_server_is_away_at_its_end_is_shown_completed_when_that_is_back(
-    tmp_path: Path, fork_server: ForkServer
+    tmp_path: Path, fork_server: ForkServer, prefect_api: str
 ) -> None:
-    up, home = UpFolder(tmp_path / "pipes", forks=fork_server), tmp_path / "server"
+    up, server = UpFolder(tmp_path / "pipes", forks=fork_server), urlsplit(prefect_api).port or 0
     name, file = _waiting_for_go(up, "a.txt")
     log, worker = tmp_path / "process.log", Path(sys.executable).with_name("prefect")
     with ExitStack() as running:
-        with server(home) as up.api:
-            prefect, port = Prefect(up.api), urlsplit(up.api).port or 0
+        with cutting_wire(server) as wire:
+            up.api = f"http://127.0.0.1:{wire.port}/api"
+            prefect = Prefect(up.api)
             prefect.post("work_pools/", {"name": "away", "type": "process"})
             _python(up, DEPLOYED, file, "away")
             pool = ("--pool", "away")
@@ -613,6 +615,6 @@ def test_a_run_whose_server_is_away_at_its_end_is_shown_completed_when_that_is_b
         up.write(f"{name}/go", "")
         until(lambda: up.output(name, "a.txt"))
         until(lambda: "Prefect's server is away" in log.read_text() or "xited" in log.read_text())
-        with server(home, port):
+        with cutting_wire(server, wire.port):
             until(lambda: prefect.state(run)["type"] not in ("RUNNING", "PENDING"))
             assert prefect.state(run)["name"] == "Completed", prefect.state(run)
