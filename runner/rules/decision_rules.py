@@ -205,10 +205,7 @@ def _apart(offered: OfferedValue) -> tuple[str, str]:
 
 
 def _form_of_number(offered: OfferedValue, number: Decimal, is_whole: bool) -> _Form | None:
-    """Return the form of a number there; None: it is another.
-
-    Nothing around 0 tells a sign, and brackets, or a minus behind a number, are negative.
-    """
+    """Return the form of a number there; None: it is another. Brackets are negative, 0 nothing."""
     text, around = _apart(offered)
     is_negative = bool(around) and number < 0
     if around and not is_negative and (not number or _NEGATIVE.search(around)):

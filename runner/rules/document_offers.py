@@ -16,7 +16,7 @@ from base64 import b64decode, b64encode
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import zip_longest
+from itertools import takewhile, zip_longest
 from operator import attrgetter
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from paddock.pipelines.checking.cldr import is_unit, unit_named
 from paddock.pipelines.checking.schema_parts import SchemaParts
 from paddock.pipelines.checking.source_index import SourceIndex
 from paddock.pipelines.text_cells import PlacedCell, SourceText, TextCell
+from paddock.pipelines.text_marks import searchable
 from paddock.steps.readers.document_kinds import MEDIA_TYPES
 from paddock.steps.readers.e_invoice_checks import accounts_in
 
@@ -55,6 +56,7 @@ _SIGN_BEFORE = re.compile(rf"(?:^|[\s(|:]){_MINUS}\s?{_SIGN}\s?{_MINUS}$")
 _SIGN_BEHIND = re.compile(rf"\s?{_SIGN}")
 _DASH_BEHIND_WORD = re.compile("[^\\W_]\\s+[-\u2212\u2013]\\s+[^-\u2212\u2013]*$")
 _PIECE = re.compile("[^\\W\\d_]{1,3}[$\u00a3\u00a5]|[^\\W\\d_]+|\\d+(?:[.,]\\d+)*|[^\\w\\s]")
+_NO_DIGIT = re.compile(r"\D*")
 _MARK_RUN = re.compile(r"([^\w\s])\1+")
 _END_OF_LABEL, _END_OF_SENTENCE = ".,:;)]%=|+\u00b7\u2026", ".,:;|"
 _DASHES = dict.fromkeys(map(ord, "\u2212\u2013"), "-")
@@ -255,7 +257,7 @@ def _terms_of(invoice: Mapping[str, Any], terms: Mapping[str, str], schema: Any)
 
 
 def _offers_of_cells(source: SourceText) -> Offers:
-    rows = list[list[PlacedCell]]()
+    source, rows = replace(source, text=searchable(source.text)), list[list[PlacedCell]]()
     is_mail = source.media_type == MEDIA_TYPES["eml"]
     for number, start in enumerate(source.part_starts, 1):
         cells = source.cells(number)
@@ -315,11 +317,8 @@ def _is_prose(text: str) -> bool:
     )
 
 
-def _values_in(cell: PlacedCell, signs: set[str], beyond: str = "") -> list[_Value]:
-    """Return the days, amounts and codes of a cell, each with the words since the one before.
-
-    `beyond`: the text of the next cell, if it has no value.
-    """
+def _values_in(cell: PlacedCell, signs: set[str], next_cells: str = "") -> list[_Value]:
+    """Return the days, amounts and codes of a cell, each with the words since the one before."""
     text, found = cell.text, list[_Value]()
     if not any(map(str.isdigit, text)):
         return found
@@ -364,7 +363,7 @@ def _values_in(cell: PlacedCell, signs: set[str], beyond: str = "") -> list[_Val
         else:
             found.append(_Value(label, written, cell.start + start, cell.start + end, before))
         at = end
-    text = f"{text} {beyond}"
+    text = f"{text} {next_cells}"
     for value, following in zip_longest(found, found[1:]):
         if _AMOUNT.fullmatch(value.written.removeprefix("-")):
             to = following.start - cell.start if following is not None else len(text)
@@ -430,10 +429,11 @@ class _GovernedRows:
         self.signs = set[str]()
         self.values = [
             [
-                _values_in(cell, self.signs, "" if any(map(str.isdigit, beyond)) else beyond)
-                for cell, beyond in zip(row, [*(c.text for c in row[1:]), ""], strict=True)
+                _values_in(cell, self.signs, " ".join(takewhile(_NO_DIGIT.fullmatch, texts[n:])))
+                for n, cell in enumerate(row, 1)
             ]
             for row in rows
+            for texts in [[cell.text for cell in row]]
         ]
         self.governing = set[tuple[int, int]]()
         """Row and cell of each label."""
