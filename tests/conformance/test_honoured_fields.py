@@ -94,6 +94,9 @@ def test_a_response_format_is_honoured(client: httpx.Client, path: str) -> None:
          "guided_regex"),
         ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "x"}}}},
          "the JSON Schema cannot be enforced:\n", "response_format"),
+        ({"guided_choice": []}, "Missing required parameter: 'guided_choice'.", "guided_choice"),
+        ({"structured_outputs": {"choice": []}},
+         "Missing required parameter: 'structured_outputs.choice'.", "structured_outputs.choice"),
         ({"guided_choice": ["a"], "ignore_eos": True},
          "Invalid value for 'guided_choice': it says where the answer ends, and so does "
          "`ignore_eos`.", "guided_choice"),

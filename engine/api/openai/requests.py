@@ -136,7 +136,7 @@ def constraint_of(kind: _ConstraintKind, value: Any, place: str) -> Constraint:
 class _StructuredOutputs(OpenAIBody):
     json_: Tree | str | None = Field(None, alias="json")
     regex: str = ""
-    choice: Items[str] = ()
+    choice: Annotated[Items[str], Field(min_length=1)] | None = None
     grammar: str = ""
     json_object: bool = False
     structural_tag: Literal[""] = ""
@@ -199,7 +199,7 @@ class SamplingBody(ModelBody):
     json_schema: Tree | None = None
     guided_json: Tree | str | None = None
     guided_regex: str = ""
-    guided_choice: Items[str] = ()
+    guided_choice: Annotated[Items[str], Field(min_length=1)] | None = None
     guided_grammar: str = ""
     structured_outputs: _StructuredOutputs | None = None
     stream: bool = False
