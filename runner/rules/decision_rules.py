@@ -277,10 +277,8 @@ def _candidates(taught: TaughtAnswer, field: str) -> dict[Anchor, _Form]:
     here = (o for o in forms if place is None or (o.start < place[1] and place[0] < o.end))
     for anchor in {o.anchor for o in here if o.label}:
         under = taught.offers.by_anchor[anchor]
-        of_value = [forms[o] for o in under if o in forms]
-        others = [o for o in under if o not in forms]
-        sure = [form for form in of_value if all(form.size(o) is None for o in others)]
-        if sure:
+        own, others = (forms[o] for o in under if o in forms), [o for o in under if o not in forms]
+        if sure := [form for form in own if all(form.size(o) is None for o in others)]:
             found[anchor] = _common(sure)
     labels = {anchor: form for anchor, form in found.items() if anchor[0] != "prose"}
     return labels or found
@@ -365,7 +363,10 @@ class _SenderLayout(Struct, frozen=True, dict=True):
         new, heads = offers.words - self.words - self.remarks, self._heads
         new = frozenset(line for line in new if _head(line) not in heads)
         missing = self.words - offers.words
-        changed, begins = new | missing | self._alone(offers), {*map(_head, new | missing)}
+        names = (t.offers.names for t in self.decisions)
+        lost = {c for c in {*next(names)}.difference(offers.names) if ": " in c}
+        pairs = lost and lost.intersection(*names)  # `Document: invoice` stood in all of them
+        changed, begins = new | missing | self._alone(offers) | pairs, {*map(_head, new | missing)}
         is_other = new and missing and (len(begins) > 1 or "" in begins)
         if max(len(new), len(missing)) > 1 or is_other:
             return None

@@ -445,9 +445,8 @@ class _GovernedRows:
         def add(how: How, label: str, value: _Value, block: int) -> None:
             written[how, label].add(value.written)
             if len(written[how, label]) <= _MOST_VALUES:
-                offered = OfferedValue(
-                    how, label, value.written, block, value.start, value.end, value.around
-                )
+                what = value.written, block, value.start, value.end, value.around
+                offered = OfferedValue(how, label, *what)
                 key = how, label, value.written, block, value.around
                 first = found.setdefault(key, offered)
                 if first.start != value.start:  # it stands twice: the tax at two rates

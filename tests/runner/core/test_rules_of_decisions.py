@@ -308,6 +308,12 @@ LINES: dict[str, tuple[list[tuple[str, dict[str, Any]]], str, set[str] | frozens
     "another label of the number": (
         PLAIN, bill(("Number: {number}", "Credit no.: {number}"), **NEXT),
         {*UNPLACED, "number", "date"}),
+    "another word behind a label": (
+        [(bill(("{title}", "Document: Rechnung")), {})],
+        bill(("{title}", "Document: Gutschrift"), **NEXT), UNPLACED),
+    "a word behind a label that differs each time": (
+        [(bill(line("Contact: Ms Miller")), {}), (bill(line("Contact: Mr Smith"), **NEXT), READ)],
+        bill(line("Contact: Ms Wood"), **AS_OTHER), set()),
     "a title with the number, as another": (
         [(bill(NUMBERED), {})], bill((NUMBERED[0], "Gutschrift {number}\n"), **NEXT),
         {*UNPLACED, "number", "date"}),
