@@ -105,6 +105,12 @@ class BoundStep(SelectiveFields, Struct, frozen=True, dict=True):
         facts = self.facts
         return bool(facts.writes or facts.takes_away) and not facts.takes_file(self.written)
 
+    @cached_property
+    def has_answer(self) -> bool:
+        """Whether its answer is more than what it returns: chosen, checked, decided on."""
+        looks = (self.reply, self.review, self.escalate)
+        return self.is_taught or any(look is not None for look in looks)
+
     @property
     def is_taught(self) -> bool:
         """Whether its prompt has decisions of people as examples."""

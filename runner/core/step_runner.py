@@ -13,13 +13,9 @@ from typing import Any
 from paddock.engine.errors import DeadlineExceeded, EngineError
 from paddock.engine.system.disk_space import may_pass
 from paddock.engine.system.records import replace
-from paddock.engine.system.tasks import time_limit
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.typed_rows import without_types
-from paddock.runner.answers.evidence import EvidenceFinder
-from paddock.runner.answers.offered_labels import AT_BORDER
-from paddock.runner.answers.scoped_reply import ScopedReply
 from paddock.runner.bind.bound import BoundBlock, BoundStep
 from paddock.runner.bind.parameters import RenderError
 from paddock.runner.bind.plan_walks import only_reads
@@ -28,12 +24,10 @@ from paddock.runner.bind.trust.command_words import refuse_misplaced
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.item_states import ItemState
-from paddock.steps.base import Output, OutsideRoots, StepError, StepSkipped, SubPipelines, Tools
+from paddock.steps.base import OutsideRoots, StepError, StepSkipped, SubPipelines, Tools
 from paddock.steps.paths import os_refusal
 
-from .answer_reviewer import AnswerReviewer
 from .calls.recorded_calls import PutOff
-from .escalation import EscalationPass, escalation_reason
 from .failures import (
     Cause,
     ItemWaits,
@@ -46,10 +40,9 @@ from .failures import (
     stop_if_fatal,
 )
 from .item_attempt import ItemAttempt, StepAttempt
-from .known_fields import has_fields, known_fields
 from .run_context import RunContext
-from .standing_decisions import standing_decision
-from .step_tools import item_tools, labelled_tools, mark_labels, taught_tools
+from .step_answers import StepAnswers
+from .step_tools import carry_out, item_tools, limit_s
 from .traces.dependencies import note_listing
 
 SubPipelinesFor = Callable[[StepAttempt], SubPipelines]
@@ -84,30 +77,26 @@ class StepRunner:
         """`sub_pipelines`: None while planning, where the pipelines of steps do not run."""
         self.context = context
         self._sub_pipelines = sub_pipelines
-        self._reviewer = AnswerReviewer(context)
+        self._answers = StepAnswers(context)
 
     async def run(self, step: BoundStep, scope: Scope, item: ItemAttempt) -> Any:
         """Run a step with its retries; return its outputs, None if it skipped itself.
 
         1. It is noted as begun, with the answers to it that a person has rejected.
         2. Its tools. Its parameters; the files that they name are marked before it reads them.
-        3. The labels that it may choose from, and the examples of its prompt.
-        4. Its outputs: those that a person has decided on since, with what rules read of other
-           fields; else, where a field is open, its model's, of its larger model where its own is
-           not sure enough.
-        5. What is known of some fields over these; what a person decides, or has, on the answer.
-        6. The labels that it chose; its outputs as its `returns` has them.
-        7. It failed: 2 to 6 are tried again, or not (`_cause_of_retry`).
-        8. A folder that it listed for this item alone is marked.
+        3. What it makes, where its answer is looked at as `StepAnswers` has it; its `returns`.
+        4. It failed: 2 and 3 are tried again, or not (`_cause_of_retry`).
+        5. A folder that it listed for this item alone is marked.
 
         Raises:
             StepFailed: it did not succeed.
             RunStopped: nothing else will succeed.
             ItemWaits, PutOff, StopGateClosed, PipelineError: of it, or of what it runs.
         """
-        context, reviewer, result = self.context, self._reviewer, None
+        context, result = self.context, None
         with self._recorded(StepAttempt.begin(context, step, scope, item)) as attempt:  # 1
-            attempt.n_refused = await reviewer.n_rejected(attempt)
+            if step.has_answer:
+                attempt.n_refused = await self._answers.n_rejected(attempt)
             if (kept := item.kept.get(step.id)) is not None:
                 return kept
             for n_retries in itertools.count():
@@ -117,38 +106,10 @@ class StepRunner:
                     if step.untrusted and step.facts.command:
                         refuse_misplaced(step, scope)
                     await item.note_files(context, step.kind().reads(params), tools.files.roots)
-                    if step.reply is not None and step.choices:  # 3
-                        tools = await labelled_tools(attempt, tools)
-                    has_review = step.review is not None and not step.facts.hosts
-                    decision = standing_decision(attempt) if has_review else None
-                    outputs = await reviewer.decided_before(attempt, decision)
-                    known = None
-                    if step.has_readings and has_fields(tools.reply):
-                        known = await known_fields(attempt, decision, tools.reply)
-                        if outputs is None and known.makes_outputs(step) and not attempt.is_forced:
-                            evidence = await tools.reply.evidence(known.answer)
-                            outputs = known.as_outputs(step.kind, evidence)
-                    if outputs is None and step.is_taught:
-                        tools = await taught_tools(attempt, params, tools)
-                    is_asked = outputs is None
-                    if outputs is None and step.escalate is not None:  # 4
-                        outputs = await self._escalated(attempt, params, tools)
-                    elif outputs is None:
-                        async with time_limit(_limit_s(step)):
-                            output: Output = await step.kind().run(params, tools)
-                        outputs = await reviewer.calibrated(attempt, output)
-                    if step.review is not None:  # 5
-                        faults = list[str]()
-                        if is_asked and (over := known or decision) is not None:
-                            outputs, faults = await reviewer.with_known(outputs, over, tools)
-                        outputs = await reviewer.review_answer(
-                            attempt, outputs, tools, known, decision, faults
-                        )
-                    if isinstance(tools.reply, ScopedReply):  # 6
-                        mark_labels(attempt, outputs)
-                        if (labels := tools.reply.labels) is not None:
-                            for _ in range(labels.n_at_border(outputs.get("output"))):
-                                tools.log.tally("answer", AT_BORDER)
+                    if step.has_answer:
+                        outputs = await self._answers.outputs(attempt, params, tools)  # 3
+                    else:
+                        outputs = (await carry_out(step, params, tools)).model_dump(mode="json")
                     attempt.record.note_answer(outputs)
                     result = step_outputs(step, scope, outputs)
                     break
@@ -156,12 +117,12 @@ class StepRunner:
                     break
                 except _OF_INNER:
                     raise
-                except (Exception, SystemExit) as error:  # 7: of any kind, also a bug
+                except (Exception, SystemExit) as error:  # 4: of any kind, also a bug
                     cause = self._cause_of_retry(attempt, error, n_retries)
                     attempt.n_refused += cause is Cause.CHECK
                     chance = SystemRandom().random()
                     await asyncio.sleep(retry_pause_s(step.retry, cause, n_retries, chance))
-            if item.is_of_item and step.facts.lists and result is not None:  # 8
+            if item.is_of_item and step.facts.lists and result is not None:  # 5
                 files = None if step.returns is not None else result["files"]
                 params, roots = step.params.render(scope), context.bound.roots
                 owned = context.index.owned(roots.base) if files is None else frozenset()
@@ -193,11 +154,8 @@ class StepRunner:
                 stats.effect_times.append((record.began, time.time()))
 
     def _tools(self, attempt: StepAttempt) -> Tools:
-        step, scope = attempt.step, attempt.scope
+        step = attempt.step
         tools = item_tools(attempt, attempt.item.outputs)
-        if (form := step.reply) is not None:
-            finder = EvidenceFinder.of(form.evidence, form.schema, scope, tools)
-            tools = replace(tools, reply=ScopedReply(form, scope, finder))
         if step.inner is not None and self._sub_pipelines is not None:
             calls = replace(tools.calls, pipelines=self._sub_pipelines(attempt))
             tools = replace(tools, calls=calls)
@@ -213,9 +171,9 @@ class StepRunner:
         """
         if isinstance(error, OutputTaken):
             raise ItemWaits(error.why, ItemState.BLOCKED) from error
-        step, limit_s = attempt.step, _limit_s(attempt.step)
-        if isinstance(error, TimeoutError) and limit_s is not None:
-            error = DeadlineExceeded("total", limit_s)
+        step, most_s = attempt.step, limit_s(attempt.step)
+        if isinstance(error, TimeoutError) and most_s is not None:
+            error = DeadlineExceeded("total", most_s)
         if isinstance(error, OSError) and may_pass(error):
             error = os_refusal("the step failed", error)
         if isinstance(error, StepError | EngineError):
@@ -235,39 +193,3 @@ class StepRunner:
         is_missing = isinstance(error, ModuleNotFoundError)
         cause, why = Cause.MISSING if is_missing else Cause.OTHER, type(error).__name__
         raise StepFailed(step.id, f"{why}: {error}", cause=cause) from error
-
-    async def _escalated(self, attempt: StepAttempt, params: Any, tools: Tools) -> dict[str, Any]:
-        step, scope, item, first = attempt.step, attempt.scope, attempt.item, None
-        try:  # a refused answer is asked for again of the larger model alone
-            own = replace(tools, llm=replace(tools.llm, n_refused=0))
-            output = await step.kind().run(params, own)
-            first = await self._reviewer.calibrated(attempt, output)
-        except StepError as error:
-            if cause_of(error) is not Cause.CHECK:
-                raise
-        try:
-            why = escalation_reason(step, scope, item.shown_key or item.key, first)
-        except ExpressionError as error:
-            raise StepFailed(step.id, f"`escalate.when`: {error}") from error
-        if why is None:
-            assert first is not None
-            return first
-        try:
-            larger = attempt.with_larger_model()
-            escalation_pass = item.enclosing.escalation_pass or EscalationPass()
-            with escalation_pass.defer_calls(attempt.caller, step.id):
-                output = await step.kind().run(larger.step.params.render(scope), tools)
-                answer = await self._reviewer.calibrated(larger, output)
-        except StepError as error:
-            what = f"it was escalated to '{why.alias}': {error.reason}"
-            raise StepError(
-                what, remedy=error.remedy, is_fatal=error.is_fatal, kind=error.kind
-            ) from error
-        assert step.escalate is not None
-        attempt.record.model = step.escalate.to.ref
-        return why.outputs(tools.log, answer)
-
-
-def _limit_s(step: BoundStep) -> float | None:
-    """Return the time limit of a step; a model's begins when the pool has the request."""
-    return None if step.kind.roles else step.timeout.total

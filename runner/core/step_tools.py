@@ -15,6 +15,7 @@ from paddock.engine.errors import EngineError
 from paddock.engine.request import ModelSpec, Pool, Role
 from paddock.engine.system.crash_isolation import SuspectRoom
 from paddock.engine.system.records import Struct, replace
+from paddock.engine.system.tasks import time_limit
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.label_choices import chosen_labels
 from paddock.runner.answers.scoped_reply import ScopedReply
@@ -33,6 +34,7 @@ from paddock.steps.base import (
     CallTools,
     FileTools,
     ModelTools,
+    Output,
     OutputFiles,
     StepError,
     TimeLimits,
@@ -92,6 +94,18 @@ def item_tools(attempt: StepAttempt, outputs: OutputFiles) -> Tools:
         timeout=TimeLimits(step.timeout.total, step.timeout.idle),
         item=attempt.item_name,
     )
+
+
+async def carry_out(step: BoundStep, params: Any, tools: Tools) -> Output:
+    """Return what a step makes of its parameters, within its time limit."""
+    async with time_limit(limit_s(step)):
+        output: Output = await step.kind().run(params, tools)
+    return output
+
+
+def limit_s(step: BoundStep) -> float | None:
+    """Return the time limit of a step; a model's begins when the pool has the request."""
+    return None if step.kind.roles else step.timeout.total
 
 
 class BoundModels(Struct, frozen=True):
