@@ -59,9 +59,13 @@ class LockHolder(Struct, frozen=True):
         """Return the holder in a file; None if there is none yet, or half of one."""
         return known_record(cls, files.read_json_object(file))
 
-    def __str__(self) -> str:
+    @property
+    def process(self) -> str:
         since = datetime.fromtimestamp(self.since).astimezone()
-        return f"run '{self.run}' (process {self.pid} on {self.host}, since {since:%H:%M:%S})"
+        return f"process {self.pid} on {self.host}, since {since:%Y-%m-%d %H:%M:%S}"
+
+    def __str__(self) -> str:
+        return f"run '{self.run}' ({self.process})"
 
     def as_json(self) -> str:
         return json.dumps(asdict(self))

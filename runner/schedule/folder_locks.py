@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import socket
-import time
 from contextlib import ExitStack, suppress
-from datetime import datetime
 from pathlib import Path
 
-from paddock.engine.system import files, private_files
+from paddock.engine.system import private_files
 from paddock.engine.system.file_locks import LockTaken, lock_now
 from paddock.runner.ledger.own_state import ForeignState, make_state
+from paddock.runner.ledger.run_locks import LockHolder
 from paddock.runner.settings import STATE_FOLDER
 
 _NAME = "up"
@@ -42,14 +40,14 @@ class FolderLocks:
         try:
             lock.enter_context(lock_now(place / f"{_NAME}.lock"))
         except LockTaken:
+            holder = LockHolder.read(holder_file)
+            who = "another `paddock up`" if holder is None else f"`paddock up` ({holder.process})"
             raise FolderTaken(
-                f"{folder}: {_holder_text(holder_file)} serves this folder.\n"
-                "  End it, or name other folders."
+                f"{folder}: {who} serves this folder.\n  End it, or name other folders."
             ) from None
         self._locks[folder] = lock
-        facts = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
         with suppress(OSError):
-            files.write_json_atomically(holder_file, facts)
+            private_files.write_private(holder_file, LockHolder.of_this_process("").as_json())
 
     def release(self, folder: Path) -> None:
         lock = self._locks.pop(folder, None)
@@ -71,13 +69,3 @@ def _lock_folder(folder: Path, state_dir: Path) -> Path:
     name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
     at_home = state_dir / "up" / name
     return private_files.private_folder(at_home)
-
-
-def _holder_text(holder_file: Path) -> str:
-    facts = files.read_json_object(holder_file)
-    try:
-        since = datetime.fromtimestamp(facts["since"]).astimezone()
-        host = "" if facts["host"] == socket.gethostname() else f" on {facts['host']}"
-        return f"`paddock up` (process {facts['pid']}{host}, since {since:%Y-%m-%d %H:%M})"
-    except (OSError, ValueError, KeyError, TypeError):  # as another version writes it, say
-        return "another `paddock up`"
