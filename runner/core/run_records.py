@@ -55,7 +55,7 @@ class StepRecord(Struct, omit_defaults=True):
     uses: str
     version: int
     model: str | None
-    began: float = field(default_factory=time.time)
+    began: float = field(default_factory=lambda: round(time.time(), 3))
     seconds: float = 0.0
     calls: list[CallRecord] = field(default_factory=list)
     state: Literal["begun", "done", "skipped", "failed"] = "done"
