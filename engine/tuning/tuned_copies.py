@@ -13,15 +13,14 @@ from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import Literal
 
 from paddock.engine.gguf import TYPE_NAMES, GgufHeader
 from paddock.engine.llama.build import find_build
 from paddock.engine.system import files
 from paddock.engine.system.hardware import read_cpu
-from paddock.engine.system.records import Struct, asdict
-from paddock.engine.wire import from_plain
+from paddock.engine.system.records import Struct, asdict, known_record
 
-RECORD_VERSION = 5
 # Names of the formats of copies that OpenVINO computes, with 32 and with 16 bits.
 OPENVINO, OPENVINO_BF16 = "OpenVINO", "OpenVINO BF16"
 # All weights of a copy are read for each token: a model of 16 bits that is larger writes an answer
@@ -97,7 +96,7 @@ def openvino_version() -> str:
         return ""
 
 
-class TunedCopy(Struct, frozen=True):
+class TunedCopy(Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     original: str
     """sha256 of the model's file."""
@@ -118,7 +117,7 @@ class TunedCopy(Struct, frozen=True):
     """Share of next tokens of the reference text that are the original's; of an embedding model the
     mean cosine."""
     is_embedder: bool = False
-    version: int = RECORD_VERSION
+    version: Literal[5] = 5
 
     @property
     def is_form(self) -> bool:
@@ -229,12 +228,7 @@ def graph_file(weights: Path) -> Path:
 def _read(file: Path) -> TunedCopy | None:
     """Return what a file holds; None where it is damaged or of another version."""
     data = files.read_json_object(file)
-    if data.get("version") != RECORD_VERSION or not data.keys() <= {*TunedCopy.__struct_fields__}:
-        return None
-    try:
-        return from_plain(TunedCopy, data)
-    except ValueError:
-        return None
+    return known_record(TunedCopy, data) if "version" in data else None
 
 
 def _remove_blob(record: dict[str, object]) -> None:
