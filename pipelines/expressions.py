@@ -237,7 +237,9 @@ class Expression(SelectiveFields, Struct, frozen=True, dict=True):
 
     @cached_property
     def _code(self) -> Any:
-        return environment().from_string(self.tree)
+        code = environment().from_string(self.tree)
+        code.globals = {**code.globals}  # Jinja makes a chain of mappings, and reads all each time
+        return code
 
     def evaluate(self, scope: Mapping[str, Any], *, keeps_types: bool = False) -> Any:
         """Return its value; rows with types are plain lists unless these are kept."""

@@ -105,10 +105,12 @@ class FilesWriteParams(Params):
     @classmethod
     def path_fault(cls, path: str, given: Collection[str]) -> tuple[str, str] | None:
         name = path.rpartition("/")[2]
-        suffix = PurePath(name).suffix.lower()
         if not name:
             return f"'{printable(path)}' names a folder; `path` must name a file.", ""
-        if "rows" not in given or "…" in (suffix or name):
+        if "rows" not in given:
+            return None
+        suffix = PurePath(name).suffix.lower()
+        if "…" in (suffix or name):
             return None
         if suffix in (suffixes := written_suffixes()):
             return missing_library(format_of(name), writes=True)

@@ -76,6 +76,8 @@ _ENCODED = re.compile(
 )
 _CMS = re.compile(rb"\x30.{0,10}?\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07[\x02\x03]", re.DOTALL)
 """The beginning of what is signed or encrypted as a whole (RFC 5652)."""
+_MAY_BE_CMS = re.compile(rb"\x30|[^A-Za-z0-9+/]*(?:M|-----)")
+"""The same, and its base64: what has no place there is passed over."""
 _CMS_HEADING = re.compile(rb"\s*-----(?:BEGIN|END) (?:PKCS7|CMS)-----\s*")
 
 
@@ -166,6 +168,8 @@ def is_page_instead(path: PurePath, head: bytes) -> bool:
 
 def is_cms(head: bytes) -> bool:
     """Return whether it is signed or encrypted as a whole, also written in base64."""
+    if _MAY_BE_CMS.match(head, 0, _PDF_HEAD_BYTES) is None:  # 15 µs less for each text
+        return False
     return _CMS.match(cms_bytes(head[:_PDF_HEAD_BYTES], 60)) is not None
 
 

@@ -9,6 +9,7 @@ written only into folders that the paths of steps name, which `up` leaves out.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -75,14 +76,15 @@ class ProtectedFiles(Struct, frozen=True, dict=True):
             names = path.parts if base is None else path.relative_to(base).parts
             if any(name.casefold() == STATE_FOLDER for name in names):
                 return WriteRefusal("lies in '.paddock', where Paddock keeps its own state")
-        if path.name.casefold() == SETTINGS_FILE:
+        name = folded.rpartition(os.sep)[2]
+        if name == SETTINGS_FILE:
             return WriteRefusal("is a settings file of Paddock")
         identity = None if folded in self.folded else files.identity_of_path(path)
         if folded in self.folded or (
             identity is not None and identity in map(files.identity_of_path, self.parts)
         ):  # under this name or another
             return WriteRefusal("is a part of the pipeline itself")
-        suffix = path.suffix.casefold() if is_new else ""
+        suffix = os.path.splitext(name)[1] if is_new else ""  # noqa: PTH122 - for 10,000 paths
         if suffix not in (*YAML_SUFFIXES, *PYTHON_SUFFIXES) or self._is_in_named_folder(path):
             return None
         if suffix in YAML_SUFFIXES:

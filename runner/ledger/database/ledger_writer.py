@@ -84,13 +84,14 @@ class Writer:
 
         Many items are in a commit then, and the thread takes the interpreter's lock seldom.
         """
+        flushing = self._flushing
+        if flushing is not None and flushing.is_running():
+            return
         try:
-            loop = asyncio.get_running_loop()
+            loop = self._flushing = asyncio.get_running_loop()
         except RuntimeError:
             self.flush()
-            return
-        if self._flushing is not loop:
-            self._flushing = loop
+        else:
             loop.call_soon(self.flush)
 
     def flush(self) -> None:
