@@ -17,7 +17,7 @@ from math import isfinite
 from typing import Any, TypeAlias
 
 from paddock.engine.system import schema_patterns
-from paddock.engine.system.text import is_shallow, path_text
+from paddock.engine.system.text import is_shallow, path_text, without_middle
 
 from .reply_check import AnswerFault
 
@@ -51,6 +51,8 @@ def value_faults(value: Any, schema: Any, *, is_for_person: bool = False) -> lis
 
     >>> value_faults("28. Oktober 2026", {"format": "date"}, is_for_person=True)[0].message
     "'28. Oktober 2026' is not a 'date'. Write it as 2026-10-28."
+    >>> value_faults("9" * 1000, {"type": "number"})[0].message[-30:]
+    "9999' is not of type 'number'."
     """
     if is_nested_too_deep(value):
         return [AnswerFault(TOO_DEEP, TOO_DEEP)]
@@ -63,7 +65,7 @@ def value_faults(value: Any, schema: Any, *, is_for_person: bool = False) -> lis
         place = [str(part) for part in error.absolute_path]
         is_form = is_for_person and error.validator == "format"
         form = _FORMS.get(error.validator_value, "") if is_form else ""
-        message = f"{error.message[:_MOST_CHARS]}.{form}"
+        message = f"{without_middle(error.message, _MOST_CHARS, ' … ')}.{form}"
         sentence = f"At /{'/'.join(place)}: {message}" if place else message
         faults.append(AnswerFault(message, sentence, path_text(error.absolute_path)))
     return faults

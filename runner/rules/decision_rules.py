@@ -478,8 +478,10 @@ class _SenderLayout(Struct, frozen=True, dict=True):
                 label = " / ".join(sorted({label for _, label in rule.anchors}))
                 found[field].append({"label": label, "value": None, "decisions": rule.ids})
         rest = sorted({name for t in self.decisions for name in t.fields} - found.keys())
-        sender, words = sorted({cell for _, cell in first.names}), sorted(self.words)
-        return {"sender": sender, "layout": words, "fields": found, "open": rest}
+        sender = sorted({cell for _, cell in first.names})
+        words = sorted(word.replace("¤", "amounts in ") for word in self.words)
+        fields = {name: found[name] for name in [*first.answer, *found] if name in found}
+        return {"sender": sender, "layout": words, "fields": fields, "open": rest}
 
 
 def _head(line: str) -> str:

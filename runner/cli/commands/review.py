@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -289,8 +290,8 @@ def _show_rules(place: LedgerFolder, *, as_json: bool) -> int:
 
 
 def _rule_lines(rule: Mapping[str, Any]) -> Iterator[str]:
-    n_used = counted(rule["documents"], "document")
-    yield f"{', '.join(rule['sender'])} ({rule['pipeline']}, step '{rule['step']}'; {n_used})"
+    used = f"used for {counted(rule['documents'], 'document')}"
+    yield f"{', '.join(rule['sender'])} ({rule['pipeline']}, step '{rule['step']}'; {used})"
     yield f"  layout: {one_line(', '.join(rule['layout']), MAX_ITEM_CHARS)}"
     for name, readings in rule["fields"].items():
         for row in readings:
@@ -300,7 +301,8 @@ def _rule_lines(rule: Mapping[str, Any]) -> Iterator[str]:
     if rule["open"]:
         yield f"  open: {', '.join(rule['open'])}"
     for row in rule["decisions"]:
-        yield f"  decided: {row['id']} ({row['item']}), {row['by']}, {row['at']}"
+        at = units.local_time(datetime.fromisoformat(row["at"]).timestamp())
+        yield f"  decided: {row['id']} ({row['item']}), {row['by']}, {at}"
 
 
 def _nothing_text(flags: ReviewFlags) -> str:

@@ -1282,7 +1282,7 @@ async function showRules() {
 function drawnRule(rule) {
   const made = make("section"), list = make("dl");
   made.append(make("h3", rule.sender.join(", ")),
-    make("p", `${rule.folder ? `${rule.folder}: ` : ""}${rule.step}, ${rule.pipeline}; ${count(rule.documents, "document")} read so. Layout: ${rule.layout.join(", ")}`, "soft small"));
+    make("p", `${rule.folder ? `${rule.folder}: ` : ""}${rule.step}, ${rule.pipeline}; used for ${count(rule.documents, "document")}. Layout: ${rule.layout.join(", ")}`, "soft small"));
   for (const [name, readings] of Object.entries(rule.fields)) {
     const how = readings.map((one) => (one.label ? `behind “${one.label}”` : `always ${one.value === null || one.value === "" ? "empty" : plain(one.value)}`));
     list.append(make("dt", name), make("dd", how.join("; ")));

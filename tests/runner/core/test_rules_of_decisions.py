@@ -3,12 +3,14 @@
 import csv
 import json
 import re
+from datetime import datetime
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from paddock.engine.system import units
 from paddock.engine.system.records import replace
 from paddock.pipelines.text_cells import SourceText
 from paddock.runner.core.reviews.decided_outputs import with_answer
@@ -826,7 +828,8 @@ def test_review_shows_the_rules_whose_decisions_they_are_and_how_often_they_are_
     (rule,) = found["rules"]
     assert rule["step"] == "bill"
     assert rule["sender"] == ["Larkfield Print Works"]
-    assert {"calder quay office", "invoice"} <= {*rule["layout"]}
+    assert {"calder quay office", "invoice", "amounts in EUR"} <= {*rule["layout"]}
+    assert [*rule["fields"]] == [*TRUE]
     assert (rule["documents"], rule["open"]) == (1, [])
     (decision,) = rule["decisions"]
     assert (decision["item"], decision["by"]) == ("a.txt", "ann")
@@ -841,7 +844,9 @@ def test_review_shows_the_rules_whose_decisions_they_are_and_how_often_they_are_
     }  # fmt: skip
     assert [(d["item"], d["why"]) for d in found["without_rule"]] == [("s.txt", "no_sender")]
     text = shown_rules(desk)
-    assert "step 'bill'; 1 document)" in text
+    assert "step 'bill'; used for 1 document)" in text
+    at = units.local_time(datetime.fromisoformat(decision["at"]).timestamp())
+    assert f"  decided: {decision['id']} (a.txt), ann, {at}\n" in text
     assert f"  total: behind 'total', by {decision['id']}\n" in text
     assert "  kind: always invoice, by " in text
     assert "(s.txt) makes no rule: no name that was decided stands in a cell" in text
