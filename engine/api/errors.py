@@ -244,10 +244,10 @@ def as_openai_error(error: Exception, constraint: str = "") -> ApiError:
         case WrongRole():
             return ApiError(400, as_api_error(error).message, param="model")
         case PromptTooLong():
-            n_given = error.n_prompt_tokens
-            what = "your prompt"
+            # LangChain knows it by this sentence, since openai 3.57 shows it no code.
+            known, n_given, what = "The prompt is too long. ", error.n_prompt_tokens, "your prompt"
         case TextTooLong():
-            n_given, what = error.n_tokens, f"input {error.index}"
+            known, n_given, what = "", error.n_tokens, f"input {error.index}"
         case ModelNotFound():
             message = f"model '{error.ref}' not found"
             return ApiError(404, message, code="model_not_found", param="model")
@@ -257,8 +257,8 @@ def as_openai_error(error: Exception, constraint: str = "") -> ApiError:
             return api_error(error)
     return ApiError(
         400,
-        f"This model's maximum context length is {error.n_ctx_tokens} tokens. However, {what} has "
-        f'{n_given} tokens. Please shorten it, or ask for `"truncate": true`.',
+        f"{known}This model's maximum context length is {error.n_ctx_tokens} tokens. However, "
+        f'{what} has {n_given} tokens. Please shorten it, or ask for `"truncate": true`.',
         code=CONTEXT_LENGTH_EXCEEDED,
         param="input" if isinstance(error, TextTooLong) else None,
     )
