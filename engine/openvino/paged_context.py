@@ -152,12 +152,11 @@ class PagedContext:
         return len(self._sequences[seq_id].blocks) * self._block_bytes
 
     def save(self, seq_id: int) -> SavedBlocks:
-        sequence = self._sequences[seq_id]
-        blocks = sequence.blocks
+        blocks = self._sequences[seq_id].blocks
         cells = np.empty(len(blocks) * self._block_bytes, np.uint8)
         for rows, part in zip(self._rows, self._parts(cells, len(blocks)), strict=True):
             rows.take(blocks, axis=0, out=part, mode="clip")  # by default it buffers
-        return SavedBlocks(cells, len(blocks), sequence.n_tokens)
+        return SavedBlocks(cells, len(blocks), self._sequences[seq_id].n_tokens)
 
     def restore(self, seq_id: int, state: Sized) -> None:
         """Raises `CacheFull`: too few free blocks."""

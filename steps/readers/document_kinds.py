@@ -168,9 +168,8 @@ def is_page_instead(path: PurePath, head: bytes) -> bool:
 
 def is_cms(head: bytes) -> bool:
     """Return whether it is signed or encrypted as a whole, also written in base64."""
-    if _MAY_BE_CMS.match(head, 0, _PDF_HEAD_BYTES) is None:  # 15 µs less for each text
-        return False
-    return _CMS.match(cms_bytes(head[:_PDF_HEAD_BYTES], 60)) is not None
+    head = head[:_PDF_HEAD_BYTES]  # decoding what cannot be one takes 15 µs for each text
+    return bool(_MAY_BE_CMS.match(head) and _CMS.match(cms_bytes(head, 60)))
 
 
 def cms_bytes(data: bytes, n_written: int | None = None) -> bytes:
