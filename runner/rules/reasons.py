@@ -14,7 +14,7 @@ class WhyOpen(Enum):
     NEW_SENDER = "nothing was decided on this sender"
     NEW_LAYOUT = "the papers of this sender looked otherwise"
     SEVERAL_FIT = "two senders or layouts fit"
-    OTHER_ACCOUNT = "the sender has another account than before"
+    OTHER_ACCOUNT = "an IBAN is new for this sender"
     NEW_LINE = "a line, more or less than before, may tell it"
     OTHER_NAMED = "its text names another choice than was decided"
     DIFFERENT = "decisions on this sender and layout differ"

@@ -655,6 +655,10 @@ def test_a_person_is_told_why_each_field_is_open(desk: Desk, case: str) -> None:
 
 def test_an_account_that_a_person_confirmed_is_the_senders(desk: Desk) -> None:
     desk.teach("a", paid_to(IBAN))
+    desk.arrive(b=paid_to(OTHER_IBAN, **NEXT))
+    desk.work()
+    told = invoke("review", str(desk.folder), "--list", "--json").stdout
+    assert "An IBAN is new for this sender: the sender" in told
     desk.teach("b", paid_to(OTHER_IBAN, **NEXT), **READ)
     desk.arrive(c=paid_to(OTHER_IBAN, **AS_OTHER))
     desk.work()
