@@ -735,7 +735,8 @@ function pointOf(event) {
 function fillFromPicture(event) { // the word that was clicked, or those between press and release
   const [from, to] = [pressed || pointOf(event), pointOf(event)];
   pressed = null;
-  if (page.mode === "read" && field() && isLong(field())) return; // one word for the whole text
+  if (page.mode === "read" && page.review && isLong(field())) // else one word for the whole text
+    return problem("This is a long text. Press `e` to edit it: then a click puts words at the cursor.");
   const [left, right] = [from[0], to[0]].sort((a, b) => a - b), [top, bottom] = [from[1], to[1]].sort((a, b) => a - b);
   const some = boxed.filter(([, , , l, t, r, b]) => l <= right && left <= r && t <= bottom && top <= b);
   if (!some.length) return;
@@ -838,9 +839,11 @@ function fill(value, place) { // the chosen field, from a place in the document
   const one = field();
   if (one.kind === "choice" || (page.mode === "read" && !mayDecide())) return;
   if (page.mode === "read") setMode("edit");
-  const input = $(`input-${page.field}`), before = input.value.slice(0, input.selectionStart);
-  if (!isLong(one)) input.value = value;
-  else input.setRangeText(/\S$/.test(before) ? ` ${value}` : value, input.selectionStart, input.selectionEnd, "end");
+  const input = $(`input-${page.field}`), { selectionStart: from, selectionEnd: to } = input;
+  if (isLong(one)) {
+    const before = /[^\s([]$/.test(input.value.slice(0, from)) ? " " : "", behind = /^[\p{L}\p{N}([]/u.test(input.value.slice(to)) ? " " : "";
+    input.setRangeText(before + value + behind, from, to, "end");
+  } else input.value = value;
   input.dispatchEvent(new Event("input"));
   if (!page.review.sources[1] && input.value === value) page.places[one.path] = place;
   typed();
@@ -911,7 +914,7 @@ function drawForm() {
 }
 
 // A text to be changed at the cursor, not a value to be replaced.
-const isLong = (one) => page.review.is_text || one.text.length > 60 || one.text.includes("\n");
+const isLong = (one) => page.review.is_text || [one.text, page.changes[one.path] ?? ""].some((text) => text.length > 60 || text.includes("\n"));
 
 function drawnInput(one, at) {
   const made = make("div", "", "input"), label = make("label", one.path || "text");
@@ -1382,6 +1385,10 @@ on("all-form", (event) => { event.preventDefault(); acceptAll(); }, "submit");
 on("queue", drawRows, "scroll");
 on("leave", leave);
 on("json", typed, "input");
+for (const kind of ["focusin", "focusout"]) on("edit", (event) => { // in a long text, Enter begins a line
+  const saves = kind === "focusin" && event.target.matches("input, #save");
+  $("save").firstElementChild.textContent = saves ? "Enter" : "Ctrl Enter";
+}, kind);
 on("reason-leave", () => $("reason-dialog").close());
 on("row-leave", () => $("row-dialog").close());
 on("row-form", (event) => { event.preventDefault(); addRow(); }, "submit");

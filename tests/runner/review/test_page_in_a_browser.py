@@ -594,6 +594,38 @@ def test_a_click_puts_words_into_a_long_text_at_the_cursor(
         page.ask("document.activeElement.select(); fill('Rope', [32, 36])")
         assert page.ask(value) == "Rope"
         assert page.ask("page.places") == {"number": [25, 31], "note": [32, 36]}
+        page.ask(f"{value} = 'Rope (m) is'; document.activeElement.setSelectionRange(6, 6)")
+        page.ask("fill('12', [40, 42])")
+        page.ask("document.activeElement.setSelectionRange(5, 5); fill('84.50', [52, 57])")
+        assert page.ask(value) == "Rope 84.50 (12 m) is"
+        page.ask("document.getElementById('input-0').select()")
+        page.type(remark := "As we agreed on the telephone with Mr Larkfield, without the boxes")
+        page.ask("document.activeElement.setSelectionRange(0, 0); fill('Rope', [32, 36])")
+        assert page.ask(value) == f"Rope {remark}"  # it is long by now
+        assert page.complaints() == []
+
+
+def test_save_names_the_key_that_saves_from_the_field_in_focus(
+    served_page: ServedPage, chromium: Browser
+) -> None:
+    answer = {"number": "R-1", "note": "Rope, twelve metres of it. " * 3}
+    plain: dict[str, Any] = {"checks": [], "evidence": None, "confidence": None}
+    served_page.ask("a.txt", answer=answer, schema={"type": "object"}, **plain)
+    with served_page.served() as address:
+        page = opened(chromium, address)
+        page.press("e", text="e")
+        page.wait("document.activeElement.id === 'input-0'")
+        assert page.text("#save kbd") == "Enter"
+        page.ask("document.getElementById('input-1').focus()")
+        assert page.text("#save kbd") == "Ctrl Enter"
+        page.ask("document.getElementById('save').focus()")
+        assert page.text("#save kbd") == "Enter"
+        page.ask("document.activeElement.blur()")
+        assert page.text("#save kbd") == "Ctrl Enter"
+        page.press("Escape")
+        page.ask("pick(1); boxed = [['R-1', 0, 3, 0, 0, 1, 1]]")
+        page.ask("fillFromPicture(new MouseEvent('click'))")
+        assert page.text("#problem").startswith("This is a long text. Press `e`")
         assert page.complaints() == []
 
 
