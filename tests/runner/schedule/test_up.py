@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -86,7 +87,9 @@ def test_files_that_come_schedules_and_calls_start_runs_and_changed_files_are_pi
     )  # fmt: skip
     assert second.returncode == 1
     assert up.process is not None
-    assert f"`paddock up` (process {up.process.pid}, since " in second.stderr
+    assert (
+        f"`paddock up` (process {up.process.pid} on {socket.gethostname()}, since " in second.stderr
+    )
     assert "serves this folder.\n  End it, or name other folders." in second.stderr
     up.until(lambda: not up.get()["running"])  # the run of c.txt, after its output
     assert up.signal(signal.SIGTERM) == 0

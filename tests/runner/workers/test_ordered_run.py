@@ -88,6 +88,7 @@ def test_where_no_server_is_it_runs_all_the_same_and_the_ledger_names_the_order(
 BESIDE_MODELS = """
 import asyncio, json, os, pathlib, socket, sys
 os.setsid()
+from paddock.engine.system.records import asdict
 from paddock.runner.daemon import daemon_files
 from paddock.runner.settings import read_settings
 from paddock.runner.workers.ordered_run import Order, RunControl, run_order
