@@ -399,7 +399,7 @@ class _Sweeper(Struct):
                 calls = self.database.rows(queries.CALLS_OF_SCOPE, {"scope": scope})
                 found.update(hash_ for (hash_,) in calls)
             for step in json.loads(lineage)["steps"] if lineage else ():
-                found.update(call[0] for call in step["calls"])
+                found.update(call[0] for call in step.get("calls", ()))
         return found
 
     def _delete(self, statement: str, keys: Sequence[str]) -> None:
