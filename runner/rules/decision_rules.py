@@ -50,6 +50,7 @@ _NAMED = f"{_BEFORE_NAME.pattern}{{}}{_BEHIND_NAME.pattern}"
 _LOST = r"(?:{}|\s?[^\w\s]\s?)"  # a letter that a page's font lacks stands as a box
 _DIGITS, _NO_DIGITS = re.compile(r"\d+"), re.compile(r"\D+")
 _SPACE = re.compile("[ \u00a0\u202f]")
+_REASONS = [*WhyOpen].index
 
 
 class TaughtAnswer(Struct, frozen=True, dict=True):
@@ -653,6 +654,6 @@ class Rules:
                 found[field] = sure[0]
             elif sure:
                 why[field] = WhyOpen.TWO_READINGS
-            elif readings and isinstance(readings[0], WhyOpen):
-                why[field] = readings[0]
+            elif readings:  # in any order of decisions the same one of several reasons
+                why[field] = max((r for r in readings if isinstance(r, WhyOpen)), key=_REASONS)
         return found, why, WhyOpen.NO_PLACE

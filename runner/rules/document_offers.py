@@ -25,7 +25,7 @@ from paddock.pipelines.checking.cldr import is_unit, unit_named
 from paddock.pipelines.checking.schema_parts import SchemaParts
 from paddock.pipelines.checking.source_index import SourceIndex
 from paddock.pipelines.text_cells import PlacedCell, SourceText, TextCell
-from paddock.pipelines.text_marks import searchable
+from paddock.pipelines.text_marks import searchable, shown_text
 from paddock.steps.readers.document_kinds import MEDIA_TYPES
 from paddock.steps.readers.e_invoice_checks import accounts_in
 
@@ -165,17 +165,18 @@ def offers_of(
     (source,) = documents
     is_long = len(source.text) > _MOST_CHARS
     offers = Offers(unread=WhyOpen.TOO_LONG) if is_long else _offers_of_cells(source)
-    named = _named_choices(source.text[:_MOST_CHARS], SchemaParts.of(schema))
+    text = shown_text(source.text[:_MOST_CHARS])
+    named = _named_choices(text, SchemaParts.of(schema))
     stated = _stated_fields(source, terms or {}, schema)
     if source.media_type in _MAILS:  # a letter may say what else the mail is
         stated = {n: v for n, v in stated.items() if {*named.get(n, ())} <= {str(v)}}
     seller = str(source.invoices[0]["seller"]) if stated else ""
-    accounts = tuple(accounts_in(source.text[:_MOST_CHARS]))
+    accounts = tuple(accounts_in(text))
     proposed = (
         _terms_of(source.invoices[0], terms or {}, schema) if len(source.invoices) == 1 else {}
     )
     read = {"seller": seller, "stated": stated, "accounts": accounts, "named": named}
-    total = _sum_to_pay(offers.values, source.text[:_MOST_CHARS])
+    total = _sum_to_pay(offers.values, text)
     of_total = [n for n, term in (terms or {}).items() if total and term in ("gross", "payable")]
     sums = {name: total for name in of_total if name not in proposed}
     return replace(offers, **read, sums=sums, proposed=proposed)

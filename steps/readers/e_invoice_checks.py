@@ -53,7 +53,7 @@ _VAT_CHARS = 8  # of the shortest numbers that all of the EU but Romania has
 _MOST_LINE_CHARS = 200
 _MOST_PAGE_CHARS = 200_000
 _CENTS = re.compile(r"[.,]..\Z")
-_IBAN = re.compile(r"\b[A-Z]{2}\d\d(?: ?[0-9A-Z]{4}){2,7}(?: ?[0-9A-Z]{1,3})?\b")
+_IBAN = re.compile(r"\b[A-Z]{2}\d\d(?:\s{0,2}[0-9A-Z]{4}){2,7}(?:\s{0,2}[0-9A-Z]{1,3})?\b")
 _NUMBER = re.compile(r"(\d(?:[\d.,]*\d)?)(\s?%)?")
 _UNCOUNTED = frozenset(("GROUP", "INFORMATION"))
 """Lines of CII that only head, or tell of, others."""
@@ -388,14 +388,15 @@ def accounts_in(text: str) -> dict[str, Span]:
     """Return the IBANs in a text, without blanks, whose check digits are right."""
     found = dict[str, Span]()
     for match in _IBAN.finditer(text):
-        shown = match[0]
-        while shown and not _is_iban(shown):
-            shown = shown.rpartition(" ")[0]  # a word behind it: of a bank
-        if shown:
-            found["".join(shown.split())] = match.start(), match.start() + len(shown)
+        ends = [blank.start() for blank in re.finditer(r"\s\b|$", match[0])]
+        shown = [match[0][:end] for end in reversed(ends) if _is_iban(match[0][:end])]
+        if shown:  # the longest within a line, else of two: what stands behind it is another word
+            start, account = match.start(), min(shown, key=lambda text: "\n" in text)
+            found["".join(account.split())] = start, start + len(account)
     return found
 
 
 def _is_iban(text: str) -> bool:
     code = "".join(text.split())
-    return int("".join(str(int(sign, 36)) for sign in code[4:] + code[:4])) % 97 == 1
+    digits = "".join(str(int(sign, 36)) for sign in code[4:] + code[:4])
+    return len(code) >= 15 and int(digits) % 97 == 1  # Norway has the shortest

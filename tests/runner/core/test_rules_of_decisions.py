@@ -19,6 +19,7 @@ from paddock.runner.review.csv_and_gold_data import reviews_csv
 from paddock.runner.review.decisions import ClickedAnswer
 from paddock.runner.review.taught_rules import answered_by
 from paddock.runner.rules import Offers, Rules, TaughtAnswer, offers_of
+from paddock.runner.rules.reasons import WhyOpen
 from tests.fakes.invoices import Made, hybrid
 from tests.fakes.papers import EXAMPLES
 from tests.fakes.pdf import pdf
@@ -621,6 +622,18 @@ WHY: dict[str, tuple[str, str, dict[str, str]]] = {
     "nothing": (bill(), bill(**NEXT), {}),
     "another account": (
         paid_to(IBAN), paid_to(OTHER_IBAN, **NEXT), {"sender": "other_account"}),
+    "another account in two lines": (
+        paid_to(IBAN), paid_to("AT61 1904\n3002 3457 3201", **NEXT),
+        {"kind": "new_line", "sender": "other_account"}),
+    "an account that a decided paper hides": (
+        paid_to(f"{IBAN} <!-- {OTHER_IBAN} -->"), paid_to(OTHER_IBAN, **NEXT),
+        {"sender": "other_account"}),
+    "an account that a decided paper has struck": (
+        paid_to(f"{IBAN}\n~~IBAN: {OTHER_IBAN}~~"), paid_to(OTHER_IBAN, **NEXT),
+        {"kind": "new_line", "sender": "other_account"}),
+    "the same account in two lines": (
+        paid_to(IBAN), paid_to(IBAN.replace("00 20", "00\n20"), **NEXT),
+        dict.fromkeys(("kind", "sender"), "new_line")),
     "the same account": (paid_to(IBAN), paid_to(IBAN.replace(" ", ""), **NEXT), {}),
     "an account where none was, in another layout": (
         bill(), paid_to(IBAN, title="Spring", hello="Sale", **NEXT),
@@ -794,6 +807,18 @@ def test_decisions_that_contradict_a_rule_end_it_in_any_order(tmp_path: Path) ->
         desk.work()
         asked.append(desk.asked("c"))
     assert asked == [{"total"}, {"total"}]
+
+
+def test_the_reason_why_a_field_is_open_is_the_same_in_any_order_of_decisions() -> None:
+    """One rule of the total misses its label, one finds a new label beside its own."""
+    to_pay = bill(("Total: {total}", "To pay: {total}"), **NEXT)
+    taught = [
+        TaughtAnswer(text[-9:], {**TRUE, **true}, ALL, CONSTANT, offered(text).pack())
+        for text, true in ((bill(), {}), (to_pay, READ))
+    ]
+    met = offered(bill(ROPE, ("Total: {total}", "To pay: {total}"), **AS_OTHER))
+    found = [Rules(order).read(met).why_open("total") for order in (taught, taught[::-1])]
+    assert found == [WhyOpen.NEW_LABEL] * 2
 
 
 def test_a_persons_decision_stands_over_each_rule(desk: Desk) -> None:
