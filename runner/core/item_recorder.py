@@ -145,10 +145,10 @@ class ItemRecorder(Struct, frozen=True, eq=False):
         source = source_of(attempt.value, stored)
         made = Lineage(
             source,
-            attempt.renamed_from,
             attempt.steps,
+            attempt.renamed_from,
             None if is_counted else attempt.wrote(),
-            sorted(context.bound.inputs_by_item),
+            tuple(sorted(context.bound.inputs_by_item)),
         )
         lineage.record(
             LineageRow(

@@ -13,7 +13,7 @@ from msgspec import ValidationError
 
 from paddock.engine.request import Usage
 from paddock.engine.system.distribution import own_version
-from paddock.engine.system.records import Struct, asdict, field, record_from
+from paddock.engine.system.records import Struct, asdict, record_from
 from paddock.runner.bind.bound import BoundStep
 from paddock.runner.ledger.entries import LedgerError, LineageRow
 
@@ -55,9 +55,9 @@ class StepRecord(Struct, omit_defaults=True):
     uses: str
     version: int
     model: str | None
-    began: float = field(default_factory=lambda: round(time.time(), 3))
-    seconds: float = 0.0
-    calls: list[CallRecord] = field(default_factory=list)
+    began: float
+    seconds: float
+    calls: list[CallRecord]
     state: Literal["begun", "done", "skipped", "failed"] = "done"
     """`begun` until it ends: also if it is cancelled, or put off. The ledger has those that ended
     alone."""
@@ -67,7 +67,8 @@ class StepRecord(Struct, omit_defaults=True):
     @classmethod
     def begin(cls, step: BoundStep, calls: list[CallRecord]) -> StepRecord:
         ref = None if step.model is None else step.model.ref
-        return cls(step.id, step.uses, step.kind.version, ref, calls=calls, state="begun")
+        began = round(time.time(), 3)
+        return cls(step.id, step.uses, step.kind.version, ref, began, 0.0, calls, "begun")
 
     def note_answer(self, outputs: Mapping[str, Any]) -> None:
         evidence, confidence = outputs.get("evidence"), outputs.get("confidence")
@@ -129,9 +130,9 @@ def source_of(item: Any, stored: str | None) -> ItemSource | None:
 class Lineage(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """What an item's entry was made of, as `LineageRow.made` has it."""
 
-    source: ItemSource | None = None
+    source: ItemSource | None
+    steps: Sequence[StepRecord]
     renamed_from: str | None = None
-    steps: Sequence[StepRecord] = ()
     wrote: Sequence[str] | None = None
     """Stored paths of the files of a step that no report counts; None: of any other."""
     inputs_by_item: Sequence[str] = ()
@@ -145,7 +146,7 @@ def read_lineage(row: LineageRow | None) -> Lineage:
         LedgerError: another version of Paddock wrote it.
     """
     try:
-        return Lineage() if row is None else record_from(Lineage, row.made)
+        return Lineage(None, ()) if row is None else record_from(Lineage, row.made)
     except ValidationError as error:
         raise LedgerError(
             f"the ledger says of a document what Paddock {own_version()} does not know ({error}): "
