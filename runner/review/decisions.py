@@ -11,15 +11,14 @@ import json
 import os
 import secrets
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
+from types import MappingProxyType
 from typing import Any, Literal
 
 from paddock.engine.errors import EngineError
 from paddock.engine.system import units
-from paddock.engine.system.frames import FrameHead
 from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.trial_process import TrialProcess
 from paddock.engine.wire import from_plain
@@ -38,7 +37,7 @@ from paddock.runner.ledger.reviews.reviews import (
 )
 from paddock.steps.base import StepError
 from paddock.steps.readers import documents
-from paddock.steps.readers.reader_pool import EvidenceRequest
+from paddock.steps.readers.reader_pool import EvidenceRequest, ReaderPool
 from paddock.steps.registry import CHECK_FUNCTIONS, UnusableCheckPlugin
 
 from .answer_fields import is_span
@@ -59,7 +58,6 @@ SHORT_QUESTION_CHARS = 16
 """Of a question's digest, in lists: 64 bits tell one question of an item from the next."""
 
 
-MOST_KNOWN = 8  # requests between a process and the check, two a check; each holds texts
 LEASE_S = 120.0
 """How long a person who looks at an item keeps it to themselves; a page renews it meanwhile."""
 
@@ -76,6 +74,8 @@ class ClickedAnswer(Struct, frozen=True):
 
     value: Any
     places: Mapping[str, tuple[int, int]]
+    faults: Sequence[AnswerFault] | None = None
+    """What `faults` returned for the value that counts; None: that is not known."""
 
 
 def clicked_places(written: Any) -> dict[str, tuple[int, int]]:
@@ -92,11 +92,6 @@ def is_checked(review: Review, verb: Verb) -> bool:
 class LedgerReviews(ReviewStore, dict=True):
     """The reviews of one ledger, for people; one that is only read can list, but not decide."""
 
-    known: deque[tuple[EvidenceRequest | FrameHead, Any]] = field(
-        default_factory=partial(deque, maxlen=MOST_KNOWN)
-    )
-    """Requests of `evidence_request` and `costly_comparison`, each with what a process has found,
-    or raised. Each serves one call of `faults`."""
     shown_folder: str = ""
     """What tells its folder from others that are shown with it."""
     trials: TrialProcess = field(
@@ -168,14 +163,19 @@ class LedgerReviews(ReviewStore, dict=True):
     def faults(self, review: Review, value: Any) -> list[AnswerFault]:
         """Return what is wrong with an edited value by schema and checks.
 
-        `review` is whole, as `get` returns it. Where `known` has not its requests, this may
-        take as long as a document may be read.
+        `review` is whole, as `get` returns it. This may take as long as a document may be read.
         """
+        return self.faults_by(review, value, self.evidence_request(review, value))
+
+    def faults_by(
+        self, review: Review, value: Any, request: Any, readers: ReaderPool | None = None
+    ) -> list[AnswerFault]:
+        """Return the same; any thread may. `request` is what `evidence_request` returned."""
         schema = review.subject.schema
         if schema is None and not isinstance(value, str):
             what = "The answer is a text, and the edited value is none."
             return [AnswerFault(what, what)]
-        wrong = [] if schema is None else self._schema_faults(review, value)
+        wrong = [] if schema is None else self._schema_faults(value, schema)
         for number, fault in enumerate(wrong):
             field = ".".join(name for name in fault.path.split(".") if not name.isdecimal())
             if (table := review.subject.label_tables.get(field)) is not None:
@@ -187,17 +187,11 @@ class LedgerReviews(ReviewStore, dict=True):
         text = value if schema is None else json.dumps(value, ensure_ascii=False)
         answer = {"output": None if schema is None else value, "text": text}
         faults: dict[AnswerFault, None] = {}
-        request = self.evidence_request(review, value)
         if request is not None:
             try:
-                evidence = self._take_known(request)
-                if evidence is None:
-                    evidence = documents.locate_values_now(request)
-                if isinstance(evidence, StepError):
-                    raise evidence
+                answer["evidence"] = documents.locate_values_now(request, readers)
             except StepError as error:
                 return [AnswerFault(str(error), str(error))]
-            answer["evidence"] = evidence
         for source in review.subject.checks:
             try:
                 of_check = Check.of(source).answer_faults({**scope, **answer}, CHECK_FUNCTIONS)
@@ -207,28 +201,11 @@ class LedgerReviews(ReviewStore, dict=True):
             faults |= dict.fromkeys(of_check)
         return list(faults)
 
-    def _take_known(self, request: EvidenceRequest | FrameHead) -> Any:
-        known = next((known for known in self.known if known[0] == request), None)
-        if known is not None:
-            self.known.remove(known)
-        return known and known[1]
-
-    def _schema_faults(self, review: Review, value: Any) -> list[AnswerFault]:
-        order = self.costly_comparison(review, value)
-        if order is None:
-            return value_faults(value, review.subject.schema, is_for_person=True)
-        known: list[AnswerFault] | None = self._take_known(order)
-        return self.compare(order) if known is None else known
-
-    def costly_comparison(self, review: Review, value: Any) -> FrameHead | None:
-        """Return the order of a comparison with a schema that may take seconds, for `compare`."""
-        source = json.dumps(schema := review.subject.schema)
+    def _schema_faults(self, value: Any, schema: Any) -> list[AnswerFault]:
+        source = json.dumps(schema)
         if not any(key in source for key in _COSTLY_KEYS) and source.count('"pattern"') <= 32:
-            return None
-        return {"value": value, "schema": schema}
-
-    def compare(self, order: FrameHead) -> list[AnswerFault]:
-        """Compare a value with a schema in a process; any thread may."""
+            return value_faults(value, schema, is_for_person=True)
+        order = {"value": value, "schema": schema}
         try:
             answer = self.trials.ask(order, "`reply.schema`", "Use fewer patterns and `$ref`s.")
         except EngineError as error:
@@ -274,21 +251,20 @@ class LedgerReviews(ReviewStore, dict=True):
         reason = reason.replace("\0", "").strip()[:MOST_REASON_CHARS]
         if verb == "reject" and not reason:
             raise DecisionRefused("A rejection needs a reason, which the run shows and keeps.")
-        places = dict[str, tuple[int, int]]()
+        places, wrong = dict[str, tuple[int, int]](), None
         if isinstance(value, ClickedAnswer):
-            value, places = value.value, {**value.places}
+            value, places, wrong = value.value, {**value.places}, value.faults
         values = {"accept": seen.subject.answer, "edit": value, "reject": None}
-        if is_checked(seen, verb) and (wrong := self.faults(seen, values[verb])):
+        _refuse_changed(seen, question)
+        if is_checked(seen, verb) and wrong is None:
+            wrong = self.faults(seen, values[verb])
+        if wrong:
             sentences = " ".join(fault.sentence for fault in wrong)
             raise DecisionRefused(f"The {verb}ed value is not valid. {sentences}")
         decided = replace(seen, state=VERBS[verb], value=values[verb], reason=reason or None, by=by)
 
         def decide(review: Review, now: float) -> Review:
-            if review.question != question:
-                raise DecisionRefused(
-                    f"{review.shown_name} was changed meanwhile: its document or its answer is "
-                    f"another one. Look at it again; nothing was decided."
-                )
+            _refuse_changed(review, question)
             before, after = ((r.state, r.reason, r.by) for r in (review, decided))
             if before == after and is_same_value(review.value, decided.value):
                 return review
@@ -307,13 +283,18 @@ class LedgerReviews(ReviewStore, dict=True):
 
         return decide
 
-    def accept_together(self, shown: Sequence[tuple[str, str]], by: str) -> AcceptedTogether:
+    def accept_together(
+        self,
+        shown: Sequence[tuple[str, str]],
+        by: str,
+        known: Mapping[tuple[str, str], ClickedAnswer] = MappingProxyType({}),
+    ) -> AcceptedTogether:
         """Accept several answers in one decision, which `undo_together` takes back as one.
 
         `shown`: id and question of each, as it was seen; of the question its beginning is enough.
         What cannot be accepted, since it has changed or another person looks at it, is left; so is
         what is asked about as a random check. Answers are checked before the transaction, which a
-        database ends that waits for long.
+        database ends that waits for long; `known` has those that were, by id and question.
         """
         questions = dict(shown)
         left: dict[str, str] = {}
@@ -326,7 +307,9 @@ class LedgerReviews(ReviewStore, dict=True):
                 if is_start and len(question) >= SHORT_QUESTION_CHARS:
                     question = seen.question
                 try:
-                    deciding[id_] = self._deciding(seen, question, "accept", None, "", by)
+                    deciding[id_] = self._deciding(
+                        seen, question, "accept", known.get((id_, question)), "", by
+                    )
                 except DecisionRefused as error:
                     left[id_] = str(error)
 
@@ -418,6 +401,14 @@ def _opened_again(review: Review, now: float) -> Review:
     undecided["expires_at"] = None if is_late else review.expires_at
     undecided["subject"] = replace(review.subject, places={})
     return replace(review, **_UNTOUCHED, **undecided, decided_at=now, state="open")
+
+
+def _refuse_changed(review: Review, question: str) -> None:
+    if review.question != question:
+        raise DecisionRefused(
+            f"{review.shown_name} was changed meanwhile: its document or its answer is another "
+            f"one. Look at it again; nothing was decided."
+        )
 
 
 def _refuse_late(review: Review, now: float) -> None:

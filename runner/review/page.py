@@ -48,7 +48,7 @@ from paddock.runner.render.console_page import (
 from paddock.runner.render.html_page import render
 from paddock.runner.rules.reasons import WhyOpen
 from paddock.steps.base import StepError
-from paddock.steps.readers.documents import locate_values, render_page
+from paddock.steps.readers.documents import render_page
 from paddock.steps.readers.reader_pool import ReaderPool
 
 from .answer_fields import (
@@ -72,7 +72,7 @@ from .decisions import (
 )
 from .label_tables import LabelTable
 from .page_access import PAGE_PATH, AccessRefused, PageAccess, request_body
-from .taught_rules import answered_by, taught_rules
+from .taught_rules import Checks, answered_by, taught_rules
 
 WINDOW_CHARS, MOST_WINDOW_CHARS = 6_000, 40_000
 MOST_SIDE_PX = 1600
@@ -81,6 +81,8 @@ MOST_TOGETHER = 20_000
 """Answers that one decision accepts."""
 MOST_DECIDED = 500
 """Decided reviews that the page lists, the newest."""
+NEAR_S, TOGETHER_S = 5.0, 30.0
+"""For checks of what a decision answers, and of what one accepts: a costly one takes 3.5 s."""
 _MOST_BODY_BYTES = 4 * 1024**2
 _NO_STORE = {**PAGE_HEADERS, "Cache-Control": "no-store"}
 _KEPT_TEXTS = 4
@@ -196,12 +198,13 @@ class ReviewPage:
 
     def _waiting(self, all_reviews: Sequence[LedgerReviews]) -> tuple[str, bytes]:
         """Return the queue's ETag, and its rows as JSON, which are kept until that changes."""
-        versions = dumps([[str(reviews.ledger.folder), reviews.mark()] for reviews in all_reviews])
-        etag = hashlib.sha256(versions).hexdigest()[:20]
+        versions = [[str(reviews.ledger.folder), reviews.mark()] for reviews in all_reviews]
+        etag = hashlib.sha256(dumps([versions, self._answered])).hexdigest()[:20]
         if self._queue_rows[0] != etag:
             if self._answered:  # as long as their decisions stand
                 ids = {page_id(reviews, r.id) for reviews in all_reviews for r in reviews.decided()}
-                self._answered = {id_: of for id_, of in self._answered.items() if of[0] in ids}
+                for id_ in [id_ for id_, of in self._answered.items() if of[0] not in ids]:
+                    del self._answered[id_]
             waiting = ((reviews, review) for reviews in all_reviews for review in reviews.waiting())
             rows = [
                 _row(reviews, review)
@@ -318,46 +321,25 @@ class ReviewPage:
     async def _check(self, request: Request, by: str) -> Any:
         """Return what is wrong with an edit that was not sent yet, and what it would answer."""
         body = await _body(request)
-
-        def faults(reviews: LedgerReviews, review: Review) -> dict[str, Any]:
-            try:
-                wrong = reviews.faults(review, value := _edited(review, body))
-            except WrongField as error:
-                return {"faults": [{"path": "", "message": str(error)}], "answers": []}
-            is_open = not wrong and not review.is_decided
+        try:
+            reviews, review, value = await self._at(
+                request, lambda reviews, review: (reviews, review, _edited(review, body))
+            )
+        except WrongField as error:
+            return {"faults": [{"path": "", "message": str(error)}], "answers": []}
+        checks, others, most = self._checks(reviews, NEAR_S), list[Review](), 0
+        wrong = await asyncio.to_thread(checks.faults, review, value)
+        if not wrong and not review.is_decided:
             places = clicked_places(body.get("places"))
-            others, most = answered_by(reviews, review, value, places) if is_open else ([], 0)
-            shown = [{"path": fault.path, "message": fault.message} for fault in wrong]
-            return {"faults": shown, "answers": [r.item for r in others], "looked_at": most}
+            near, most = await self._work(partial(answered_by, reviews, review, value, places))
+            others = await asyncio.to_thread(checks.answered, near)
+        shown = [{"path": fault.path, "message": fault.message} for fault in wrong]
+        return {"faults": shown, "answers": [r.item for r in others], "looked_at": most}
 
-        await self._find_ahead(request, body)
-        return await self._at(request, faults)
-
-    async def _find_ahead(
-        self, request: Request, body: Mapping[str, Any], verb: Verb = "edit"
-    ) -> None:
-        """Find in processes what the check of a decided value needs: it holds no other page."""
-
-        def orders(reviews: LedgerReviews, review: Review) -> Any:
-            if not is_checked(review, verb):
-                return reviews, None, None
-            try:
-                value = _edited(review, body)
-            except WrongField:  # the check of the edit says so
-                return reviews, None, None
-            comparison = reviews.costly_comparison(review, value)
-            return reviews, comparison, reviews.evidence_request(review, value)
-
-        reviews, comparison, new_evidence = await self._at(request, orders)
-        if comparison is not None:
-            known = comparison, await asyncio.to_thread(reviews.compare, comparison)
-            await self._work(partial(reviews.known.append, known))
-        if new_evidence is not None:
-            try:
-                known = new_evidence, await locate_values(new_evidence, readers=self._readers)
-            except StepError as error:  # it takes too much time or memory
-                known = new_evidence, error
-            await self._work(partial(reviews.known.append, known))
+    def _checks(self, reviews: LedgerReviews, within_s: float) -> Checks:
+        """Return what checks values in other threads, so that it holds no other page."""
+        in_thread = lambda work: self._thread.submit(work).result()  # noqa: E731
+        return Checks(reviews, within_s, in_thread, self._readers)
 
     async def _add_label(self, request: Request, by: str) -> Any:
         """Add a row to the table of a field's labels; return its label, and what that changes."""
@@ -383,20 +365,29 @@ class ReviewPage:
         question, reason = (str(body.get(name) or "") for name in ("question", "reason"))
         verb = cast(Verb, str(body.get("verb")))  # `decide` refuses any other
 
-        def decide(reviews: LedgerReviews, review: Review) -> dict[str, Any]:
-            places, value = clicked_places(body.get("places")), None
-            if verb == "edit":
-                value = ClickedAnswer(_edited(review, body), places)
-            decided = reviews.decide(review.id, question, verb, value, reason=reason, by=by)
-            self.decided_here.add(own_id := page_id(reviews, decided.id))
-            teaches = decided.value, decided.subject.places
-            others = [] if verb == "reject" else answered_by(reviews, decided, *teaches)[0]
-            ids = [page_id(reviews, other.id) for other in others]
-            self._answered |= dict.fromkeys(ids, (own_id, decided.item))
-            return {**_row(reviews, decided), "answers": ids}
+        def seen(reviews: LedgerReviews, review: Review) -> tuple[LedgerReviews, Review, Any]:
+            return reviews, review, _edited(review, body) if is_edit else review.subject.answer
 
-        await self._find_ahead(request, {"changes": {}, **body}, verb)
-        return await self._at(request, decide)
+        is_edit = verb == "edit"
+        reviews, review, value = await self._at(request, seen)
+        checks, wrong = self._checks(reviews, NEAR_S), None
+        if is_checked(review, verb) and review.question == question:
+            wrong = await asyncio.to_thread(checks.faults, review, value)
+        places = clicked_places(body.get("places")) if is_edit else {}
+
+        def decide() -> tuple[Review, list[tuple[Review, Any]]]:
+            answer = ClickedAnswer(value, places, wrong)
+            decided = reviews.decide(review.id, question, verb, answer, reason=reason, by=by)
+            self.decided_here.add(page_id(reviews, decided.id))
+            teaches = decided.value, decided.subject.places
+            return decided, [] if verb == "reject" else answered_by(reviews, decided, *teaches)[0]
+
+        decided, near = await self._work(decide)
+        others = await asyncio.to_thread(checks.answered, near)
+        ids = [page_id(reviews, other.id) for other in others]
+        answer = page_id(reviews, decided.id), decided.item
+        await self._work(partial(self._answered.update, dict.fromkeys(ids, answer)))
+        return {**_row(reviews, decided), "answers": ids}
 
     async def _undo(self, request: Request, by: str) -> Any:
         def undo(reviews: LedgerReviews, review: Review) -> dict[str, Any]:
@@ -417,31 +408,30 @@ class ReviewPage:
             raise ApiError(400, f"`rows` are pairs of id and question, at most {MOST_TOGETHER:,}.")
         pairs = dict(rows)
 
-        def accept(all_reviews: Sequence[LedgerReviews]) -> dict[str, Any]:
-            ids: list[str] = []
-            accepted: set[str] = set()
-            left: list[str] = []
-            unknown = set(pairs)
-            for reviews in all_reviews:
-                by_id = {review.id: page_id(reviews, review.id) for review in reviews.waiting()}
-                own = [(id_, pairs[shown]) for id_, shown in by_id.items() if shown in pairs]
-                if not own:
-                    continue
-                unknown -= {by_id[id_] for id_, _ in own}
-                try:
-                    done = reviews.accept_together(own, by)
-                except LedgerError as error:  # what other folders' ledgers took stands
-                    left += [str(error)] * len(own)
-                    continue
-                if done.reviews:
-                    ids.append(done.id)
-                    accepted |= {by_id[review.id] for review in done.reviews}
-                left += done.left.values()
-            left += [str(unknown_review(id_)) for id_ in sorted(unknown)]
-            self.decided_here |= accepted
-            return {"together": ids, "accepted": len(accepted), "left": left}
+        def found(all_reviews: Sequence[LedgerReviews]) -> list[tuple[LedgerReviews, list[str]]]:
+            return [(reviews, [r.id for r in reviews.waiting()]) for reviews in all_reviews]
 
-        return await self.ask(accept)
+        together, accepted, left, unknown = list[str](), set[str](), list[str](), {*pairs}
+        for reviews, ids in await self.ask(found):
+            own = {id_: shown for id_ in ids if (shown := page_id(reviews, id_)) in pairs}
+            if not own:
+                continue
+            unknown -= {*own.values()}
+            checks = self._checks(reviews, TOGETHER_S)
+            try:
+                done = await asyncio.to_thread(
+                    checks.accept, [(id_, pairs[shown]) for id_, shown in own.items()], by
+                )
+            except LedgerError as error:  # what other folders' ledgers took stands
+                left += [str(error)] * len(own)
+                continue
+            if done.reviews:
+                together.append(done.id)
+                accepted |= {own[review.id] for review in done.reviews}
+            left += done.left.values()
+        left += [str(unknown_review(id_)) for id_ in sorted(unknown)]
+        self.decided_here |= accepted
+        return {"together": together, "accepted": len(accepted), "left": left}
 
     async def _undo_all(self, request: Request, by: str) -> Any:
         """Take back the decisions of `together`, each on several answers."""

@@ -1,25 +1,31 @@
-"""What decisions teach, as people see it: the list of rules, and what one more decision answers."""
+"""What decisions teach, as people see it: the list of rules, and the questions that they answer."""
 
 from __future__ import annotations
 
+import math
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.units import iso_time
+from paddock.pipelines.reply_check import AnswerFault
 from paddock.runner.core.traces.dependencies import UsedRules, read_dependencies
 from paddock.runner.core.traces.past_decisions import MOST_TAUGHT, known_decisions, taught_answer
 from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.asked_before import is_same_value
 from paddock.runner.ledger.reviews.review_store import ReviewStore
-from paddock.runner.ledger.reviews.reviews import Review
+from paddock.runner.ledger.reviews.reviews import DecisionRefused, Review
 from paddock.runner.rules.decision_rules import Rules, TaughtAnswer
 from paddock.runner.rules.document_offers import Offers
 from paddock.runner.rules.reasons import NoRule, WhyOpen
+from paddock.steps.readers.reader_pool import ReaderPool
 
-from .decisions import LedgerReviews
+from .decisions import AcceptedTogether, ClickedAnswer, LedgerReviews, is_checked
 
 _OF_DOCUMENTS = (WhyOpen.OCR, WhyOpen.SEVERAL_DOCUMENTS, WhyOpen.TOO_LONG)
 MOST_LOOKED_AT = 500  # waiting questions at a decision
@@ -34,6 +40,47 @@ class TaughtRules(Struct, frozen=True):
     checked: Mapping[str, int]
     """Of `unasked` answers that readings made alone, those that random checks showed a person
     (`looked_at`), and of these the `wrong` ones."""
+
+
+class Checks(Struct, frozen=True):
+    """Checks of values, each of which may take seconds; the ledger is asked in its own thread."""
+
+    reviews: LedgerReviews
+    within_s: float = math.inf
+    in_thread: Callable[[Callable[[], Any]], Any] = lambda work: work()
+    readers: ReaderPool | None = None
+
+    def faults(self, review: Review, value: Any) -> list[AnswerFault]:
+        request = self.in_thread(partial(self.reviews.evidence_request, review, value))
+        return self.reviews.faults_by(review, value, request, self.readers)
+
+    def answered(self, others: Sequence[tuple[Review, Any]]) -> list[Review]:
+        """Return the questions whose answers are sound, as far as that is known in time."""
+        ends_at = time.monotonic() + self.within_s
+        in_time = (pair for pair in others if time.monotonic() < ends_at)
+        return [other for other, value in in_time if not self.faults(other, value)]
+
+    def accept(self, shown: Sequence[tuple[str, str]], by: str) -> AcceptedTogether:
+        """Accept answers together, but for those that other decisions answer.
+
+        What is not checked in time is left as well.
+        """
+        ends_at, left = time.monotonic() + self.within_s, dict[str, str]()
+        known = dict[tuple[str, str], ClickedAnswer]()
+        for id_, _ in shown:
+            if time.monotonic() >= ends_at:
+                left[id_] = "It was not checked in time: accept again."
+                continue
+            for review, value in self.in_thread(partial(_answered_since, self.reviews, id_)):
+                if value is not None and not self.faults(review, value):
+                    name = review.shown_name
+                    left[id_] = f"{name} is answered by another decision: the next run reads it so."
+                else:
+                    wrong = self.faults(review, answer := review.subject.answer)
+                    known[id_, review.question] = ClickedAnswer(answer, {}, wrong)
+        rest = [row for row in shown if row[0] not in left]
+        done = self.in_thread(partial(self.reviews.accept_together, rest, by, known))
+        return AcceptedTogether(done.id, done.reviews, {**left, **done.left})
 
 
 class KnownDecision(Struct, frozen=True):
@@ -96,16 +143,16 @@ def _is_wrong(store: ReviewStore, review: Review) -> bool:
 
 def answered_by(
     reviews: LedgerReviews, review: Review, value: Any, places: Mapping[str, Sequence[int]]
-) -> tuple[list[Review], int]:
-    """Return the waiting questions that a decision would answer; and of how many, if not of all.
+) -> tuple[list[tuple[Review, Any]], int]:
+    """Return the waiting questions that a decision would answer, and of how many, if not of all.
 
-    They are of its step and its sender. The next run decides, as documents may change meanwhile.
+    They are of its step and sender, each with its answer, unchecked. The next run decides.
     """
-    subject, found = replace(review.subject, places=places), list[Review]()
+    subject = replace(review.subject, places=places)
     new = taught_answer(replace(review, state="edited", value=value, subject=subject))
     waiting = reviews.waiting(is_whole=True)
     if new is None:
-        return found, 0
+        return [], 0
     name, cells = (review.subject.pipeline, review.step), {cell for _, cell in new.names}
     near = [
         (other, offers)
@@ -114,16 +161,39 @@ def answered_by(
         for offers in [Offers.unpack(other.subject.offers)]
         if cells and cells <= {*offers.names}
     ]
-    all_cells = {cell for _, offers in near for cell in offers.names}
-    taught = [t for t in _taught(reviews, name) if not t.names or t.names[0][1] in all_cells]
-    rules = Rules([*taught, new])
+    return _read(reviews, name, near, [new]), MOST_LOOKED_AT if len(waiting) > MOST_LOOKED_AT else 0
+
+
+def _answered_since(reviews: LedgerReviews, id_: str) -> list[tuple[Review, Any]]:
+    """Return a review that is checked when it is accepted, and how decisions answer it, or None."""
+    with suppress(DecisionRefused):  # it is gone
+        if is_checked(review := reviews.get(id_), "accept"):
+            near = [(review, Offers.unpack(review.subject.offers))]
+            found = _read(reviews, (review.subject.pipeline, review.step), near)
+            return found or [(review, None)]
+    return []
+
+
+def _read(
+    reviews: LedgerReviews,
+    step: tuple[str, str],
+    near: Sequence[tuple[Review, Offers]],
+    new: Sequence[TaughtAnswer] = (),
+) -> list[tuple[Review, Any]]:
+    """Return the questions of a step that decisions answer, with the answers.
+
+    One that no field was open for is asked for another reason, which they do not answer.
+    """
+    cells, found = {cell for _, offers in near for cell in offers.names}, list[tuple[Review, Any]]()
+    taught = [t for t in _taught(reviews, step) if not t.names or t.names[0][1] in cells]
+    rules = Rules([*taught, *new])
     for other, offers in near:
         answer, is_open = other.subject.answer, other.subject.open
         read = {field: reading.value for field, reading in rules.read(offers).sure.items()}
         is_whole = {*(answer if is_open is None else is_open)} <= read.keys()
-        if is_whole and not reviews.faults(other, {**answer, **read}):
-            found.append(other)
-    return found, MOST_LOOKED_AT if len(waiting) > MOST_LOOKED_AT else 0
+        if is_whole and any("open" in how for how in other.subject.readings.values()):
+            found.append((other, {**answer, **read}))
+    return found
 
 
 def _taught(reviews: LedgerReviews, step: tuple[str, str]) -> list[TaughtAnswer]:

@@ -71,14 +71,14 @@ async def locate_values(request: EvidenceRequest, *, readers: DocumentReaders | 
         return await in_reader_process(request, readers)
 
 
-def locate_values_now(request: EvidenceRequest) -> Any:
-    """Return the same, and wait for it.
+def locate_values_now(request: EvidenceRequest, readers: ReaderPool | None = None) -> Any:
+    """Return the same, and wait for it; any thread may.
 
     Raises:
         StepError: it takes too much time or memory.
     """
-    with reading_errors("`evidence`: the text"), closing(ReaderPool()) as readers:
-        return request.result() if request.is_small else readers.submit(request).result()
+    with reading_errors("`evidence`: the text"), closing(ReaderPool()) as own:
+        return request.result() if request.is_small else (readers or own).submit(request).result()
 
 
 async def web_page_text(

@@ -55,7 +55,7 @@ from paddock.runner.review.csv_and_gold_data import (
     reviews_csv,
 )
 from paddock.runner.review.decisions import ClickedAnswer, LedgerReviews
-from paddock.runner.review.taught_rules import taught_rules
+from paddock.runner.review.taught_rules import Checks, taught_rules
 from paddock.runner.settings import read_settings
 from paddock.steps.readers.text_encoding import NotText, UnclearEncoding, decode_text
 from paddock.steps.tables.row_formats import CSV, JSONL
@@ -221,9 +221,8 @@ def _accept_all(opened: _ReviewSession, flags: ReviewFlags) -> int:
     if not shown:
         printing.print_err(_nothing_text(flags))
         return DONE
-    done = opened.reviews.accept_together(
-        [(review.id, review.question) for review in shown], opened.by
-    )
+    rows = [(review.id, review.question) for review in shown]
+    done = Checks(opened.reviews).accept(rows, opened.by)
     if flags.as_json:
         printing.print_json(
             {"decision": done.id, "accepted": len(done.reviews), "left": list(done.left.values())}

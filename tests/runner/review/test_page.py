@@ -1,6 +1,6 @@
 """The review page's API: who may use it, what it sends of large documents, what it refuses."""
 
-import asyncio
+import json
 import os
 import re
 import socket
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event
+from threading import Barrier, Event, current_thread
 from typing import Any
 
 import httpx
@@ -26,7 +26,8 @@ from paddock.runner.review.page_access import PageAccess
 from paddock.runner.review.page_server import FolderReviews
 from paddock.runner.settings import read_settings
 from paddock.steps.readers import documents
-from paddock.steps.readers.reader_pool import EvidenceRequest
+from tests.runner.cli.commands.shell import invoke
+from tests.runner.core.test_rules_of_decisions import NEXT, PIPELINE, TRUE, Desk, bill
 from tests.runner.review.served_page import SCHEMA, TEXT, ServedPage, client, quote, signed_out
 from tests.waiting import PATIENCE_S
 
@@ -436,26 +437,20 @@ def test_copies_of_a_folder_are_told_apart_and_decided_each_for_itself(tmp_path:
 def test_where_values_stand_is_found_by_readers_for_several_people_and_only_if_a_check_asks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    served_page, both = ServedPage(tmp_path / "harbour"), asyncio.Barrier(2)
+    served_page, both = ServedPage(tmp_path / "harbour"), Barrier(2)
     served_page.folder.mkdir()
     asked: dict[str, Any] = {"checks": ["evidence.total.match != 'none'"]}
     (own,) = served_page.ask("a.txt", **asked)
     asked["outputs"] = {"readings": {"total": {"by": "rule"}}}
     pair = served_page.ask("b.txt", "c.txt", **asked, text=TEXT + "\n", evidence={})
-    found, in_thread = [], []
-    locate, locate_now = documents.locate_values, documents.locate_values_now
+    found, locate = [], documents.locate_values_now
 
-    async def located(request: EvidenceRequest, **options: Any) -> Any:
-        found.append(await locate(request, **options))
-        await asyncio.wait_for(both.wait(), PATIENCE_S)
+    def located(*request: Any) -> Any:
+        found.append(locate(*request))
+        both.wait(PATIENCE_S)
         return found[-1]
 
-    def located_now(request: EvidenceRequest) -> Any:
-        in_thread.append(request)
-        return locate_now(request)
-
-    monkeypatch.setattr("paddock.runner.review.page.locate_values", located)
-    monkeypatch.setattr(documents, "locate_values_now", located_now)
+    monkeypatch.setattr(documents, "locate_values_now", located)
     with shown(tmp_path, "harbour") as (page, _), ThreadPoolExecutor(2) as people:
         ids = {row["item"]: row["id"] for row in rows(page)}
         assert decide(page, ids["a.txt"], "accept").status_code == 200
@@ -466,7 +461,7 @@ def test_where_values_stand_is_found_by_readers_for_several_people_and_only_if_a
             for item, total in edits.items()
         ]
         assert [each.result().status_code for each in sent] == [200, 200]
-    assert (len(found), in_thread) == (2, [])
+    assert len(found) == 2
     assert [served_page.review(each.id).state for each in pair] == ["edited", "edited"]
 
 
@@ -494,3 +489,63 @@ def test_a_comparison_that_may_take_seconds_holds_no_other_page(
         may_end.set()
         assert sent.result().status_code == 200
     assert (len(asked), served_page.review(own.id).state) == (1, "edited")
+
+
+def test_papers_that_a_decision_answers_are_checked_beside_the_page_and_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    costly = "{type: object, patternProperties: {'^z': {type: string}}, "
+    desk = Desk(tmp_path / "harbour", PIPELINE.replace("{type: object, ", costly))
+    names = [f"b{n}.txt" for n in range(4)]
+    desk.arrive(a=bill(), **{name[:2]: bill(**NEXT) for name in names})
+    desk.work()
+    ask, threads = TrialProcess.ask, list[str]()
+
+    def asked(trials: TrialProcess, *of: Any) -> Any:
+        threads.append(current_thread().name)
+        return ask(trials, *of)
+
+    monkeypatch.setattr(TrialProcess, "ask", asked)
+    with shown(tmp_path, "harbour") as (page, _):
+        found = rows(page)
+        first = next(row["id"] for row in found if row["item"] == "a.txt")
+        true = {"json": json.dumps(TRUE)}
+        assert sorted(page.post(of(first, "/check"), json=true).json()["answers"]) == names
+        assert len(decide(page, first, "edit", **true).json()["answers"]) == 4
+        assert {row["answered"] for row in rows(page)} == {"a.txt"}
+        every = {"rows": [[row["id"], row["question"]] for row in found if row["id"] != first]}
+        done = page.post(f"{API}/accept", json=every).json()
+        assert (done["accepted"], len(done["left"])) == (0, 4)
+        assert len(threads) == 5 + 5 + 4
+        assert not [name for name in threads if name.startswith("review")]
+
+        monkeypatch.setattr("paddock.runner.review.page.NEAR_S", 0)
+        assert page.post(of(first, "/undo")).status_code == 200
+        assert page.post(of(first, "/check"), json=true).json()["answers"] == []
+        monkeypatch.setattr("paddock.runner.review.page.TOGETHER_S", 0)
+        done = page.post(f"{API}/accept", json=every).json()
+        assert (done["accepted"], len(done["left"])) == (0, 4)
+        assert "was not checked in time" in done["left"][0]
+    assert len(desk.waiting()) == 5
+
+
+@pytest.mark.parametrize("door", ["page", "command"])
+def test_what_a_decision_answers_is_not_accepted_as_the_model_had_it(
+    tmp_path: Path, door: str
+) -> None:
+    desk = Desk(tmp_path / "harbour")
+    desk.arrive(a=bill(), b=bill(**NEXT), c=bill(sender="Osier"))
+    desk.work()
+    with shown(tmp_path, "harbour") as (page, _):
+        stale = {row["item"]: [row["id"], row["question"]] for row in rows(page)}
+        true = json.dumps(TRUE)
+        assert decide(page, stale.pop("a.txt")[0], "edit", json=true).status_code == 200
+        if door == "page":
+            told = page.post(f"{API}/accept", json={"rows": [*stale.values()]}).json()
+        else:
+            told = json.loads(invoke("review", str(desk.folder), "--accept-all", "--json").output)
+    assert (told["accepted"], len(told["left"])) == (1, 1)
+    assert told["left"][0].startswith("'b.txt' (step 'bill') is answered by another decision")
+    assert {*desk.waiting()} == {"b.txt"}
+    desk.work()
+    assert desk.outputs()["b.txt"] == ("RE-102", 60.0)
