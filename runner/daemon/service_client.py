@@ -106,7 +106,8 @@ class ServiceClient:
     def held(self) -> Iterator[None]:
         """Keep the background daemon from ending inside the block."""
         with self._errors(), self._http.stream("POST", PREFIX + LEASE) as answer:
-            if not next(answer.iter_raw(), b""):
+            beats = answer.iter_raw()  # httpx closes the connection of one that is let go
+            if not next(beats, b""):
                 raise ServiceError("The local service is ending.")
             yield
 

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib.resources import files
@@ -13,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from paddock.runner.daemon.service_client import client_at_path
 from tests.fakes.foreign_modules import add_foreign_modules
 from tests.forked import ForkServer
 from tests.prefect_server import seed
@@ -94,6 +96,15 @@ def test_state_is_the_owners_alone_and_outputs_follow_the_umask(home: Home) -> N
     assert shown == expected
     assert (home.root / "out").stat().st_mode & 0o777 == 0o777
     assert (home.root / "out/0.txt").stat().st_mode & 0o777 == 0o666
+
+
+def test_a_command_holds_it_until_it_has_its_answer(home: Home) -> None:
+    (daemon,) = home.services()
+    with client_at_path(daemon.socket) as client, client.held():
+        for _ in range(10):
+            assert home.told()["requests"] == 1
+            time.sleep(0.05)
+    until(lambda: home.told()["requests"] == 0)
 
 
 def test_no_one_else_can_open_its_door(home: Home) -> None:
