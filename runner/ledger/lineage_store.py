@@ -55,9 +55,6 @@ class LineageStore(Struct, frozen=True):
         rows = self._rows(queries.LINEAGE_OF_SCOPE, keys, scope=scope)
         return {row.key: row for row in rows}
 
-    def of_scopes(self, scopes: Collection[str]) -> list[LineageRow]:
-        return [*self._rows(queries.LINEAGE, scopes, column="scope")]
-
     def specs_of(self, scope: str) -> dict[str, str]:
         rows = self.ledger.rows(queries.SPECS_OF_SCOPE, scope=scope)
         return {str(key): str(spec) for key, spec in rows}

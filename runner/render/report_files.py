@@ -44,13 +44,13 @@ def report_refusal(path: Path, example: str, inputs: Iterable[str | Path]) -> st
     own = files.identity_of_path(path)
     if own is not None and own in map(files.identity_of_path, inputs):
         return f"'{path}' is read by this command.\n  {remedy}."
-    if path.is_file() and not _is_empty_or_report(path):
+    if path.is_file() and not is_empty_or_begins(path, REPORT_STARTS):
         return f"'{path}' exists, and is no report of Paddock.\n  {remedy}, or remove it."
     return None
 
 
-def _is_empty_or_report(file: Path) -> bool:
-    starts = tuple(start.encode() for start in REPORT_STARTS)
+def is_empty_or_begins(file: Path, texts: Iterable[str]) -> bool:
+    starts = tuple(start.encode() for start in texts)
     try:
         with file.open("rb") as stream:
             head = stream.read(max(map(len, starts)))

@@ -99,7 +99,8 @@ def taught_rules(ledger: Ledger, decided: Mapping[str, Review]) -> TaughtRules:
     n_used = Counter(next((r[1] for r in dep.readings.values() if r[1]), "") for dep in used)
     rules, why_none, taught = list[Mapping[str, Any]](), dict[str, NoRule | WhyOpen](), set[str]()
     for (file, step), of_step in known.items():
-        for ids, shown in of_step.rules.shown():
+        for layout in of_step.rules.layouts:
+            ids, shown = [t.id for t in layout.decisions], layout.shown()
             taught.update(ids)
             if isinstance(shown, NoRule):
                 why_none |= dict.fromkeys(ids, shown)

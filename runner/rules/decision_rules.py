@@ -132,7 +132,7 @@ class DocumentReadings(Struct, frozen=True):
         return self.why.get(field, self.otherwise)
 
 
-class _Form(Struct, frozen=True, gc=False):
+class ValueForm(Struct, frozen=True, gc=False):
     """How a field's values are written, as far as decisions show it."""
 
     of: type
@@ -173,7 +173,7 @@ class _Form(Struct, frozen=True, gc=False):
         return int(amount) if self.is_whole else float(amount)
 
 
-def _forms(value: Any, offered: Sequence[OfferedValue]) -> dict[OfferedValue, _Form]:
+def _forms(value: Any, offered: Sequence[OfferedValue]) -> dict[OfferedValue, ValueForm]:
     """Return those of some that are written as a value, each with its form there."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         number, is_whole = Decimal(repr(value)), isinstance(value, int)
@@ -189,9 +189,9 @@ def _forms(value: Any, offered: Sequence[OfferedValue]) -> dict[OfferedValue, _F
         with_day = (o for o in offered if n in o.written and day.search(o.written))
         may_be_days = (o for o in with_day if not _PLAIN_NUMBER.fullmatch(o.written))
         orders = ((o, _days(o.written).get(value)) for o in may_be_days)
-        return {o: _Form(datetime.date, orders=some) for o, some in orders if some}
+        return {o: ValueForm(datetime.date, orders=some) for o, some in orders if some}
     shapes = frozenset([_DIGITS.sub("9", value)])
-    return {o: _Form(str, shapes=shapes) for o in offered if o.written == value}
+    return {o: ValueForm(str, shapes=shapes) for o in offered if o.written == value}
 
 
 def _digits(text: str) -> str:
@@ -205,23 +205,23 @@ def _apart(offered: OfferedValue) -> tuple[str, str]:
     return offered.written, offered.around
 
 
-def _form_of_number(offered: OfferedValue, number: Decimal, is_whole: bool) -> _Form | None:
+def _form_of_number(offered: OfferedValue, number: Decimal, is_whole: bool) -> ValueForm | None:
     """Return the form of a number there; None: it is another. Brackets are negative, 0 nothing."""
     text, around = _apart(offered)
     is_negative = bool(around) and number < 0
     if around and not is_negative and (not number or _NEGATIVE.search(around)):
         return None
     marks = (m for m in _MARKS if _amount(text, m) == (-number if is_negative else number))
-    form = _Form(
+    form = ValueForm(
         float, frozenset(marks), is_whole=is_whole, signs=frozenset([(around, is_negative)])
     )
     return form if form.marks else None
 
 
-def _common(forms: Sequence[_Form]) -> _Form:
+def _common(forms: Sequence[ValueForm]) -> ValueForm:
     if len(forms) == 1:
         return forms[0]
-    return _Form(
+    return ValueForm(
         forms[0].of,
         frozenset.intersection(*(form.marks for form in forms)),
         frozenset.intersection(*(form.orders for form in forms)),
@@ -258,7 +258,7 @@ def _days(written: str) -> Mapping[str, frozenset[str]]:
 # --- anchors
 
 
-def _only(offers: Offers, anchor: Anchor, form: _Form) -> OfferedValue | WhyOpen:
+def _only(offers: Offers, anchor: Anchor, form: ValueForm) -> OfferedValue | WhyOpen:
     """Return the value under an anchor, if it is the only one, else why none is read."""
     of_form = (v for v in offers.by_anchor.get(anchor, ()) if form.size(v) is not None)
     found = {form.read(v): v for v in of_form}
@@ -267,13 +267,13 @@ def _only(offers: Offers, anchor: Anchor, form: _Form) -> OfferedValue | WhyOpen
     return next(iter(found.values())) if len(found) == 1 else WhyOpen.NO_VALUE
 
 
-def _candidates(taught: TaughtAnswer, field: str) -> dict[Anchor, _Form]:
+def _candidates(taught: TaughtAnswer, field: str) -> dict[Anchor, ValueForm]:
     """Return the anchors which lead to a decided value alone in its document, and its form there.
 
     Where a person clicked on it, those of that place; those in sentences count only where there
     are no others.
     """
-    found, place = dict[Anchor, _Form](), taught.places.get(field)
+    found, place = dict[Anchor, ValueForm](), taught.places.get(field)
     forms = _forms(taught.answer[field], taught.offers.values)
     here = (o for o in forms if place is None or (o.start < place[1] and place[0] < o.end))
     for anchor in {o.anchor for o in here if o.label}:
@@ -285,10 +285,10 @@ def _candidates(taught: TaughtAnswer, field: str) -> dict[Anchor, _Form]:
     return labels or found
 
 
-class _FieldRule(Struct, frozen=True):
+class FieldRule(Struct, frozen=True):
     anchors: frozenset[Anchor]
     """All of them have to lead to the value; one whose label is nowhere may be missed by a sum."""
-    form: _Form
+    form: ValueForm
     known: Mapping[Anchor, frozenset[str]]
     """The labels that stood in the block of each anchor."""
     ids: tuple[str, ...]
@@ -317,13 +317,13 @@ class _FieldRule(Struct, frozen=True):
         return not new or (self.form.of is float and _is_sum(offers, value, new, self.form))
 
 
-def _is_whole_sum(offers: Offers, value: OfferedValue, form: _Form) -> bool:
+def _is_whole_sum(offers: Offers, value: OfferedValue, form: ValueForm) -> bool:
     """Return whether an amount is the sum of those before it, and no other one is larger."""
     most = max(size for v in offers.values if (size := form.size(v)) is not None)
     return abs(form.read(value)) == most and _is_sum(offers, value, frozenset(), form)
 
 
-def _is_sum(offers: Offers, value: OfferedValue, new: frozenset[str], form: _Form) -> bool:
+def _is_sum(offers: Offers, value: OfferedValue, new: frozenset[str], form: ValueForm) -> bool:
     """Return whether an amount is the sum of those before it, and all new labels stand there."""
     in_block = sorted((v for v in offers.values if v.block == value.block), key=attrgetter("start"))
     if any(v.label in new for v in in_block if v.start >= value.start):
@@ -347,7 +347,7 @@ def _is_sum(offers: Offers, value: OfferedValue, new: frozenset[str], form: _For
 # --- rules of a sender's layout
 
 
-class _SenderLayout(Struct, frozen=True, dict=True):
+class SenderLayout(Struct, frozen=True, dict=True):
     """The decisions on documents of one sender and layout, and what they teach."""
 
     decisions: tuple[TaughtAnswer, ...]
@@ -432,13 +432,13 @@ class _SenderLayout(Struct, frozen=True, dict=True):
         return found
 
     @cached_property
-    def fields(self) -> Mapping[str, Sequence[_FieldRule]]:
+    def fields(self) -> Mapping[str, Sequence[FieldRule]]:
         names = {f for t in self.decisions for f in t.fields} - {*(self.constants or {})}
         return {name: [*self._rules(name)] for name in sorted(names)}
 
-    def _rules(self, field: str) -> Iterator[_FieldRule]:
+    def _rules(self, field: str) -> Iterator[FieldRule]:
         taught = [t for t in self.decisions if field in t.fields and field in t.answer]
-        by_anchors = defaultdict[frozenset[Anchor], list[tuple[TaughtAnswer, _Form]]](list)
+        by_anchors = defaultdict[frozenset[Anchor], list[tuple[TaughtAnswer, ValueForm]]](list)
         for t in taught:
             candidates = _candidates(t, field)
             if len({form.of for form in candidates.values()}) == 1:
@@ -460,7 +460,7 @@ class _SenderLayout(Struct, frozen=True, dict=True):
             }
             ids = {t.id for t, _ in own}
             in_order = tuple(t.id for t in taught if t.id in ids)
-            rule = _FieldRule(core, _common([form for _, form in own]), known, in_order)
+            rule = FieldRule(core, _common([form for _, form in own]), known, in_order)
             checked = ((rule.read(t.offers), t.answer[field]) for t in taught)
             if all(isinstance(r, WhyOpen) or r.value == value for r, value in checked):
                 yield rule
@@ -496,7 +496,7 @@ def _is_currency_value(value: Any) -> bool:
     return isinstance(value, str) and is_currency(value)
 
 
-def _layouts(taught: Sequence[TaughtAnswer]) -> Iterator[_SenderLayout]:
+def _layouts(taught: Sequence[TaughtAnswer]) -> Iterator[SenderLayout]:
     """Yield the layouts of one sender: decisions on the same words, and on words but for remarks.
 
     Those with other constants are never one: a new line may tell the kind. Nor does one teach a
@@ -507,22 +507,22 @@ def _layouts(taught: Sequence[TaughtAnswer]) -> Iterator[_SenderLayout]:
         by_words.setdefault(answer.offers.words, []).append(answer)
     groups: dict[str, list[tuple[frozenset[str], list[TaughtAnswer]]]] = {}
     for words, some in by_words.items():
-        constants = _SenderLayout(tuple(some), words).constants
+        constants = SenderLayout(tuple(some), words).constants
         if constants is None:
-            yield _SenderLayout(tuple(some), words)
+            yield SenderLayout(tuple(some), words)
         else:
             groups.setdefault(canonical_json(constants), []).append((words, some))
     for group in groups.values():
         yield from _joined(group)
 
 
-def _joined(group: Sequence[tuple[frozenset[str], list[TaughtAnswer]]]) -> Iterator[_SenderLayout]:
-    found = list[_SenderLayout]()
+def _joined(group: Sequence[tuple[frozenset[str], list[TaughtAnswer]]]) -> Iterator[SenderLayout]:
+    found = list[SenderLayout]()
     looked_at = {words: some for words, some in group if any(t.has_seen_kind for t in some)}
     for alike in _but_for_a_line(looked_at):
         decisions = tuple(taught for words in alike for taught in looked_at[words])
         core = frozenset.intersection(*alike)
-        found.append(_SenderLayout(decisions, core, frozenset().union(*alike) - core))
+        found.append(SenderLayout(decisions, core, frozenset().union(*alike) - core))
     for words, some in group:
         if words in looked_at:
             continue
@@ -531,7 +531,7 @@ def _joined(group: Sequence[tuple[frozenset[str], list[TaughtAnswer]]]) -> Itera
             layout = found[near[0]]
             found[near[0]] = replace(layout, decisions=(*layout.decisions, *some))
         else:
-            found.append(_SenderLayout(tuple(some), words))
+            found.append(SenderLayout(tuple(some), words))
     yield from found
 
 
@@ -579,11 +579,9 @@ class Rules:
             for names, some in by_names.items()
         }
 
-    def shown(self) -> Iterator[tuple[list[str], NoRule | Mapping[str, Any]]]:
-        """Yield the ids of the decisions on each sender and layout, and what these teach."""
-        for layouts in self._layouts.values():
-            for layout in layouts:
-                yield [taught.id for taught in layout.decisions], layout.shown()
+    @property
+    def layouts(self) -> list[SenderLayout]:
+        return [layout for some in self._layouts.values() for layout in some]
 
     def read(self, offers: Offers) -> DocumentReadings:
         """Read what rules and an e-invoice know, if not both otherwise.

@@ -21,6 +21,8 @@ import typer
 from paddock.engine.system import files, units
 from paddock.engine.system.records import Struct
 from paddock.engine.system.text import cell_text, counted, listed, one_line
+from paddock.pipelines.filters import slug
+from paddock.runner.bind.known_paths import YAML_SUFFIXES
 from paddock.runner.cli.arguments import (
     HERE,
     JsonOption,
@@ -42,6 +44,7 @@ from paddock.runner.ledger.run_history import LedgerFolder, open_for_reading
 from paddock.runner.progress import printing
 from paddock.runner.progress.command_logs import prepare_logging
 from paddock.runner.progress.reasons import quoted
+from paddock.runner.render.report_files import is_empty_or_begins
 from paddock.runner.review.answer_fields import shown_item
 from paddock.runner.review.csv_and_gold_data import (
     SheetDecision,
@@ -55,6 +58,7 @@ from paddock.runner.review.csv_and_gold_data import (
     reviews_csv,
 )
 from paddock.runner.review.decisions import ClickedAnswer, LedgerReviews
+from paddock.runner.review.invoice2data_templates import TEMPLATE_START, ledger_templates
 from paddock.runner.review.taught_rules import Checks, taught_rules
 from paddock.runner.settings import read_settings
 from paddock.steps.readers.text_encoding import NotText, UnclearEncoding, decode_text
@@ -92,8 +96,9 @@ class ReviewFlags:
     named: str | None = option("Only items with this in the name.", "--filter", metavar="TEXT")
     undone: str | None = option("Undo a decision, on one or on many.", "--undo", metavar="ID")
     export: str | None = option(
-        "Write what waits as CSV; with .jsonl or jsonl what was decided, as gold data.",
-        metavar="FILE|-|jsonl",
+        "Write what waits as CSV; with .jsonl or jsonl what was decided, as gold data; with "
+        "`--rules` these as templates of invoice2data, into a folder.",
+        metavar="FILE|-|jsonl|FOLDER",
     )
     imported: str | None = option(
         "Take the decisions of such a file.", "--import", metavar="FILE.csv|FILE.jsonl|-"
@@ -111,9 +116,12 @@ def review(flags: ReviewFlags) -> int:
     Opens a page on this machine. The next run continues what was decided, without a model call.
     """
     given = (value is not None for value in (flags.export, flags.imported, flags.undone))
-    if sum((flags.only_list, flags.shows_rules, flags.accept_all, *given)) > 1:
+    files_or_none = (STANDARD_STREAM, _GOLD, *CSV.suffixes, *JSONL.suffixes)
+    shows_rules = flags.shows_rules and (flags.export or STANDARD_STREAM).endswith(files_or_none)
+    if sum((flags.only_list, shows_rules, flags.accept_all, *given)) > 1:
         raise CommandError(
-            "Use one of `--list`, `--rules`, `--accept-all`, `--undo`, `--export` and `--import`."
+            "Use one of `--list`, `--rules`, `--accept-all`, `--undo`, `--export` and `--import`; "
+            "`--rules` goes with `--export FOLDER`."
         )
     if _is_narrowed(flags) and not (flags.accept_all or flags.only_list):
         raise CommandError("`--least` and `--filter` belong to `--list` and `--accept-all`.")
@@ -122,6 +130,8 @@ def review(flags: ReviewFlags) -> int:
     export, imported = flags.export, flags.imported
     place = _ledger_with_reviews(flags.file)
     if flags.shows_rules:
+        if export is not None:
+            return _export_templates(place, export)
         return _show_rules(place, as_json=flags.as_json)
     if flags.only_list or (flags.as_json and not (export or imported or flags.accept_all)):
         return _list(place, flags)
@@ -354,9 +364,44 @@ def _export(place: LedgerFolder, target: str) -> int:
     return DONE
 
 
+def _export_templates(place: LedgerFolder, target: str) -> int:
+    """Write the rules as templates of invoice2data; print what these cannot say."""
+    folder, written, lines = Path(target), dict[Path, str](), list[str]()
+    with open_for_reading(place) as ledger:
+        decided = {review.id for review in _of_file(place, LedgerReviews(ledger).decided())}
+        for template in ledger_templates(ledger, decided):
+            if not template.keywords:
+                lines.append(f"No template for '{template.issuer}': the text has another name.")
+                continue
+            stem, n = slug(template.issuer)[:MAX_ITEM_CHARS] or "sender", 1
+            while (path := folder / f"{stem}{f'-{n}' if n > 1 else ''}.yml") in written:
+                n += 1
+            written[path] = template.text
+            for name, why in template.left_out.items():
+                lines.append(f"{path.name}: '{name}' is left out: {why.value}.")
+    for path in written:
+        require_writable(path.with_suffix(""), "x")  # nothing in a template makes it a pipeline
+        if path.exists() and not is_empty_or_begins(path, (TEMPLATE_START,)):
+            what = f"'{path}' exists, and is no template of Paddock."
+            raise CommandError(f"{what}\n  Name another folder, or move it away.")
+    for path, text in written.items():
+        files.write_output(path, text)
+    for path in sorted({*folder.glob("*.yml")} - written.keys()):
+        if is_empty_or_begins(path, (TEMPLATE_START,)):
+            lines.append(f"'{path}' is of rules that are no more: remove it.")
+    for line in [*lines, f"{counted(len(written), 'template')} → {target}."]:
+        printing.print_out(printing.printable_line(line))
+    return DONE
+
+
 def _import(opened: _ReviewSession, source: str, *, skip_bad: bool, as_json: bool) -> int:
     """Take the decisions of a CSV or of JSON lines: all of them, or, if one is faulty, none."""
     shown = "standard input" if source == STANDARD_STREAM else f"'{source}'"
+    if source.endswith(YAML_SUFFIXES) or Path(source).is_dir():
+        raise CommandError(
+            f"{shown} has templates, which are no decisions, and rules are made of these alone.\n"
+            f"  Decide one paper of each sender; `--import` takes CSV and gold."
+        )
     try:
         text = _sheet_text(source, shown)
         read = read_decided if text.lstrip().startswith("{") else read_sheet

@@ -1,0 +1,172 @@
+"""Rules as templates of invoice2data: expressions that read in all decided texts what was decided.
+
+Keywords are the sender's cells and the layout's lines as all these texts have them; the template
+with the most comes first. Expressions are bounded: a text may be made to take long.
+"""
+
+from __future__ import annotations
+
+import calendar
+import datetime
+import re
+from collections.abc import Container, Iterator, Mapping
+from enum import Enum
+from typing import Any
+
+from paddock.engine.system.records import Struct, field
+from paddock.engine.system.text import one_line
+from paddock.pipelines.yaml_source import to_yaml
+from paddock.runner.core.traces.past_decisions import known_decisions
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.reviews.review_store import ReviewStore
+from paddock.runner.rules.decision_rules import FieldRule, SenderLayout
+from paddock.runner.rules.document_offers import OfferedValue, is_currency
+from paddock.runner.rules.reasons import NoRule
+
+TEMPLATE_START = "# Made by `paddock review --rules --export`, for invoice2data.\n"
+_SELLERS = ("issuer", "sender", "seller", "supplier", "vendor", "company")
+_NAMES = dict.fromkeys(("total", "gross", "payable"), "amount") | {
+    "net": "amount_untaxed", "tax": "amount_tax", "due": "date_due", "number": "invoice_number",
+}  # fmt: skip
+_PARTS = {
+    "%d": r"(?:0?[1-9]|[12]\d|3[01])", "%m": r"(?:0?[1-9]|1[0-2])", "%Y": r"\d{4}", "%y": r"\d\d",
+    "%B": f"(?:{'|'.join(calendar.month_name[1:])})", ".": r"\.", " ": "[ \u00a0]",
+    "%b": f"(?:{'|'.join(calendar.month_abbr[1:])})",
+}  # fmt: skip
+_DAYS = ["%Y-%m-%d", "%d %B %Y", "%d %b %Y", "%d. %B %Y", "%B %d, %Y", "%b %d, %Y"]
+_DAYS += [f"%{a}{m}%{b}{m}%{y}" for m in "./-" for a, b in ("dm", "md") for y in "Yy"]
+_DIGITS = r"-?(?:\d{{1,3}}(?:[{0} \u00a0\u202f']\d{{3}}){{1,4}}(?={1}\d)|\d{{1,9}})(?:{1}\d\d?)?"
+_FORMS: Mapping[type, Mapping[str, str]] = {
+    float: {"": r"-?\d{1,9}", ".": _DIGITS.format(",", r"\."), ",": _DIGITS.format(".", ",")},
+    datetime.date: {day: re.sub("%.|[. ]", lambda part: _PARTS[part[0]], day) for day in _DAYS},
+}
+"""By type, expressions by decimal mark or format; `1,234` alone may have either mark."""
+_TURNED = str.maketrans("dm", "md")
+_BEGINS = r"(?im)(?:^|[^\S\n]{2}|[\t|]|\d[.,;]?[^\S\n])[^\w\n]{0,9}"
+_REST = r"[ \t\u00a0.,:;|]{0,99}"
+
+
+class Unsaid(Enum):
+    """Why a template lacks a field, or there is none."""
+
+    NO_RULE = "no rule reads a value of it"
+    COLUMN = "the head of a column governs it"
+    AROUND = "what stands around its number is a part of its form"
+    OPEN_FORM = "day and month or the decimal mark could be another's"
+    ELSEWHERE = "it does not stand so, right behind its label, in the decided text"
+
+
+def ledger_templates(ledger: Ledger, decided: Container[str]) -> Iterator[RuleTemplate]:
+    """Yield a template for each sender and layout; `decided`: the ids of decisions that count."""
+    store = ReviewStore(ledger)
+    texts = {
+        review.id: next(filter(None, map(store.source_text, review.subject.sources)), "")
+        for review in store.decided(is_whole=True)
+        if review.id in decided
+    }
+    for layout in (lay for step in known_decisions(ledger).values() for lay in step.rules.layouts):
+        of_layout = [texts[taught.id] for taught in layout.decisions if taught.id in texts]
+        if len(of_layout) == len(layout.decisions) and not isinstance(layout.shown(), NoRule):
+            yield RuleTemplate.of(layout, of_layout)
+
+
+class RuleTemplate(Struct):
+    layout: SenderLayout
+    texts: list[str]
+    issuer: str = ""
+    keywords: list[str] = field(default_factory=list)
+    """Empty: the sender's name stands otherwise, so there is no template."""
+    fields: dict[str, dict[str, Any]] = field(default_factory=dict)
+    left_out: dict[str, Unsaid] = field(default_factory=dict)
+    currency: str | None = None
+    days: list[str] = field(default_factory=list)
+    mark: str = ""
+
+    @classmethod
+    def of(cls, layout: SenderLayout, texts: list[str]) -> RuleTemplate:
+        made, names = cls(layout, texts), [name for name, _ in layout.decisions[0].names]
+        seller = next((name for name in names if name.lower() in _SELLERS), names[0])
+        made.issuer = str((layout.constants or {})[seller])
+        cells = [cell for _, cell in layout.decisions[0].names if all(cell in t for t in texts)]
+        for line in sorted(line for line in layout.words if cells and line[0] != "¤"):
+            written = (found[0] for found in re.finditer(f"(?i){_words(line)}", texts[0]))
+            cells += [w for w in written if all(w in text for text in texts)][:1]
+        made.keywords = [*dict.fromkeys(cells)]
+        name = rf'{_BEGINS}(?:\w+: )?"?({re.escape(made.issuer)})(?=[*"]*(?:$|[,<|(\t]|\s\s))'
+        if all(re.search(name, text) for text in texts):  # `Mill` is not `Mill Ltd`
+            made.fields["partner_name"] = {"parser": "regex", "regex": name}
+        for name in dict.fromkeys(name for taught in layout.decisions for name in taught.answer):
+            if name != seller:
+                made._add(name)
+        return made
+
+    @property
+    def text(self) -> str:
+        unsaid = (f"# left out: {one_line(n)}: {why.value}\n" for n, why in self.left_out.items())
+        read = [name for name, how in self.fields.items() if how["parser"] == "regex"]
+        marks = {"date_formats": self.days, "decimal_separator": self.mark or "."}
+        options = {"currency": self.currency, **marks}
+        whole = {"issuer": self.issuer, "keywords": self.keywords, "priority": len(self.keywords)}
+        whole |= {"required_fields": ["issuer", *read], "fields": self.fields, "options": options}
+        return f"{TEMPLATE_START}{''.join(unsaid)}{to_yaml(whole)}"
+
+    def _add(self, name: str) -> None:
+        value, rules = (self.layout.constants or {}).get(name), self.layout.fields.get(name, ())
+        if value not in (None, "") and name in self.layout.taught_constants:
+            self.fields[name] = {"parser": "static", "value": value}
+            if is_currency(str(value)):
+                self.currency = str(value)
+            return
+        found = [self._expression(name, rule) for rule in rules] or [Unsaid.NO_RULE]
+        if unsaid := [why for why in found if isinstance(why, Unsaid)]:
+            self.left_out[name] = unsaid[0]
+            return
+        of, known = rules[0].form.of, _NAMES.get(name.lower(), name)
+        how: dict[str, Any] = {"parser": "regex", "regex": found}
+        how |= {} if of is str else {"type": "date"}
+        how |= {"type": "float", "replace": [r"[\s']", ""]} if of is float else {}
+        self.fields[name if known in self.fields else known] = how
+
+    def _expression(self, name: str, rule: FieldRule) -> str | Unsaid:
+        of, anchors = rule.form.of, sorted(a for a in rule.anchors if a[0] != "above")
+        if not anchors or (of is float and rule.form.signs != {("", False)}):
+            return Unsaid.AROUND if anchors else Unsaid.COLUMN
+        words = {word for taught in self.layout.decisions for word in taught.offers.words}
+        signs = "".join(rf"|{re.escape(word[1:])}" for word in sorted(words) if word[0] == "¤")
+        gap = rf"(?:[^\S\n]|[.,:;)\]%=|+·…]|\d\d?(?:[.,]\d\d?)?\s?%{signs}){{0,99}}"
+        ends = rf"(?={_REST}(?:{signs}){_REST}$)" if of is float else r"(?=[.,:;)|]*(?:\s|$))"
+        codes = (r"\d+".join(map(re.escape, shape.split("9"))) for shape in rule.form.shapes)
+        orders = {order[0] for order in rule.form.orders}  # `d` or `m` comes first
+        right = {
+            key: found
+            for _, label in anchors
+            for key, form in _FORMS.get(of, {"": "|".join(sorted(codes))}).items()
+            if re.search(f"(?i){form}", self.texts[0])  # compiled once for all senders
+            for found in [f"{_BEGINS}{_words(label)}{gap}(?<![\\w.,'/])({form}){ends}"]
+            if len(orders) > 1 or key[1:2] in ("Y", *orders)
+            if self._reads(name, rule, found)
+        }
+        for key, found in right.items():
+            turned, is_other = key.translate(_TURNED), key and self.mark not in ("", key)
+            if (of is float and is_other) or (turned != key and turned in (*right, *self.days)):
+                return Unsaid.OPEN_FORM
+            if of is float:
+                self.mark = self.mark or key
+            elif key not in ("", *self.days):
+                self.days.append(key)
+            return found
+        return Unsaid.ELSEWHERE
+
+    def _reads(self, name: str, rule: FieldRule, expression: str) -> bool:
+        for taught, text in zip(self.layout.decisions, self.texts, strict=True):
+            written = (OfferedValue("in", "", e, 0, 0, 0) for e in re.findall(expression, text))
+            values = [rule.form.read(each) for each in written]
+            is_other = any(value != taught.answer.get(name) for value in values)
+            if is_other or (taught.id in rule.ids and not values):
+                return False
+        return True
+
+
+def _words(words: str) -> str:
+    apart = (re.escape(word).replace("ss", "(?:ss|ß)") for word in words.split())
+    return r"(?<![^\W\d_])" + r"(?:[^\w\n]|[\d_]){1,9}".join(apart) + r"(?![^\W\d_])"

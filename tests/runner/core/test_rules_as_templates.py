@@ -1,0 +1,246 @@
+"""Rules go out as templates of invoice2data, which reads in the next papers what they read."""
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.runner.review.invoice2data_templates import TEMPLATE_START, RuleTemplate
+from paddock.runner.rules import Rules, TaughtAnswer
+from tests.runner.cli.commands.shell import invoke
+from tests.runner.core.test_rules_of_decisions import (
+    ALL,
+    CONSTANT,
+    NEVER,
+    NEXT,
+    TRUE,
+    Desk,
+    bill,
+    offered,
+)  # fmt: skip
+
+loader = pytest.importorskip(
+    "invoice2data.extract.loader", reason="invoice2data is not installed: `uv sync` brings it"
+)
+GERMAN_SENDER = "Wrack & Söhne"
+TO_READ = {
+    "invoice_number": "RE-102", "date": datetime.datetime(2027, 3, 28), "amount": 60.0,  # noqa: DTZ001
+    "kind": "invoice", "currency": "EUR", "issuer": TRUE["sender"],
+    "partner_name": TRUE["sender"],
+}  # fmt: skip
+NAMES = {"number": "invoice_number", "total": "amount"}
+GERMAN = """\
+{sender}                    Seite 1
+
+RECHNUNG
+
+| Rechnungs-Nr.: | {number} |
+| --- | --- |
+| Datum: | {date} |
+
+Summe netto                    1.000,00 €
+USt. 19%                         190,00 €
+Gesamtbetrag                   {total} €
+
+Vielen Dank
+"""
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path / "desk")
+
+
+def export(desk: Desk, folder: Path, exit_code: int = 0) -> str:
+    done = invoke("review", str(desk.folder), "--rules", "--export", str(folder))
+    assert done.exit_code == exit_code, done.output
+    return done.output
+
+
+def made(*decided: tuple[str, dict[str, Any]]) -> list[RuleTemplate]:
+    """Return the templates of texts and what is true of them besides `TRUE`."""
+    texts = {str(number): text for number, (text, _) in enumerate(decided)}
+    taught = [
+        TaughtAnswer(str(number), TRUE | true, ALL, CONSTANT, offered(text).pack())
+        for number, (text, true) in enumerate(decided)
+    ]
+    layouts = Rules(taught).layouts
+    return [RuleTemplate.of(lay, [texts[t.id] for t in lay.decisions]) for lay in layouts]
+
+
+def extracted(folder: Path, text: str) -> dict[str, Any] | None:
+    """Return what invoice2data reads by the first template that fits; None: none does."""
+    from invoice2data.exceptions import RequiredFieldsMissingError
+
+    for template in sorted(loader.read_templates(str(folder)), key=lambda t: -t["priority"]):
+        if template.matches_input(text):
+            try:
+                found = template.extract(template.prepare_input(text), "a.txt", None)
+            except RequiredFieldsMissingError:
+                return {}
+            return {name: v for name, v in found.items() if name not in ("desc", "template_name")}
+    return None
+
+
+def read_by(templates: list[RuleTemplate], text: str, folder: Path) -> dict[str, Any] | None:
+    folder.mkdir(exist_ok=True)
+    for number, template in enumerate(templates):
+        (folder / f"{number}.yml").write_text(template.text, encoding="utf-8")
+    return extracted(folder, text)
+
+
+def test_invoice2data_reads_the_next_papers_of_three_senders_as_rules_do(
+    desk: Desk, tmp_path: Path
+) -> None:
+    us = {"sender": "Osier Inc.", "sign": "USD", "date": "03/21/2027", "number": "9", "total": "$1"}
+    desk.teach("a", bill())
+    german = {
+        "sender": GERMAN_SENDER,
+        "number": "2027/17",
+        "date": "01.02.2027",
+        "total": "1.190,00",
+    }
+    of_german = {
+        "sender": GERMAN_SENDER,
+        "number": "2027/17",
+        "date": "2027-02-01",
+        "total": 1190.0,
+    }
+    desk.teach("g", GERMAN.format_map(german), **of_german)
+    month_first = bill(**us | {"total": "1,120.00"})
+    of_us = {"sender": "Osier Inc.", "number": "9", "total": 1120.0, "currency": "USD"}
+    desk.teach("o", month_first, **of_us)
+    out = tmp_path / "out"
+    export(desk, out)
+    next_german = {
+        "sender": GERMAN_SENDER,
+        "number": "2027/8",
+        "date": "31.12.2027",
+        "total": "91.190,50",
+    }
+    papers = {
+        "b": bill(**NEXT),
+        "h": GERMAN.format_map(next_german),
+        "p": bill(**us | {"date": "12/01/2027", "number": "12", "total": "60.00"}),
+    }
+    desk.arrive(**papers)
+    by_rules = {row["file"]: (row["n"], row["total"]) for row in desk.work().returns}
+    assert desk.waiting() == {}
+    found = {name: extracted(out, text) for name, text in papers.items()}
+    assert found["b"] == TO_READ
+    for name, own in found.items():
+        assert own is not None
+        assert (own["invoice_number"], own["amount"]) == by_rules[f"{name}.txt"]
+    assert [own["date"].date().isoformat() for own in found.values() if own] == [
+        "2027-03-28", "2027-12-31", "2027-12-01",
+    ]  # fmt: skip
+    assert [own["currency"] for own in found.values() if own] == ["EUR", "EUR", "USD"]
+
+
+CANNOT_SAY = {
+    "2 the old word names the net sum", "3 another one with an open sign under one label",
+    "2 nothing but a discount is new, but the sum is wrong", "3 another one with two signs",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", NEVER.keys() - CANNOT_SAY)
+def test_a_template_reads_no_value_that_no_rule_reads(case: str, tmp_path: Path) -> None:
+    text, true, following, asked = NEVER[case]
+    found = read_by(made((text, true)), following, tmp_path) or {}
+    read = {name: found.get(NAMES.get(name, name)) for name in asked}
+    assert {name for name, v in read.items() if v is not None and not isinstance(v, list)} == set()
+
+
+def test_what_a_template_cannot_say_is_left_out_with_its_reason(tmp_path: Path) -> None:
+    """A value by its column's head, an amount with what stands around it, a day that may be two."""
+    table = bill(
+        ("Number: {number}\n", "Number       Office\n{number}       North\n"),
+        ("Total: {total} {sign}", "Total: {total} {sign} CR"),
+        date="03/03/2027",
+    )
+    (template,) = made((table, {"date": "2027-03-03", "total": -120.0}))
+    assert {name: why.name for name, why in template.left_out.items()} == {
+        "number": "COLUMN", "date": "OPEN_FORM", "total": "AROUND",
+    }  # fmt: skip
+    assert "# left out: number: the head of a column governs it\n" in template.text
+    assert read_by([template], table, tmp_path) == {
+        "kind": "invoice", "currency": "EUR", "issuer": TRUE["sender"],
+        "partner_name": TRUE["sender"],
+    }  # fmt: skip
+
+
+def test_layouts_of_one_sender_have_templates_that_tell_them_apart(tmp_path: Path) -> None:
+    other = bill(
+        ("Total: ", "To pay: "), ("{title}", "{title}\n\nHarbour Branch"), title="STATEMENT OF WORK"
+    )
+    templates = made((bill(), {}), (other, {"kind": "reminder"}))
+    assert len(templates) == 2
+    following = other.replace("120.00", "75.10")
+    for text, kind, total in ((bill(**NEXT), "invoice", 60.0), (following, "reminder", 75.1)):
+        found = read_by(templates, text, tmp_path)
+        assert found is not None
+        assert (found["kind"], found["amount"]) == (kind, total)
+
+
+ODD = [
+    'O\'Neil "Quick" & Co: ice',
+    "../../etc/passwd",
+    "A/B Works",
+    "A:B Works",
+    "北京 造船",
+    "yes",
+]
+
+
+def test_odd_names_of_senders_are_in_templates_and_files(desk: Desk, tmp_path: Path) -> None:
+    for number, sender in enumerate(ODD):
+        name = f"odd{number}"
+        desk.arrive(**{name: bill(sender=sender)})
+        desk.work()
+        desk.decide(f"{name}.txt", "edit", {**TRUE, "sender": sender})
+    out = tmp_path / "out"
+    text = export(desk, out)
+    assert "6 templates → " in text
+    names = {path.name for path in out.iterdir()}
+    assert names == {
+        "o-neil-quick-co-ice.yml", "etc-passwd.yml", "a-b-works.yml", "a-b-works-2.yml",
+        "sender.yml", "yes.yml",
+    }  # fmt: skip
+    for sender in ODD:
+        found = extracted(out, bill(**NEXT, sender=sender))
+        assert found is not None
+        assert (found["issuer"], found["amount"]) == (sender, 60.0)
+
+
+def test_a_file_of_another_is_not_replaced_and_one_without_rules_is_named(
+    desk: Desk, tmp_path: Path
+) -> None:
+    desk.teach("a", bill())
+    desk.teach("o", bill(sender="Osier"), sender="Osier")
+    out = tmp_path / "out"
+    own = out / "larkfield-print-works.yml"
+    out.mkdir()
+    own.write_text("issuer: mine\n")
+    text = export(desk, out, exit_code=2)
+    assert f"'{own}' exists, and is no template of Paddock." in text
+    assert [*out.iterdir()] == [own]
+    own.unlink()
+    export(desk, out)
+    assert own.read_text().startswith(TEMPLATE_START)
+    desk.undo("a.txt")
+    text = export(desk, out)
+    assert f"'{own}' is of rules that are no more: remove it.\n1 template → {out}.\n" in text
+
+
+def test_templates_are_no_decisions_so_that_import_refuses_them(desk: Desk, tmp_path: Path) -> None:
+    desk.teach("a", bill())
+    export(desk, tmp_path / "out")
+    for source in (tmp_path / "out", tmp_path / "out/larkfield-print-works.yml"):
+        done = invoke("review", str(desk.folder), "--import", str(source))
+        assert done.exit_code == 2
+        assert f"'{source}' has templates, which are no decisions" in done.output
+        assert "Decide one paper of each sender" in done.output
+    for target in ("-", "jsonl", "gold.jsonl"):
+        done = invoke("review", str(desk.folder), "--rules", "--export", target)
+        assert (done.exit_code, "`--rules` goes with `--export FOLDER`" in done.output) == (2, True)
