@@ -16,7 +16,7 @@ import re
 import stat
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, suppress
 from itertools import starmap
 from pathlib import Path
@@ -30,7 +30,7 @@ from paddock.runner.config.setting_specs import SettingsError
 from paddock.runner.settings import Settings, read_settings
 
 from .database import queries
-from .database.ledger_tables import Execute, LedgerDatabase
+from .database.ledger_tables import KEYS, Execute, LedgerDatabase
 from .database.sqlite_file import compact_file
 from .entries import LedgerError, ScopeOwner, is_variant
 from .ledger import ObjectStore, open_existing
@@ -157,9 +157,16 @@ async def clean_in_subprocess(settings: Settings, folders: Sequence[Path]) -> tu
 
 
 def sweep_ledger(
-    state: Path, url: str, limits: RetentionLimits, *, is_dry: bool = False
+    state: Path,
+    url: str,
+    limits: RetentionLimits,
+    *,
+    is_dry: bool = False,
+    forgets: Callable[[Sweeper], None] | None = None,
 ) -> SweepResult:
     """Clean one ledger's folder; with `is_dry` only count what would be removed.
+
+    `forgets` removes rows first; no run may be at work then. Nothing of them is left in its file.
 
     Raises:
         LedgerError: the ledger cannot be used, or another process cleans it.
@@ -178,15 +185,24 @@ def sweep_ledger(
                 return SweepResult()
             with contextlib.closing(database):
                 try:
-                    sweeper = _Sweeper(state, logs, objects, notices, database, limits, is_dry)
+                    sweeper = Sweeper(state, logs, objects, notices, database, limits, is_dry)
+                    if forgets is not None:
+                        forgets(sweeper)
+                        sweeper.object_grace_s = 0.0
                     swept = sweeper.sweep()
+                    if forgets is not None and url:
+                        database.rows(f"vacuum (full) {', '.join(KEYS)}", {})
                 except Exception as error:  # what a damaged row causes may be of any kind
                     damage = database.damage_behind(error)
                     if damage is not None:
                         raise damage from error
                     raise
-            if not url and not is_dry:
-                compact_file(state / LEDGER_FILE)
+            is_due = forgets is not None
+            if not (url or is_dry or compact_file(state / LEDGER_FILE, is_due=is_due)) and is_due:
+                raise LedgerError(
+                    f"{state}: forgotten, but its unused space is not overwritten: a process reads "
+                    "the ledger, or the disk lacks room for a second one."
+                )
             return swept
     except FileNotFoundError:
         return SweepResult()
@@ -242,7 +258,7 @@ class _OwnFolder:
             os.close(self.handle)
 
 
-class _Sweeper(Struct):
+class Sweeper(Struct):
     """The cleaning of one ledger. Removes only files that have the names which it wrote."""
 
     state: Path
@@ -252,6 +268,7 @@ class _Sweeper(Struct):
     database: LedgerDatabase
     limits: RetentionLimits
     is_dry: bool
+    object_grace_s: float = OBJECT_GRACE_S
     now: float = field(default_factory=time.time)
     swept: SweepResult = field(default_factory=SweepResult)
 
@@ -365,7 +382,7 @@ class _Sweeper(Struct):
         too_large = self.now - GRACE_S if limits.max_bytes else 0.0
         before = {"before": max(limits.calls_before, too_large)}
         rows = self.database.rows(queries.CALLS_BY_AGE, before)
-        needed = self._needed_calls(dropped) if rows else ()
+        needed = self.needed_calls(dropped) if rows else ()
         found = [row for row in rows if row[0] not in needed]
         removed = {hash_: size for hash_, at, size, *_ in found if at < limits.calls_before}
         if limits.max_bytes:
@@ -384,7 +401,7 @@ class _Sweeper(Struct):
         self._delete(queries.DROP_CALLS, sorted(removed))
         return removed.keys()
 
-    def _needed_calls(self, dropped: Set[tuple[str, str]]) -> Set[str]:
+    def needed_calls(self, dropped: Set[tuple[str, str]]) -> Set[str]:
         """Return the hashes of the calls that the entries of existing documents were made from.
 
         Where the lineage of one is lost, these may be any of its scope.
@@ -414,7 +431,7 @@ class _Sweeper(Struct):
     # --- files
 
     def _sweep_objects(self, calls: Collection[str], items: Collection[tuple[str, str]]) -> None:
-        before = self.now - OBJECT_GRACE_S
+        before = self.now - self.object_grace_s
         old = {
             name: facts.st_size
             for name, facts in self.objects.files().items()

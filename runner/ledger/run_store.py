@@ -82,6 +82,9 @@ class RunStore(Struct, frozen=True):
     def running_without_attempts(self, since: float) -> list[RunRow]:
         return self._runs(queries.RUNNING_WITHOUT_ATTEMPTS, since=since)
 
+    def running(self) -> list[RunRow]:
+        return self._runs(queries.RUNNING)
+
     def has_progressed(self, run: str) -> bool:
         """Return whether a run recorded an item, or its crash tells more of what crashes runs."""
         if self._ledger.rows(queries.HAS_ITEM_OF_RUN, run=run):

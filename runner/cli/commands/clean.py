@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+import typer
 
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.system import units
 from paddock.engine.system.disk_cache import kept_image_files
-from paddock.engine.system.text import counted
+from paddock.engine.system.text import counted, listed
+from paddock.pipelines.errors import did_you_mean
 from paddock.runner.cli.arguments import JsonOption, argument, existing_paths, flag, option
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError
 from paddock.runner.config.setting_values import BadValue, parse_seconds
 from paddock.runner.folders.state_folders import find_ledgers
+from paddock.runner.ledger.forgetting import DocumentItem, Forgetting, document_items, forget
 from paddock.runner.ledger.retention import SweepResult, clean_ledgers
+from paddock.runner.ledger.run_history import LedgerFolder, open_for_reading
 from paddock.runner.progress import printing
 from paddock.runner.settings import read_settings
 
@@ -23,9 +30,19 @@ def clean(
         "Such as 30d; by default `keep_runs` and `keep_calls`.", metavar="AGE"
     ),
     dry_run: bool = flag("Only show what would be removed.", "--dry-run"),
+    forgotten: str | None = option(
+        "Remove all that is known of one document: its decisions with their rules, replies, rows.",
+        "--forget", metavar="NAME",
+    ),
+    yes: bool = flag("Forget it without a question.", "--yes"),
     as_json: JsonOption = False,
-) -> int:
+) -> int:  # fmt: skip
     """Remove old runs, logs and cached replies; fresh items stay fresh."""
+    if forgotten is not None:
+        if older_than is not None or as_json:
+            raise CommandError("`--forget` goes with `--dry-run` and `--yes` alone.")
+        ledgers = find_ledgers(existing_paths(places) or [Path()], printing.print_err)
+        return _forget(ledgers, forgotten, asks=not yes, is_dry=dry_run)
     try:
         age_s = None if older_than is None else parse_seconds(older_than)
     except BadValue as error:
@@ -58,6 +75,44 @@ def clean(
             printing.print_err(f"{verb} {what}, {units.size(n_image_bytes)}.")
         printing.print_out(clean_summary(done.swept, len(found), is_dry=dry_run))
     return FAILED if done.faults else DONE
+
+
+def _forget(places: Sequence[LedgerFolder], name: str, *, asks: bool, is_dry: bool) -> int:
+    known = list[tuple[tuple[LedgerFolder, str, str], DocumentItem]]()
+    for place in places:
+        with open_for_reading(place) as ledger:
+            items = document_items(ledger, place.file)
+        known += (((place, item.pipeline, item.content), item) for item in items)
+    named = {document: item.target or item.path for document, item in known if name in item.names}
+    if not named:
+        remedy = did_you_mean(name, sorted({n for _, i in known for n in i.names}))
+        raise CommandError(f"No document is known here as '{name}'.\n  {remedy}")
+    if len(named) > 1:
+        shown = (f"'{at}' of {place.folder / file}" for (place, file, _), at in named.items())
+        raise CommandError(
+            f"{len(named)} documents are known as '{name}': {listed(sorted(shown), 5)}.\n  Name "
+            "one by where it lies, and its pipeline: `paddock clean FILE.yaml --forget NAME`."
+        )
+    ((document, lies_at),) = named.items()
+    items = [item for of, item in known if of == document]
+    with open_for_reading(document[0]) as ledger:
+        forgetting = Forgetting.of(ledger, items)
+    goes = [f"decision {id_} with its rules" for id_ in forgetting.decisions]
+    goes += ["results, replies and texts", *forgetting.outputs]
+    printing.print_out(
+        printing.printable_line(
+            f"What is known of '{lies_at}' ({document[1]}): {', '.join(goes)}. Stays: the document "
+            "itself, outputs of others too until the next run, backups; logs, and what was made of "
+            "its results, until `paddock clean --older-than 0s` after that run."
+        )
+    )
+    if is_dry:
+        return DONE
+    if asks and not (sys.stdin.isatty() and typer.confirm("Forget it?", err=True)):
+        raise CommandError("Nothing was removed.\n  `--yes` does this without a question.")
+    forget(document[0], items)
+    printing.print_out("Forgotten.")
+    return DONE
 
 
 def clean_summary(swept: SweepResult, n_ledgers: int, *, is_dry: bool) -> str:

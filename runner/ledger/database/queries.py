@@ -172,6 +172,24 @@ DROP_LINEAGE = "delete from provenance where scope = :scope and key = :key"
 OBJECTS_OF_LINEAGE = "select scope, key, made_object from provenance where made_object is not null"
 DROP_UNUSED_SPECS = "delete from specs where spec not in (select spec from provenance)"
 
+# --- forgetting: all that is known of a document
+
+DOCUMENTS = (  # as `ledger.forgetting.DocumentItem`, then the lineage
+    "select i.scope, i.key, c.file, coalesce(i.name, i.key), coalesce(i.path, p.source), "
+    "i.sha256, i.target, p.made, p.made_object from items i join scopes c on c.scope = i.scope "
+    "left join provenance p on p.scope = i.scope and p.key = i.key "
+    "where coalesce(i.path, p.source) is not null"
+)
+FORGET_ITEM = tuple(
+    f"delete from {table} where scope = :scope and key = :key"
+    for table in ("items", "provenance", "attempts", "reviews", "moves", "outputs")
+)
+FORGET_MOVE = "delete from moves where path = :path and sha256 = :content"
+# Those that read by its rule: the next run looks whether they are still so.
+VERIFY_FILED_AGAIN = (
+    f"update items set made_by = '' where gone = '{FILED}' and replace(reads, :name, '') <> reads"
+)
+
 IDENTITY = "select value from meta where name = 'identity'"
 
 
@@ -212,6 +230,7 @@ RUNS = f"select {', '.join(RunRow.__match_args__)} from runs"
 RUN = f"{RUNS} where run = :run"
 # Without a time all of them, also a damaged one that is compared to none.
 _BEFORE = "(cast(:before as float8) is null or started < cast(:before as float8))"
+RUNNING = f"{RUNS} where status = 'running'"
 LATEST_RUNS = f"{RUNS} where {_BEFORE} order by started desc limit :limit"
 LATEST_RUNS_OF_FILE = f"{RUNS} where {_BEFORE} and file = :file order by started desc limit :limit"
 # That work, or crashed, and have no item begun.

@@ -227,10 +227,11 @@ class SqliteDatabase:
             self._ends_at = float("inf")
 
 
-def compact_file(file: Path) -> bool:
+def compact_file(file: Path, *, is_due: bool = False) -> bool:
     """Remove unused space from a ledger's file, within `VACUUM_S`; return whether it was done.
 
-    Skipped if it takes too long, the disk has no room for a second file, or a run writes.
+    Skipped if it takes too long, the disk has no room for a second file, or a run writes. `is_due`:
+    however large it is, and no reader may hold the log.
 
     Raises:
         LedgerError: the file is broken.
@@ -244,17 +245,17 @@ def compact_file(file: Path) -> bool:
             has_room = shutil.disk_usage(file.parent).free > 2 * page * n_pages
             is_too_large = page * n_pages > MOST_VACUUM_BYTES
             is_worth_it = n_free * page >= VACUUM_BYTES and n_free >= VACUUM_SHARE * n_pages
-            if not (is_worth_it and has_room and not is_too_large):
+            if not (has_room and (is_due or (is_worth_it and not is_too_large))):
                 return False
-            ends_at = time.monotonic() + VACUUM_S
+            ends_at = time.monotonic() + (WORK_S if is_due else VACUUM_S)
             connection.set_progress_handler(lambda: int(time.monotonic() > ends_at), 10_000)
             connection.execute("VACUUM")
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            is_busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
     except sqlite3.OperationalError:  # out of time, or another process writes
         return False
     except _DAMAGE as error:
         raise read_error(file, error) from error
-    return True
+    return not (is_due and is_busy)
 
 
 def _connect(file: Path, wait_s: float) -> sqlite3.Connection:
@@ -264,6 +265,7 @@ def _connect(file: Path, wait_s: float) -> sqlite3.Connection:
     try:
         # An entry outlasts a power cut, not only a kill. Commits are grouped, so it is cheap.
         connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA secure_delete=ON")  # no cost was seen in 60,000 rows
         connection.execute("PRAGMA trusted_schema=OFF")
         connection.execute("PRAGMA cell_size_check=ON")
         connection.execute("PRAGMA cache_size=-500")  # KiB; three of 2,000 are no faster

@@ -119,13 +119,13 @@ def test_an_object_that_a_run_uses_again_at_that_moment_is_restored(
         digest = ledger.objects.put(b"again")
         file = tmp_path / ".paddock/objects" / digest
         os.utime(file, (NOW - 1e6, NOW - 1e6))
-        whole = retention._Sweeper._referenced
+        whole = retention.Sweeper._referenced
 
         def meanwhile(self: object, *given: object) -> object:
             yield from whole(self, *given)  # type: ignore[arg-type]
             ledger.objects.put(b"again")
 
-        monkeypatch.setattr(retention._Sweeper, "_referenced", meanwhile)
+        monkeypatch.setattr(retention.Sweeper, "_referenced", meanwhile)
         assert sweep_ledger(tmp_path / ".paddock", "", EVERYTHING).objects == 0
         assert ledger.objects.get(digest) == b"again"
 

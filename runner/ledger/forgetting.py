@@ -1,0 +1,141 @@
+"""Forgetting: remove at once all that a ledger knows of a document, since a person asks for it.
+
+Its decisions, and so the rules made of them, questions, replies, results, texts and files. The rows
+go in one transaction; objects that a kill leaves behind it go with `paddock clean`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from paddock.engine.system import file_locks, files, no_links
+from paddock.engine.system.records import Struct
+from paddock.runner.settings import read_settings
+
+from .database import queries
+from .database.ledger_tables import Execute
+from .entries import ScopeOwner, whole_file
+from .ledger import Ledger
+from .lineage_store import LineageStore
+from .retention import RetentionLimits, Sweeper, sweep_ledger
+from .reviews.review_store import ReviewStore
+from .run_history import LedgerFolder, open_for_reading
+from .run_locks import Locked
+from .run_store import RunStore, run_status
+
+
+class DocumentItem(Struct, frozen=True):
+    """An item that has a document."""
+
+    scope: str
+    key: str
+    pipeline: str
+    name: str
+    path: str
+    """Where the document lay, as the ledger stores paths."""
+    content: str
+    """Its digest: a document is known by it, under whatever names."""
+    target: str | None
+    """Where it went."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        names = self.key, self.name, self.path, Path(self.path).name, self.target
+        return frozenset(filter(None, names))
+
+
+def document_items(ledger: Ledger, file: str | None) -> list[DocumentItem]:
+    """Return the items of a ledger that have documents, or those of one pipeline's."""
+    found = list[DocumentItem]()
+    for scope, key, of_file, name, path, sha256, target, *made in ledger.rows(queries.DOCUMENTS):
+        if file in (None, pipeline := whole_file(of_file)):
+            lineage = {} if sha256 else ledger.value(*made) or {}
+            content = sha256 or (lineage.get("source") or {}).get("sha256") or path
+            found.append(DocumentItem(scope, key, pipeline, name, path, content, target))
+    return found
+
+
+class Forgetting(Struct, frozen=True):
+    """What goes with the items of a document."""
+
+    places: frozenset[tuple[str, str]]
+    """Scope and key of these, and of what was done within them."""
+    nested: frozenset[str]
+    """Scopes within them."""
+    decisions: tuple[str, ...]
+    outputs: tuple[str, ...]
+    """Stored paths of the files that it alone made and no one edited."""
+
+    @classmethod
+    def of(cls, ledger: Ledger, items: Collection[DocumentItem]) -> Forgetting:
+        places, nested = {(item.scope, item.key) for item in items}, set[str]()
+        owners = [ScopeOwner.of(*row) for row in ledger.rows(queries.SCOPES)]
+        around = {o.scope_id: (o.file, json.dumps(o.folders[:1]), *o.outer) for o in owners}
+        within = {(*around[scope], key) for scope, key in places}
+        for scope, keys in around.items():
+            if any(keys[:n] in within for n in range(3, len(keys) + 1)):
+                nested.add(scope)
+                rows = ledger.rows(queries.KEYS_OF_SCOPE, scope=scope)
+                places.update((scope, key) for (key,) in rows)
+        store, decisions, outputs = ReviewStore(ledger), list[str](), list[str]()
+        written = {row.path: row.sha256 for row in ledger.outputs(with_moved=False)}
+        for scope, key in sorted(places):
+            decisions += (review.id for review in store.of_scope(scope, [key]).values())
+            for (path,) in ledger.rows(queries.PATHS_OF_ITEM, scope=scope, key=key):
+                file, writers = ledger.folder.parent / path, ledger.rows(queries.WRITERS, path=path)
+                is_own = path in written and all((s, k) in places for _, s, k, *_ in writers)
+                if is_own and file.is_file() and files.sha256_of(file) == written[path]:
+                    outputs.append(path)
+        return cls(frozenset(places), frozenset(nested), tuple(decisions), tuple(outputs))
+
+
+def forget(place: LedgerFolder, items: Collection[DocumentItem]) -> None:
+    """Remove all that a ledger knows of the items of a document.
+
+    Raises:
+        LedgerError: a run works on the folder (`Locked`), or the ledger cannot be used.
+    """
+    url = read_settings(place.folder).ledger_url
+    with (
+        open_for_reading(place) as ledger,
+        file_locks.lock_now(place.state / "ledger.lock", wait_s=-1),  # no run begins
+    ):
+        for row in RunStore(ledger).running():
+            if run_status(row, ledger) == "running":
+                raise Locked(f"Run '{row.run}' works on this folder: nothing was removed. Wait.")
+        remove = partial(_remove, ledger, items)
+        sweep_ledger(place.state, url, RetentionLimits(0.0, 0.0), forgets=remove)
+
+
+def _remove(ledger: Ledger, items: Collection[DocumentItem], sweeper: Sweeper) -> None:
+    forgetting, lineage, hashes = Forgetting.of(ledger, items), LineageStore(ledger), set[str]()
+    for path in forgetting.outputs:
+        with suppress(FileNotFoundError):
+            no_links.remove(no_links.resolve(str(ledger.folder.parent / path)))
+    for scope, key in forgetting.places:
+        hashes.update(lineage.calls_of(scope, key))
+        made = lineage.of_item(scope, key)
+        steps = made.made["steps"] if made else ()
+        hashes.update(call[0] for step in steps for call in step.get("calls", ()))
+    hashes -= {*sweeper.needed_calls(forgetting.places)}
+    drop_calls = queries.DROP_CALLS.format(listed=sweeper.database.listed_keys)
+
+    def remove(execute: Execute) -> None:
+        for scope, key in sorted(forgetting.places):
+            for statement in queries.FORGET_ITEM:
+                execute(statement, {"scope": scope, "key": key})
+        for scope in forgetting.nested:
+            for statement in queries.DROP_SCOPE:
+                execute(statement, {"scope": scope})
+        for item in items:
+            execute(queries.FORGET_MOVE, {"path": item.path, "content": item.content})
+        for decision in forgetting.decisions:
+            execute(queries.VERIFY_FILED_AGAIN, {"name": f'"{decision}"'})
+        execute(drop_calls, {"keys": json.dumps(sorted(hashes))})
+        execute(queries.DROP_UNUSED_SPECS, {})
+
+    sweeper.database.in_transaction(remove)

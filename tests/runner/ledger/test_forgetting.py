@@ -1,0 +1,223 @@
+"""`paddock clean --forget`: a document that a person wants gone is in no rule and in no file."""
+
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from paddock.runner.ledger.database.ledger_tables import COLUMNS
+from paddock.runner.ledger.database.sqlite_file import SqliteDatabase
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.retention import RetentionLimits, Sweeper, sweep_ledger
+from paddock.runner.ledger.run_store import RunStore
+from tests.forked import ForkServer
+from tests.runner.cli.commands.shell import invoke
+from tests.runner.core.test_rules_of_decisions import (
+    ALL,
+    FILING,
+    NEXT,
+    SENDER,
+    Desk,
+    bill,
+    shown_rules,
+)  # fmt: skip
+from tests.runner.world import World, each_document, reasons
+
+PERSON = "K-77231"
+"""Of whom a paper is."""
+OTHER = "Osier Garden Centre"
+DECIDED = {"number": "RE-777", "sender": OTHER}
+OFFICE = FILING.replace(
+    "returns: steps.each.results",
+    """\
+  - {id: table, uses: files.write, with: {path: out/t.csv, rows: "{{ steps.each.results }}"}}
+returns: steps.each.results""",
+).replace(
+    "      - {uses: files.move",
+    """\
+      - id: page
+        uses: files.write
+        with: {path: "out/{{ doc.stem }}.txt", text: "{{ steps.text.text }}"}
+      - {uses: files.move""",
+)
+
+
+def of_person(**values: str) -> str:
+    return bill(customer=PERSON, **values)
+
+
+def office(folder: Path) -> Desk:
+    """Return a desk where `zwingen` and `o` were decided on, and `b` read by the first one's."""
+    desk = Desk(folder, OFFICE)
+    desk.teach("zwingen", of_person())
+    desk.teach("o", bill(sender=OTHER, number="RE-777"), **DECIDED)
+    desk.work()
+    desk.arrive(
+        b=bill(**NEXT),
+        q=bill(sender=OTHER, **NEXT | {"number": "RE-800"}),
+        r=bill(sender=OTHER, **NEXT | {"number": "RE-801"}),
+    )
+    desk.work()
+    assert [*desk.waiting()] == []
+    return desk
+
+
+def files_with(desk: Desk, text: str) -> list[str]:
+    found = (path for path in (desk.folder / ".paddock").rglob("*") if path.is_file())
+    return sorted(path.name for path in found if text.encode() in path.read_bytes())
+
+
+def test_a_filed_document_that_is_forgotten_is_in_no_rule_no_table_and_no_file(
+    tmp_path: Path,
+) -> None:
+    desk = office(tmp_path)
+    assert files_with(desk, PERSON)
+    shown = invoke("clean", str(desk.file), "--forget", "filed/zwingen.txt", "--dry-run")
+    assert shown.exit_code == 0
+    asked = invoke("clean", str(desk.file), "--forget", "zwingen.txt")
+    assert "`--yes`" in asked.output
+    assert files_with(desk, PERSON)
+    done = invoke("clean", str(desk.file), "--forget", "zwingen.txt", "--yes")
+    assert done.exit_code == 0, done.output
+    assert not (tmp_path / "out/zwingen.txt").exists()
+    assert files_with(desk, PERSON) == []
+    assert {name.partition(".")[2] for name in files_with(desk, "zwingen")} <= {"jsonl", "log"}
+    assert [r["sender"] for r in shown_rules(desk, "--json")["rules"]] == [[OTHER]]
+    plan = desk.plan()
+    assert "decisions changed how" in str(reasons(plan)["b.txt"])
+    report = desk.work()
+    assert report.status == "completed"
+    assert desk.asked("b") == ALL
+    assert "RE-777" in desk.output("t.csv") and "RE-101" not in desk.output("t.csv")
+    assert files_with(desk, PERSON) == []
+    desk.arrive(p=bill(**NEXT | {"sender": OTHER}), c=bill(**NEXT | {"number": "RE-103"}))
+    desk.work()
+    assert (desk.asked("p"), desk.asked("c")) == (frozenset(), ALL)
+    desk.undo("o.txt")
+    desk.work()
+    assert {*desk.waiting()} >= {"o.txt", "b.txt", "c.txt"}
+
+
+def all_old(desk: Desk) -> RetentionLimits:
+    """Make all objects old; return limits by which all else is, too."""
+    for path in (desk.folder / ".paddock/objects").iterdir():
+        os.utime(path, (0, 0))
+    return RetentionLimits(time.time() + 1e6, time.time() + 1e6)
+
+
+def test_a_document_that_was_deleted_before_it_was_filed_leaves_no_rule_and_later_no_byte(
+    tmp_path: Path,
+) -> None:
+    desk = Desk(tmp_path)
+    desk.teach("zwingen", of_person())
+    desk.arrive(b=bill(**NEXT), c=bill(sender=OTHER))
+    desk.work()
+    (tmp_path / "inbox/zwingen.txt").unlink()
+    desk.work()
+    assert shown_rules(desk, "--json")["rules"] == []
+    desk.work()
+    assert desk.asked("b") == ALL
+    sweep_ledger(tmp_path / ".paddock", "", all_old(desk))
+    assert files_with(desk, PERSON) == []
+
+
+def forget_and_die(folder: Path, is_committed: bool) -> int:
+    def die(*given: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if is_committed:
+        Sweeper.sweep = die  # type: ignore[method-assign,assignment]
+    else:
+        whole = SqliteDatabase.in_transaction
+        SqliteDatabase.in_transaction = (  # type: ignore[method-assign]
+            lambda self, work: whole(self, lambda execute: die(work(execute)))  # type: ignore
+        )
+    invoke("clean", str(folder), "--forget", "zwingen.txt", "--yes")
+    return 0
+
+
+@pytest.mark.parametrize("is_committed", [False, True])
+def test_a_kill_leaves_all_of_it_or_nothing(
+    tmp_path: Path, fork_server: ForkServer, *, is_committed: bool
+) -> None:
+    desk = office(tmp_path)
+    process = fork_server.start(forget_and_die, tmp_path, is_committed)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    senders = [rule["sender"] for rule in shown_rules(desk, "--json")["rules"]]
+    assert ([SENDER] in senders) is not is_committed
+    assert desk.plan().has_work is is_committed
+    if not is_committed:
+        done = invoke("clean", str(tmp_path), "--forget", "zwingen.txt", "--yes")
+        assert done.exit_code == 0, done.output
+    sweep_ledger(tmp_path / ".paddock", "", all_old(desk))
+    assert files_with(desk, PERSON) == []
+    desk.work()
+    assert desk.asked("b") == ALL
+
+
+def test_a_document_is_forgotten_in_postgres(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = office(tmp_path)
+    with Ledger(tmp_path / ".paddock", url=url):  # it begins with the rows of the file
+        pass
+    monkeypatch.setenv("PADDOCK_LEDGER", url)
+    done = invoke("clean", str(tmp_path), "--forget", "zwingen.txt", "--yes")
+    assert done.exit_code == 0, done.output
+    assert [rule["sender"] for rule in shown_rules(desk, "--json")["rules"]] == [[OTHER]]
+    with psycopg.connect(url) as connection:
+        query = "select nspname from pg_namespace where nspname like 'paddock_%'"
+        ((schema,),) = connection.execute(query).fetchall()
+        tables = (f'select t::text from "{schema}".{table} t' for table in COLUMNS)
+        rows = [row for query in tables for (row,) in connection.execute(query.encode())]
+    assert any(OTHER in row for row in rows)
+    assert not any(PERSON in row or "zwingen" in row for row in rows)
+
+
+def test_nothing_is_forgotten_during_a_run_without_consent_or_by_an_unknown_name(
+    tmp_path: Path,
+) -> None:
+    desk = office(tmp_path)
+    unknown = invoke("clean", str(tmp_path), "--forget", "zwinger.txt", "--yes")
+    assert "Did you mean 'zwingen.txt'?" in unknown.output
+    with Ledger(tmp_path / ".paddock") as ledger:
+        here = {"pid": os.getpid(), "host": socket.gethostname(), "started": time.time()}
+        row = {"run": "owl", "pipeline": "bills", "file": "pipeline.yaml", "status": "running"}
+        RunStore(ledger).record_run(here | row)
+    busy = invoke("clean", str(tmp_path), "--forget", "zwingen.txt", "--yes")
+    assert "'owl' works on this folder: nothing was removed" in busy.output
+    assert (unknown.exit_code, busy.exit_code) == (2, 1)
+    assert files_with(desk, PERSON)
+
+
+def test_a_document_of_two_pipelines_is_forgotten_in_the_one_that_is_named(tmp_path: Path) -> None:
+    kind = each_document("""\
+      - {id: kind, uses: chat, with: {prompt: "Kind of {{ steps.text.text }}"}}
+    returns: {file: doc.relpath, text: steps.text.text}
+  - id: NAME
+    for_each: r in steps.each.results
+    do: [{uses: prompt, with: {template: "{{ r.text }}"}}]
+""")
+    worlds = [World(tmp_path, kind.replace("NAME", n), name=f"{n}.yaml") for n in ("one", "two")]
+    worlds[0].write("inbox/zwingen.txt", PERSON)
+    worlds[0].write("inbox/b.txt", "another")
+    for world in worlds:
+        world.run()
+    asked = invoke("clean", str(tmp_path), "--forget", "zwingen.txt", "--yes")
+    assert "2 documents are known as 'zwingen.txt'" in asked.output
+    assert "one.yaml" in asked.output and "two.yaml" in asked.output
+    (tmp_path / "inbox/zwingen.txt").unlink()
+    done = invoke("clean", str(worlds[0].file), "--forget", "inbox/zwingen.txt", "--yes")
+    assert done.exit_code == 0, done.output
+    again = invoke("clean", str(worlds[0].file), "--forget", "zwingen.txt", "--yes")
+    assert "No document is known here" in again.output
+    assert invoke("clean", str(worlds[1].file), "--forget", "zwingen.txt", "--yes").exit_code == 0
+    for world in worlds:  # what blocks made of its results goes as of a deleted document
+        assert world.run().status == "completed"
+    assert invoke("clean", str(tmp_path), "--older-than", "0s").exit_code == 0
+    assert PERSON.encode() not in (tmp_path / ".paddock/ledger.sqlite").read_bytes()
