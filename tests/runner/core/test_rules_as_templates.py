@@ -8,6 +8,7 @@ import pytest
 
 from paddock.runner.review.invoice2data_templates import TEMPLATE_START, RuleTemplate
 from paddock.runner.rules import Rules, TaughtAnswer
+from tests.fakes.papers import pages
 from tests.runner.cli.commands.shell import invoke
 from tests.runner.core.test_rules_of_decisions import (
     ALL,
@@ -136,6 +137,22 @@ def test_invoice2data_reads_the_next_papers_of_three_senders_as_rules_do(
         "2027-03-28", "2027-12-31", "2027-12-01",
     ]  # fmt: skip
     assert [own["currency"] for own in found.values() if own] == ["EUR", "EUR", "USD"]
+
+
+def test_invoice2data_reads_in_pdfs_what_rules_read(desk: Desk, tmp_path: Path) -> None:
+    from invoice2data import extract_data
+
+    inbox = desk.folder / "inbox"
+    inbox.mkdir(exist_ok=True)
+    for name, values in (("a", {}), ("b", NEXT)):
+        (inbox / f"{name}.pdf").write_bytes(pages(bill(**values)))
+    desk.work()
+    desk.decide("a.pdf", "edit", TRUE)
+    assert desk.outputs()["b.pdf"] == ("RE-102", 60.0)
+    export(desk, tmp_path / "out")
+    templates = loader.read_templates(str(tmp_path / "out"))
+    found = extract_data(str(inbox / "b.pdf"), templates, input_module="pdfium")
+    assert {name: found[name] for name in TO_READ} == TO_READ
 
 
 CANNOT_SAY = {
