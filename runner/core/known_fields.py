@@ -134,6 +134,6 @@ async def known_fields(
             readings, values = dict.fromkeys(decided, PERSON), {**decided}
     is_open = {n: dict[str, Any](open=why[n].name.lower()) for n in why if n not in values}
     for field in is_open.keys() & offers.sums.keys():
-        if why[field] is not WhyOpen.DECIDED_OTHERWISE:
+        if why[field] not in (WhyOpen.DECIDED_OTHERWISE, WhyOpen.NEW_AROUND):
             is_open[field]["sum"] = offers.sums[field]
     return replace(found, values=values, readings={**readings, **is_open})

@@ -13,7 +13,7 @@ read. It reads nothing, and the field is open,
 3. where a label is new in the block of the value, unless the value is the sum of what stands before
    it, and the new label does, too;
 4. where what is written there has another form, or could be read in two ways; what stands around a
-   number in its cell is a part of its form, but for currencies and a minus before it;
+   number in its row is a part of its form, but for currencies and a minus before it;
 5. where it would not give what was decided on any document so far: there it is gone.
 """
 
@@ -43,7 +43,7 @@ _PLAIN = frozenset([("", False)])
 _ORDERS = frozenset(("day first", "month first"))
 _ISO_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _IN_DIGITS = re.compile(r"(\d{1,2})\D(\d{1,2})\D(?:\d\d|\d{4})")
-_NEGATIVE = re.compile(r"\(0|0-")
+_NEGATIVE = re.compile("\\(0|0[-\u2212\u2013]")
 _PLAIN_NUMBER = re.compile(r"-?\d{1,6}(?:[.,]\d\d)?")
 _BEFORE_NAME, _BEHIND_NAME = re.compile(r'(?:[\w-]+: )?"?'), re.compile(r'"?\s*(?:$|[,<|(])')
 _NAMED = f"{_BEFORE_NAME.pattern}{{}}{_BEHIND_NAME.pattern}"
@@ -162,7 +162,7 @@ class ValueForm(Struct, frozen=True, gc=False):
         """Return the value, whatever stands around it; None: it has none in this form."""
         if self.of is not float:
             return self.read(offered)
-        number = self._number(offered.written)
+        number = replace(self, is_whole=False)._number(offered.written)
         return None if number is None else abs(number)
 
     def _number(self, text: str) -> int | float | None:
@@ -295,8 +295,10 @@ class FieldRule(Struct, frozen=True):
 
     def read(self, offers: Offers) -> FieldReading | WhyOpen:
         values, n_missing = dict[Any, OfferedValue](), 0
-        for anchor in sorted(self.anchors):
-            value = _only(offers, anchor, self.form)
+        only = {anchor: _only(offers, anchor, self.form) for anchor in sorted(self.anchors)}
+        if WhyOpen.NEW_AROUND in only.values():
+            return WhyOpen.NEW_AROUND
+        for anchor, value in only.items():
             if isinstance(value, WhyOpen):
                 n_missing += 1
                 if self.form.of is not float or anchor in offers.by_anchor:

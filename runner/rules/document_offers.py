@@ -16,7 +16,7 @@ from base64 import b64decode, b64encode
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import takewhile, zip_longest
+from hashlib import sha256
 from operator import attrgetter
 from typing import Any, Literal
 
@@ -45,7 +45,7 @@ _NAME_WORDS, _PROSE_WORDS = 8, 5  # a cell of so many words is a sentence, not a
 _AMOUNT = re.compile(
     "(?<![\\w.,'\u2019/])(?<!\\w[-\u2013])"
     "(?:\\d{1,3}(?:[ \u00a0\u202f.,'\u2019]\\d{3})+|\\d+)(?:[.,]\\d+)?"
-    "(?![\\w'\u2019/]|[.,]\\d|[-\u2013]\\w)"
+    "(?![\\w'\u2019]|/(?!-(?!\\w))|[.,]\\d|[-\u2013]\\w)"
 )
 _WITH_CENTS = re.compile(r"\d[^-]*[.,]\d\d")
 _RATE = re.compile(r"(?<![\d.,])(\d\d?(?:[.,]\d\d?)?)\s?%")
@@ -56,12 +56,15 @@ _SIGN_BEFORE = re.compile(rf"(?:^|[\s(|:]){_MINUS}\s?{_SIGN}\s?{_MINUS}$")
 _SIGN_BEHIND = re.compile(rf"\s?{_SIGN}")
 _DASH_BEHIND_WORD = re.compile("[^\\W_]\\s+[-\u2212\u2013]\\s+[^-\u2212\u2013]*$")
 _PIECE = re.compile("[^\\W\\d_]{1,3}[$\u00a3\u00a5]|[^\\W\\d_]+|\\d+(?:[.,]\\d+)*|[^\\w\\s]")
-_NO_DIGIT = re.compile(r"\D*")
+_DASH_BEFORE_WORD = re.compile("\\s[-\u2212\u2013]\\s+(?=[^\\W\\d_])")
 _MARK_RUN = re.compile(r"([^\w\s])\1+")
 _END_OF_LABEL, _END_OF_SENTENCE = ".,:;)]%=|+\u00b7\u2026", ".,:;|"
 _DASHES = dict.fromkeys(map(ord, "\u2212\u2013"), "-")
 _NEAR_SIGN = re.compile(r"([(-]*)0([)-]|[a-z]{1,2}$)?")  # `(60.00)`, `60.00-`, `60.00 CR`
+_OLD_SIGNED = re.compile(r"(\(?)(-?\d[^a-z()]*\d|-?\d)((?:-|\s?(?:[cd]r|[sh]))?\)?)", re.IGNORECASE)
 _BETWEEN = re.compile(r"[,;:|()]")  # two values, not one that is read in parts
+_END_OF_CODE = ".,;:!?()[]|<>\"'*#"
+_MOST_BEHIND = 400  # characters behind a number that are looked at
 _CODE_BEGINS = re.compile(r"[^\W\d_a-z]{1,5}\s")
 _CODE_BEFORE = re.compile(r"(?:^|(?<=\s))([^\W\d_a-z]{2,5}) $")  # the value is the rest of a code
 _LABELLED = re.compile(r"(?P<label>[^\d:]*[^\W\d_][^\d:]*):\s+(?P<rest>\S.*)")
@@ -81,7 +84,7 @@ class OfferedValue(Struct, frozen=True, gc=False):  # 5,000 decisions hold 80,00
     start: int
     end: int
     around: str = ""
-    """What else stands around a number in its cell, as `_around` writes it; empty: nothing, or it
+    """What else stands around a number in its row, as `_around` writes it; empty: nothing, or it
     was packed before this was."""
 
     @property
@@ -146,6 +149,8 @@ class Offers(Struct, frozen=True, dict=True):
             if around:  # else it was packed before this was, without differences
                 at = start = at + start
                 end += start + len(written)
+            elif (old := _OLD_SIGNED.fullmatch(written)) is not None and old[1] + old[3]:
+                written, around = old[2], [f"{old[1]}0{old[3].lstrip().casefold()}"]
             offered.append(OfferedValue(how, label, written, block, start, end, *around))
         of_blocks = tuple(map(frozenset, blocks))
         return cls(frozenset(words), tuple(names), tuple(offered), of_blocks, *of_whole)
@@ -185,9 +190,8 @@ def offers_of(
 def _sum_to_pay(values: Iterable[OfferedValue], text: str) -> float | None:
     """Return the last amount, if it is the largest, and a net sum and tax at a rate make it."""
     amounts = [
-        (int(re.sub(r"\D", "", v.written)), not any(near) and v.written[0] != "-")
-        for v in sorted(values, key=attrgetter("start"))
-        for near in _NEAR_SIGN.findall(v.around) or [()]
+        (int(re.sub(r"\D", "", v.written)), not v.around and v.written[0] != "-")
+        for v in sorted(values, key=attrgetter("start", "around"))
         if _WITH_CENTS.fullmatch(v.written.removeprefix("-"))
     ]
     cents = [amount for amount, is_plain in amounts if is_plain]
@@ -306,9 +310,10 @@ class _Value(Struct):
     written: str
     start: int
     end: int
-    before: str
+    before: str = ""
     """Of a number: what stands between its label and it."""
-    around: str = ""
+    behind: str | None = None
+    """Of a number: what stands behind it in its cell, without values."""
 
 
 def _is_prose(text: str) -> bool:
@@ -318,41 +323,41 @@ def _is_prose(text: str) -> bool:
     )
 
 
-def _values_in(cell: PlacedCell, signs: set[str], next_cells: str = "") -> list[_Value]:
-    """Return the days, amounts and codes of a cell, each with the words since the one before."""
-    text, found = cell.text, list[_Value]()
+def _values_in(cell: PlacedCell, signs: set[str]) -> tuple[list[_Value], str]:
+    """Return the days, amounts and codes of a cell, and its text with 9 for days and amounts."""
+    text, found, plain, at = cell.text, list[_Value](), cell.text, 0
     if not any(map(str.isdigit, text)):
-        return found
-    spans = dict[tuple[int, int], bool]()
+        return found, plain
+    spans = dict[tuple[int, int], str]()
     dates = [(d.start, d.end) for d in SourceIndex(text, "und").dates.all()]
     for start, end in sorted(dates, key=lambda span: span[0] - span[1]):  # the longest first
         if not any(a < end and start < b for a, b in spans):
-            spans[start, end] = False
+            spans[start, end] = "day"
     for amount in _AMOUNT.finditer(text):
         if not any(a < amount.end() and amount.start() < b for a, b in spans):
-            spans[amount.span()] = True
+            spans[amount.span()] = "amount"
     for token in _TOKEN.finditer(text):
         if not any(a < token.end() and token.start() < b for a, b in spans):
-            code = token[0].strip(".,;:!?()[]|<>\"'*#")
+            code = token[0].strip(_END_OF_CODE)
+            if _AMOUNT.fullmatch(code):  # `.60` is not 60
+                code = token[0].rstrip(_END_OF_CODE)
             start = token.start() + token[0].find(code)
-            spans[start, start + len(code)] = False
-    at = 0
-    for (start, end), is_amount in sorted(spans.items()):
+            spans[start, start + len(code)] = "code"
+    for (start, end), kind in sorted(spans.items()):
+        plain = plain if kind == "code" else f"{plain[:start]}{9:<{end - start}}{plain[end:]}"
         written, lead, before = text[start:end], text[at:start], ""
-        if is_amount:
+        if kind == "amount":
             if text[end:].lstrip(" \u00a0").startswith("%"):
                 continue  # a rate is a part of its label
             cut, own = len(lead), ""
             if (sign := _SIGN_BEFORE.search(lead)) is not None:
                 cut = min((sign.start(n) for n in (1, 2, 3) if sign[n]), default=cut)
                 own = sign[2] or ""
-                if sign[1] and _DASH_BEHIND_WORD.search(lead):
-                    own = f"-{own}"  # `Total - 60.00`: it may part the two
+                if sign[1] and (sign[3] or _DASH_BEHIND_WORD.search(lead)):
+                    own = f"{sign[1]}{own}{sign[3] or ''}"  # `Total - 60.00`: it may part the two
                 elif sign[1] or sign[3]:
                     written = f"-{written}"
-            words = (p for p in _PIECE.finditer(lead, 0, cut) if p[0].isalnum())
-            last = max((p.end() for p in words if not is_currency(p[0])), default=0)
-            before, lead = f"{lead[last:cut]} {own}", lead[:cut]
+            before, lead = f"{_end_of_label(lead[:cut])} {own}", lead[:cut]
             behind = _SIGN_BEHIND.match(text, end)
             if behind is not None and behind[1] and is_currency(behind[1]):
                 signs.add(behind[1])
@@ -364,12 +369,15 @@ def _values_in(cell: PlacedCell, signs: set[str], next_cells: str = "") -> list[
         else:
             found.append(_Value(label, written, cell.start + start, cell.start + end, before))
         at = end
-    text = f"{text} {next_cells}"
-    for value, following in zip_longest(found, found[1:]):
+    for value in found:
         if _AMOUNT.fullmatch(value.written.removeprefix("-")):
-            to = following.start - cell.start if following is not None else len(text)
-            value.around = _around(value.before, text[value.end - cell.start : to], signs)
-    return found
+            value.behind = plain[value.end - cell.start :][:_MOST_BEHIND]
+    return found, plain
+
+
+def _end_of_label(text: str) -> str:
+    words = (p for p in _PIECE.finditer(text) if p[0].isalnum() and not is_currency(p[0]))
+    return text[max((word.end() for word in words), default=0) :]
 
 
 def _around(before: str, behind: str, signs: set[str]) -> str:
@@ -382,13 +390,16 @@ def _around(before: str, behind: str, signs: set[str]) -> str:
     ['(0)', '0,incl.9%vat']
     """
     texts = list[str]()
-    for text in (before, behind):
-        pieces = _PIECE.findall(text.translate(_DASHES))
+    for text in (before, _DASH_BEFORE_WORD.sub("\u2014", behind)):  # between two phrases
+        pieces = _PIECE.findall(text)
         found = {piece for piece in pieces if is_currency(piece) and is_unit(piece)}  # not `le`
         signs |= found
         kept = ("9" if p[0].isdigit() else p for p in pieces if p not in found)
-        texts.append(_MARK_RUN.sub(r"\1", "".join(kept))[:_MOST_LABEL_CHARS].casefold())
-    left, right = texts[0].lstrip(_END_OF_LABEL), texts[1].rstrip(_END_OF_SENTENCE)
+        texts.append(_MARK_RUN.sub(r"\1\1", "".join(kept)).casefold())
+    left = texts[0].replace("()", "").lstrip(_END_OF_LABEL)
+    right = texts[1].rstrip(_END_OF_SENTENCE)
+    if len(right) > _MOST_LABEL_CHARS:  # a pack holds it again for each number before it
+        right = sha256(right.encode()).hexdigest()[:16]
     return f"{left}0{right}" if left or right else ""
 
 
@@ -397,10 +408,11 @@ def signed_amounts(source: SourceText, page: int) -> list[tuple[str, int, int]]:
     found = list[tuple[str, int, int]]()
     for cell in (cell for row in source.rows(source.cells(page)) for cell in row):
         pieces = _PIECE.findall(cell.text)
-        for value in _values_in(cell, set()):
+        for value in _values_in(cell, set())[0]:
             written, start, end = value.written, value.start, value.end
             is_amount = not written.isdigit() or any(map(is_currency, pieces))  # not `4711-`
-            for before, behind in _NEAR_SIGN.findall(value.around) if is_amount else ():
+            around = _around(value.before, value.behind or "", set()).translate(_DASHES)
+            for before, behind in _NEAR_SIGN.findall(around) if is_amount else ():
                 written = f"{before}{written}{' ' if behind.isalpha() else ''}{behind}"
             shown = cell.text[start - cell.start : end - cell.start]
             is_signed = written != value.written or written[0] == "-"
@@ -410,7 +422,7 @@ def signed_amounts(source: SourceText, page: int) -> list[tuple[str, int, int]]:
 
 
 def _whole(cell: PlacedCell, start: int) -> _Value:
-    return _Value("", cell.text[start - cell.start :], start, cell.start + len(cell.text), "")
+    return _Value("", cell.text[start - cell.start :], start, cell.start + len(cell.text))
 
 
 def _whole_code(cell: PlacedCell, value: _Value) -> _Value | None:
@@ -421,21 +433,16 @@ def _whole_code(cell: PlacedCell, value: _Value) -> _Value | None:
     start, word = found.start(1), found[1].casefold()
     label = value.label.removesuffix(word).rstrip()
     code = cell.text[start : at + len(value.written)]
-    return _Value(label, code, cell.start + start, value.end, "")
+    return _Value(label, code, cell.start + start, value.end)
 
 
 class _GovernedRows:
     def __init__(self, rows: Sequence[Sequence[PlacedCell]]) -> None:
         self.rows = rows
         self.signs = set[str]()
-        self.values = [
-            [
-                _values_in(cell, self.signs, " ".join(takewhile(_NO_DIGIT.fullmatch, texts[n:])))
-                for n, cell in enumerate(row, 1)
-            ]
-            for row in rows
-            for texts in [[cell.text for cell in row]]
-        ]
+        read = [[_values_in(cell, self.signs) for cell in row] for row in rows]
+        self.values = [[values for values, _ in row] for row in read]
+        self.plain = [[plain for _, plain in row] for row in read]
         self.governing = set[tuple[int, int]]()
         """Row and cell of each label."""
 
@@ -443,12 +450,14 @@ class _GovernedRows:
         found, blocks = dict[Any, OfferedValue](), list[set[str]]()
         written = defaultdict[tuple[str, str], set[str]](set)
 
-        def add(how: How, label: str, value: _Value, block: int) -> None:
+        def add(how: How, label: str, value: _Value, block: int, head: str = "") -> None:
             written[how, label].add(value.written)
             if len(written[how, label]) <= _MOST_VALUES:
-                what = value.written, block, value.start, value.end, value.around
+                parts = f"{head} {value.before}", f"{value.behind} {rests[number][how == 'above']}"
+                around = "" if value.behind is None else _around(*parts, self.signs)
+                what = value.written, block, value.start, value.end, around
                 offered = OfferedValue(how, label, *what)
-                key = how, label, value.written, block, value.around
+                key = how, label, value.written, block, around
                 first = found.setdefault(key, offered)
                 if first.start != value.start:  # it stands twice: the tax at two rates
                     found[key] = replace(first, around=f"{first.around or 0}&")
@@ -461,6 +470,8 @@ class _GovernedRows:
                 is_run = is_run and self._is_head(at)
                 continue
             is_goods = n_valued > 1 and len(row) - n_valued > 0
+            heads = [[*self._heads(at, n)] if v else [] for n, v in enumerate(self.values[at])]
+            rests = self._following(at, heads)
             for number, cell in enumerate(row):
                 values = self.values[at][number]
                 if values and _is_prose(cell.text):
@@ -487,11 +498,14 @@ class _GovernedRows:
                         add("in", label_of(labelled["label"]), rest, run)
                 if first.label and not _CODE_BEGINS.match(cell.text):
                     continue
-                for how, place in self._heads(at, number):
-                    label = label_of(self.rows[place[0]][place[1]].text, self.signs)
+                for how, place in heads[number]:
+                    head = self.rows[place[0]][place[1]]
+                    label, end = label_of(head.text, self.signs), _end_of_label(head.text)
+                    if how == "left":  # empty cells: it stands in the column of credits
+                        end += "\u00a6" * (int(cell.left - head.left) // 1000 - 1)
                     self.governing.add(place)
                     if not first.label:
-                        add(how, label, first, run)
+                        add(how, label, first, run, end)
                     if first.start != whole.start or first.end != whole.end:
                         add(how, label, whole, run)  # a code with blanks
                     if not (is_goods and how == "left"):
@@ -502,6 +516,19 @@ class _GovernedRows:
             tuple(found.values()),
             tuple(map(frozenset, blocks)),
         )
+
+    def _following(self, at: int, heads: Sequence[Any]) -> list[tuple[str, str]]:
+        """Return the text behind each cell of a row, and what of it counts for one under a head."""
+        rest, found = ("", ""), list[tuple[str, str]]()
+        for text, governed in reversed([*zip(self.plain[at], heads, strict=True)]):
+            found.append(rest)
+            label, _, value = text.rpartition(":")
+            is_value = _around("", value.translate(_DASHES), set()) in ("09", "0-9")
+            if not is_value or not _WORD.search(label):  # else it is another field: `Old: 5.00`
+                has_head = is_value and "above" in (how for how, _ in governed)
+                longer = [f"{text} {r}"[:_MOST_BEHIND] for r in rest]
+                rest = longer[0], rest[1] if has_head else longer[1]
+        return found[::-1]
 
     def _is_head(self, at: int) -> bool:
         return len(self.rows[at]) > 1 and at + 1 < len(self.rows) and any(self.values[at + 1])

@@ -535,6 +535,15 @@ SUMS: dict[str, tuple[str, float | None, set[str]]] = {
         bill(ROPE, ("Net: {net}", "Net: ({net})"), **NEXT), 60.0, {"total"}),
     "an older balance": (
         bill(ROPE, ("{bye}", "With your balance: 150.00 EUR\n\n{bye}"), **NEXT), 60.0, {"total"}),
+    **{
+        f"{sign} is new": (
+            bill(("Total: {total} {sign}", f"Total: {sign}"), **NEXT), 60.0, {"total"})
+        for sign in (
+            "60.00 EUR Gutschrift", "60.00 EUR (paid)", "60.00 EUR in your favour",
+            "./. 60.00 EUR", "[60.00] EUR", "60.00 EUR CR")
+    },
+    "a sign is new, and a label": (
+        bill(ROPE, ("Total: {total} {sign}", "Total: 60.00 EUR credit"), **NEXT), 60.0, {"total"}),
     "another sender, who teaches it": (bill(**OTHER_SENDER), 60.0, {*ALL}),
 }  # fmt: skip
 
