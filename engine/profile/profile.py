@@ -34,14 +34,14 @@ _Speed = Annotated[float, Meta(gt=0)]
 _MASK_S = 1.5e-9
 
 
-class PrefillPoint(Struct, frozen=True):
+class PrefillPoint(Struct, frozen=True, forbid_unknown_fields=True):
     n_batch_tokens: int
     tokens_per_s: _Speed
     n_cells_before: int = 0
     """Used cells of other sequences: attention in a unified cache runs over all of them."""
 
 
-class DecodePoint(Struct, frozen=True):
+class DecodePoint(Struct, frozen=True, forbid_unknown_fields=True):
     n_sequences: int
     n_depth_tokens: int
     is_unified: bool
@@ -49,7 +49,7 @@ class DecodePoint(Struct, frozen=True):
     """Of all sequences together."""
 
 
-class Agreement(Struct, frozen=True):
+class Agreement(Struct, frozen=True, forbid_unknown_fields=True):
     """Whether a token gets the same logits, bit for bit, however it is computed.
 
     False: a greedy answer may change. None: not measured.
@@ -61,7 +61,7 @@ class Agreement(Struct, frozen=True):
     drafts: bool | None = None
 
 
-class Profile(Struct, frozen=True):
+class Profile(Struct, frozen=True, forbid_unknown_fields=True):
     digest: str
     device: str
     build: str
@@ -77,6 +77,13 @@ class Profile(Struct, frozen=True):
     stream_s: float | None = None
     """Of a graphics device: seconds for a stream that is copied within it."""
     version: Literal[4] = 4
+
+    @classmethod
+    def of(cls, data: Any) -> Profile | None:
+        """Return a profile of JSON; None: it is of another version, or damaged."""
+        needed = {"version", "prefill", "decode", "agreement"}
+        is_whole = isinstance(data, Mapping) and data.keys() >= needed
+        return known_record(cls, data) if is_whole else None
 
     @property
     def is_gpu(self) -> bool:
@@ -244,7 +251,7 @@ class ProfileStore:
         return self._folder.is_dir()
 
     def find(self, digest: str, place: DeviceBuild) -> Profile | None:
-        found = known_record(Profile, files.read_json(self._file(digest, place)))
+        found = Profile.of(files.read_json(self._file(digest, place)))
         is_same = found and (found.digest, found.device, found.build) == (
             digest, place.device, place.build
         )  # fmt: skip
@@ -305,5 +312,5 @@ class PoolProfiles:
 
     def keep(self, report: Mapping[str, Any]) -> None:
         """Save the new profile that a worker's frame may have."""
-        if (profile := known_record(Profile, report.get("profile"))) is not None:
+        if (profile := Profile.of(report.get("profile"))) is not None:
             self._book.keep(profile)

@@ -53,7 +53,7 @@ from paddock.engine.system.frame_processes import MOST_PROCESSES
 from paddock.engine.system.frames import FrameHead, PipeClosed, pack_frame, read_frame, send_frame
 from paddock.engine.system.hardware import read_memory
 from paddock.engine.system.processes import run_and_exit
-from paddock.engine.system.records import asdict, known_record
+from paddock.engine.system.records import asdict
 from paddock.engine.wire import from_plain
 
 from .chat_service import ChatService
@@ -253,7 +253,7 @@ def main() -> None:
         with open_context(model, _warm_up_options(load)) as context:
             n_warm = warm_up(context, is_gpu=model.is_gpu)
         warm_s = time.monotonic() - began
-        known = known_record(Profile, load.profile)
+        known = Profile.of(load.profile)
         new = None
         began = time.monotonic()
         if load.is_gpu and known is None and load.profile_s > 0:

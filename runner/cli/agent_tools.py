@@ -258,14 +258,17 @@ class AgentTools:
         past = self._past(run)
         with open_for_reading(past.place) as ledger:
             rows = [(row.key, read_lineage(row).wrote) for row in LineageStore(ledger).of_run(run)]
-        found = [item for item in read_run_details(past).items if state in ("", item.state)]
+        items = [item for item in read_run_details(past).items if state in ("", item.state)]
+        found: list[RunItem | Answer] = [*items]
         folder = past.place.folder.resolve()
         for step, paths in rows if state in ("", "done") else ():
             if paths:  # a step that writes a file and is no item
-                outputs = tuple(str(folder / path) for path in paths)
-                found.append(RunItem(step, step, "done", outputs=outputs))
+                outputs = [self._shown(folder / path) for path in paths]
+                found.append(_item(step, step, "done", outputs=outputs))
 
-        def shown(item: RunItem) -> Answer:
+        def shown(item: RunItem | Answer) -> Answer:
+            if not isinstance(item, RunItem):
+                return item
             return _item(
                 item.step, item.key, item.state,
                 error=item.error,

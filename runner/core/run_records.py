@@ -122,9 +122,9 @@ def source_of(item: Any, stored: str | None) -> ItemSource | None:
     sha256 = item.get("sha256") if isinstance(item, Mapping) else None
     if stored is None or not isinstance(sha256, str):
         return None
-    types = {"size": int, "modified": str}
-    facts = {name: item[name] for name in types if isinstance(item.get(name), types[name])}
-    return ItemSource(stored, sha256, **facts)
+    types = {"size": int, "modified": str}  # True is no size
+    facts = {name: item[name] for name in types if type(item.get(name)) is types[name]}
+    return ItemSource(stored, str(sha256), **facts)
 
 
 class Lineage(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -16,7 +16,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Protocol
+
+from msgspec import Meta
 
 from paddock.engine.system import file_locks, files, private_files
 from paddock.engine.system.hardware import psutil_module
@@ -45,14 +47,14 @@ class SkippedByGroup(Locked):
 
 
 class LockHolder(Struct, frozen=True):
-    run: str
     host: str
     pid: int
-    since: float
+    since: Annotated[float, Meta(ge=0, le=1e11)]  # years that a date has
+    run: str = ""
 
     @classmethod
     def of_this_process(cls, run: str) -> LockHolder:
-        return cls(run, socket.gethostname(), os.getpid(), time.time())
+        return cls(socket.gethostname(), os.getpid(), time.time(), run)
 
     @classmethod
     def read(cls, file: Path) -> LockHolder | None:
@@ -183,7 +185,7 @@ class GroupTurn:
             self._lock.acquire(timeout=0)
         except TimeoutError:  # filelock's is one
             self._seen = LockHolder.read(self._who)
-            return self._seen or LockHolder("?", self._own.host, 0, time.time())
+            return self._seen or LockHolder(self._own.host, 0, time.time(), "?")
         self._request.unlink(missing_ok=True)
         private_files.write_private(self._who, self._own.as_json())
         return None

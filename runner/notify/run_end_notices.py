@@ -97,8 +97,9 @@ class _Notifier:
         Raises:
             OSError: the file cannot be read or written.
         """
-        # What was sent to each receiver; nothing for a broken file.
-        sent = known_record(dict[str, SentState], files.read_json(file)) or {}
+        # What was sent to each receiver; nothing where it is broken.
+        known = files.read_json_object(file).items()
+        sent = {key: known_record(SentState, state) or SentState() for key, state in known}
         keys = [receiver_key(receiver) for receiver in receivers]
         states = [sent.get(key, SentState()) for key in keys]
         self.has_sent = True

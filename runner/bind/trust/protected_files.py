@@ -84,7 +84,8 @@ class ProtectedFiles(Struct, frozen=True, dict=True):
             identity is not None and identity in map(files.identity_of_path, self.parts)
         ):  # under this name or another
             return WriteRefusal("is a part of the pipeline itself")
-        suffix = os.path.splitext(name)[1] if is_new else ""  # noqa: PTH122 - for 10,000 paths
+        stem, dot, last = name.rpartition(".")  # `Path` takes as long as all else for 10,000 paths
+        suffix = dot + last if stem and is_new else ""
         if suffix not in (*YAML_SUFFIXES, *PYTHON_SUFFIXES) or self._is_in_named_folder(path):
             return None
         if suffix in YAML_SUFFIXES:

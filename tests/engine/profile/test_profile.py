@@ -120,3 +120,25 @@ def test_what_a_worker_tells_is_there_at_the_next_load(tmp_path: Path) -> None:
     profiles.keep({"profile": {"version": 0}})
     profiles.keep({})
     assert profiles.load_fields("ab" * 32, 2)["profile"] == asdict(measured)
+
+
+@pytest.mark.parametrize("lacks", ["version", "prefill", "decode", "agreement"])
+def test_a_profile_without_its_measurements_is_none(tmp_path: Path, lacks: str) -> None:
+    book, whole = ProfileStore(tmp_path), profile()
+    book.keep(whole)
+    (file,) = (tmp_path / "profiles").iterdir()
+    values = asdict(whole)
+    file.write_text(json.dumps({name: values[name] for name in values if name != lacks}))
+    assert book.find(whole.digest, HERE) is None
+
+
+def test_a_profile_with_unknown_measurements_is_none(tmp_path: Path) -> None:
+    book, whole = ProfileStore(tmp_path), profile()
+    book.keep(whole)
+    (file,) = (tmp_path / "profiles").iterdir()
+    for strange in (
+        {"new": 1}, {"agreement": {"new": True}},
+        {"prefill": [{"n_batch_tokens": 64, "tokens_per_s": 5.0, "new": 1}]},
+    ):  # fmt: skip
+        file.write_text(json.dumps({**asdict(whole), **strange}))
+        assert book.find(whole.digest, HERE) is None

@@ -75,13 +75,14 @@ def own(folder: Path) -> ProtectedFiles:
         )),
         *((name, "is a settings file of Paddock") for name in ("paddock.toml", "out/Paddock.toml")),
         *((name, "could be taken for a pipeline by `paddock up`") for name in (
-            "new.yaml", "new.YML", "elsewhere/new.yaml",
+            "new.yaml", "new.YML", "elsewhere/new.yaml", "..yaml", "...yml",
         )),
         *((name, "lies where the pipeline's functions import from") for name in (
-            "lib/json.py", "lib/new/deep.py", "lib/json.so",
+            "lib/json.py", "lib/new/deep.py", "lib/json.so", "lib/..py",
         )),
         *((name, None) for name in (
             "notes.txt", "new.md", "out/new.yaml", "out/deep/new.yml", "out/new.py", "new.py",
+            ".yaml", "new.yaml.",
         )),
     ],
 )  # fmt: skip

@@ -195,7 +195,7 @@ def test_who_holds_it_is_told_even_by_a_note_that_is_half_written(tmp_path: Path
     assert LockHolder.read(file) is None
     file.write_text('{"run": "a')
     assert LockHolder.read(file) is None
-    holder = LockHolder("a", "there", 7, time.time())
+    holder = LockHolder("there", 7, time.time(), "a")
     file.write_text(holder.as_json())
     assert LockHolder.read(file) == holder
     assert str(holder).startswith("run 'a' (process 7 on there, since ")

@@ -15,8 +15,11 @@ import pytest
 from paddock.engine.request import ChatRequest
 from paddock.engine.system.private_files import write_private
 from paddock.runner.cli.exit_status import FAILED, status_and_message
+from paddock.runner.core.run_records import read_lineage
 from paddock.runner.ledger.database import ledger_writer, sqlite_file
 from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.ledger.lineage_store import LineageStore
+from paddock.runner.lineage.explain import explain_path
 from paddock.runner.progress.events import Observer
 from tests.fakes.pool import FakePool, echo
 from tests.runner.core.test_interruptions import finished
@@ -236,6 +239,38 @@ def test_lineage_of_another_version_is_named(tmp_path: Path) -> None:
     assert report.status == "failed" and re.search(said, report.message or "")
     with pytest.raises(LedgerError, match=said):
         world.plan()
+
+
+ROWS = """\
+steps:
+  - {id: list, uses: files.rows, with: {path: rows.jsonl}}
+  - id: each
+    for_each: row in steps.list.rows
+    do:
+      - {uses: files.write, with: {path: "out/{{ row.path }}", text: "{{ row.sha256 }}"}}
+"""
+ODD_FACTS: list[dict[str, Any]] = [
+    {"size": True}, {"size": False}, {"size": 2**80}, {"size": -1}, {"size": 1.5},
+    {"size": "7"}, {"size": None}, {"size": [7]}, {"modified": True}, {"modified": None},
+    {"modified": 7}, {"modified": {}}, {"modified": "\0"}, {"size": 7, "modified": "m"},
+]  # fmt: skip
+
+
+def test_lineage_of_odd_rows_is_read_again(tmp_path: Path) -> None:
+    lines = [
+        json.dumps({"path": f"{n}.txt", "sha256": "abc", **odd}) for n, odd in enumerate(ODD_FACTS)
+    ]
+    world = World(tmp_path, ROWS, {"rows.jsonl": "\n".join(lines)})
+    assert world.run().counts == {"new": len(ODD_FACTS)}
+    with world.ledger() as ledger:
+        rows = LineageStore(ledger).of_scopes(
+            [s for (s,) in ledger.rows("select scope from scopes")]
+        )
+        sources = [read_lineage(row).source for row in rows]
+    assert [s for s in sources if s and (s.size or s.modified)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines[1:]))
+    assert world.run().status == "completed"
+    assert explain_path(tmp_path / "out/1.txt", [world.file]).origins
 
 
 READ_ONLY_FOLDER = """

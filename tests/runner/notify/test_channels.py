@@ -19,7 +19,7 @@ from paddock.runner.bind.bind import bind
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.config.mail_server import MailServer, NoMailServer
 from paddock.runner.notify import channels
-from paddock.runner.notify.run_end_notices import send_end_notices
+from paddock.runner.notify.run_end_notices import SENT_FOLDER, send_end_notices
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import Settings, UnattendedSettings
 from tests.runner.notify.receivers import ended, hook, mail_server
@@ -84,6 +84,22 @@ def test_a_recovery_is_told_to_those_who_hear_of_recoveries_alone(tmp_path: Path
         for report in (ended("failed", message="x"), ended("completed"), ended("completed")):
             assert pipe.tell(report) == ()
     assert [got["event"] for got in server.got] == ["recovered"]
+
+
+def test_what_one_receiver_was_sent_stays_known_where_the_state_of_another_is_damaged(
+    tmp_path: Path,
+) -> None:
+    with hook() as server:
+        whens = ("{when: [failed]", "{when: [failed, recovered]")
+        first, second = (f"{when}, webhook: '{server.url}/{n}'}}" for n, when in enumerate(whens))
+        pipe = Pipe(tmp_path, f"{first}\n    - {second}")
+        assert pipe.tell(ended("failed", message="x")) == ()
+        (file,) = (tmp_path / ".paddock" / SENT_FOLDER).glob("*.json")
+        states = json.loads(file.read_text())
+        states[next(iter(states))]["failed_at"] = None
+        file.write_text(json.dumps(states))
+        assert pipe.tell(ended("failed", message="x")) == ()
+    assert len(server.got) == 3
 
 
 def test_a_busy_webhook_is_called_again_with_the_same_key(tmp_path: Path) -> None:
