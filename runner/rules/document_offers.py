@@ -470,7 +470,12 @@ class _GovernedRows:
                 is_run = is_run and self._is_head(at)
                 continue
             is_goods = n_valued > 1 and len(row) - n_valued > 0
-            heads = [[*self._heads(at, n)] if v else [] for n, v in enumerate(self.values[at])]
+            heads = [
+                [*self._heads(at, n)]
+                if v and (not v[0].label or _CODE_BEGINS.match(c.text))
+                else []
+                for n, (c, v) in enumerate(zip(row, self.values[at], strict=True))
+            ]
             rests = self._following(at, heads)
             for number, cell in enumerate(row):
                 values = self.values[at][number]
@@ -496,8 +501,6 @@ class _GovernedRows:
                     rest = _whole(cell, cell.start + labelled.start("rest"))
                     if first.start != rest.start or first.end != rest.end:
                         add("in", label_of(labelled["label"]), rest, run)
-                if first.label and not _CODE_BEGINS.match(cell.text):
-                    continue
                 for how, place in heads[number]:
                     head = self.rows[place[0]][place[1]]
                     label, end = label_of(head.text, self.signs), _end_of_label(head.text)
