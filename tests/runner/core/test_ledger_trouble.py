@@ -263,11 +263,11 @@ def test_lineage_of_odd_rows_is_read_again(tmp_path: Path) -> None:
     world = World(tmp_path, ROWS, {"rows.jsonl": "\n".join(lines)})
     assert world.run().counts == {"new": len(ODD_FACTS)}
     with world.ledger() as ledger:
-        rows = LineageStore(ledger).of_scopes(
-            [s for (s,) in ledger.rows("select scope from scopes")]
-        )
-        sources = [read_lineage(row).source for row in rows]
-    assert [s for s in sources if s and (s.size or s.modified)]
+        scopes = [str(scope) for (scope,) in ledger.rows("select scope from scopes")]
+        rows = [row for s in scopes for row in LineageStore(ledger).of_scope(s).values()]
+        sources = [made.source for made in map(read_lineage, rows) if made.source is not None]
+    assert (len(sources), sum(s.size for s in sources)) == (len(ODD_FACTS), 2**80 + 6)
+    assert {s.modified for s in sources} == {"", "\0", "m"}
     (tmp_path / "rows.jsonl").write_text("\n".join(lines[1:]))
     assert world.run().status == "completed"
     assert explain_path(tmp_path / "out/1.txt", [world.file]).origins
