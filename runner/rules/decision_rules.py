@@ -414,6 +414,12 @@ class SenderLayout(Struct, frozen=True, dict=True):
         ids = {f: tuple(t.id for t in self.decisions if f in t.fields) for f in of}
         return {field: some for field, some in ids.items() if some}
 
+    def knows_currencies(self, named: Sequence[str] | None) -> bool:
+        """Return whether a decided paper named these alone; or it is not known what they named."""
+        known = [t.offers.currencies for t in self.decisions]
+        decided = [[value] for value in (self.constants or {}).values()]
+        return named is None or None in known or named in known or named in decided
+
     @cached_property
     def named(self) -> Mapping[str, Set[str]]:
         """The choices of constant fields that are named in decided documents, and the decided."""
@@ -639,9 +645,11 @@ class Rules:
         signs = [word for word in offers.words if word[0] == "¤"]
         found, why = dict[str, FieldReading](), dict.fromkeys(constants, WhyOpen.NEW_LINE)
         for field, ids in layout.taught_constants.items():
-            if {*offers.named.get(field, ())} - layout.named[field]:
+            is_money = _is_currency_value(constants[field])
+            is_other = is_money and not layout.knows_currencies(offers.currencies)
+            if is_other or {*offers.named.get(field, ())} - layout.named[field]:
                 why[field] = WhyOpen.OTHER_NAMED
-            elif not changed or (signs and _is_currency_value(constants[field])):
+            elif not changed or (signs and is_money):
                 found[field] = FieldReading(constants[field], ids)
         for field, (known, ids) in layout.empty.items():
             why[field] = WhyOpen.NEW_LABEL

@@ -108,6 +108,8 @@ class Offers(Struct, frozen=True, dict=True):
     accounts: tuple[str, ...] = ()
     named: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """By field with a few choices, those whose words stand in the text."""
+    currencies: Sequence[str] | None = None
+    """Those that the text names; None: it was packed before they were."""
     unread: WhyOpen | None = None
     """Why it offers nothing else; not packed, as what follows."""
     sums: Mapping[str, float] = field(default_factory=dict)
@@ -131,7 +133,7 @@ class Offers(Struct, frozen=True, dict=True):
             values.append([v.how, v.label, v.written, v.block, v.start - at, n_behind, v.around])
             at = v.start
         data = [sorted(self.words), self.names, values, [sorted(block) for block in self.blocks]]
-        stated = [self.seller, self.stated, self.accounts, self.named]
+        stated = [self.seller, self.stated, self.accounts, self.named, self.currencies]
         for some in ((*data, *stated), ([], [], [], [], *stated)):
             text = json.dumps(some, ensure_ascii=False, separators=(",", ":")).encode()
             packed = b64encode(zlib.compress(text)).decode()
@@ -180,7 +182,8 @@ def offers_of(
     proposed = (
         _terms_of(source.invoices[0], terms or {}, schema) if len(source.invoices) == 1 else {}
     )
-    read = {"seller": seller, "stated": stated, "accounts": accounts, "named": named}
+    read: dict[str, Any] = {"seller": seller, "stated": stated, "accounts": accounts}
+    read |= {"named": named, "currencies": _currencies_in(text)}
     total = _sum_to_pay(offers.values, text)
     of_total = [n for n, term in (terms or {}).items() if total and term in ("gross", "payable")]
     sums = {name: total for name in of_total if name not in proposed}
@@ -299,6 +302,12 @@ def label_of(text: str, signs: set[str] | None = None) -> str:
 def is_currency(text: str) -> bool:
     unit = unit_named(text)
     return unit is not None and unit.is_currency and (len(text) != 3 or text.isupper())
+
+
+def _currencies_in(text: str) -> list[str]:
+    pieces = {p for p in _PIECE.findall(text) if len(p) > 2 or not p.isalpha()}  # not `le`
+    units = {unit_named(piece) for piece in pieces if is_currency(piece)}
+    return sorted({" or ".join(sorted(unit.ids)) for unit in units if unit is not None})
 
 
 # --- values and labels

@@ -281,6 +281,17 @@ REMIT = ("{bye}", "Kindly remit: {total}\n\n{bye}")
 NUMBERED = "Calder Quay Office\n\nNumber: {number}\n", "Rechnung {number}\n"
 PLAIN: list[tuple[str, dict[str, Any]]] = [(bill(), {})]
 UNPLACED = {"kind", "sender"}
+
+
+def in_currency(text: str, **values: str) -> str:
+    return bill(line(text), **values, sign="")
+
+
+IN_EUR: list[tuple[str, dict[str, Any]]] = [
+    (in_currency("All prices are stated in EUR, if not agreed."), {})
+]
+
+
 # A line more or less: decided documents, the next one, and all that a person is asked there.
 LINES: dict[str, tuple[list[tuple[str, dict[str, Any]]], str, set[str] | frozenset[str]]] = {
     "a title more": (PLAIN, bill(UNDER_TITLE, **NEXT), UNPLACED),
@@ -314,6 +325,24 @@ LINES: dict[str, tuple[list[tuple[str, dict[str, Any]]], str, set[str] | frozens
     "another word behind a label": (
         [(bill(("{title}", "Document: Rechnung")), {})],
         bill(("{title}", "Document: Gutschrift"), **NEXT), UNPLACED),
+    "another currency in the text": (
+        IN_EUR, in_currency("All prices are stated in USD, if not agreed.", **NEXT),
+        {"currency"}),
+    "the sign of another currency": (
+        IN_EUR, in_currency("All prices are stated in $, if not agreed.", **NEXT),
+        {"currency"}),
+    "the sign of the same currency": (
+        IN_EUR, in_currency("All prices are stated in \u20ac, if not agreed.", **NEXT),
+        set()),
+    "no currency in the text": (
+        IN_EUR, in_currency("All prices are stated in cash, if not agreed.", **NEXT),
+        {"currency"}),
+    "another currency in the next cell": (
+        [(in_currency("Currency:   EUR"), {})], in_currency("Currency:   USD", **NEXT),
+        {"currency"}),
+    "another currency in brackets": (
+        [(in_currency("All amounts (EUR)"), {})], in_currency("All amounts (USD)", **NEXT),
+        {"currency"}),
     "a word behind a label that differs each time": (
         [(bill(line("Contact: Ms Miller")), {}), (bill(line("Contact: Mr Smith"), **NEXT), READ)],
         bill(line("Contact: Ms Wood"), **AS_OTHER), set()),
