@@ -305,9 +305,12 @@ def is_currency(text: str) -> bool:
 
 
 def _currencies_in(text: str) -> list[str]:
-    pieces = {p for p in _PIECE.findall(text) if len(p) > 2 or not p.isalpha()}  # not `le`
-    units = {unit_named(piece) for piece in pieces if is_currency(piece)}
+    units = map(unit_named, _currency_signs(_PIECE.findall(text)))
     return sorted({" or ".join(sorted(unit.ids)) for unit in units if unit is not None})
+
+
+def _currency_signs(pieces: Iterable[str]) -> set[str]:
+    return {piece for piece in pieces if is_currency(piece) and is_unit(piece)}  # not `le`
 
 
 # --- values and labels
@@ -401,7 +404,7 @@ def _around(before: str, behind: str, signs: set[str]) -> str:
     texts = list[str]()
     for text in (before, _DASH_BEFORE_WORD.sub("\u2014", behind)):  # between two phrases
         pieces = _PIECE.findall(text)
-        found = {piece for piece in pieces if is_currency(piece) and is_unit(piece)}  # not `le`
+        found = _currency_signs(pieces)
         signs |= found
         kept = ("9" if p[0].isdigit() else p for p in pieces if p not in found)
         texts.append(_MARK_RUN.sub(r"\1\1", "".join(kept)).casefold())

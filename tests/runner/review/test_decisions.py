@@ -114,7 +114,7 @@ def test_a_schema_that_says_the_same_in_many_ways_is_refused_by_a_process_of_its
     text = refusal(
         reviews.decide, review.id, review.question, "edit", {**ANSWER, "n": "x"}, by="ann"
     )
-    # The process's own limit or the comparison's ends it, whichever comes first.
+    # The process's own limit ends it, or that of the comparison.
     assert text.startswith("The edited value is not valid. ") and "too complex" in text
     assert text.endswith("Use fewer patterns and `$ref`s.")
     (fault,) = reviews.faults(review, {**ANSWER, "number": 7})
