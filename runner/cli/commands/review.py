@@ -68,6 +68,7 @@ LIST_HEAD = ("ID", "ITEM", "STEP", "PIPELINE", "ASKED", "LEFT", "FOR", "WHY")
 MAX_ITEM_CHARS = 48
 MAX_SHEET_BYTES = 64 * 1024 * 1024
 NOTHING_WAITS = "Nothing waits for review."
+NO_RULES = "No decision makes a rule yet."
 NOTHING_IS_CHOSEN = "Nothing waits that `--least` or `--filter` chooses; `--list` shows all."
 STANDARD_STREAM = "-"
 _GOLD = "jsonl"
@@ -293,7 +294,7 @@ def _show_rules(place: LedgerFolder, *, as_json: bool) -> int:
             "Of {unasked:,} read without a question {looked_at:,} were looked at, {wrong:,} wrong."
         )
         lines.append(seen.format_map(taught.checked))
-    for line in lines or ["No decision makes a rule yet."]:
+    for line in lines or [NO_RULES]:
         printing.print_out(printing.printable_line(line))
     return DONE
 
@@ -389,7 +390,8 @@ def _export_templates(place: LedgerFolder, target: str) -> int:
     for path in sorted({*folder.glob("*.yml")} - written.keys()):
         if is_empty_or_begins(path, (TEMPLATE_START,)):
             lines.append(f"'{path}' is of rules that are no more: remove it.")
-    for line in [*lines, f"{counted(len(written), 'template')} → {target}."]:
+    done = f"{counted(len(written), 'template')} → {target}."
+    for line in [*lines, done] if written or lines else [NO_RULES]:
         printing.print_out(printing.printable_line(line))
     return DONE
 

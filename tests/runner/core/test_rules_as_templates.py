@@ -248,6 +248,9 @@ def test_a_file_of_another_is_not_replaced_and_one_without_rules_is_named(
     desk.undo("a.txt")
     text = export(desk, out)
     assert f"'{own}' is of rules that are no more: remove it.\n1 template → {out}.\n" in text
+    desk.undo("o.txt")
+    assert export(desk, tmp_path / "none") == "No decision makes a rule yet.\n"
+    assert not (tmp_path / "none").exists()
 
 
 def test_templates_are_no_decisions_so_that_import_refuses_them(desk: Desk, tmp_path: Path) -> None:
