@@ -1,24 +1,26 @@
 """Forgetting: remove at once all that a ledger knows of a document, since a person asks for it.
 
-Its decisions, and so the rules made of them, questions, replies, results, texts and files. The rows
-go in one transaction; objects that a kill leaves behind it go with `paddock clean`.
+Its decisions, and so the rules made of them, questions, replies, results and texts. The rows go in
+one transaction; objects that a kill leaves behind it go with `paddock clean`. No output is removed:
+its row stays while the file does, so that a plan finds it outdated and no scan takes it for a
+document.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from paddock.engine.system import file_locks, files, no_links
+from paddock.engine.system import file_locks
 from paddock.engine.system.records import Struct
 from paddock.runner.settings import read_settings
 
 from .database import queries
 from .database.ledger_tables import Execute
-from .entries import ScopeOwner, whole_file
+from .entries import HANDED_OVER, ScopeOwner, whole_file
 from .ledger import Ledger
 from .lineage_store import LineageStore
 from .retention import RetentionLimits, Sweeper, sweep_ledger
@@ -68,7 +70,7 @@ class Forgetting(Struct, frozen=True):
     """Scopes within them."""
     decisions: tuple[str, ...]
     outputs: tuple[str, ...]
-    """Stored paths of the files that it alone made and no one edited."""
+    """Stored paths of files that were made of it. They stay, known as outputs."""
 
     @classmethod
     def of(cls, ledger: Ledger, items: Collection[DocumentItem]) -> Forgetting:
@@ -81,15 +83,12 @@ class Forgetting(Struct, frozen=True):
                 nested.add(scope)
                 rows = ledger.rows(queries.KEYS_OF_SCOPE, scope=scope)
                 places.update((scope, key) for (key,) in rows)
-        store, decisions, outputs = ReviewStore(ledger), list[str](), list[str]()
-        written = {row.path: row.sha256 for row in ledger.outputs(with_moved=False)}
+        store, decisions = ReviewStore(ledger), list[str]()
         for scope, key in sorted(places):
             decisions += (review.id for review in store.of_scope(scope, [key]).values())
-            for (path,) in ledger.rows(queries.PATHS_OF_ITEM, scope=scope, key=key):
-                file, writers = ledger.folder.parent / path, ledger.rows(queries.WRITERS, path=path)
-                is_own = path in written and all((s, k) in places for _, s, k, *_ in writers)
-                if is_own and file.is_file() and files.sha256_of(file) == written[path]:
-                    outputs.append(path)
+        written = (out for out in ledger.outputs(with_moved=False) if out.size != HANDED_OVER)
+        paths = {out.path for out in written if (out.scope, out.key) in places}
+        outputs = (path for path in sorted(paths) if os.path.lexists(ledger.folder.parent / path))
         return cls(frozenset(places), frozenset(nested), tuple(decisions), tuple(outputs))
 
 
@@ -113,9 +112,6 @@ def forget(place: LedgerFolder, items: Collection[DocumentItem]) -> None:
 
 def _remove(ledger: Ledger, items: Collection[DocumentItem], sweeper: Sweeper) -> None:
     forgetting, lineage, hashes = Forgetting.of(ledger, items), LineageStore(ledger), set[str]()
-    for path in forgetting.outputs:
-        with suppress(FileNotFoundError):
-            no_links.remove(no_links.resolve(str(ledger.folder.parent / path)))
     for scope, key in forgetting.places:
         hashes.update(lineage.calls_of(scope, key))
         made = lineage.of_item(scope, key)
@@ -128,6 +124,7 @@ def _remove(ledger: Ledger, items: Collection[DocumentItem], sweeper: Sweeper) -
         for scope, key in sorted(forgetting.places):
             for statement in queries.FORGET_ITEM:
                 execute(statement, {"scope": scope, "key": key})
+            sweeper.drop_missing_outputs(execute, scope, key)
         for scope in forgetting.nested:
             for statement in queries.DROP_SCOPE:
                 execute(statement, {"scope": scope})

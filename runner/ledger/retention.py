@@ -346,20 +346,27 @@ class Sweeper(Struct):
         def drop(execute: Execute) -> bool:
             if not execute(statement, item):
                 return False
-            paths = [path for (path,) in execute(queries.PATHS_OF_ITEM, item)]
-            # An output that exists stays known, with the step that made it: otherwise a scan takes
-            # it for a document.
-            gone = [path for path in paths if not os.path.lexists(self.state.parent / path)]
-            for path in gone:
-                execute(queries.DROP_OUTPUT, {**item, "path": path})
+            has_outputs = self.drop_missing_outputs(execute, scope, key)
             execute(queries.DROP_REVIEWS_OF_ITEM, item)
-            if gone == paths:
+            if not has_outputs:  # else the step that made them stays known
                 execute(queries.DROP_LINEAGE, item)
             return True
 
         is_dropped = self.database.in_transaction(drop)
         time.sleep(PAUSE_S)
         return is_dropped
+
+    def drop_missing_outputs(self, execute: Execute, scope: str, key: str) -> bool:
+        """Remove an item's rows of outputs whose files are gone; return whether others are left.
+
+        An output that exists stays known: otherwise a scan takes it for a document.
+        """
+        item = {"scope": scope, "key": key}
+        paths = [path for (path,) in execute(queries.PATHS_OF_ITEM, item)]
+        missing = [path for path in paths if not os.path.lexists(self.state.parent / path)]
+        for path in missing:
+            execute(queries.DROP_OUTPUT, {**item, "path": path})
+        return missing != paths
 
     def _sweep_variants(self) -> Set[tuple[str, str]]:
         """Remove variants not compared for as long as calls are kept; return scopes and keys."""

@@ -31,7 +31,7 @@ def clean(
     ),
     dry_run: bool = flag("Only show what would be removed.", "--dry-run"),
     forgotten: str | None = option(
-        "Remove all that is known of one document: its decisions with their rules, replies, rows.",
+        "Remove all rows on one document: its decisions with their rules, results, replies.",
         "--forget", metavar="NAME",
     ),
     yes: bool = flag("Forget it without a question.", "--yes"),
@@ -98,14 +98,18 @@ def _forget(places: Sequence[LedgerFolder], name: str, *, asks: bool, is_dry: bo
     with open_for_reading(document[0]) as ledger:
         forgetting = Forgetting.of(ledger, items)
     goes = [f"decision {id_} with its rules" for id_ in forgetting.decisions]
-    goes += ["results, replies and texts", *forgetting.outputs]
+    goes.append("results, replies and texts")
     printing.print_out(
         printing.printable_line(
             f"What is known of '{lies_at}' ({document[1]}): {', '.join(goes)}. Stays: the document "
-            "itself, outputs of others too until the next run, backups; logs, and what was made of "
+            "itself; outputs of others too until the next run; backups; logs, and what was made of "
             "its results, until `paddock clean --older-than 0s` after that run."
         )
     )
+    if made := forgetting.outputs:
+        text = f"Files that were made of it stay: {listed(made, 20)}. When it is gone from the "
+        text += f"scanned folders, `paddock run {document[0].folder / document[1]} --prune` "
+        printing.print_out(printing.printable_line(f"{text}removes those that no one edited."))
     if is_dry:
         return DONE
     if asks and not (sys.stdin.isatty() and typer.confirm("Forget it?", err=True)):

@@ -85,12 +85,12 @@ RENAME_PIPELINE = (
     "update reviews set head = replace(head, :head_was, :head) "
     "where substr(head, 1, :n) = :head_was",
 )
-# All that is known of a scope that has no outputs.
+# All that is known of a scope; itself stays with what it wrote.
 DROP_SCOPE = (
     "delete from provenance where scope = :scope",
     "delete from attempts where scope = :scope",
     "delete from items where scope = :scope",
-    "delete from scopes where scope = :scope",
+    "delete from scopes where scope = :scope and scope not in (select scope from outputs)",
 )
 
 # --- outputs: the files that items wrote; without a size a file of the user's that was moved, with
@@ -182,7 +182,7 @@ DOCUMENTS = (  # as `ledger.forgetting.DocumentItem`, then the lineage
 )
 FORGET_ITEM = tuple(
     f"delete from {table} where scope = :scope and key = :key"
-    for table in ("items", "provenance", "attempts", "reviews", "moves", "outputs")
+    for table in ("items", "provenance", "attempts", "reviews", "moves")
 )
 FORGET_MOVE = "delete from moves where path = :path and sha256 = :content"
 # Those that read by its rule: the next run looks whether they are still so.

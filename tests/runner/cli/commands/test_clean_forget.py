@@ -1,4 +1,4 @@
-"""`paddock clean --forget`: a document that a person wants gone is in no rule and in no file."""
+"""`paddock clean --forget`: a document that a person wants gone is in no rule and in no row."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ from tests.runner.core.test_rules_of_decisions import (
     bill,
     shown_rules,
 )  # fmt: skip
-from tests.runner.world import World, each_document, reasons
+from tests.runner.world import World, each_document, reasons, states
 
 PERSON = "K-77231"
 """Of whom a paper is."""
@@ -71,7 +71,7 @@ def files_with(desk: Desk, text: str) -> list[str]:
     return sorted(path.name for path in found if text.encode() in path.read_bytes())
 
 
-def test_a_filed_document_that_is_forgotten_is_in_no_rule_no_table_and_no_file(
+def test_a_filed_document_that_is_forgotten_is_in_no_rule_no_table_and_no_file_of_the_ledger(
     tmp_path: Path,
 ) -> None:
     desk = office(tmp_path)
@@ -83,15 +83,18 @@ def test_a_filed_document_that_is_forgotten_is_in_no_rule_no_table_and_no_file(
     assert files_with(desk, PERSON)
     done = invoke("clean", str(desk.file), "--forget", "zwingen.txt", "--yes")
     assert done.exit_code == 0, done.output
-    assert not (tmp_path / "out/zwingen.txt").exists()
+    assert PERSON in desk.output("zwingen.txt")
+    assert (
+        f"out/zwingen.txt. When it is gone from the scanned folders, `paddock run {desk.file}"
+        in (shown.output)
+    )
     assert files_with(desk, PERSON) == []
-    assert {name.partition(".")[2] for name in files_with(desk, "zwingen")} <= {"jsonl", "log"}
     assert [r["sender"] for r in shown_rules(desk, "--json")["rules"]] == [[OTHER]]
     plan = desk.plan()
     assert "decisions changed how" in str(reasons(plan)["b.txt"])
     report = desk.work()
     assert report.status == "completed"
-    assert desk.asked("b") == ALL
+    assert (desk.asked("b"), {*report.outdated}) == (ALL, {"out/zwingen.txt"})
     assert "RE-777" in desk.output("t.csv") and "RE-101" not in desk.output("t.csv")
     assert files_with(desk, PERSON) == []
     desk.arrive(p=bill(**NEXT | {"sender": OTHER}), c=bill(**NEXT | {"number": "RE-103"}))
@@ -100,6 +103,34 @@ def test_a_filed_document_that_is_forgotten_is_in_no_rule_no_table_and_no_file(
     desk.undo("o.txt")
     desk.work()
     assert {*desk.waiting()} >= {"o.txt", "b.txt", "c.txt"}
+
+
+def test_files_that_were_made_of_it_stay_are_no_documents_and_are_pruned_unless_edited(
+    tmp_path: Path,
+) -> None:
+    text = """\
+      - {uses: files.write, with: {path: "inbox/{{ doc.stem }}.1.out", text: "one"}}
+      - id: lines
+        for_each: line in ["2", "3"]
+        do:
+          - uses: files.write
+            with: {path: "inbox/{{ doc.stem }}.{{ line }}.out", text: "{{ line }}"}
+"""
+    world = World(tmp_path, each_document(text))
+    for name in "abcde":
+        world.write(f"inbox/{name}.txt", name)
+    world.run()
+    world.write("inbox/a.2.out", "edited")
+    (tmp_path / "inbox/a.3.out").unlink()
+    (tmp_path / "inbox/a.txt").unlink()
+    done = invoke("clean", str(tmp_path), "--forget", "a.txt", "--yes")
+    assert done.exit_code == 0 and "inbox/a.1.out, inbox/a.2.out. When" in done.output
+    left = {"inbox/a.1.out", "inbox/a.2.out"}
+    assert {*world.plan().outdated} == left
+    assert {*world.plan(prune=True).removed} == {"inbox/a.1.out"}
+    assert ({*world.run().outdated}, states(world.run())) == (left, {})
+    world.run(prune=True)
+    assert sorted(path.name for path in (tmp_path / "inbox").glob("a*")) == ["a.2.out"]
 
 
 def all_old(desk: Desk) -> RetentionLimits:
@@ -173,10 +204,11 @@ def test_a_document_is_forgotten_in_postgres(
     with psycopg.connect(url) as connection:
         query = "select nspname from pg_namespace where nspname like 'paddock_%'"
         ((schema,),) = connection.execute(query).fetchall()
-        tables = (f'select t::text from "{schema}".{table} t' for table in COLUMNS)
-        rows = [row for query in tables for (row,) in connection.execute(query.encode())]
-    assert any(OTHER in row for row in rows)
-    assert not any(PERSON in row or "zwingen" in row for row in rows)
+        tables = (f"select '{t}', t::text from \"{schema}\".{t} t" for t in COLUMNS)
+        rows = [row for query in tables for row in connection.execute(query.encode())]
+    assert any(OTHER in text for _, text in rows)
+    assert not any(PERSON in text for _, text in rows)
+    assert {table for table, text in rows if "zwingen" in text} == {"outputs"}
 
 
 def test_nothing_is_forgotten_during_a_run_without_consent_or_by_an_unknown_name(
