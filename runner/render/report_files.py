@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from paddock.engine.system import files
+from paddock.engine.system import files, no_links
 from paddock.runner.bind.trust.protected_files import ProtectedFiles
 from paddock.steps.paths import write_refusal
 
@@ -52,7 +52,7 @@ def report_refusal(path: Path, example: str, inputs: Iterable[str | Path]) -> st
 def is_empty_or_begins(file: Path, texts: Iterable[str]) -> bool:
     starts = tuple(start.encode() for start in texts)
     try:
-        with file.open("rb") as stream:
+        with no_links.open_named(file) as stream:  # a pipe would be waited for
             head = stream.read(max(map(len, starts)))
     except OSError:
         return False

@@ -11,8 +11,11 @@ import datetime
 import re
 from collections.abc import Container, Iterator, Mapping
 from enum import Enum
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
+from paddock.engine.system import no_links
 from paddock.engine.system.records import Struct, field
 from paddock.engine.system.text import one_line
 from paddock.pipelines.yaml_source import to_yaml
@@ -23,7 +26,8 @@ from paddock.runner.rules.decision_rules import FieldRule, SenderLayout
 from paddock.runner.rules.document_offers import OfferedValue, is_currency
 from paddock.runner.rules.reasons import NoRule
 
-TEMPLATE_START = "# Made by `paddock review --rules --export`, for invoice2data.\n"
+_MARK = "paddock-template:"
+_MOST_BYTES = 16 * 1024 * 1024
 _SELLERS = ("issuer", "sender", "seller", "supplier", "vendor", "company")
 _NAMES = dict.fromkeys(("total", "gross", "payable"), "amount") | {
     "net": "amount_untaxed", "tax": "amount_tax", "due": "date_due", "number": "invoice_number",
@@ -54,6 +58,7 @@ class Unsaid(Enum):
     AROUND = "what stands around its number is a part of its form"
     OPEN_FORM = "day and month or the decimal mark could be another's"
     ELSEWHERE = "it does not stand so, right behind its label, in the decided text"
+    NAME = "the sender's name stands otherwise in the decided text"
 
 
 def ledger_templates(ledger: Ledger, decided: Container[str]) -> Iterator[RuleTemplate]:
@@ -70,12 +75,40 @@ def ledger_templates(ledger: Ledger, decided: Container[str]) -> Iterator[RuleTe
             yield RuleTemplate.of(layout, of_layout)
 
 
+def _start(text: str) -> str:
+    """Return the first line of a template, with a digest of the others: a person may edit them."""
+    mark = f"{_MARK}{sha256(text.encode()).hexdigest()[:16]}"
+    return f"# Made by `paddock review --rules --export`, for invoice2data. {mark}"
+
+
+class NotOurs(Enum):
+    """Why a template does not replace a file."""
+
+    LINK = "is a symbolic link"
+    OTHER = "exists, and is no template of Paddock"
+    EDITED = "was changed since Paddock wrote it"
+
+
+def why_not_ours(file: Path) -> NotOurs | None:
+    """Return why a file is no template as it was written; None: it is one, or there is none."""
+    try:
+        text = no_links.read_file(file, _MOST_BYTES).decode("utf-8", "replace")
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return NotOurs.LINK if file.is_symlink() else NotOurs.OTHER
+    start, _, rest = text.replace("\r\n", "\n").partition("\n")
+    if _MARK not in start:
+        return NotOurs.OTHER
+    return None if start == _start(rest) else NotOurs.EDITED
+
+
 class RuleTemplate(Struct):
     layout: SenderLayout
     texts: list[str]
     issuer: str = ""
     keywords: list[str] = field(default_factory=list)
-    """Empty: the sender's name stands otherwise, so there is no template."""
+    """Empty: there is no template; `left_out` says why."""
     fields: dict[str, dict[str, Any]] = field(default_factory=dict)
     left_out: dict[str, Unsaid] = field(default_factory=dict)
     currency: str | None = None
@@ -92,6 +125,9 @@ class RuleTemplate(Struct):
             written = (found[0] for found in re.finditer(f"(?i){_words(line)}", texts[0]))
             cells += [w for w in written if all(w in text for text in texts)][:1]
         made.keywords = [*dict.fromkeys(cells)]
+        if not cells:
+            made.left_out[seller] = Unsaid.NAME
+            return made
         name = rf'{_BEGINS}(?:\w+: )?"?({re.escape(made.issuer)})(?=[*"]*(?:$|[,<|(\t]|\s\s))'
         if all(re.search(name, text) for text in texts):  # `Mill` is not `Mill Ltd`
             made.fields["partner_name"] = {"parser": "regex", "regex": name}
@@ -108,7 +144,8 @@ class RuleTemplate(Struct):
         options = {"currency": self.currency, **marks}
         whole = {"issuer": self.issuer, "keywords": self.keywords, "priority": len(self.keywords)}
         whole |= {"required_fields": ["issuer", *read], "fields": self.fields, "options": options}
-        return f"{TEMPLATE_START}{''.join(unsaid)}{to_yaml(whole)}"
+        text = f"{''.join(unsaid)}{to_yaml(whole)}"
+        return f"{_start(text)}\n{text}"
 
     def _add(self, name: str) -> None:
         value, rules = (self.layout.constants or {}).get(name), self.layout.fields.get(name, ())

@@ -44,7 +44,6 @@ from paddock.runner.ledger.run_history import LedgerFolder, open_for_reading
 from paddock.runner.progress import printing
 from paddock.runner.progress.command_logs import prepare_logging
 from paddock.runner.progress.reasons import quoted
-from paddock.runner.render.report_files import is_empty_or_begins
 from paddock.runner.review.answer_fields import shown_item
 from paddock.runner.review.csv_and_gold_data import (
     SheetDecision,
@@ -58,7 +57,7 @@ from paddock.runner.review.csv_and_gold_data import (
     reviews_csv,
 )
 from paddock.runner.review.decisions import ClickedAnswer, LedgerReviews
-from paddock.runner.review.invoice2data_templates import TEMPLATE_START, ledger_templates
+from paddock.runner.review.invoice2data_templates import NotOurs, ledger_templates, why_not_ours
 from paddock.runner.review.taught_rules import Checks, taught_rules
 from paddock.runner.settings import read_settings
 from paddock.steps.readers.text_encoding import NotText, UnclearEncoding, decode_text
@@ -68,6 +67,7 @@ LIST_HEAD = ("ID", "ITEM", "STEP", "PIPELINE", "ASKED", "LEFT", "FOR", "WHY")
 MAX_ITEM_CHARS = 48
 MAX_SHEET_BYTES = 64 * 1024 * 1024
 NOTHING_WAITS = "Nothing waits for review."
+NO_RULE_LINE = "{id} ({item}) makes no rule: {text}."
 NO_RULES = "No decision makes a rule yet."
 NOTHING_IS_CHOSEN = "Nothing waits that `--least` or `--filter` chooses; `--list` shows all."
 STANDARD_STREAM = "-"
@@ -132,7 +132,7 @@ def review(flags: ReviewFlags) -> int:
     place = _ledger_with_reviews(flags.file)
     if flags.shows_rules:
         if export is not None:
-            return _export_templates(place, export)
+            return _export_templates(place, export, as_json=flags.as_json)
         return _show_rules(place, as_json=flags.as_json)
     if flags.only_list or (flags.as_json and not (export or imported or flags.accept_all)):
         return _list(place, flags)
@@ -288,7 +288,7 @@ def _show_rules(place: LedgerFolder, *, as_json: bool) -> int:
         printing.print_json({"rules": rules, "without_rule": none, "checked": checked})
         return DONE
     lines = [line for rule in rules for line in _rule_lines(rule)]
-    lines += ["{id} ({item}) makes no rule: {text}.".format_map(row) for row in none]
+    lines += [NO_RULE_LINE.format_map(row) for row in none]
     if taught.checked["unasked"]:
         seen = (
             "Of {unasked:,} read without a question {looked_at:,} were looked at, {wrong:,} wrong."
@@ -365,33 +365,47 @@ def _export(place: LedgerFolder, target: str) -> int:
     return DONE
 
 
-def _export_templates(place: LedgerFolder, target: str) -> int:
-    """Write the rules as templates of invoice2data; print what these cannot say."""
-    folder, written, lines = Path(target), dict[Path, str](), list[str]()
+def _export_templates(place: LedgerFolder, target: str, *, as_json: bool) -> int:
+    """Write the rules as templates of invoice2data; report what these cannot say."""
+    folder, texts, rows = files.resolved(Path(target)), dict[str, str](), list[dict[str, Any]]()
+    if folder is None:
+        raise CommandError(f"'{printing.printable_line(target)}' cannot be a folder.")
     with open_for_reading(place) as ledger:
-        decided = {review.id for review in _of_file(place, LedgerReviews(ledger).decided())}
+        decided = {r.id: r for r in _of_file(place, LedgerReviews(ledger).decided())}
+        no_rule = taught_rules(ledger, decided).without_rule
         for template in ledger_templates(ledger, decided):
-            if not template.keywords:
-                lines.append(f"No template for '{template.issuer}': the text has another name.")
-                continue
             stem, n = slug(template.issuer)[:MAX_ITEM_CHARS] or "sender", 1
-            while (path := folder / f"{stem}{f'-{n}' if n > 1 else ''}.yml") in written:
+            while (name := f"{stem}{f'-{n}' if n > 1 else ''}.yml") in texts:
                 n += 1
-            written[path] = template.text
-            for name, why in template.left_out.items():
-                lines.append(f"{path.name}: '{name}' is left out: {why.value}.")
-    for path in written:
-        require_writable(path.with_suffix(""), "x")  # nothing in a template makes it a pipeline
-        if path.exists() and not is_empty_or_begins(path, (TEMPLATE_START,)):
-            what = f"'{path}' exists, and is no template of Paddock."
+            if template.keywords:
+                texts[name] = template.text
+            row = {"file": name if template.keywords else None, "sender": template.issuer}
+            unsaid = {field: why.value for field, why in template.left_out.items()}
+            rows.append({**row, "left_out": unsaid})
+    if texts:
+        require_writable(Path(target) / "x.txt", "x.txt")
+    for name in texts:
+        if (why := why_not_ours(folder / name)) is not None:
+            what = f"'{Path(target) / name}' {why.value}."
             raise CommandError(f"{what}\n  Name another folder, or move it away.")
-    for path, text in written.items():
-        files.write_output(path, text)
-    for path in sorted({*folder.glob("*.yml")} - written.keys()):
-        if is_empty_or_begins(path, (TEMPLATE_START,)):
-            lines.append(f"'{path}' is of rules that are no more: remove it.")
-    done = f"{counted(len(written), 'template')} → {target}."
-    for line in [*lines, done] if written or lines else [NO_RULES]:
+    for name, text in texts.items():
+        files.write_atomically(folder / name, text, mode=None)
+    others = sorted({file.name for file in folder.glob("*.yml")} - texts.keys())
+    old = [name for name in others if why_not_ours(folder / name) in (None, NotOurs.EDITED)]
+    if as_json:
+        printing.print_json({"templates": rows, "without_rule": no_rule, "outdated": old})
+        return DONE
+    lines = [
+        f"{row['file']}: '{name}' is left out: {why}."
+        if row["file"]
+        else f"No template for '{row['sender']}': {why}."
+        for row in rows
+        for name, why in row["left_out"].items()
+    ]
+    lines += [NO_RULE_LINE.format_map(row) for row in no_rule]
+    lines += [f"'{Path(target) / name}' is of rules that are no more: remove it." for name in old]
+    lines += [f"{counted(len(texts), 'template')} → {target}."] if texts else []
+    for line in lines or [NO_RULES]:
         printing.print_out(printing.printable_line(line))
     return DONE
 

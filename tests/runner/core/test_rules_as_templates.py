@@ -1,12 +1,16 @@
 """Rules go out as templates of invoice2data, which reads in the next papers what they read."""
 
 import datetime
+import json
+import os
+import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from paddock.runner.review.invoice2data_templates import TEMPLATE_START, RuleTemplate
+from paddock.runner.review.invoice2data_templates import RuleTemplate
 from paddock.runner.rules import Rules, TaughtAnswer
 from tests.fakes.papers import pages
 from tests.runner.cli.commands.shell import invoke
@@ -15,6 +19,7 @@ from tests.runner.core.test_rules_of_decisions import (
     CONSTANT,
     NEVER,
     NEXT,
+    SENDER,
     TRUE,
     Desk,
     bill,
@@ -53,8 +58,8 @@ def desk(tmp_path: Path) -> Desk:
     return Desk(tmp_path / "desk")
 
 
-def export(desk: Desk, folder: Path, exit_code: int = 0) -> str:
-    done = invoke("review", str(desk.folder), "--rules", "--export", str(folder))
+def export(desk: Desk, folder: Path, *flags: str, exit_code: int = 0) -> str:
+    done = invoke("review", str(desk.folder), "--rules", "--export", str(folder), *flags)
     assert done.exit_code == exit_code, done.output
     return done.output
 
@@ -230,27 +235,121 @@ def test_odd_names_of_senders_are_in_templates_and_files(desk: Desk, tmp_path: P
         assert (found["issuer"], found["amount"]) == (sender, 60.0)
 
 
-def test_a_file_of_another_is_not_replaced_and_one_without_rules_is_named(
+def a_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def a_socket(path: Path) -> None:
+    os.chdir(path.parent)  # of a longer path there is none
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(path.name)
+
+
+def a_link(path: Path) -> None:
+    (path.parent / "theirs.txt").write_text("theirs\n")
+    path.symlink_to("theirs.txt")
+
+
+def of_another(path: Path) -> None:
+    path.write_text("issuer: mine\n")
+
+
+def edited(path: Path) -> None:
+    path.write_text(path.read_text() + "# VAT is 20 %\n")
+
+
+NOT_OURS = {
+    a_pipe: "exists, and is no template of Paddock",
+    a_socket: "exists, and is no template of Paddock",
+    Path.mkdir: "exists, and is no template of Paddock",
+    of_another: "exists, and is no template of Paddock",
+    a_link: "is a symbolic link",
+    edited: "was changed since Paddock wrote it",
+}
+
+
+@pytest.mark.parametrize("make", NOT_OURS)
+def test_a_file_that_is_no_template_as_it_was_written_is_named_and_nothing_is_written(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    desk.teach("a", bill())
+    desk.teach("o", bill(sender="Osier"), sender="Osier")
+    out, own, other = (
+        tmp_path / n for n in ("out", "out/osier.yml", "out/larkfield-print-works.yml")
+    )
+    export(desk, out)
+    other.unlink()
+    if make is not edited:
+        own.unlink()
+    make(own)
+    before = own.lstat()
+    text = export(desk, out, exit_code=2)
+    assert f"'{own}' {NOT_OURS[make]}.\n  Name another folder, or move it away." in text
+    assert (own.lstat(), other.exists()) == (before, False)
+    if make is a_link:
+        assert (out / "theirs.txt").read_text() == "theirs\n"
+
+
+def test_templates_are_replaced_and_those_without_rules_are_named(
     desk: Desk, tmp_path: Path
 ) -> None:
     desk.teach("a", bill())
     desk.teach("o", bill(sender="Osier"), sender="Osier")
-    out = tmp_path / "out"
+    out, other = tmp_path / "out", tmp_path / "out/other.yml"
     own = out / "larkfield-print-works.yml"
-    out.mkdir()
-    own.write_text("issuer: mine\n")
-    text = export(desk, out, exit_code=2)
-    assert f"'{own}' exists, and is no template of Paddock." in text
-    assert [*out.iterdir()] == [own]
-    own.unlink()
+    (out / "osier").mkdir(parents=True)
+    assert export(desk, out) == f"2 templates → {out}.\n"
+    written = own.read_bytes()
+    own.write_bytes(written.replace(b"\n", b"\r\n"))  # as git may do
     export(desk, out)
-    assert own.read_text().startswith(TEMPLATE_START)
+    assert own.read_bytes() == written
     desk.undo("a.txt")
-    text = export(desk, out)
-    assert f"'{own}' is of rules that are no more: remove it.\n1 template → {out}.\n" in text
+    os.mkfifo(other)
+    (out / "empty.yml").touch()
+    stale = f"'{own}' is of rules that are no more: remove it.\n"
+    assert export(desk, out) == f"{stale}1 template → {out}.\n"
+    edited(own)
+    assert json.loads(export(desk, out, "--json"))["outdated"] == [own.name]
     desk.undo("o.txt")
     assert export(desk, tmp_path / "none") == "No decision makes a rule yet.\n"
     assert not (tmp_path / "none").exists()
+    other.unlink()
+    other.write_text("")
+    text = export(desk, other, exit_code=0)
+    assert text == "No decision makes a rule yet.\n"
+
+
+def test_what_is_written_and_what_is_not_is_json(desk: Desk, tmp_path: Path) -> None:
+    spaced = bill(sender="Tarn\u00a0Valley")
+    long, table = (
+        "Osier " * 30,
+        bill(("Number: {number}\n", "Number       Office\n{number}       North\n")),
+    )
+    desk.teach("a", table)
+    desk.teach("s", spaced, sender="Tarn Valley")
+    desk.teach("l", bill(sender=long.strip()), sender=long.strip())
+    found = json.loads(export(desk, tmp_path / "out", "--json"))
+    assert found["templates"] == [
+        {
+            "file": "larkfield-print-works.yml", "sender": SENDER,
+            "left_out": {"number": "the head of a column governs it"},
+        },
+        {
+            "file": None, "sender": "Tarn Valley",
+            "left_out": {"sender": "the sender's name stands otherwise in the decided text"},
+        },
+    ]  # fmt: skip
+    assert [(row["item"], row["why"]) for row in found["without_rule"]] == [("l.txt", "no_sender")]
+    text = export(desk, tmp_path / "out")
+    assert f"1 template → {tmp_path / 'out'}.\n" in text
+    assert "larkfield-print-works.yml: 'number' is left out: the head of a column" in text
+    assert "No template for 'Tarn Valley': the sender's name stands otherwise" in text
+    assert "(l.txt) makes no rule: no name that was decided stands in a cell of its own" in text
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["larkfield-print-works.yml"]
+    desk.undo("a.txt")
+    text = export(desk, tmp_path / "none")
+    assert ("No template for 'Tarn Valley'" in text, "none" in text) == (True, False)
 
 
 def test_templates_are_no_decisions_so_that_import_refuses_them(desk: Desk, tmp_path: Path) -> None:
