@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, suppress
+from functools import partial
 from itertools import starmap
 from pathlib import Path
 from typing import Any
@@ -313,6 +314,12 @@ class Sweeper(Struct):
         if found and not self.is_dry:
             self._do(queries.DROP_UNUSED_SPECS, {})
         self.swept.items = len(found)
+        # A run writes an output before its item's row.
+        old = {"before": min(self.limits.calls_before, self.now - OBJECT_GRACE_S)}
+        rows = () if self.is_dry else self.database.rows(queries.OUTPUTS_WITHOUT_ITEM, old)
+        for scope, key in rows:
+            drop = partial(self.drop_missing_outputs, scope=scope, key=key)
+            self.database.in_transaction(drop)
         return found
 
     def _scopes_within_none(self, gone: Set[tuple[str, str]]) -> Iterator[str]:

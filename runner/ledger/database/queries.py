@@ -85,12 +85,13 @@ RENAME_PIPELINE = (
     "update reviews set head = replace(head, :head_was, :head) "
     "where substr(head, 1, :n) = :head_was",
 )
-# All that is known of a scope; itself stays with what it wrote.
+# All that is known of a scope; itself stays with its outputs and rows.
 DROP_SCOPE = (
     "delete from provenance where scope = :scope",
     "delete from attempts where scope = :scope",
     "delete from items where scope = :scope",
-    "delete from scopes where scope = :scope and scope not in (select scope from outputs)",
+    "delete from scopes where scope = :scope and scope not in (select scope from outputs "
+    "union all select scope from stored)",
 )
 
 # --- outputs: the files that items wrote; without a size a file of the user's that was moved, with
@@ -114,6 +115,11 @@ PATHS_OF_CONTENT = (
 )
 SOME_PATHS = "select distinct path from outputs limit :most"
 PATHS_OF_ITEM = "select path from outputs where scope = :scope and key = :key"
+# Of items that were forgotten, or never ended.
+OUTPUTS_WITHOUT_ITEM = (
+    "select distinct scope, key from outputs o where at < :before "
+    "and not exists (select 1 from items i where i.scope = o.scope and i.key = o.key)"
+)
 DROP_OUTPUT = "delete from outputs where scope = :scope and key = :key and path = :path"
 
 # --- calls: model calls with their replies

@@ -6,9 +6,11 @@ import socket
 import time
 from pathlib import Path
 
+import lancedb
 import psycopg
 import pytest
 
+from paddock.engine.system.records import replace
 from paddock.runner.ledger.database.ledger_tables import COLUMNS
 from paddock.runner.ledger.database.sqlite_file import SqliteDatabase
 from paddock.runner.ledger.ledger import Ledger
@@ -105,8 +107,12 @@ def test_a_filed_document_that_is_forgotten_is_in_no_rule_no_table_and_no_file_o
     assert {*desk.waiting()} >= {"o.txt", "b.txt", "c.txt"}
 
 
+HOT = "on: {watch: [{path: inbox, claim: move, settle: 1s}]}\n"
+
+
+@pytest.mark.parametrize(("folder", "out"), [("inbox", "inbox"), ("inbox/processing", "out")])
 def test_files_that_were_made_of_it_stay_are_no_documents_and_are_pruned_unless_edited(
-    tmp_path: Path,
+    tmp_path: Path, folder: str, out: str
 ) -> None:
     text = """\
       - {uses: files.write, with: {path: "inbox/{{ doc.stem }}.1.out", text: "one"}}
@@ -116,21 +122,51 @@ def test_files_that_were_made_of_it_stay_are_no_documents_and_are_pruned_unless_
           - uses: files.write
             with: {path: "inbox/{{ doc.stem }}.{{ line }}.out", text: "{{ line }}"}
 """
-    world = World(tmp_path, each_document(text))
+    text = each_document(text).replace("./inbox", folder).replace("inbox/{{", f"{out}/{{{{")
+    world = World(tmp_path, HOT * (folder != out) + text)
     for name in "abcde":
-        world.write(f"inbox/{name}.txt", name)
+        world.write(f"{folder}/{name}.txt", name)
     world.run()
-    world.write("inbox/a.2.out", "edited")
-    (tmp_path / "inbox/a.3.out").unlink()
-    (tmp_path / "inbox/a.txt").unlink()
+    world.write(f"{out}/a.2.out", "edited")
+    (tmp_path / out / "a.3.out").unlink()
+    (tmp_path / folder / "a.txt").unlink()
     done = invoke("clean", str(tmp_path), "--forget", "a.txt", "--yes")
-    assert done.exit_code == 0 and "inbox/a.1.out, inbox/a.2.out. When" in done.output
-    left = {"inbox/a.1.out", "inbox/a.2.out"}
+    assert done.exit_code == 0 and f"{out}/a.1.out, {out}/a.2.out. When" in done.output
+    left = {f"{out}/a.1.out", f"{out}/a.2.out"}
     assert {*world.plan().outdated} == left
-    assert {*world.plan(prune=True).removed} == {"inbox/a.1.out"}
+    assert {*world.plan(prune=True).removed} == {f"{out}/a.1.out"}
     assert ({*world.run().outdated}, states(world.run())) == (left, {})
     world.run(prune=True)
-    assert sorted(path.name for path in (tmp_path / "inbox").glob("a*")) == ["a.2.out"]
+    assert sorted(path.name for path in (tmp_path / out).glob("a*")) == ["a.2.out"]
+    sweep_ledger(tmp_path / ".paddock", "", RetentionLimits(0.0, time.time()))
+    with Ledger(tmp_path / ".paddock") as ledger:
+        known = {row.path.rpartition("/")[2] for row in ledger.outputs()}
+        assert {"a.1.out", "a.2.out"} <= known and "a.3.out" not in known
+        for row in ledger.outputs():
+            ledger.record_output(replace(row, at=1.0), "")
+    sweep_ledger(tmp_path / ".paddock", "", RetentionLimits(0.0, 2.0))
+    with world.ledger() as ledger:
+        known = {row.path.rpartition("/")[2] for row in ledger.outputs()}
+    assert "a.1.out" not in known and {"a.2.out", "b.1.out", "b.2.out"} <= known
+
+
+def test_its_rows_in_stores_go_at_the_next_run(tmp_path: Path) -> None:
+    text = """\
+      - id: parts
+        for_each: word in ["ferry", "bell"]
+        do:
+          - {uses: embed, with: {chunks: [{text: "{{ word }} {{ steps.text.text }}"}], store: s.db}}
+"""
+    world = World(tmp_path, each_document(text))
+    for name in ("a", "b"):
+        world.write(f"inbox/{name}.txt", name)
+    world.run()
+    (tmp_path / "inbox/a.txt").unlink()
+    done = invoke("clean", str(tmp_path), "--forget", "a.txt", "--yes")
+    assert done.exit_code == 0, done.output
+    assert world.run().status == "completed"
+    rows = lancedb.connect(tmp_path / "s.db").open_table("rows").to_arrow().to_pylist()
+    assert {row["text"] for row in rows} == {"ferry b", "bell b"}
 
 
 def all_old(desk: Desk) -> RetentionLimits:
