@@ -17,7 +17,6 @@ from paddock.pipelines.text_cells import SourceText
 from paddock.runner.answers.evidence import read_sources
 from paddock.runner.answers.scoped_reply import ScopedReply
 from paddock.runner.answers.text_vectors import inserted_text
-from paddock.runner.bind.answer_names import open_fields
 from paddock.runner.bind.bound import BoundBlock, BoundStep
 from paddock.runner.bind.specs import prompt_digest
 from paddock.runner.calibration.confidence_calibration import CalibrationKey, calibrated, start_text
@@ -27,8 +26,8 @@ from paddock.runner.ledger.reviews.reviews import Question, Review, Subject
 from paddock.steps.base import Output, OutsideRoots, Tools
 
 from .failures import Cause, SkippedByReview, StepFailed
+from .given_answers import PERSON, GivenAnswer, outputs_seen
 from .item_attempt import StepAttempt
-from .known_fields import PERSON, KnownFields
 from .reviews.decided_outputs import decided_outputs, with_answer
 from .reviews.review_questions import (
     MOST_REASON_CHARS,
@@ -44,7 +43,6 @@ from .reviews.review_questions import (
 from .reviews.run_reviews import ReviewDue, decision_reason
 from .run_context import RunContext
 from .run_records import answer_of, read_lineage
-from .standing_decisions import Standing, outputs_seen
 from .traces.block_items import document_readers
 
 MODE_OPTION = "--review accept"
@@ -108,11 +106,11 @@ class AnswerReviewer:
         return decisions.count(("rejected", attempt.document_digest))
 
     async def decided_before(
-        self, attempt: StepAttempt, decision: Standing | None
+        self, attempt: StepAttempt, given: GivenAnswer
     ) -> dict[str, Any] | None:
         """Return `outputs_seen`; the step is recorded as the run did that made them."""
         step, item, caller = attempt.step, attempt.item, attempt.caller
-        if (outputs := outputs_seen(attempt, decision)) is None:
+        if (outputs := outputs_seen(attempt, given)) is None:
             return None
         ledger = self._context.ledger
         row = await ledger.ask(LineageStore(ledger).of_item, item.scope_id, item.key)
@@ -121,21 +119,21 @@ class AnswerReviewer:
                 caller.calls.extend(replace(call, is_known=True) for call in past.calls)
         return outputs
 
-    async def with_known(
-        self, outputs: dict[str, Any], known: KnownFields | Standing, tools: Tools
+    async def with_given(
+        self, outputs: dict[str, Any], given: GivenAnswer, tools: Tools
     ) -> tuple[dict[str, Any], list[str]]:
-        """Return a model's outputs with what is known without it, and the faults of both."""
-        answer = known.over(was := answer_of(outputs))
+        """Return a model's outputs with what is given without it, and the faults of both."""
+        answer = given.over(was := answer_of(outputs))
         reply, is_same = tools.reply, is_same_value(answer, was)
         if not isinstance(reply, ScopedReply) or reply.schema is None:
             edited = with_answer(outputs, answer, has_schema=False, evidence=None)
             return outputs if is_same else edited, []
         evidence = None if is_same else await reply.evidence(answer)
-        names = known.fields if isinstance(answer, Mapping) else ()
+        names = {*given.proposed, *given.fields} if isinstance(answer, Mapping) else ()
         merged = with_answer(outputs, answer, has_schema=True, evidence=evidence, known=names)
         if is_same:  # its text is the model's own, to the byte
             return {**outputs, "confidence": merged["confidence"]}, []
-        if isinstance(known, Standing) and known.is_whole:
+        if given.is_decided:
             return merged, []
         faults = [fault.sentence for fault in value_faults(answer, reply.schema)]
         return merged, faults or await reply.checked(answer, merged["text"])
@@ -144,16 +142,15 @@ class AnswerReviewer:
         self,
         attempt: StepAttempt,
         outputs: dict[str, Any],
+        given: GivenAnswer,
         tools: Tools,
-        known: KnownFields | None,
-        decision: Standing | None,
         faults: Sequence[str],
     ) -> dict[str, Any]:
         """Return a step's outputs as a person decides on its answer.
 
-        `known`: its fields that are known without the model; a person is asked about the others.
-        `decision`: if that is on each of its fields, it counts, whatever `when` says of it now.
-        `faults`: those of an answer over which these are put.
+        `given`: a decision on its whole answer counts, whatever `when` says of it now; else a
+        person is asked about the fields that nothing reads without the model. `faults`: those of
+        an answer with what is given.
 
         1. The answer is sure, and not in the random share: its outputs stay as they are.
         2. It is due, and the run accepts all answers: it is accepted unseen, if it is valid.
@@ -168,16 +165,15 @@ class AnswerReviewer:
         """
         step, item = attempt.step, attempt.item
         assert step.review is not None
-        if known is not None:
-            known = known if faults else known.with_sums(answer_of(outputs))
-            outputs = {**outputs, "readings": known.readings}
+        if given.names:
+            given = given if faults else given.with_sums(answer_of(outputs))
+            outputs = {**outputs, "readings": given.sources}
         # Where no one is asked, a sure answer is used as it would be without the share.
         name, may_ask = item.shown_key or item.key, self._reviews.mode == "ask"
         is_sampled = may_ask and is_drawn(step.review, step.id, name)
-        is_decided = decision is not None and decision.is_whole
         try:
-            subject = self._subject(attempt, outputs, known, is_sampled=is_sampled)
-            due = is_decided or bool(faults) or is_due(step.review, attempt.scope, outputs)
+            subject = self._subject(attempt, outputs, given, is_sampled=is_sampled)
+            due = given.is_decided or bool(faults) or is_due(step.review, attempt.scope, outputs)
             review = await self._reviews.decision_on(
                 self._question(attempt, subject),
                 partial(self._full_question, attempt, subject, tools, faults, is_sampled),
@@ -195,10 +191,10 @@ class AnswerReviewer:
             unseen = {"state": "accepted", "by": MODE_OPTION, "at": None}
             return {**outputs, "review": unseen}  # 2
         item.applied.append(review)
-        if known is not None:
+        if given.names:
             seen = review.fields_seen
-            by_person = dict.fromkeys(known.schema["properties"] if seen is None else seen, PERSON)
-            outputs = {**outputs, "readings": {**known.readings, **by_person}}
+            by_person = dict.fromkeys(given.names if seen is None else seen, PERSON)
+            outputs = {**outputs, "readings": {**given.sources, **by_person}}
         return await self._applied(step, review, outputs, tools)  # 3
 
     async def _applied(
@@ -217,18 +213,11 @@ class AnswerReviewer:
         return decided_outputs(outputs, review, has_schema=has_schema, evidence=evidence)
 
     def _subject(
-        self,
-        attempt: StepAttempt,
-        outputs: dict[str, Any],
-        known: KnownFields | None,
-        *,
-        is_sampled: bool,
+        self, attempt: StepAttempt, outputs: dict[str, Any], given: GivenAnswer, *, is_sampled: bool
     ) -> Subject:
         step, scope, item = attempt.step, attempt.scope, attempt.item
         assert step.review is not None
-        to_ask: tuple[str, ...] | None = None
-        if known is not None:
-            to_ask = known.fields_to_ask(open_fields(outputs.get("output"), known.readings))
+        to_ask = given.fields_to_ask(outputs.get("output"))
         if to_ask == () and (is_sampled or is_due(step.review, scope, outputs)):
             to_ask = None  # for another reason
         return Subject(
@@ -247,7 +236,7 @@ class AnswerReviewer:
             on_expiry=step.review.on_expiry,
             prompt_vector=item.vectors.get(step.id),
             open=to_ask,
-            offers="" if known is None else known.offers,
+            offers=given.offers,
         )
 
     def _question(self, attempt: StepAttempt, subject: Subject) -> Question:

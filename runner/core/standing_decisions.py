@@ -8,12 +8,9 @@ is skipped by what other steps read. What the item is, inputs, and other decisio
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from paddock.engine.system.records import Struct
 from paddock.pipelines.expressions import steps_read
-from paddock.pipelines.label_choices import schema_with_labels
-from paddock.pipelines.schema_validation import value_faults
 from paddock.runner.bind.bound import BoundNode, BoundStep
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.entries import LedgerError
@@ -22,24 +19,8 @@ from paddock.runner.ledger.reviews.reviews import Review
 from .failures import RunStopped
 
 if TYPE_CHECKING:
-    from .item_attempt import ItemAttempt, StepAttempt
+    from .item_attempt import ItemAttempt
     from .reviews.run_reviews import RunReviews
-
-
-class Standing(Struct, frozen=True):
-    """The fields of a decided answer that are valid by what the step asks for now."""
-
-    review: Review
-    value: Any
-    is_whole: bool
-    """Whether nothing is left to ask."""
-
-    @property
-    def fields(self) -> Mapping[str, Any]:
-        return self.value if isinstance(self.value, Mapping) else {}
-
-    def over(self, answer: Any) -> Any:
-        return self.value if self.is_whole else {**answer, **self.value}
 
 
 async def note_reviews(
@@ -57,7 +38,9 @@ async def note_reviews(
             if review is not None:
                 attempt.reviews[step.id] = review
                 break
-    decided = [id_ for id_, review in attempt.reviews.items() if _counts(review, attempt, scope)]
+    decided = [
+        id_ for id_, review in attempt.reviews.items() if is_decision_on(review, attempt, scope)
+    ]
     attempt.upheld = upheld_nodes(nodes, decided, {step.id for step in reviewed})
 
 
@@ -84,44 +67,7 @@ def upheld_nodes(
     )
 
 
-def _counts(review: Review, attempt: ItemAttempt, scope: Scope) -> bool:
+def is_decision_on(review: Review, attempt: ItemAttempt, scope: Scope) -> bool:
+    """Return whether a person stands by an answer, about an item's document as it is now."""
     is_same = review.subject.document_sha256 == attempt.document_digest(scope)
     return review.state in ("accepted", "edited") and is_same
-
-
-def standing_decision(attempt: StepAttempt) -> Standing | None:
-    """Return what stands of the decision on a step's answer; None: nothing does.
-
-    Raises:
-        StepError: a list of labels cannot be read.
-    """
-    step, review = attempt.step, attempt.item.reviews.get(attempt.step.id)
-    if review is None or not _counts(review, attempt.item, attempt.scope):
-        return None
-    schema, value = None if step.reply is None else step.reply.schema, review.value
-    if schema is None:
-        return Standing(review, value, is_whole=True)
-    lists = attempt.context.judge.labels.of_step(step, attempt.scope)
-    now, seen = schema_with_labels(schema, lists), review.fields_seen
-    if seen is None and not value_faults(value, now):
-        return Standing(review, value, is_whole=True)
-    fields = now.get("properties", {}) if isinstance(value, Mapping) else {}
-    valid = {
-        name: value[name]
-        for name in fields.keys() & {*value} & (fields.keys() if seen is None else seen)
-        if not value_faults({name: value[name]}, {**now, "required": [name]})
-    }
-    return Standing(review, valid, is_whole=False) if valid else None
-
-
-def outputs_seen(attempt: StepAttempt, decision: Standing | None) -> dict[str, Any] | None:
-    """Return the outputs that a person saw and decided on; None: a model is asked.
-
-    So it is where a field of the decision does not stand, and where that is forced.
-    """
-    review, is_forced = attempt.item.reviews.get(attempt.step.id), attempt.is_forced
-    if decision is not None:
-        return decision.review.decided_outputs if decision.is_whole and not is_forced else None
-    if review is None or not attempt.item.is_decided or attempt.caller.looks_up:
-        return None
-    return review.decided_outputs if review.state in ("rejected", "expired") else None

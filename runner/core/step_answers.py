@@ -14,10 +14,9 @@ from paddock.steps.base import StepError, Tools
 from .answer_reviewer import AnswerReviewer
 from .escalation import EscalationPass, escalation_reason
 from .failures import Cause, StepFailed, cause_of
+from .given_answers import GivenAnswer, decided_answer, has_fields, with_readings
 from .item_attempt import StepAttempt
-from .known_fields import has_fields, known_fields
 from .run_context import RunContext
-from .standing_decisions import standing_decision
 from .step_tools import carry_out, labelled_tools, mark_labels, taught_tools
 
 
@@ -35,7 +34,7 @@ class StepAnswers:
         2. Its outputs: those that a person has decided on since, with what rules read of other
            fields; else, where a field is open, its model's, of its larger model where its own is
            not sure enough.
-        3. What is known of some fields over these; what a person decides, or has, on the answer.
+        3. What is given of some fields over these; what a person decides, or has, on the answer.
         4. The labels that it chose.
 
         Raises:
@@ -48,14 +47,13 @@ class StepAnswers:
         if step.reply is not None and step.choices:  # 1
             tools = await labelled_tools(attempt, tools)
         has_review = step.review is not None and not step.facts.hosts
-        decision = standing_decision(attempt) if has_review else None
-        outputs = await reviewer.decided_before(attempt, decision)
-        known = None
+        given = decided_answer(attempt) if has_review else GivenAnswer()
+        outputs = await reviewer.decided_before(attempt, given)
         if step.has_readings and has_fields(tools.reply):
-            known = await known_fields(attempt, decision, tools.reply)
-            if outputs is None and known.makes_outputs(step) and not attempt.is_forced:
-                evidence = await tools.reply.evidence(known.answer)
-                outputs = known.as_outputs(step.kind, evidence)
+            given = await with_readings(given, attempt, tools.reply)
+            if outputs is None and given.makes_outputs(step) and not attempt.is_forced:
+                evidence = await tools.reply.evidence(given.answer)
+                outputs = given.as_outputs(step.kind, evidence)
         if outputs is None and step.is_taught:
             tools = await taught_tools(attempt, params, tools)
         is_asked = outputs is None
@@ -65,9 +63,9 @@ class StepAnswers:
             outputs = await reviewer.calibrated(attempt, await carry_out(step, params, tools))
         if step.review is not None:  # 3
             faults = list[str]()
-            if is_asked and (over := known or decision) is not None:
-                outputs, faults = await reviewer.with_known(outputs, over, tools)
-            outputs = await reviewer.review_answer(attempt, outputs, tools, known, decision, faults)
+            if is_asked:
+                outputs, faults = await reviewer.with_given(outputs, given, tools)
+            outputs = await reviewer.review_answer(attempt, outputs, given, tools, faults)
         if isinstance(tools.reply, ScopedReply):  # 4
             mark_labels(attempt, outputs)
             if (labels := tools.reply.labels) is not None:

@@ -1,0 +1,190 @@
+"""What is given of an answer before a model is asked: by a person, a rule, or an e-invoice."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+from paddock.engine.system.records import Struct, field, replace
+from paddock.pipelines.label_choices import schema_with_labels
+from paddock.pipelines.schema_validation import value_faults
+from paddock.runner import rules
+from paddock.runner.answers.scoped_reply import ScopedReply
+from paddock.runner.bind.answer_names import open_fields
+from paddock.runner.ledger.reviews.reviews import Review, review_id
+from paddock.runner.rules.reasons import WhyOpen
+
+from .standing_decisions import is_decision_on
+from .step_tools import taught_as
+from .traces.dependencies import UsedRules
+from .traces.past_decisions import StepDecisions
+
+if TYPE_CHECKING:
+    from paddock.runner.bind.bound import BoundStep
+
+    from .item_attempt import StepAttempt
+
+
+_MADE = frozenset(("text", "usage"))
+PERSON: Mapping[str, Any] = {"by": "person"}
+
+
+class GivenAnswer(Struct, frozen=True):
+    """The fields of an answer that need no model, each with its source."""
+
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By field, who read it (`by`), and of a rule the `decision` that it rests on, and `label`.
+
+    It is a person, a rule, an e-invoice's XML, or the sum that a model has as well; of another
+    field why it is `open`, by its name, and the `sum` on its page.
+    """
+    decision: Review | None = None
+    """What a person decided on the document; None: nothing of it is valid by what is asked now."""
+    is_decided: bool = False
+    """Whether the decision is on the whole answer: nothing is left to ask."""
+    names: tuple[str, ...] = ()
+    """All fields of the answer, where rules read its document; else empty."""
+    proposed: Mapping[str, Any] = field(default_factory=dict)
+    """What an e-invoice has for open fields: a person sees it instead of a model's answer."""
+    offers: str = ""
+    """What the document offers to rules, packed."""
+
+    def over(self, answer: Any) -> Any:
+        """Return a model's answer with what is given in its place."""
+        if self.decision is not None and self.is_decided:
+            return self.decision.value
+        given = {**self.proposed, **self.fields}
+        return {**answer, **given} if isinstance(answer, Mapping) else answer
+
+    @property
+    def is_whole(self) -> bool:
+        return {*self.names} <= self.fields.keys()
+
+    @property
+    def answer(self) -> dict[str, Any]:
+        """The answer that is whole."""
+        return {name: self.fields[name] for name in self.names}
+
+    def makes_outputs(self, step: BoundStep) -> bool:
+        """Return whether no field is open, and a step's outputs are made of its answer alone."""
+        outputs = step.kind.output.model_fields.items()
+        return self.is_whole and {n for n, out in outputs if out.is_required()} <= _MADE
+
+    def as_outputs(self, kind: Any, evidence: Any) -> dict[str, Any]:
+        text = json.dumps(self.answer, ensure_ascii=False)
+        outputs = {"text": text, "output": self.answer, "evidence": evidence, "usage": {}}
+        return kind.output.model_validate(outputs).model_dump(mode="json")  # type: ignore[no-any-return]
+
+    def with_sums(self, answer: Any) -> GivenAnswer:
+        """Return it with the amounts that a model and the sums of the page agree on.
+
+        Not where a person is asked all the same: what they see teaches a rule.
+        """
+        found = answer if isinstance(answer, Mapping) else {}
+        is_open = {name: how for name, how in self.sources.items() if "open" in how}
+        if any("sum" not in how or how["sum"] != found.get(n) for n, how in is_open.items()):
+            return self
+        return replace(self, sources={**self.sources, **{n: {"by": "sum"} for n in is_open}})
+
+    def fields_to_ask(self, answer: Any) -> tuple[str, ...] | None:
+        """Return what a person is asked about: all that no rule reads; None: the whole answer."""
+        unsure = open_fields(answer, self.sources)
+        by_person = {name for name, how in self.sources.items() if how == PERSON}
+        to_ask = {*unsure, *by_person} if unsure else set()
+        return None if to_ask >= {*self.names} else tuple(sorted(to_ask))
+
+
+def decided_answer(attempt: StepAttempt) -> GivenAnswer:
+    """Return what stands of the decision on a step's answer.
+
+    Raises:
+        StepError: a list of labels cannot be read.
+    """
+    step, review = attempt.step, attempt.item.reviews.get(attempt.step.id)
+    if review is None or not is_decision_on(review, attempt.item, attempt.scope):
+        return GivenAnswer()
+    schema = None if step.reply is None else step.reply.schema
+    if schema is None:
+        return GivenAnswer(decision=review, is_decided=True)
+    now = schema_with_labels(schema, attempt.context.judge.labels.of_step(step, attempt.scope))
+    value, seen = review.value, review.fields_seen
+    fields = value if isinstance(value, Mapping) else {}
+    is_decided = seen is None and not value_faults(value, now)
+    if not is_decided:
+        asked_for = now.get("properties", {}).keys() & (fields.keys() if seen is None else seen)
+        fields = _valid({name: fields[name] for name in fields if name in asked_for}, now)
+    if not (is_decided or fields):
+        return GivenAnswer()
+    return GivenAnswer(fields, dict.fromkeys(fields, PERSON), review, is_decided)
+
+
+def _valid(fields: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that a schema allows, whatever the others are."""
+    return {
+        name: value
+        for name, value in fields.items()
+        if not value_faults({name: value}, {**schema, "required": [name]})
+    }
+
+
+def outputs_seen(attempt: StepAttempt, given: GivenAnswer) -> dict[str, Any] | None:
+    """Return the outputs that a person saw and decided on; None: a model is asked.
+
+    So it is where a field of the decision does not stand, and where that is forced.
+    """
+    if given.decision is not None:
+        is_kept = given.is_decided and not attempt.is_forced
+        return given.decision.decided_outputs if is_kept else None
+    review = attempt.item.reviews.get(attempt.step.id)
+    if review is None or not attempt.item.is_decided or attempt.caller.looks_up:
+        return None
+    return review.decided_outputs if review.state in ("rejected", "expired") else None
+
+
+def has_fields(reply: Any) -> TypeGuard[ScopedReply]:
+    schema = reply.schema if isinstance(reply, ScopedReply) else None
+    return isinstance(schema, Mapping) and bool(schema.get("properties"))
+
+
+async def with_readings(
+    decided: GivenAnswer, attempt: StepAttempt, reply: ScopedReply
+) -> GivenAnswer:
+    """Return with a decision what is read of other fields, and mark the item with how it was."""
+    context, item, schema = attempt.context, attempt.item, reply.schema
+    offers = await asyncio.to_thread(rules.offers_of, reply.sources(), reply.reply.readings, schema)
+    packed, step = offers.pack(), taught_as(context, attempt.step)
+    known = context.judge.reviews.decisions.get(step, StepDecisions())
+    own_id = review_id(item.scope_id, item.key, attempt.step.id)
+    item.note(UsedRules.of(known, step, own_id, packed, decided.fields))
+    if not packed and offers.words and offers.unread is None:
+        offers = rules.Offers(unread=WhyOpen.TOO_LONG)
+    read, names = known.rules.read(offers), tuple(schema["properties"])
+    sure = {name: how for name, how in read.sure.items() if name not in decided.fields}
+    values = _valid({name: how.value for name, how in sure.items()}, schema)
+    given = replace(
+        decided,
+        fields={**decided.fields, **values},
+        names=names,
+        proposed=_valid(offers.proposed, schema),
+        offers=packed,
+    )
+    if given.is_whole and values:
+        text = json.dumps(given.answer, ensure_ascii=False)
+        if value_faults(given.answer, schema) or await reply.checked(given.answer, text):
+            given, values = replace(given, fields=decided.fields), {}
+    why = {name: read.why_open(name) for name in names}
+    why |= {name: WhyOpen.REFUSED for name in sure if name not in values}
+    sources = dict[str, Mapping[str, Any]](decided.sources)
+    for name in values:
+        of_rule = {"by": "rule", "decision": sure[name].rule, "label": sure[name].label}
+        sources[name] = of_rule if sure[name].rule else {"by": "xml"}
+    for name, reason in why.items():
+        if name in given.fields:
+            continue
+        is_other = reason in (WhyOpen.DECIDED_OTHERWISE, WhyOpen.NEW_AROUND)
+        with_sum = {"sum": offers.sums[name]} if name in offers.sums and not is_other else {}
+        sources[name] = {"open": reason.name.lower(), **with_sum}
+    return replace(given, sources=sources)
