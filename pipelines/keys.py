@@ -15,7 +15,6 @@ from .typed_rows import WrittenType
 
 ID_PATTERN = r"^[a-z][a-z0-9_]*$"
 STEP_ALIASES = {"summarize": "summarise"}
-CHECK_ALIASES = {"grounded": "numbers_found"}  # the name of old pipelines
 
 
 class Keys(BaseModel):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from paddock.engine.system.distribution import DISTRIBUTION
 from paddock.engine.system.records import replace
 from paddock.pipelines.errors import did_you_mean
-from paddock.pipelines.keys import CHECK_ALIASES, STEP_ALIASES
+from paddock.pipelines.keys import STEP_ALIASES
 from paddock.steps.tools.tool_names import FUNCTION_REFERENCE
 
 from .base import Output, Params, Step
@@ -168,14 +168,13 @@ class CheckFunctions(Mapping[str, "CheckFunction"]):
             KeyError: there is none of this name.
             UnusableCheckPlugin: it cannot be imported, or is no function.
         """
-        name = CHECK_ALIASES.get(name, name)
         if name in _own_checks():
             return _own_checks()[name]
         return _load_check(name, plugins(CHECK_GROUP)[name][0])
 
     def __contains__(self, name: object) -> bool:
         """Return whether there is one; imports none."""
-        return name in {*_own_checks(), *CHECK_ALIASES} or name in plugins(CHECK_GROUP)
+        return name in _own_checks() or name in plugins(CHECK_GROUP)
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted({*_own_checks(), *plugins(CHECK_GROUP)}))

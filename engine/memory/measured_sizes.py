@@ -63,8 +63,4 @@ class MeasuredSizes(Struct, eq=False, dict=True):
 
 
 def _read_sizes(file: Path) -> dict[str, MeasuredSize]:
-    rows = known_record(dict[str, MeasuredSize | tuple[int, int, float]], read_json_object(file))
-    return {  # lists are of the version before
-        key: row if isinstance(row, MeasuredSize) else MeasuredSize(WorkerMemory(*row[:2]), row[2])
-        for key, row in (rows or {}).items()
-    }
+    return known_record(dict[str, MeasuredSize], read_json_object(file)) or {}

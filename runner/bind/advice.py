@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from paddock.pipelines.errors import Fault
 from paddock.pipelines.expressions import ExpressionError, Reference, Template
-from paddock.pipelines.keys import CHECK_ALIASES
 from paddock.runner.progress.item_states import OF_LIST, OF_RUN
 from paddock.steps.run_pipeline import RESULT_OUTPUT
 
@@ -173,14 +172,7 @@ def _before_document(
 
 
 def _ignored_keys(bound: BoundPlan) -> Iterator[str]:
-    """Yield a note on each file whose own settings a sub-pipeline ignores, and on former names."""
-    for step in all_steps(bound.nodes):
-        checks = () if step.reply is None else step.reply.checks.values()
-        for name in CHECK_ALIASES.keys() & {call.name for check in checks for call in check.calls}:
-            yield (
-                f"step '{step.id}': `{name}` is now called `{CHECK_ALIASES[name]}`, which says "
-                f"what it compares: numbers, dates, times and codes, not words."
-            )
+    """Yield a note on each file whose own settings a sub-pipeline ignores."""
     of_runs = ("on", "concurrency", "budget")
     ignored = {
         plan.file: [f"`{key}`" for key in of_runs if getattr(plan.pipeline, key) is not None]

@@ -31,10 +31,3 @@ def test_a_book_that_cannot_be_read_or_written_is_no_fault(tmp_path: Path) -> No
     nowhere = MeasuredSizes(tmp_path / "sizes.json" / "below")
     nowhere.note("a", WorkerMemory(1), 1)
     assert nowhere.find("a") == MeasuredSize(WorkerMemory(1), 1)
-
-
-def test_sizes_that_the_version_before_wrote_as_lists_are_kept(tmp_path: Path) -> None:
-    file = tmp_path / "sizes.json"
-    file.write_text('{"a": [100, 50, 1.5]}')
-    MeasuredSizes(file).note("b", WorkerMemory(2), 1)
-    assert MeasuredSizes(file).find("a") == MeasuredSize(WorkerMemory(100, 50), 1.5)

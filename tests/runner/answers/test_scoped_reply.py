@@ -82,18 +82,6 @@ def test_an_answer_that_stays_wrong_quarantines_its_document_and_its_replies_are
     assert (again.status, again.calls, again.cached_calls) == ("completed", 0, 2)
 
 
-def test_the_former_name_of_a_check_holds_and_a_note_says_the_present_one(tmp_path: Path) -> None:
-    here = world(tmp_path)
-    here.run(pool=answering(lambda request: "Boat 0"))
-    here.edit("numbers_found(", "grounded(")
-    again = here.run(pool=FakePool())
-    assert (again.status, again.calls) == ("completed", 0)
-    assert [note for note in here.plan().advice if "grounded" in note] == [
-        "step 'sum': `grounded` is now called `numbers_found`, which says what it compares: "
-        "numbers, dates, times and codes, not words."
-    ]
-
-
 def test_a_step_that_is_tried_again_after_a_failed_check_gets_another_answer(
     tmp_path: Path,
 ) -> None:
