@@ -9,7 +9,7 @@ from __future__ import annotations
 import calendar
 import datetime
 import re
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from enum import Enum
 from hashlib import sha256
 from pathlib import Path
@@ -18,12 +18,18 @@ from typing import Any
 from paddock.engine.system import no_links
 from paddock.engine.system.records import Struct, field
 from paddock.engine.system.text import one_line
+from paddock.pipelines.checking.schema_parts import SchemaParts
 from paddock.pipelines.yaml_source import to_yaml
 from paddock.runner.core.traces.past_decisions import known_decisions
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.rules.decision_rules import FieldRule, SenderLayout
-from paddock.runner.rules.document_offers import OfferedValue, is_currency
+from paddock.runner.rules.document_offers import (
+    OfferedValue,
+    choices_of,
+    currencies_in,
+    is_currency,
+)
 from paddock.runner.rules.reasons import NoRule
 
 _MARK = "paddock-template:"
@@ -46,7 +52,13 @@ _FORMS: Mapping[type, Mapping[str, str]] = {
 }
 """By type, expressions by decimal mark or format; `1,234` alone may have either mark."""
 _TURNED = str.maketrans("dm", "md")
-_BEGINS = r"(?im)(?:^|[^\S\n]{2}|[\t|]|\d[.,;]?[^\S\n])[^\w\n]{0,9}"
+_ANY = r"[\s\S]*?"
+_CELL = r"(?:^|[^\S\n]{2}|[\t|])[^\w\n]{0,9}"
+_BEGINS = rf"(?:{_CELL}|\d[.,;]?[^\S\n][^\w\n]{{0,9}})"
+_RATE = r"\d\d?(?:[.,]\d\d?)?\s?%"
+_PROSE = r"[^\W\d_]+(?:[^\w\n:]{1,2}[^\W\d_]+){5}"
+_CURRENCIES = "EUR USD GBP CHF JPY CNY INR CAD AUD SEK NOK DKK PLN CZK HUF RON TRY € $ £ ¥ ₹ ₺ zł"
+_APART, _LETTERS = re.compile(r"[^\S\n]{2,}|[\t|\n]"), re.compile(r"[^\W\d_]+")
 _REST = r"[ \t\u00a0.,:;|]{0,99}"
 
 
@@ -58,21 +70,22 @@ class Unsaid(Enum):
     AROUND = "what stands around its number is a part of its form"
     OPEN_FORM = "day and month or the decimal mark could be another's"
     ELSEWHERE = "it does not stand so, right behind its label, in the decided text"
-    NAME = "the sender's name stands otherwise in the decided text"
+    NAME = "the decided text has no line that begins with just this name"
 
 
 def ledger_templates(ledger: Ledger, decided: Container[str]) -> Iterator[RuleTemplate]:
     """Yield a template for each sender and layout; `decided`: the ids of decisions that count."""
     store = ReviewStore(ledger)
+    reviews = {r.id: r for r in store.decided(is_whole=True) if r.id in decided}
     texts = {
-        review.id: next(filter(None, map(store.source_text, review.subject.sources)), "")
-        for review in store.decided(is_whole=True)
-        if review.id in decided
+        id_: next(filter(None, map(store.source_text, review.subject.sources)), "")
+        for id_, review in reviews.items()
     }
     for layout in (lay for step in known_decisions(ledger).values() for lay in step.rules.layouts):
         of_layout = [texts[taught.id] for taught in layout.decisions if taught.id in texts]
         if len(of_layout) == len(layout.decisions) and not isinstance(layout.shown(), NoRule):
-            yield RuleTemplate.of(layout, of_layout)
+            schema = reviews[layout.decisions[0].id].subject.schema
+            yield RuleTemplate.of(layout, of_layout, schema)
 
 
 def _start(text: str) -> str:
@@ -116,7 +129,7 @@ class RuleTemplate(Struct):
     mark: str = ""
 
     @classmethod
-    def of(cls, layout: SenderLayout, texts: list[str]) -> RuleTemplate:
+    def of(cls, layout: SenderLayout, texts: list[str], schema: Any = None) -> RuleTemplate:
         made, names = cls(layout, texts), [name for name, _ in layout.decisions[0].names]
         seller = next((name for name in names if name.lower() in _SELLERS), names[0])
         made.issuer = str((layout.constants or {})[seller])
@@ -125,12 +138,12 @@ class RuleTemplate(Struct):
             written = (found[0] for found in re.finditer(f"(?i){_words(line)}", texts[0]))
             cells += [w for w in written if all(w in text for text in texts)][:1]
         made.keywords = [*dict.fromkeys(cells)]
-        if not cells:
-            made.left_out[seller] = Unsaid.NAME
+        name = rf'(?:\w+: )?"?({re.escape(made.issuer)})(?=[*"]*(?:$|[,<|(\t]|\s\s))'
+        name = f"(?im)\\A(?={_ANY}{_CELL}{name}){made._guard(schema)}"
+        if not (cells and all(re.search(name, text) for text in texts)):  # `Mill` is not `Mill Ltd`
+            made.keywords, made.left_out[seller] = [], Unsaid.NAME
             return made
-        name = rf'{_BEGINS}(?:\w+: )?"?({re.escape(made.issuer)})(?=[*"]*(?:$|[,<|(\t]|\s\s))'
-        if all(re.search(name, text) for text in texts):  # `Mill` is not `Mill Ltd`
-            made.fields["partner_name"] = {"parser": "regex", "regex": name}
+        made.fields["partner_name"] = {"parser": "regex", "regex": name}
         for name in dict.fromkeys(name for taught in layout.decisions for name in taught.answer):
             if name != seller:
                 made._add(name)
@@ -147,6 +160,29 @@ class RuleTemplate(Struct):
         text = f"{''.join(unsaid)}{to_yaml(whole)}"
         return f"{_start(text)}\n{text}"
 
+    def _guard(self, schema: Any) -> str:
+        """Return conditions of a whole text, as lookaheads.
+
+        Its lines without digits and labels of pairs are known, but for sentences. It names the
+        same currency, and no other choice of a field that is always the same.
+        """
+        whole, constants = "\n".join(self.texts), self.layout.constants or {}
+        cells = _one_of(c for c in _APART.split(whole) if re.fullmatch(r"\D*[^\W\d_]\D*", c))
+        known = rf"(?:[^\w\n]*{cells}(?=[^\w\n]*(?:[^\S\n]{{2}}|[\t|]|$)))+[^\w\n]*$"
+        lines = rf"(?!{_ANY}^(?!{known}|\W*{_PROSE})[^\d\n]*[^\W\d_][^\d\n]*$)"
+        heads = _one_of(re.findall(rf"(?m){_CELL}([^\d\n:|]*):", whole))
+        pairs = rf"(?!{_ANY}{_CELL}\b(?!{heads}[^\w\n]*:|{_PROSE})[^\W\d_][^\d\n:|]*:)"
+        own = currencies_in(whole)
+        same = {*own.values(), *map(str, constants.values())}
+        others = _one_of(
+            sign for sign, unit in currencies_in(_CURRENCIES).items() if unit not in same
+        )
+        signs = rf"(?={_ANY}(?-i:{_one_of(own)}))" if own else ""
+        choices = {(n, str(c)) for n in constants for c in choices_of(SchemaParts.of(schema), n)}
+        unnamed = (c for n, c in choices if c != str(constants[n]) and not is_currency(c))
+        named = _one_of(c for c in unnamed if not re.search(f"(?i){_one_of([c])}", whole))
+        return f"{lines}{pairs}{signs}(?!{_ANY}(?:{named}|(?-i:{others})))"
+
     def _add(self, name: str) -> None:
         value, rules = (self.layout.constants or {}).get(name), self.layout.fields.get(name, ())
         if value not in (None, "") and name in self.layout.taught_constants:
@@ -154,7 +190,8 @@ class RuleTemplate(Struct):
             if is_currency(str(value)):
                 self.currency = str(value)
             return
-        found = [self._expression(name, rule) for rule in rules] or [Unsaid.NO_RULE]
+        labels = {label for rule in rules for _, label in rule.anchors}
+        found = [self._expression(name, rule, labels) for rule in rules] or [Unsaid.NO_RULE]
         if unsaid := [why for why in found if isinstance(why, Unsaid)]:
             self.left_out[name] = unsaid[0]
             return
@@ -164,22 +201,24 @@ class RuleTemplate(Struct):
         how |= {"type": "float", "replace": [r"[\s']", ""]} if of is float else {}
         self.fields[name if known in self.fields else known] = how
 
-    def _expression(self, name: str, rule: FieldRule) -> str | Unsaid:
-        of, anchors = rule.form.of, sorted(a for a in rule.anchors if a[0] != "above")
-        if not anchors or (of is float and rule.form.signs != {("", False)}):
-            return Unsaid.AROUND if anchors else Unsaid.COLUMN
+    def _expression(self, name: str, rule: FieldRule, labels: set[str]) -> str | Unsaid:
+        of, own = rule.form.of, sorted({label for how, label in rule.anchors if how != "above"})
+        if not own or (of is float and rule.form.signs != {("", False)}):
+            return Unsaid.AROUND if own else Unsaid.COLUMN
         words = {word for taught in self.layout.decisions for word in taught.offers.words}
         signs = "".join(rf"|{re.escape(word[1:])}" for word in sorted(words) if word[0] == "¤")
-        gap = rf"(?:[^\S\n]|[.,:;)\]%=|+·…]|\d\d?(?:[.,]\d\d?)?\s?%{signs}){{0,99}}"
+        gap = rf"(?:[^\S\n]|[.,:;)\]%=|+·…]|{_RATE}{signs}){{0,99}}(?<![\w.,'/])"
         ends = rf"(?={_REST}(?:{signs}){_REST}$)" if of is float else r"(?=[.,:;)|]*(?:\s|$))"
         codes = (r"\d+".join(map(re.escape, shape.split("9"))) for shape in rule.form.shapes)
         orders = {order[0] for order in rule.form.orders}  # `d` or `m` comes first
+        same = "".join(rf"(?={_ANY}{_BEGINS}{_one_of([la])}{gap}\1{ends})" for la in own[1:])
+        other = rf"(?=[\w(+\u2212\u2013-])(?!{_RATE}|\1{ends})\S*?\d"
+        same += f"(?!{_ANY}{_BEGINS}{_one_of(labels)}{gap}{other})"
         right = {
             key: found
-            for _, label in anchors
             for key, form in _FORMS.get(of, {"": "|".join(sorted(codes))}).items()
             if re.search(f"(?i){form}", self.texts[0])  # compiled once for all senders
-            for found in [f"{_BEGINS}{_words(label)}{gap}(?<![\\w.,'/])({form}){ends}"]
+            for found in [rf"(?im)\A(?={_ANY}{_BEGINS}{_one_of(own[:1])}{gap}({form}){ends}){same}"]
             if len(orders) > 1 or key[1:2] in ("Y", *orders)
             if self._reads(name, rule, found)
         }
@@ -202,6 +241,12 @@ class RuleTemplate(Struct):
             if is_other or (taught.id in rule.ids and not values):
                 return False
         return True
+
+
+def _one_of(texts: Iterable[str]) -> str:
+    """Return an expression of some texts: their words, whatever stands between, or their signs."""
+    words = {" ".join(_LETTERS.findall(text)) or text.strip() for text in texts} - {""}
+    return f"(?:{'|'.join(map(_words, sorted(words))) or '(?!)'})"
 
 
 def _words(words: str) -> str:

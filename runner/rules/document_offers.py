@@ -183,7 +183,7 @@ def offers_of(
         _terms_of(source.invoices[0], terms or {}, schema) if len(source.invoices) == 1 else {}
     )
     read: dict[str, Any] = {"seller": seller, "stated": stated, "accounts": accounts}
-    read |= {"named": named, "currencies": _currencies_in(text)}
+    read |= {"named": named, "currencies": sorted({*currencies_in(text).values()})}
     total = _sum_to_pay(offers.values, text)
     of_total = [n for n, term in (terms or {}).items() if total and term in ("gross", "payable")]
     sums = {name: total for name in of_total if name not in proposed}
@@ -208,7 +208,7 @@ def _sum_to_pay(values: Iterable[OfferedValue], text: str) -> float | None:
 def _named_choices(text: str, schema: SchemaParts) -> dict[str, list[str]]:
     words, found = f" {_words_of(text)} ", dict[str, list[str]]()
     for name in sorted({name for part in schema.parts for name in part.get("properties", ())}):
-        choices = {str(choice): _words_of(str(choice)) for choice in _choices(schema, name)}
+        choices = {str(choice): _words_of(str(choice)) for choice in choices_of(schema, name)}
         if len(choices) <= _MOST_CHOICES and not any(map(is_currency, choices)):
             found[name] = sorted(
                 c for c, phrase in choices.items() if phrase and f" {phrase} " in words
@@ -220,7 +220,7 @@ def _words_of(text: str) -> str:
     return " ".join(_WORD.findall(text.replace("_", " "))).casefold()
 
 
-def _choices(schema: SchemaParts, name: str) -> list[Any]:
+def choices_of(schema: SchemaParts, name: str) -> list[Any]:
     return [choice for part in schema.field(name).parts for choice in part.get("enum", ())]
 
 
@@ -258,7 +258,7 @@ def _terms_of(invoice: Mapping[str, Any], terms: Mapping[str, str], schema: Any)
     """Return the fields that an e-invoice has; of a field of choices, if it is one of them."""
     found = {name: invoice[term] for name, term in terms.items() if invoice[term]}
     for name in found:
-        choices, value = _choices(SchemaParts.of(schema), name), _words_of(str(found[name]))
+        choices, value = choices_of(SchemaParts.of(schema), name), _words_of(str(found[name]))
         same = [choice for choice in choices if _words_of(str(choice)) == value]
         found[name] = same[0] if len(same) == 1 else None if choices else found[name]
     return {name: value for name, value in found.items() if value is not None}
@@ -304,9 +304,10 @@ def is_currency(text: str) -> bool:
     return unit is not None and unit.is_currency and (len(text) != 3 or text.isupper())
 
 
-def _currencies_in(text: str) -> list[str]:
-    units = map(unit_named, _currency_signs(_PIECE.findall(text)))
-    return sorted({" or ".join(sorted(unit.ids)) for unit in units if unit is not None})
+def currencies_in(text: str) -> dict[str, str]:
+    """Return the currencies that a text names, by their signs in it."""
+    units = {sign: unit_named(sign) for sign in _currency_signs(_PIECE.findall(text))}
+    return {sign: " or ".join(sorted(unit.ids)) for sign, unit in units.items() if unit}
 
 
 def _currency_signs(pieces: Iterable[str]) -> set[str]:
