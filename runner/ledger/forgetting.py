@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +29,8 @@ from .reviews.review_store import ReviewStore
 from .run_history import LedgerFolder, open_for_reading
 from .run_locks import Locked
 from .run_store import RunStore, run_status
+
+LOCK_WAIT_S = 10.0
 
 
 class DocumentItem(Struct, frozen=True):
@@ -95,19 +98,26 @@ class Forgetting(Struct, frozen=True):
 def forget(place: LedgerFolder, items: Collection[DocumentItem]) -> None:
     """Remove all that a ledger knows of the items of a document.
 
+    No run may be at work, and none begins meanwhile: one in PostgreSQL may, if it waited for its
+    turn when this began, or is of another machine.
+
     Raises:
         LedgerError: a run works on the folder (`Locked`), or the ledger cannot be used.
     """
-    url = read_settings(place.folder).ledger_url
-    with (
-        open_for_reading(place) as ledger,
-        file_locks.lock_now(place.state / "ledger.lock", wait_s=-1),  # no run begins
-    ):
-        for row in RunStore(ledger).running():
-            if run_status(row, ledger) == "running":
-                raise Locked(f"Run '{row.run}' works on this folder: nothing was removed. Wait.")
-        remove = partial(_remove, ledger, items)
-        sweep_ledger(place.state, url, RetentionLimits(0.0, 0.0), forgets=remove)
+    url, busy = read_settings(place.folder).ledger_url, "works on this folder: nothing was removed."
+    try:
+        with open_for_reading(place) as ledger, ExitStack() as stack:
+            ledger_lock = file_locks.lock_now(place.state / "ledger.lock", wait_s=LOCK_WAIT_S)
+            stack.enter_context(ledger_lock)  # no run opens the ledger
+            for row in RunStore(ledger).running():
+                if run_status(row, ledger) == "running":
+                    raise Locked(f"Run '{row.run}' {busy} Wait.")
+            for lock in (place.state / "locks").glob("*.lock"):  # none that has opened it begins
+                stack.enter_context(file_locks.lock_now(lock))
+            remove = partial(_remove, ledger, items)
+            sweep_ledger(place.state, url, RetentionLimits(0.0, 0.0), forgets=remove)
+    except file_locks.LockTaken:
+        raise Locked(f"{place.state}: another process {busy} Wait.") from None
 
 
 def _remove(ledger: Ledger, items: Collection[DocumentItem], sweeper: Sweeper) -> None:

@@ -192,7 +192,7 @@ def sweep_ledger(
                         sweeper.object_grace_s = 0.0
                     swept = sweeper.sweep()
                     if forgets is not None and url:
-                        database.rows(f"vacuum (full) {', '.join(KEYS)}", {})
+                        _vacuum_full(database, state)
                 except Exception as error:  # what a damaged row causes may be of any kind
                     damage = database.damage_behind(error)
                     if damage is not None:
@@ -202,7 +202,8 @@ def sweep_ledger(
             if not (url or is_dry or compact_file(state / LEDGER_FILE, is_due=is_due)) and is_due:
                 raise LedgerError(
                     f"{state}: forgotten, but its unused space is not overwritten: a process reads "
-                    "the ledger, or the disk lacks room for a second one."
+                    "the ledger, or the disk lacks room for a second one. `paddock clean` does it "
+                    "then."
                 )
             return swept
     except FileNotFoundError:
@@ -211,6 +212,17 @@ def sweep_ledger(
         raise LedgerError(f"{state}: another process cleans this ledger.") from None
     except OSError as error:
         raise LedgerError(f"{state}: cannot be cleaned ({error.strerror or error}).") from error
+
+
+def _vacuum_full(database: LedgerDatabase, state: Path) -> None:
+    database.rows("set lock_timeout = '5s'", {})  # a session that reads may do so for hours
+    try:
+        database.rows(f"vacuum (full) {', '.join(KEYS)}", {})
+    except LedgerError as error:
+        raise LedgerError(
+            f"{state}: forgotten, but PostgreSQL has not overwritten its unused space "
+            f"({error.__cause__}). Execute `vacuum (full)` in its database later."
+        ) from error
 
 
 class _OwnFolder:

@@ -3,14 +3,18 @@
 import os
 import signal
 import socket
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import lancedb
 import psycopg
 import pytest
 
+from paddock.engine.system.file_locks import lock_now
 from paddock.engine.system.records import replace
+from paddock.runner.ledger import forgetting
 from paddock.runner.ledger.database.ledger_tables import COLUMNS
 from paddock.runner.ledger.database.sqlite_file import SqliteDatabase
 from paddock.runner.ledger.ledger import Ledger
@@ -234,14 +238,18 @@ def test_a_document_is_forgotten_in_postgres(
     with Ledger(tmp_path / ".paddock", url=url):  # it begins with the rows of the file
         pass
     monkeypatch.setenv("PADDOCK_LEDGER", url)
-    done = invoke("clean", str(tmp_path), "--forget", "zwingen.txt", "--yes")
-    assert done.exit_code == 0, done.output
-    assert [rule["sender"] for rule in shown_rules(desk, "--json")["rules"]] == [[OTHER]]
-    with psycopg.connect(url) as connection:
+    with psycopg.connect(url) as other:
         query = "select nspname from pg_namespace where nspname like 'paddock_%'"
-        ((schema,),) = connection.execute(query).fetchall()
-        tables = (f"select '{t}', t::text from \"{schema}\".{t} t" for t in COLUMNS)
-        rows = [row for query in tables for row in connection.execute(query.encode())]
+        ((schema,),) = other.execute(query).fetchall()
+        tables = [f"select '{t}', t::text from \"{schema}\".{t} t".encode() for t in COLUMNS]
+        assert [query for query in tables if other.execute(query).fetchall()]
+        kept = invoke("clean", str(tmp_path), "--forget", "r.txt", "--yes")
+        assert "lock timeout). Execute `vacuum (full)`" in kept.output and kept.exit_code == 1
+        other.rollback()
+        done = invoke("clean", str(tmp_path), "--forget", "zwingen.txt", "--yes")
+        assert done.exit_code == 0, done.output
+        rows = [row for query in tables for row in other.execute(query)]
+    assert [rule["sender"] for rule in shown_rules(desk, "--json")["rules"]] == [[OTHER]]
     assert any(OTHER in text for _, text in rows)
     assert not any(PERSON in text for _, text in rows)
     assert {table for table, text in rows if "zwingen" in text} == {"outputs"}
@@ -261,6 +269,33 @@ def test_nothing_is_forgotten_during_a_run_without_consent_or_by_an_unknown_name
     assert "'owl' works on this folder: nothing was removed" in busy.output
     assert (unknown.exit_code, busy.exit_code) == (2, 1)
     assert files_with(desk, PERSON)
+
+
+@pytest.mark.parametrize("lock", ["ledger.lock", "locks/*.lock", "clean.lock"])
+def test_nothing_is_forgotten_while_another_process_has_a_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lock: str
+) -> None:
+    desk = office(tmp_path)
+    monkeypatch.setattr(forgetting, "LOCK_WAIT_S", 0.0)
+    state = tmp_path / ".paddock"
+    with lock_now(next(state.glob(lock), state / lock)):
+        busy = invoke("clean", str(tmp_path), "--forget", "zwingen.txt", "--yes")
+    assert busy.exit_code == 1 and "another process" in busy.output
+    assert files_with(desk, PERSON)
+    assert invoke("clean", str(tmp_path), "--forget", "zwingen.txt", "--yes").exit_code == 0
+    assert desk.work().status == "completed"
+
+
+def test_unused_space_that_a_reader_keeps_is_named(tmp_path: Path) -> None:
+    desk = office(tmp_path)
+    file = tmp_path / ".paddock/ledger.sqlite"
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("begin")
+        other.execute("select * from items").fetchall()
+        kept = invoke("clean", str(tmp_path), "--forget", "zwingen.txt", "--yes")
+    assert kept.exit_code == 1 and "`paddock clean` does it" in kept.output
+    assert invoke("clean", str(tmp_path)).exit_code == 0
+    assert files_with(desk, PERSON) == []
 
 
 def test_a_document_of_two_pipelines_is_forgotten_in_the_one_that_is_named(tmp_path: Path) -> None:
