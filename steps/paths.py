@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
-from paddock.engine.system.disk_space import is_disk_full, may_pass
+from paddock.engine.system.disk_space import is_disk_full, is_transient
 from paddock.engine.system.distribution import DISTRIBUTION
 from paddock.engine.system.files import MOST_NAME_BYTES, sha256_of
 from paddock.engine.system.no_links import NotRegularFile
@@ -72,7 +72,7 @@ def os_refusal(what: str, error: OSError) -> StepError:
 
 def start_refusal(what: str, error: OSError | ValueError) -> StepError:
     """Return the error for a program that cannot be started; a missing one may stay so."""
-    if isinstance(error, OSError) and may_pass(error):
+    if isinstance(error, OSError) and is_transient(error):
         return os_refusal(f"{what} cannot be started", error)
     return StepError(f"{what} cannot be started: {getattr(error, 'strerror', None) or error}.")
 

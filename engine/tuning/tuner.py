@@ -14,7 +14,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from paddock.engine.errors import EngineError
 from paddock.engine.gguf import read_header
@@ -26,9 +25,10 @@ from paddock.engine.system.file_locks import LockTaken, lock_now
 from paddock.engine.system.frame_processes import ordered_process
 from paddock.engine.system.hardware import read_cpu, read_memory
 from paddock.engine.system.processes import python_command
-from paddock.engine.system.records import replace
+from paddock.engine.system.records import asdict, record_from, replace
 from paddock.engine.workers.fallbacks import FallbackStore
 
+from .copy_order import CopyAnswer, CopyOrder
 from .tuned_copies import (
     TunedCopy,
     TunedCopyStore,
@@ -99,8 +99,7 @@ def tune(facts: ModelFacts, settings: PoolSettings, n_threads: int, stop: Tuning
     with _tuning_lock(store.folder, facts):
         if not refusal:
             # A copy takes at most two bytes a weight, or what it has; a form, and the file it is
-            # made of, the same again, and
-            # one for each precision.
+            # made of, the same again, and one for each precision.
             n_weights = sum(tensor.n_weights for tensor in header.tensors)
             n_bytes = (6 if has_form else 2) * n_weights + facts.size_bytes
             if has_form:
@@ -110,31 +109,33 @@ def tune(facts: ModelFacts, settings: PoolSettings, n_threads: int, stop: Tuning
                 _form_folder(store.folder, facts) as folder,
             ):
                 known = FallbackStore(settings.cache_dir).find(facts.digest)
-                order = {
-                    "source": facts.path,
-                    "target": str(temporary),
-                    "format": format_name,
-                    "names": sorted(names),
-                    "form": str(folder / "weights.bin") if has_form else "",
-                    "n_threads": n_threads,
-                    "fallback": known.fallback if known else 0,
-                    "texts": example_texts(),
-                }
-                result = _run(order, facts, stop)
-                why = result.pop("why", "")
-                if not why and result.get("form"):
-                    form, place = Path(result.pop("form")), store.form(facts.digest)
-                    graph_file(form).replace(graph_file(place))
-                    form.replace(place)
-                elif not why:
-                    place = temporary.parent / f"sha256-{result['digest']}"
-                    temporary.replace(place)
-                if not why:
-                    files.sync_folder(place.parent)
-                    result["path"] = str(place)
-                record = replace(record, why_none=why, **result)
+                order = CopyOrder(
+                    record,
+                    temporary,
+                    format_name,
+                    sorted(names),
+                    folder / "weights.bin" if has_form else None,
+                    n_threads,
+                    known.fallback if known else 0,
+                    example_texts(),
+                )
+                record = _run(order, facts, stop)
+                if not record.why_none:
+                    record = _finish(record, store)
         store.keep(record)
     return record
+
+
+def _finish(copy: TunedCopy, store: TunedCopyStore) -> TunedCopy:
+    """Rename a copy that is written and judged; return its record."""
+    written = Path(copy.path)
+    place = written.parent / f"sha256-{copy.digest}"
+    if copy.is_form:
+        place = store.form(copy.original)
+        graph_file(written).replace(graph_file(place))
+    written.replace(place)
+    files.sync_folder(place.parent)
+    return replace(copy, path=str(place))
 
 
 def remove_left_parts(settings: PoolSettings) -> None:
@@ -216,16 +217,19 @@ def _blob_folder(settings: PoolSettings) -> Path:
     )
 
 
-def _run(order: dict[str, Any], facts: ModelFacts, stop: TuningStop) -> dict[str, Any]:
-    """Run the subprocess; return fields of the record, or `why` there is no copy.
+def _run(order: CopyOrder, facts: ModelFacts, stop: TuningStop) -> TunedCopy:
+    """Run the subprocess; return the record of the copy, or of why there is none.
 
     A crash is a reason: a format that ends the process on this processor is not served.
     """
-    with ordered_process(_COMMAND, order) as process:
+    with ordered_process(_COMMAND, asdict(order)) as process:
         stop.watch(process.process)
         result = process.next_answer()
         if result is None and (stop.is_set or process.exit_status() == -_SIGKILL):
             raise TuningNotNow(f"the copy of '{facts.name}' was interrupted")
-        if result is not None and "not_now" in result:
-            raise TuningNotNow(f"the copy of '{facts.name}' cannot be written: {result['not_now']}")
-        return result if result is not None else {"why": process.exit_reason()}
+        if result is None:
+            return replace(order.model, why_none=process.exit_reason())
+        answer = record_from(CopyAnswer, result)
+        if answer.copy is None:
+            raise TuningNotNow(f"the copy of '{facts.name}' cannot be written: {answer.not_now}")
+        return answer.copy

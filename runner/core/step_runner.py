@@ -11,7 +11,7 @@ from random import SystemRandom
 from typing import Any
 
 from paddock.engine.errors import DeadlineExceeded, EngineError
-from paddock.engine.system.disk_space import may_pass
+from paddock.engine.system.disk_space import is_transient
 from paddock.engine.system.records import replace
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
@@ -174,7 +174,7 @@ class StepRunner:
         step, most_s = attempt.step, limit_s(attempt.step)
         if isinstance(error, TimeoutError) and most_s is not None:
             error = DeadlineExceeded("total", most_s)
-        if isinstance(error, OSError) and may_pass(error):
+        if isinstance(error, OSError) and is_transient(error):
             error = os_refusal("the step failed", error)
         if isinstance(error, StepError | EngineError):
             stop_if_fatal(error, step)

@@ -10,6 +10,8 @@ from email.parser import BytesHeaderParser
 from email.utils import parsedate_tz
 from pathlib import Path, PurePath
 
+from paddock.engine.system.records import Struct
+
 with Path(__file__).with_name("document_kinds.csv").open(encoding="utf-8") as _file:
     _ROWS = list(csv.DictReader(_file))
 _KINDS = [row for row in _ROWS if row["kind"]]
@@ -91,72 +93,125 @@ class UnknownKind(ValueError):
         self.remedy = remedy
 
 
+class _Beginning(Struct, frozen=True):
+    """What is known of a file before it is read."""
+
+    suffix: str
+    head: bytes
+
+    @property
+    def named(self) -> str:
+        """The kind that its name says; empty: none."""
+        return _BY_SUFFIX.get(self.suffix, "")
+
+    @property
+    def container(self) -> str:
+        return _CONTAINERS.get(self.named, "")
+
+    @property
+    def is_zipped(self) -> bool:
+        return self.head.startswith(b"PK\x03\x04")
+
+
 def kind_of(path: PurePath, head: bytes) -> str:
-    """Return the kind of a file from its first bytes and its name.
+    """Return the kind of a file from its first bytes and its name; what is certain counts first.
 
     Raises:
         UnknownKind: what it is instead.
     """
-    suffix = path.suffix.lower()
-    named = _BY_SUFFIX.get(suffix, "")
-    container = _CONTAINERS.get(named, "")
-    if head[:_PDF_HEAD_BYTES].lstrip().startswith(b"%PDF-"):
+    file = _Beginning(path.suffix.lower(), head)
+    return next(filter(None, (find(file) for find in _FINDERS)), "txt")
+
+
+def _find_pdf_or_cms(file: _Beginning) -> str:
+    if file.head[:_PDF_HEAD_BYTES].lstrip().startswith(b"%PDF-"):
         return "pdf"
-    if is_cms(head):
-        return "p7m"
-    if head.startswith(_OLE):
-        if container == "ole":
-            return named
-        if container == "zip":
-            raise UnknownKind(
-                "protected by a password, or an old office document with a new name",
-                "Save it without a password.",
-            )
-        unnamed = "an old office document under another name, which is not read"
-        kinds = "Give it the suffix of its kind: `.doc`, `.xls`, `.ppt` or `.msg`."
-        what, remedy = _NOT_READ.get(suffix, (unnamed, kinds))
-        raise UnknownKind(what, remedy)
-    if head.lstrip().startswith(b"{\\rtf"):
+    return "p7m" if is_cms(file.head) else ""
+
+
+def _find_old_office(file: _Beginning) -> str:
+    if not file.head.startswith(_OLE):
+        return ""
+    if file.container == "ole":
+        return file.named
+    if file.container == "zip":
+        raise UnknownKind(
+            "protected by a password, or an old office document with a new name",
+            "Save it without a password.",
+        )
+    unnamed = "an old office document under another name, which is not read"
+    kinds = "Give it the suffix of its kind: `.doc`, `.xls`, `.ppt` or `.msg`."
+    what, remedy = _NOT_READ.get(file.suffix, (unnamed, kinds))
+    raise UnknownKind(what, remedy)
+
+
+def _find_office(file: _Beginning) -> str:
+    if file.head.lstrip().startswith(b"{\\rtf"):
         return "rtf"
-    is_zipped = head.startswith(b"PK\x03\x04")
-    is_flat = container == "zip or flat"
-    if container == "zip" or (is_flat and (is_zipped or suffix.startswith(".fod"))):
-        return named
-    if is_zipped and _EPUB in head[:200]:
-        return "epub"
-    for kind in ("odt", "ods", "odp") if is_zipped else ():
-        if b"mimetype" + MEDIA_TYPES[kind].encode() in head[:200]:
+    may_be_flat = file.container == "zip or flat"
+    is_whole = file.is_zipped or file.suffix.startswith(".fod")
+    if file.container == "zip" or (may_be_flat and is_whole):
+        return file.named
+    beginning = file.head[:200] if file.is_zipped else b""
+    for kind in ("odt", "ods", "odp"):
+        if b"mimetype" + MEDIA_TYPES[kind].encode() in beginning:
             return kind
+    return "epub" if _EPUB in beginning else ""
+
+
+def _find_picture(file: _Beginning) -> str:
+    head = file.head
     is_heif = head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
-    is_image = is_heif or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
-    is_text = head.startswith(b"BM") and suffix != ".bmp"  # it may begin so
-    if is_image or (head.startswith(_IMAGE_SIGNATURES) and not is_text):
-        return "image"
-    # Raise for what no reader reads, by its name or its first bytes
-    if suffix in _NOT_READ and _NOT_READ[suffix][1] and _NO_TEXT.search(head):
-        what, remedy = _NOT_READ[suffix]
-        raise UnknownKind(what, remedy)
-    if is_zipped and named in ("doc", "xls", "ppt"):
-        return f"{named}x"
-    if is_zipped and _OFFICE in head[:200]:
+    is_webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+    is_text = head.startswith(b"BM") and file.suffix != ".bmp"  # it may begin so
+    is_signed = head.startswith(_IMAGE_SIGNATURES) and not is_text
+    return "image" if is_heif or is_webp or is_signed else ""
+
+
+def _find_zipped_office(file: _Beginning) -> str:
+    """Return the kind of an office document whose name says an older one."""
+    if _NO_TEXT.search(file.head):
+        _refuse_by_name(file, with_remedy=True)
+    if file.is_zipped and file.named in ("doc", "xls", "ppt"):
+        return f"{file.named}x"
+    if file.is_zipped and _OFFICE in file.head[:200]:
         raise UnknownKind(
             "an office document under another name",
             "Give it the suffix of its kind: `.docx`, `.pptx` or `.xlsx`.",
         )
-    for signs, kind in _ARCHIVES:
-        if signs.match(head):
-            return kind
+    return ""
+
+
+def _find_archive(file: _Beginning) -> str:
+    return next((kind for signs, kind in _ARCHIVES if signs.match(file.head)), "")
+
+
+def _find_text(file: _Beginning) -> str:
+    """Return the kind of what no sign tells: a text, or damaged."""
     for signature, what in _SIGNATURES:
-        if head.startswith(signature):
+        if file.head.startswith(signature):
             raise UnknownKind(f"{what}, not text")
+    named = file.named
     if named == "image":
         raise UnknownKind("damaged: a picture by its name, but not by its content")
-    if suffix in _NOT_READ and not _NOT_READ[suffix][1]:
-        raise UnknownKind(_NOT_READ[suffix][0])
-    if container == "ole" or is_flat or named == "rtf":
-        return _written_as(named, head)
+    _refuse_by_name(file, with_remedy=False)
+    if file.container in ("ole", "zip or flat") or named == "rtf":
+        return _written_as(named, file.head)
     is_text = named in ("", "txt", "md", "csv", "json", "p7m")
-    return (_kind_by_text(head, is_named=bool(named)) if is_text else "") or named or "txt"
+    return (_kind_by_text(file.head, is_named=bool(named)) if is_text else "") or named
+
+
+def _refuse_by_name(file: _Beginning, *, with_remedy: bool) -> None:
+    """Raise for what no reader reads, by its name."""
+    what, remedy = _NOT_READ.get(file.suffix, ("", ""))
+    if what and bool(remedy) == with_remedy:
+        raise UnknownKind(what, remedy)
+
+
+_FINDERS = (
+    _find_pdf_or_cms, _find_old_office, _find_office, _find_picture, _find_zipped_office,
+    _find_archive, _find_text,
+)  # fmt: skip
 
 
 def is_page_instead(path: PurePath, head: bytes) -> bool:

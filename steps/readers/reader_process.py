@@ -29,7 +29,7 @@ from time import monotonic, process_time
 from typing import Any, BinaryIO
 
 from paddock.engine.system import no_links
-from paddock.engine.system.disk_space import may_pass
+from paddock.engine.system.disk_space import is_transient
 from paddock.engine.system.frames import PipeClosed, pack_frame, read_frame, send_frame, take_pipes
 from paddock.engine.system.records import Struct, asdict, replace
 from paddock.pipelines.text_cells import SourceText
@@ -358,7 +358,7 @@ def _carried_out(answers: BinaryIO, request: Mapping[str, Any], data: bytes) -> 
                 return _frame(FAILURE, {"errno": 0, "why": f"nothing is called {other}"})
     except (Unreadable, OSError) as error:
         behind: BaseException | None = error  # libraries call damaged what a disk cannot read
-        while behind is not None and not may_pass(behind):
+        while behind is not None and not is_transient(behind):
             behind = behind.__cause__ or behind.__context__
         if isinstance(system := behind or error, OSError):
             head = {"errno": system.errno or 0, "why": system.strerror or str(system)}

@@ -32,7 +32,8 @@ from paddock.engine.profile.measure import BenchOptions
 from paddock.engine.request import Constraint
 from paddock.engine.sampling.constraint import GrammarCompiler
 from paddock.engine.system import distribution
-from paddock.engine.tuning.tuning_process import Weights, computed_results
+from paddock.engine.tuning.copy_comparison import computed_results
+from paddock.engine.tuning.copy_trials import Weights
 from tests.benchmarks import arena, harness, loads
 from tests.benchmarks.contenders import named, ours, with_tuned_copy
 from tests.benchmarks.loads import Ask

@@ -36,13 +36,18 @@ HALF_WAY = """
 import hashlib, pathlib, time
 from paddock.engine.system.frame_processes import take_order
 order, send = take_order()
-data = pathlib.Path(order["source"]).read_bytes() + b"x"  # another file, and the same model
+source = pathlib.Path(order["model"]["original_path"])
+data = source.read_bytes() + b"x"  # another file, and the same model
 pathlib.Path(order["target"]).write_bytes(data)
-(pathlib.Path(order["source"]).parent / "orders").open("a").write("x")
+(source.parent / "orders").open("a").write("x")
 """
 SLEEPS = "time.sleep(60)"
-REFUSES = "send({'why': 'it is no faster'})"
-COPIES = "send({'digest': hashlib.sha256(data).hexdigest(), 'size_bytes': len(data)})"
+REFUSES = "send({'copy': {**order['model'], 'why_none': 'it is no faster'}})"
+COPIES = """
+digest = hashlib.sha256(data).hexdigest()
+made = {"path": order["target"], "digest": digest, "size_bytes": len(data)}
+send({"copy": {**order["model"], **made}})
+"""
 
 
 class Machine:

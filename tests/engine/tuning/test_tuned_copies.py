@@ -21,6 +21,9 @@ from paddock.engine.settings import PoolSettings
 from paddock.engine.system.file_locks import lock_now
 from paddock.engine.system.records import asdict, replace
 from paddock.engine.tuning import tuned_copies, tuner, tuning_process
+from paddock.engine.tuning.copy_comparison import Computed, agreement
+from paddock.engine.tuning.copy_order import CopyOrder
+from paddock.engine.tuning.copy_trials import CopySpeeds, MeasuredModels, Weights
 from paddock.engine.tuning.tuned_copies import (
     OPENVINO,
     TunedCopy,
@@ -31,14 +34,7 @@ from paddock.engine.tuning.tuned_copies import (
     may_have_form,
 )
 from paddock.engine.tuning.tuner import TuningNotNow, TuningStop, tune
-from paddock.engine.tuning.tuning_process import (
-    Computed,
-    CopySpeeds,
-    MeasuredModels,
-    Weights,
-    agreement,
-    make_copy,
-)
+from paddock.engine.tuning.tuning_process import make_copy
 from tests.fakes import tiny
 from tests.fakes.one_layer import write_one_layer
 
@@ -250,13 +246,13 @@ def test_a_model_gets_its_copy_and_serves_by_it(tuned: Tuned, tmp_path: Path) ->
     quantise(tiny.llama(tmp_path / "floats.gguf"), path, "Q4_1", 1)
     tuned.facts = tuned.finder.find_original(str(path))
     tuned.script(  # the real process, whatever the speeds of this machine
-        "from paddock.engine.tuning import tuning_process",
-        "tuning_process._N_TURNS = 1",
-        "tuning_process.LEAST_GAIN = tuning_process._SLOWEST_ANSWER = 0.0",
-        "tuning_process.CopySpeeds.document_s = lambda *_: 1.0",
-        "tuning_process.ENOUGH_CPU_SHARE = 0",
+        "from paddock.engine.tuning import copy_comparison, copy_trials, tuning_process",
+        "copy_trials._N_TURNS = 1",
+        "tuning_process.LEAST_GAIN = copy_trials._SLOWEST_ANSWER = 0.0",
+        "copy_trials.CopySpeeds.seconds_per_document = lambda *_: 1.0",
+        "copy_trials.ENOUGH_CPU_SHARE = 0",
         "tuning_process.lower_priority = lambda _: None",
-        "tuning_process.MOST_PERPLEXITY = 1.05",
+        "copy_comparison.MOST_PERPLEXITY = 1.05",
         "tuning_process.run_and_exit(tuning_process.main)",
     )
     made = tuned.tune()
@@ -273,7 +269,7 @@ def test_a_model_gets_its_copy_and_serves_by_it(tuned: Tuned, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("line", "why"),
     [
-        ("send({'why': 'it is no faster'})", "it is no faster"),
+        ("send({'copy': {**order['model'], 'why_none': 'it is no faster'}})", "it is no faster"),
         ("os.kill(os.getpid(), signal.SIGILL)", "the process was killed by SIGILL"),
         ("raise SystemExit('no such tensor')", "the process ended with status 1 (no such tensor)"),
         ("os.kill(os.getpid(), signal.SIGKILL)", None),
@@ -350,7 +346,10 @@ def test_a_store_that_is_read_only_leaves_the_copy_in_the_cache(
     tuned: Tuned, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
-    tuned.process("send({'digest': 'b' * 64, 'size_bytes': 4, 'format': 'BF16'})")
+    tuned.process(
+        "made = {'path': order['target'], 'digest': 'b' * 64, 'size_bytes': 4, 'format': 'BF16'}",
+        "send({'copy': {**order['model'], **made}})",
+    )
     made = tuned.tune(pool=replace(tuned.pool, models_dir=tmp_path / "file" / "models"))
     assert made.path == str(tuned.pool.cache_dir / "blobs" / f"sha256-{'b' * 64}")
     assert Path(made.path).read_text() == "copy"
@@ -376,6 +375,11 @@ def test_agreement_is_the_share_of_equal_tokens_or_the_mean_cosine(
     original: NDArray[Any], copy: NDArray[Any], share: float
 ) -> None:
     assert agreement(original, copy) == pytest.approx(share)
+
+
+def order_of_copy(source: Path, target: Path, form: Path | None = None) -> CopyOrder:
+    model = TunedCopy("m", "a" * 64, str(source), "here")
+    return CopyOrder(model, target, "F16", ["blk.0.ffn_up.weight"], form, 1, 0, ())
 
 
 SAME, SLOW_ALONE = CopySpeeds(100.0, 50.0, 80.0), CopySpeeds(300.0, 24.0, 80.0)
@@ -420,16 +424,12 @@ def test_a_copy_is_kept_where_it_is_worth_it_also_beside_other_programs(
     monkeypatch.setattr(tuning_process, "measure_speeds", speeds)
     monkeypatch.setattr(tuning_process, "computed_results", results)
     monkeypatch.setattr(MeasuredModels, "load", lambda _, weights, like: weights)
-    names = ["blk.0.ffn_up.weight"]
-    done = make_copy({
-        "source": str(source), "target": str(target), "format": "F16", "names": names,
-        "n_threads": 1, "fallback": 0, "texts": [], "form": "",
-    })  # fmt: skip
+    done = make_copy(order_of_copy(source, target))
     assert clocks[-1] == (share < 0.5)
     if why is None:
-        assert (done["prompts_ratio"], done["size_bytes"]) == (3.0, target.stat().st_size)
+        assert (done.prompts_ratio, done.size_bytes) == (3.0, target.stat().st_size)
     else:
-        assert done["why"].startswith(why)
+        assert done.why_none.startswith(why)
 
 
 def test_a_model_is_loaded_once_and_a_form_again_for_other_threads(
@@ -470,11 +470,8 @@ def test_copies_that_cannot_be_measured_again_are_none_with_the_reason(
         return dict.fromkeys(copies, replace(SAME, share=0.3)), []
 
     monkeypatch.setattr(tuning_process, "measure_speeds", speeds)
-    done = make_copy({
-        "source": str(source), "target": str(tmp_path / "target.gguf"), "format": "F16",
-        "names": ["blk.0.ffn_up.weight"], "n_threads": 1, "fallback": 0, "texts": [], "form": "",
-    })  # fmt: skip
-    assert done == {"why": "no memory is left"}
+    done = make_copy(order_of_copy(source, tmp_path / "target.gguf"))
+    assert done.why_none == "no memory is left"
 
 
 @pytest.mark.parametrize(
@@ -501,7 +498,7 @@ def test_a_copy_for_llama_is_written_where_no_form_surely_wins(
         "F16": CopySpeeds(300.0, 50.0, 300.0),
     }
     monkeypatch.setattr(
-        tuning_process, "_written_forms", lambda *_: ({OPENVINO: Weights(source, form)}, [])
+        tuning_process, "_write_forms", lambda _: ({OPENVINO: Weights(source, form)}, "")
     )
     monkeypatch.setattr(
         tuning_process, "measure_speeds", lambda copies, *_: ({n: known[n] for n in copies}, [])
@@ -511,9 +508,5 @@ def test_a_copy_for_llama_is_written_where_no_form_surely_wins(
     )
     monkeypatch.setattr(tuning_process, "computed_results", results)
     monkeypatch.setattr(MeasuredModels, "load", lambda _, weights, like: weights)
-    done = make_copy({
-        "source": str(source), "target": str(target), "format": "F16",
-        "names": ["blk.0.ffn_up.weight"], "n_threads": 1, "fallback": 0, "texts": [],
-        "form": str(form),
-    })  # fmt: skip
-    assert (done.get("format"), target.exists()) == (kept, is_written)
+    done = make_copy(order_of_copy(source, target, form))
+    assert (done.format, target.exists()) == (kept, is_written)

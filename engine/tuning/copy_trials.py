@@ -1,0 +1,184 @@
+"""Trials of copies: how fast each reads and answers documents beside the original."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+
+from paddock.engine.llama.library import DecodeFailed, LoadFailed
+from paddock.engine.llama.llama_model import Model, ModelOptions
+from paddock.engine.llama.thread_governor import ENOUGH_CPU_SHARE
+from paddock.engine.openvino.form_model import FormModel
+from paddock.engine.profile.measure import (
+    EMBED_BATCHES,
+    EMBED_TEXT,
+    Bench,
+    BenchClock,
+    BenchOptions,
+)
+from paddock.engine.system.records import Struct, replace
+
+_N_TOGETHER, _N_TURNS, _N_STEPS = 8, 3, 2
+# What a copy must be worth: time for a document with an answer, one of eight at once; alone it must
+# not take longer, but for what two measurements differ, nor its tokens twice as long. SmolLM2-135M
+# in BF16 has 0.75 of the original's speed alone with AVX512_BF16, and reads 4.2 times as fast.
+# Measured behind a document: of eight sequences of 640 tokens llama.cpp's attention takes half of a
+# pass.
+LEAST_GAIN, _LATEST_ALONE, _SLOWEST_ANSWER = 1.15, 1.05, 0.5
+# What is so much slower than the fastest takes no further turn.
+_HOPELESS = 2.0
+_DOCUMENT_TOKENS, _ANSWER_TOKENS = 640, 80
+
+
+class Weights(Struct, frozen=True):
+    """What is computed: a GGUF file, by llama.cpp; or a form of it, by OpenVINO."""
+
+    path: Path
+    form: Path | None = None
+
+    @property
+    def file(self) -> Path:
+        return self.form or self.path
+
+    def load(self, like: BenchOptions) -> Model:
+        if self.form is not None:
+            return FormModel(self.path, self.form, like.n_threads)
+        return Model(self.path, ModelOptions(uses_extra_buffers=like.uses_extra_buffers))
+
+
+class MeasuredModels:
+    """Models that stay loaded between their measurements: OpenVINO takes two seconds to compile."""
+
+    def __init__(self) -> None:
+        self._models: dict[Weights, tuple[int, Model]] = {}
+
+    def load(self, weights: Weights, like: BenchOptions) -> Model:
+        """Raises `LoadFailed`: it cannot be computed here."""
+        n_threads = like.n_threads if weights.form else 0  # llama.cpp's are a context's
+        before = self._models.pop(weights, None)
+        if before is not None and before[0] != n_threads:
+            before[1].close()
+            before = None
+        self._models[weights] = before or (n_threads, weights.load(like))
+        return self._models[weights][1]
+
+    def close(self) -> None:
+        for _, model in self._models.values():
+            model.close()
+
+
+class CopySpeeds(Struct, frozen=True):
+    prompts: float
+    answer: float
+    """One answer alone."""
+    answers: float
+    """Eight at once, together."""
+    share: float = 1.0
+    """Share of the processor's time that the threads got."""
+
+    def seconds_per_document(self, answers: float) -> float:
+        return _DOCUMENT_TOKENS / self.prompts + _ANSWER_TOKENS / answers
+
+    @property
+    def together_s(self) -> float:
+        return self.seconds_per_document(self.answers)
+
+
+class SpeedTrial:
+    """One copy under measurement: its context stays open between its turns."""
+
+    def __init__(self, model: Model, like: BenchOptions, *, counts_cpu: bool) -> None:
+        """Raises `LoadFailed`, `DecodeFailed`: it cannot be computed here."""
+        n_tokens = EMBED_BATCHES[-1] if like.embeds else _DOCUMENT_TOKENS
+        n_seq = n_tokens // EMBED_TEXT if like.embeds else _N_TOGETHER
+        n_cells = n_tokens if like.embeds else (_N_TOGETHER + 1) * _DOCUMENT_TOKENS
+        self._embeds = like.embeds
+        self._clock = BenchClock(60.0, like.n_threads, counts_cpu=counts_cpu)
+        like = replace(like, n_cells=n_cells, n_batch_tokens=n_tokens)
+        self._read_s, self._alone_s, self._together_s = list[float](), list[float](), list[float]()
+        with ExitStack() as stack:
+            self._bench = Bench(model, like, self._clock, n_seq)
+            stack.enter_context(self._bench.context)
+            self._read(1)  # reads the file's pages
+            self._clock.forget_share()
+            self.close = stack.pop_all().close
+
+    def play(self) -> None:
+        """Take a turn."""
+        bench = self._bench
+        bench.clear()
+        self._read_s.append(self._read(_DOCUMENT_TOKENS))
+        if not self._embeds:
+            self._alone_s += [bench.step(1) for _ in range(_N_STEPS)]
+            bench.spread(_N_TOGETHER)
+            self._together_s += [bench.step(_N_TOGETHER) for _ in range(_N_STEPS)]
+
+    def _read(self, n_tokens: int) -> float:
+        bench = self._bench
+        return bench.embed(bench.n_seq, EMBED_TEXT) if self._embeds else bench.read(0, n_tokens)
+
+    def speeds(self) -> CopySpeeds:
+        share = min(1.0, self._clock.share)
+        if self._embeds:  # it only reads
+            per_s = EMBED_BATCHES[-1] / median(self._read_s)
+            return CopySpeeds(per_s, per_s, per_s, share)
+        return CopySpeeds(
+            _DOCUMENT_TOKENS / median(self._read_s), 1 / median(self._alone_s),
+            _N_TOGETHER / median(self._together_s), share,
+        )  # fmt: skip
+
+
+def measure_speeds(
+    copies: Mapping[str, Weights],
+    like: BenchOptions,
+    models: MeasuredModels,
+    *,
+    counts_cpu: bool = False,
+) -> tuple[dict[str, CopySpeeds], list[str]]:
+    """Measure copies with the threads and kernels of `like`; return why others cannot be computed.
+
+    They take turns, and medians count: a machine that is slower for a while is so for each of them.
+    With `counts_cpu`: processor seconds of one thread; else other programs end it after a turn.
+    """
+    if counts_cpu:
+        like = replace(like, n_threads=1)
+    trials, whys = dict[str, SpeedTrial](), list[str]()
+    with ExitStack() as stack:
+        for name, weights in copies.items():
+            try:
+                model = models.load(weights, like)
+                trials[name] = SpeedTrial(model, like, counts_cpu=counts_cpu)
+                stack.callback(trials[name].close)
+            except (LoadFailed, DecodeFailed) as error:
+                whys.append(str(error))
+        playing = list(trials.values())
+        for _ in range(_N_TURNS):
+            for trial in playing:
+                trial.play()
+            if not counts_cpu and is_disturbed(trial.speeds() for trial in trials.values()):
+                break
+            seconds = {trial: trial.speeds().together_s for trial in playing}
+            slowest = _HOPELESS * min(seconds.values(), default=0.0)
+            playing = [trial for trial in playing if seconds[trial] <= slowest]
+    return {name: trial.speeds() for name, trial in trials.items()}, whys
+
+
+def is_disturbed(speeds: Iterable[CopySpeeds]) -> bool:
+    """Return whether other programs used the processor, by the copy whose threads got most of it.
+
+    OpenVINO's threads rest in a part of each pass, llama.cpp's never: 0.82 and 0.95 side by side.
+    """
+    return max((found.share for found in speeds), default=0.0) < ENOUGH_CPU_SHARE
+
+
+def why_too_slow(before: CopySpeeds, after: CopySpeeds, least_gain: float) -> str:
+    """Return why a copy is not worth it; empty: it is."""
+    gain = before.together_s / after.together_s
+    if gain < least_gain:
+        return f"it would read documents {gain:.2f} times as fast on this machine"
+    alone = after.seconds_per_document(after.answer) / before.seconds_per_document(before.answer)
+    if alone > _LATEST_ALONE or after.answer < before.answer * _SLOWEST_ANSWER:
+        return "it would write one answer alone much more slowly"
+    return ""
