@@ -17,6 +17,8 @@ from paddock.engine.openvino.form_model import open_context
 from paddock.engine.profile.measure import EMBED_TEXT, BenchOptions
 from paddock.engine.system.records import Struct
 
+from .copy_trials import MeasuredModels, Weights
+
 # Compared positions: by chance, a share of 0.96 of them differs by 0.004.
 N_COMPARED = 2048
 # Texts are compared in windows, since the logits of all their tokens are in memory at once: 128
@@ -60,6 +62,24 @@ class Likeness(Struct, frozen=True):
         if self.perplexity > MOST_PERPLEXITY:
             return f"its perplexity is {self.perplexity:.3f} times as high"
         return ""
+
+
+class CopyComparison:
+    """Compares copies with their original, which is computed once, for the first of them."""
+
+    def __init__(
+        self, original: Weights, texts: Sequence[str], like: BenchOptions, models: MeasuredModels
+    ) -> None:
+        self._original, self._texts, self._like, self._models = original, texts, like, models
+        self._known: Computed | None = None
+
+    def likeness_of(self, copy: Weights) -> Likeness:
+        self._known = self._known or self._compute(self._original)
+        return Likeness.of(self._known, self._compute(copy))
+
+    def _compute(self, weights: Weights) -> Computed:
+        model = self._models.load(weights, self._like)
+        return computed_results(model, self._texts, N_COMPARED, self._like)
 
 
 def computed_results(

@@ -25,7 +25,7 @@ from paddock.engine.system.records import asdict, record_from, replace
 from paddock.engine.workers.fallbacks import with_fallback
 from paddock.engine.workers.worker_protocol import WorkerOptions
 
-from .copy_comparison import N_COMPARED, Computed, Likeness, computed_results
+from .copy_comparison import CopyComparison
 from .copy_order import CopyAnswer, CopyOrder
 from .copy_trials import (
     LEAST_GAIN,
@@ -80,7 +80,7 @@ class _CopyJudge:
     """Measures copies of a model and compares them with it; what it loads stays until it closes."""
 
     def __init__(self, order: CopyOrder) -> None:
-        self._texts, self._model = order.texts, order.model
+        self._model = order.model
         self._source = Weights(Path(order.model.original_path))
         path = order.model.original_path
         load = with_fallback(
@@ -92,6 +92,7 @@ class _CopyJudge:
             uses_extra_buffers=load.uses_extra_buffers,
         )  # fmt: skip
         self._models = MeasuredModels()
+        self._comparison = CopyComparison(self._source, order.texts, self._shape, self._models)
         self.close = self._models.close
 
     def find_fastest(self, copies: Mapping[str, Weights], least_gain: float) -> TunedCopy:
@@ -100,14 +101,12 @@ class _CopyJudge:
         before = speeds.pop("", None)
         if before is None or not speeds:
             return replace(self._model, why_none=whys_unmeasured[0])
-        original: Computed | None = None
         whys = []
         for format_name, found in sorted(speeds.items(), key=lambda each: each[1].together_s):
             if why := why_too_slow(before, found, least_gain):
                 whys.append(why)
                 continue
-            original = original or self._compute(self._source)
-            likeness = Likeness.of(original, self._compute(copies[format_name]))
+            likeness = self._comparison.likeness_of(copies[format_name])
             if why := likeness.why_too_different(is_embedder=self._shape.embeds):
                 whys.append(why)
                 continue
@@ -132,10 +131,6 @@ class _CopyJudge:
         measured = {name: contenders[name] for name in speeds}
         speeds, lost = measure_speeds(measured, self._shape, self._models, counts_cpu=True)
         return speeds, whys + lost
-
-    def _compute(self, weights: Weights) -> Computed:
-        model = self._models.load(weights, self._shape)
-        return computed_results(model, self._texts, N_COMPARED, self._shape)
 
     def _with_file(self, copy: Weights) -> TunedCopy:
         """Return the record with the copy's file, which is on the disk by then."""

@@ -20,7 +20,7 @@ from paddock.engine.profile.measure import BenchOptions
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system.file_locks import lock_now
 from paddock.engine.system.records import asdict, replace
-from paddock.engine.tuning import tuned_copies, tuner, tuning_process
+from paddock.engine.tuning import copy_comparison, tuned_copies, tuner, tuning_process
 from paddock.engine.tuning.copy_comparison import Computed, agreement
 from paddock.engine.tuning.copy_order import CopyOrder
 from paddock.engine.tuning.copy_trials import CopySpeeds, MeasuredModels, Weights
@@ -422,7 +422,7 @@ def test_a_copy_is_kept_where_it_is_worth_it_also_beside_other_programs(
         ORIGINAL if weights.path == source else copy
     )
     monkeypatch.setattr(tuning_process, "measure_speeds", speeds)
-    monkeypatch.setattr(tuning_process, "computed_results", results)
+    monkeypatch.setattr(copy_comparison, "computed_results", results)
     monkeypatch.setattr(MeasuredModels, "load", lambda _, weights, like: weights)
     done = make_copy(order_of_copy(source, target))
     assert clocks[-1] == (share < 0.5)
@@ -506,7 +506,7 @@ def test_a_copy_for_llama_is_written_where_no_form_surely_wins(
     results: Callable[..., Any] = lambda weights, *_: Computed(  # noqa: E731
         ORIGINAL if is_right or weights.form is None else 1 - ORIGINAL
     )
-    monkeypatch.setattr(tuning_process, "computed_results", results)
+    monkeypatch.setattr(copy_comparison, "computed_results", results)
     monkeypatch.setattr(MeasuredModels, "load", lambda _, weights, like: weights)
     done = make_copy(order_of_copy(source, target, form))
     assert (done.format, target.exists()) == (kept, is_written)
