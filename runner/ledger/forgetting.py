@@ -26,6 +26,7 @@ from .ledger import Ledger
 from .lineage_store import LineageStore
 from .retention import RetentionLimits, Sweeper, sweep_ledger
 from .reviews.review_store import ReviewStore
+from .reviews.reviews import Review
 from .run_history import LedgerFolder, open_for_reading
 from .run_locks import Locked
 from .run_store import RunStore, run_status
@@ -48,9 +49,10 @@ class DocumentItem(Struct, frozen=True):
     """Where it went."""
 
     @property
-    def names(self) -> frozenset[str]:
-        names = self.key, self.name, self.path, Path(self.path).name, self.target
-        return frozenset(filter(None, names))
+    def names(self) -> tuple[str, ...]:
+        """Those that are most its own first. `a.txt#1`: beside the key of another, `a.txt#2`."""
+        where = self.target or self.path
+        return where, self.path, self.key, f"{self.key}#1", self.name, Path(self.path).name
 
 
 def document_items(ledger: Ledger, file: str | None) -> list[DocumentItem]:
@@ -71,7 +73,7 @@ class Forgetting(Struct, frozen=True):
     """Scope and key of these, and of what was done within them."""
     nested: frozenset[str]
     """Scopes within them."""
-    decisions: tuple[str, ...]
+    reviews: tuple[Review, ...]
     outputs: tuple[str, ...]
     """Stored paths of files that were made of it. They stay, known as outputs."""
 
@@ -86,13 +88,13 @@ class Forgetting(Struct, frozen=True):
                 nested.add(scope)
                 rows = ledger.rows(queries.KEYS_OF_SCOPE, scope=scope)
                 places.update((scope, key) for (key,) in rows)
-        store, decisions = ReviewStore(ledger), list[str]()
+        store, reviews = ReviewStore(ledger), list[Review]()
         for scope, key in sorted(places):
-            decisions += (review.id for review in store.of_scope(scope, [key]).values())
+            reviews += store.of_scope(scope, [key]).values()
         written = (out for out in ledger.outputs(with_moved=False) if out.size != HANDED_OVER)
         paths = {out.path for out in written if (out.scope, out.key) in places}
         outputs = (path for path in sorted(paths) if os.path.lexists(ledger.folder.parent / path))
-        return cls(frozenset(places), frozenset(nested), tuple(decisions), tuple(outputs))
+        return cls(frozenset(places), frozenset(nested), tuple(reviews), tuple(outputs))
 
 
 def forget(place: LedgerFolder, items: Collection[DocumentItem]) -> None:
@@ -140,8 +142,8 @@ def _remove(ledger: Ledger, items: Collection[DocumentItem], sweeper: Sweeper) -
                 execute(statement, {"scope": scope})
         for item in items:
             execute(queries.FORGET_MOVE, {"path": item.path, "content": item.content})
-        for decision in forgetting.decisions:
-            execute(queries.VERIFY_FILED_AGAIN, {"name": f'"{decision}"'})
+        for review in forgetting.reviews:
+            execute(queries.VERIFY_FILED_AGAIN, {"name": f'"{review.id}"'})
         execute(drop_calls, {"keys": json.dumps(sorted(hashes))})
         execute(queries.DROP_UNUSED_SPECS, {})
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from paddock.runner.cli.arguments import JsonOption, argument, existing_paths, f
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError
 from paddock.runner.config.setting_values import BadValue, parse_seconds
 from paddock.runner.folders.state_folders import find_ledgers
+from paddock.runner.ledger.entries import stored_path
 from paddock.runner.ledger.forgetting import DocumentItem, Forgetting, document_items, forget
 from paddock.runner.ledger.retention import SweepResult, clean_ledgers
 from paddock.runner.ledger.run_history import LedgerFolder, open_for_reading
@@ -78,43 +81,54 @@ def clean(
 
 
 def _forget(places: Sequence[LedgerFolder], name: str, *, asks: bool, is_dry: bool) -> int:
-    known = list[tuple[tuple[LedgerFolder, str, str], DocumentItem]]()
+    documents = dict[tuple[LedgerFolder, str, str], list[DocumentItem]]()
     for place in places:
         with open_for_reading(place) as ledger:
-            items = document_items(ledger, place.file)
-        known += (((place, item.pipeline, item.content), item) for item in items)
-    named = {document: item.target or item.path for document, item in known if name in item.names}
+            for item in document_items(ledger, place.file):
+                document = LedgerFolder(place.state), item.pipeline, item.content
+                documents.setdefault(document, []).append(item)
+    names = {key: [n for item in items for n in item.names] for key, items in documents.items()}
+    given, path = {name, os.path.normpath(name)}, Path(os.path.normpath(Path.cwd() / name))
+    named = [k for k in names if not {*given, stored_path(path, k[0].folder)}.isdisjoint(names[k])]
     if not named:
-        remedy = did_you_mean(name, sorted({n for _, i in known for n in i.names}))
-        raise CommandError(f"No document is known here as '{name}'.\n  {remedy}")
+        known = sorted({n for own in names.values() for n in own if not n.endswith("#1")})
+        raise CommandError(f"No document is known here as '{name}'.\n  {did_you_mean(name, known)}")
     if len(named) > 1:
-        shown = (f"'{at}' of {place.folder / file}" for (place, file, _), at in named.items())
+        n_called, shown = Counter((*k[:2], n) for k in names for n in {*names[k]}), list[str]()
+        for place, file, content in named:
+            own = sorted(names[place, file, content], key=lambda n: path.name not in n)
+            unique = next((n for n in own if n_called[place, file, n] == 1), own[0])
+            shown.append(f"'{unique}' of {place.folder / file}")
         raise CommandError(
-            f"{len(named)} documents are known as '{name}': {listed(sorted(shown), 5)}.\n  Name "
-            "one by where it lies, and its pipeline: `paddock clean FILE.yaml --forget NAME`."
+            f"{len(named)} documents are known as '{name}': {listed(sorted(shown))}.\n  Name one "
+            "as it is shown, and its pipeline: `paddock clean FILE.yaml --forget NAME`."
         )
-    ((document, lies_at),) = named.items()
-    items = [item for of, item in known if of == document]
-    with open_for_reading(document[0]) as ledger:
+    (document,) = named
+    (place, file, _), items = document, documents[document]
+    with open_for_reading(place) as ledger:
         forgetting = Forgetting.of(ledger, items)
-    goes = [f"decision {id_} with its rules" for id_ in forgetting.decisions]
+    goes = [
+        f"decision {review.id} with its rules" if review.by else f"question {review.id}"
+        for review in forgetting.reviews
+    ]
     goes.append("results, replies and texts")
-    printing.print_out(
-        printing.printable_line(
-            f"What is known of '{lies_at}' ({document[1]}): {', '.join(goes)}. Stays: the document "
-            "itself; outputs of others too until the next run; backups; logs, and what was made of "
-            "its results, until `paddock clean --older-than 0s` after that run."
-        )
+    known = [*dict.fromkeys(f"'{item.target or item.path}'" for item in items)]
+    text = (
+        f"What is known of {listed(known, 20)} ({file}): {listed(goes, 20)}. Stays: the document "
+        "itself; its name; backups; its rows in stores, and outputs of others, until the next run; "
+        "logs, and what was made of its results, until `paddock clean --older-than 0s` a day after "
+        "that run."
     )
     if made := forgetting.outputs:
-        text = f"Files that were made of it stay: {listed(made, 20)}. When it is gone from the "
-        text += f"scanned folders, `paddock run {document[0].folder / document[1]} --prune` "
-        printing.print_out(printing.printable_line(f"{text}removes those that no one edited."))
+        text += f" So do the files that were made of it: {listed(made, 20)}. When it is gone from "
+        text += f"the scanned folders, `paddock run {place.folder / file} --prune` removes those "
+        text += "that no one edited."
+    printing.print_out(printing.printable_line(text))
     if is_dry:
         return DONE
     if asks and not (sys.stdin.isatty() and typer.confirm("Forget it?", err=True)):
         raise CommandError("Nothing was removed.\n  `--yes` does this without a question.")
-    forget(document[0], items)
+    forget(place, items)
     printing.print_out("Forgotten.")
     return DONE
 

@@ -298,6 +298,37 @@ def test_unused_space_that_a_reader_keeps_is_named(tmp_path: Path) -> None:
     assert files_with(desk, PERSON) == []
 
 
+def test_a_document_is_named_as_it_is_shown_by_its_path_or_by_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def preview(name: str) -> str:
+        shown = invoke("clean", str(tmp_path), "--forget", name, "--dry-run")
+        assert (shown.exit_code == 0) is shown.output.startswith("What is known of '")
+        return shown.output.partition("(")[0].removeprefix("What is known of ")
+
+    desk = Desk(tmp_path, FILING)
+    desk.teach("z", of_person())
+    desk.work()
+    desk.arrive(z=of_person(**NEXT), k=of_person())
+    desk.work()
+    desk.arrive(z=bill(sender=OTHER, number="RE-900"))
+    desk.work()
+    three = preview("z.txt")
+    assert three.startswith(f"3 documents are known as 'z.txt': 'filed/z.txt' of {desk.file}, ")
+    assert "'z.txt#2' of" in three and "'z.txt#3' of" in three
+    monkeypatch.chdir(tmp_path / "inbox")
+    for name in ("./inbox/z.txt", str(tmp_path / "inbox/z.txt"), "../inbox/./z.txt"):
+        assert preview(name).startswith("3 documents are known")
+    for name in ("filed/z.txt", "z.txt#1", "k.txt", "../filed/k.txt"):
+        assert preview(name) == "'filed/k.txt', 'filed/z.txt' "
+    assert preview("z.txt#2") == preview("filed/z-1.txt") == "'filed/z-1.txt' "
+    assert preview("z.txt#3") == "'inbox/z.txt' "
+    waits = invoke("clean", str(tmp_path), "--forget", "z.txt#3", "--dry-run").output
+    decided = invoke("clean", str(tmp_path), "--forget", "z.txt#1", "--dry-run").output
+    assert ": question " in waits and "decision" not in waits
+    assert ": decision " in decided and "question" not in decided
+
+
 def test_a_document_of_two_pipelines_is_forgotten_in_the_one_that_is_named(tmp_path: Path) -> None:
     kind = each_document("""\
       - {id: kind, uses: chat, with: {prompt: "Kind of {{ steps.text.text }}"}}
