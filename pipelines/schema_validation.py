@@ -58,7 +58,7 @@ def value_faults(value: Any, schema: Any, *, is_for_person: bool = False) -> lis
         return [AnswerFault(TOO_DEEP, TOO_DEEP)]
     faults = []
     try:
-        errors = _error_finder()(value, schema)
+        errors = _validator().find_errors(value, schema)
     except _TooCostly:
         return [AnswerFault(_TOO_COSTLY, _TOO_COSTLY)]
     for error in errors:
@@ -75,55 +75,62 @@ class _TooCostly(Exception):
     pass
 
 
-@lru_cache(maxsize=1)
-def _error_finder() -> Callable[[Any, Any], list[Any]]:
-    """Load the library, which takes 80 ms; return what finds a value's most relevant errors."""
-    import jsonschema  # type: ignore[import-untyped]
-    from referencing import Registry
+class _TimedValidator:
+    """Finds errors by jsonschema with our own checks of five keywords, for a limited time."""
 
-    checker = jsonschema.FormatChecker(formats=("json-pointer", "regex", "relative-json-pointer"))
-    for name in schema_patterns.FORMATS:
-        checker.checks(name)(partial(_is_of_format, name))
-    kind = jsonschema.validators.extend(
-        jsonschema.Draft202012Validator,
-        {
-            "pattern": partial(_pattern_errors, jsonschema.ValidationError),
+    def __init__(self) -> None:
+        import jsonschema  # type: ignore[import-untyped]
+        from referencing import Registry
+
+        self._exceptions = jsonschema.exceptions
+        self._ends = threading.local()
+        self._formats = jsonschema.FormatChecker(
+            formats=("json-pointer", "regex", "relative-json-pointer")
+        )
+        for name in schema_patterns.FORMATS:
+            self._formats.checks(name)(partial(_is_of_format, name))
+        self._registry = Registry()  # without one, a `$ref` would be fetched from the network
+        error = jsonschema.ValidationError
+        own = {
+            "pattern": partial(_pattern_errors, error),
             "patternProperties": _pattern_properties_errors,
-            "multipleOf": partial(_multiple_errors, jsonschema.ValidationError),
-            "uniqueItems": partial(_unique_errors, jsonschema.ValidationError),
-            "additionalProperties": partial(
-                _additional_properties_errors, jsonschema.ValidationError
-            ),
-        },
-    )
-    ends = threading.local()
+            "multipleOf": partial(_multiple_errors, error),
+            "uniqueItems": partial(_unique_errors, error),
+            "additionalProperties": partial(_additional_properties_errors, error),
+        }
+        checks = {**jsonschema.Draft202012Validator.VALIDATORS, **own}
+        kind = jsonschema.validators.extend(
+            jsonschema.Draft202012Validator,
+            {name: self._timed(check) for name, check in checks.items()},
+        )
+        # The library's own `evolve` takes another class at each `$schema`, without these checks
+        parts = {part.alias: part.name for part in kind.__attrs_attrs__ if part.init}
+        kind.evolve = lambda self, **changes: kind(
+            **{alias: getattr(self, name) for alias, name in parts.items()} | changes
+        )
+        self._kind = kind
 
-    def in_time(check: Callable[..., Any]) -> Callable[..., Any]:
-        def compare(*arguments: Any) -> Any:
-            if time.thread_time() > ends.at_s:
-                raise _TooCostly
-            return check(*arguments)
-
-        return compare
-
-    kind = jsonschema.validators.extend(
-        kind, {name: in_time(check) for name, check in kind.VALIDATORS.items()}
-    )
-    # The library's own `evolve` takes another class at each `$schema`, without these checks
-    parts = {part.alias: part.name for part in kind.__attrs_attrs__ if part.init}
-    kind.evolve = lambda self, **changes: kind(
-        **{alias: getattr(self, name) for alias, name in parts.items()} | changes
-    )
-    registry = Registry()  # without one, a `$ref` would be fetched from the network
-
-    def find(value: Any, schema: Any) -> list[Any]:
-        ends.at_s = time.thread_time() + _MOST_CPU_S + _MOST_CPU_S_EACH * _n_values(value)
-        validator = kind(schema, registry=registry, format_checker=checker)
-        relevance, best_match = jsonschema.exceptions.relevance, jsonschema.exceptions.best_match
+    def find_errors(self, value: Any, schema: Any) -> list[Any]:
+        """Return the most relevant errors of a value; raises `_TooCostly`."""
+        self._ends.at_s = time.thread_time() + _MOST_CPU_S + _MOST_CPU_S_EACH * _n_values(value)
+        validator = self._kind(schema, registry=self._registry, format_checker=self._formats)
+        relevance, best_match = self._exceptions.relevance, self._exceptions.best_match
         found = nlargest(_MOST_FAULTS, validator.iter_errors(value), key=relevance)
         return [best_match([error]) for error in found]
 
-    return find
+    def _timed(self, check: Callable[..., Any]) -> Callable[..., Any]:
+        def check_in_time(*arguments: Any) -> Any:
+            if time.thread_time() > self._ends.at_s:
+                raise _TooCostly
+            return check(*arguments)
+
+        return check_in_time
+
+
+@lru_cache(maxsize=1)
+def _validator() -> _TimedValidator:
+    """Load the library, which takes 80 ms."""
+    return _TimedValidator()
 
 
 MakeError: TypeAlias = Callable[[str], Any]

@@ -68,7 +68,9 @@ class ConstraintTrials(TrialProcess):
         except BadRequest as error:
             return (SchemaProblem((), str(error), _SMALLER),)
         problems = from_plain(tuple[SchemaProblem, ...], answer["problems"])
-        return problems or (SchemaProblem((), answer["why"], _SMALLER),) * bool(answer["why"])
+        if answer["why"] and not problems:
+            return (SchemaProblem((), answer["why"], _SMALLER),)
+        return problems
 
     def _answer(self, constraint: Constraint, **flags: bool) -> FrameHead:
         is_pattern = constraint.kind == "regex"

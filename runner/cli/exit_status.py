@@ -139,8 +139,9 @@ def status_and_message(error: BaseException) -> tuple[int, str]:
             return status, str(error)
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename is not None else ""
-        is_remedied = is_disk_full(error) and error.filename != printing.STDOUT
-        remedy = " Free some space and run again; what was finished is kept." * is_remedied
+        remedy = ""
+        if is_disk_full(error) and error.filename != printing.STDOUT:
+            remedy = " Free some space and run again; what was finished is kept."
         is_named = isinstance(error.filename, str) and error.errno in (errno.EROFS, errno.EACCES)
         if is_named and Path(error.filename).is_relative_to(_state_folder()):
             remedy = " Set PADDOCK_HOME to a folder that you can write to."

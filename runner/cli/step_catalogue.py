@@ -152,10 +152,13 @@ def list_installed() -> InstalledParts:
     formats, broken_formats = all_formats()
     broken += map(str, broken_formats)
     for name, form in formats.items():
+        if not name:
+            continue
         points = plugins(TABLE_GROUP).get(name)
         package = package_of(points[0]) if points else DISTRIBUTION
-        uses = " and ".join(["read"] * form.is_read + ["written"] * form.is_written)
-        parts += [PartRow("format", name, package, uses, ", ".join(form.suffixes))] * bool(name)
+        uses = {"read": form.is_read, "written": form.is_written}
+        words = " and ".join(use for use, has in uses.items() if has)
+        parts.append(PartRow("format", name, package, words, ", ".join(form.suffixes)))
     for name, table in PLANNED_TRIGGERS.items():
         parts.append(PartRow("trigger", name, DISTRIBUTION, _first_sentence(table), _keys(table)))
     triggers, broken_triggers = load_all_triggers()

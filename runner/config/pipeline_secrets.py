@@ -74,8 +74,8 @@ def _without_cut_ends(text: str, forms: Collection[str]) -> str:
     for cut in _CUT.finditer(text):
         begun = _begun_before(text, cut.start(), forms)
         ended = _ended_after(text, cut.end(), forms)
-        pieces += [text[done : max(done, cut.start() - begun)], "***" * bool(begun)]
-        pieces += [cut[0], "***" * bool(ended)]
+        pieces.append(text[done : max(done, cut.start() - begun)])
+        pieces += ["***" if begun else "", cut[0], "***" if ended else ""]
         done = cut.end() + ended
     return "".join([*pieces, text[done:]])
 

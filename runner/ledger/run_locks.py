@@ -34,7 +34,8 @@ def run_lock_name(file: str, folder_inputs: Mapping[str, str], base: Path) -> st
     The variants of a pipeline share one: they may ask the same. `base`: the pipeline's folder.
     """
     folders = {name: stored_path(Path(path), base) for name, path in folder_inputs.items()}
-    name = canonical_json([whole_file(file), folders, *["compare"] * is_variant(file)])
+    kind = ["compare"] if is_variant(file) else []
+    name = canonical_json([whole_file(file), folders, *kind])
     return hashlib.sha256(name.encode()).hexdigest()[:32]
 
 

@@ -246,7 +246,7 @@ def sure_text(confidence: Mapping[str, Any] | None) -> str:
     if confidence.get("is_empty"):
         return "  (empty)"
     is_raw = confidence.get("is_calibrated") is False  # an old record does not tell
-    words = f"  ({confidence['p']:.0%}{', uncalibrated' * is_raw}"
+    words = f"  ({confidence['p']:.0%}{', uncalibrated' if is_raw else ''}"
     words += f"; {alike}" if (alike := like_this_text(confidence)) else ""
     second_p = confidence.get("second_p")
     if confidence.get("second") is not None and (second_p or 0.0) >= RIVAL * confidence["p"]:

@@ -45,7 +45,8 @@ class _Member(Struct, frozen=True):
 def read_zip(file: BinaryIO, request: ReadRequest) -> Document:
     file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
     _, signs, end = file.read().rpartition(b"PK\x05\x06")
-    _check_number(int.from_bytes(end[6:8] * bool(signs), "little"))  # before each has an object
+    if signs:
+        _check_number(int.from_bytes(end[6:8], "little"))  # before each has an object
     zipfile.ZipExtFile.MAX_N = PIECE_BYTES  # else a whole member is inflated, then cut
     with damage_errors("a ZIP archive"), zipfile.ZipFile(file) as archive:
         entries = [entry for entry in archive.infolist() if not entry.is_dir()]
@@ -98,7 +99,7 @@ def _read_members(members: Sequence[_Member], kind: str, request: ReadRequest) -
         name = one_line(encodable("".join(c if c.isprintable() else " " for c in str(path))))
         if path.is_absolute() or ".." in path.parts:
             inner.notes.append(f": member '{name}' names a place outside; nothing is written there")
-        why = member.why_not or "it is empty" * (not member.size_bytes)
+        why = member.why_not or ("" if member.size_bytes else "it is empty")
         if not why:
             try:
                 request.check(n_unpacked_bytes=member.packed_bytes)
@@ -129,7 +130,7 @@ def _zip_member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> _Member:
     if not entry.flag_bits & _IN_UTF_8:
         with suppress(UnicodeError):
             name = name.encode("cp437").decode()  # macOS does not say that it writes UTF-8
-    why_not = "it is protected by a password" * bool(entry.flag_bits & ENCRYPTED)
+    why_not = "it is protected by a password" if entry.flag_bits & ENCRYPTED else ""
 
     def read() -> bytes:  # at once, the library would copy it for each piece
         with archive.open(entry) as part:

@@ -55,7 +55,7 @@ def _read(kind: str, file: BinaryIO, request: ReadRequest) -> Document:
             media_type, content = embedded
             named = parameters.get("FILENAME") or parameters.get("X-FILENAME") or name.lower()
             is_read = inner.add(str(named), media_type, content)
-            value = f"{named} ({len(content):,} bytes)" + ", not read" * (not is_read)
+            value = f"{named} ({len(content):,} bytes){'' if is_read else ', not read'}"
         title = title or (value if name in ("SUMMARY", "FN") else "")
         written = [
             part

@@ -240,7 +240,8 @@ def shown_value(value: Any) -> str:
             return value.isoformat()
         case timedelta():
             n_ms = abs(value) // timedelta(milliseconds=1)
-            sign, part = "-" * (value < timedelta()), f".{n_ms % 1000:03}" * (n_ms % 1000 > 0)
+            sign = "-" if value < timedelta() else ""
+            part = f".{n_ms % 1000:03}" if n_ms % 1000 else ""
             n_s = n_ms // 1000
             return f"{sign}{n_s // 3600}:{n_s // 60 % 60:02}:{n_s % 60:02}{part}"
     return str(value)
@@ -248,8 +249,9 @@ def shown_value(value: Any) -> str:
 
 @lru_cache(MOST_COLUMNS)
 def _column(letters: str) -> int:
-    is_one = letters.isascii() and letters.isalpha() and len(letters) <= 3
-    return reduce(lambda n, letter: n * 26 + ord(letter) - 64, letters.upper() * is_one, 0)
+    if not (letters.isascii() and letters.isalpha() and len(letters) <= 3):
+        return 0
+    return reduce(lambda n, letter: n * 26 + ord(letter) - 64, letters.upper(), 0)
 
 
 def column_of(place: str) -> int:

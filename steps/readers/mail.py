@@ -370,7 +370,7 @@ def _paragraphs(text: str, *, is_joined: bool) -> str:
         depth = len(line) - len(content)
         content = content.removeprefix(" ")  # before what would look like a mark
         if depth != goes_on or content == "-- ":
-            paragraphs.append([">" * depth + " " * bool(depth and content)])
+            paragraphs.append([">" * depth + (" " if depth and content else "")])
         is_open = content.endswith(" ") and content != "-- "
         paragraphs[-1].append(content[:-1] if is_open and is_joined else content)
         goes_on = depth if is_open else -1

@@ -128,8 +128,10 @@ class OdsWorkbook:
                 inner = fromstring(self._document.held[content]())
             charts = list(inner.iter(f"{{{_CHART_NS}}}chart"))
             titles = (_line(title) for chart in charts for title in chart.iterfind(".//{*}title"))
-            found.charts += ["; ".join(titles) or "without a title"] * bool(charts)
-            found.kinds += [] if charts else ["oleObject"]
+            if charts:
+                found.charts.append("; ".join(titles) or "without a title")
+            else:
+                found.kinds.append("oleObject")
         elif name not in _HOLDERS:
             found.boxes += filter(None, map(_line, part.iterfind("{*}p")))
 

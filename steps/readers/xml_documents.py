@@ -182,9 +182,9 @@ def _convert(e: Element, layout: _Layout, place: _Place) -> None:
     name, has = name_of(e), attributes(e)
     is_hidden = has.get("visibility") in ("collapse", "filter")
     look = layout.look(has.get("style-name", ""))
-    css = "display:none;" * (is_hidden or look.is_hidden)
+    css = "display:none;" if is_hidden or look.is_hidden else ""
     css += ("", "vertical-align:super;", "vertical-align:sub;")[look.rise]
-    css += "text-decoration:line-through;" * look.is_struck
+    css += "text-decoration:line-through;" if look.is_struck else ""
     e.attrib = {"style": css} if css else {}
     if name == "math":  # 1
         for part in e.iter():

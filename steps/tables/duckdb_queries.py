@@ -363,7 +363,7 @@ def _refuse_mixed_types(connection: Any, query: str, values: Mapping[str, Any]) 
                     found = re.search(rf"\b{re.escape(name)}\b", query)
                     types = f"of type {source.lower()}, is {what} with the type {target.lower()}"
                     is_whole = side["return_type"]["id"] == target
-                    such = f", such as `{name}::{target.lower()}`" * is_whole
+                    such = f", such as `{name}::{target.lower()}`" if is_whole else ""
                     place = (found.start(), len(name)) if found else (0, 0)
                     raise QueryFault(f"'{name}', {types}", f"Cast one of them{such}.", place)
 

@@ -74,7 +74,7 @@ def found_columns(
     """
     columns = list(columns)
     found = [_found_column(cells, decimal) for cells in columns]
-    marks = {column.mark for column in found if column.mark} or set("." * is_point_usual)
+    marks = {column.mark for column in found if column.mark} or set("." if is_point_usual else "")
     for n, column in enumerate(found):
         is_open = column.odd is not None and column.why is WhyText.TWO_NUMBERS
         if is_open and marks == {*".,"}.intersection(column.values[column.odd or 0]):

@@ -157,7 +157,7 @@ def read_text_table(form: TextFormat, source: TableSource) -> RowTable:
     except NotText as error:
         remedy = "Name it as what it is, such as `.xlsx`, or set `format`."
         is_archive = data.startswith(b"PK")
-        raise UnreadableRows(f"is not text: {error}", remedy * is_archive) from error
+        raise UnreadableRows(f"is not text: {error}", remedy if is_archive else "") from error
     table = form.parse(decoded.written if form.keeps_line_ends else decoded.text, source)
     if source.declared:
         table = typed_rows(table, source.declared, source.decimal or UNSURE_MARK)

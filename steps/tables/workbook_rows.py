@@ -70,7 +70,8 @@ def read_workbook(
     if found is None:
         found = _only_table(cells, listed, notes)
         shown = [other for other in book.sheets if other.is_visible and other != sheet]
-        if others := [other.title for other in shown if has_cells(other)] * (not name):
+        others = [other.title for other in shown if has_cells(other)]
+        if others and not name:
             names = ", ".join(f"'{title}'" for title in others[:_MOST_NAMED])
             notes.append(f": of its sheets only '{sheet.title}' is read, not {names}")
     rows = ArrowRows(_table(cells, found, header, notes))
@@ -244,14 +245,14 @@ def _unshown(
     n_hidden = sum(number in sheet.hidden_rows for number, styles in filled if styles)
     n_marked = sum(bool(cell.pieces) for row in body for cell in row)
     n_columns = len(sheet.hidden_columns.intersection(range(cells.left, cells.right + 1)))
-    found = [
-        counted(n_struck, "row is struck out", "rows are struck out") * bool(n_struck),
-        counted(n_hidden, "row is hidden", "rows are hidden") * bool(n_hidden),
-        counted(n_columns, "column is hidden", "columns are hidden") * bool(n_columns),
-        f"{counted(n_marked, 'cell')} with raised, lowered or struck letters" * bool(n_marked),
-    ]
-    if any(found):
-        yield f": {', '.join(filter(None, found))}; they are read like all others"
+    counts = {
+        counted(n_struck, "row is struck out", "rows are struck out"): n_struck,
+        counted(n_hidden, "row is hidden", "rows are hidden"): n_hidden,
+        counted(n_columns, "column is hidden", "columns are hidden"): n_columns,
+        f"{counted(n_marked, 'cell')} with raised, lowered or struck letters": n_marked,
+    }
+    if found := [words for words, n in counts.items() if n]:
+        yield f": {', '.join(found)}; they are read like all others"
 
 
 def _filled(sheet: SheetCells, cells: CellRange) -> list[list[Cell]]:
