@@ -99,6 +99,21 @@ def is_superseded_by_schedule(order: Order, pipeline: TriggeredPipeline, now: da
     )
 
 
+def end_of(
+    outcome: OrderOutcome | None, stopped: StopReason | None, crash: str
+) -> tuple[OrderEnd, str]:
+    """Return how a run ended, and its message; `outcome`: None if its process was killed."""
+    if outcome is None:
+        return ("interrupted", "") if stopped is not None else ("crashed", crash)
+    report = outcome.report
+    if report is None:
+        return "failed", outcome.message
+    counts = ", ".join(f"{n} {state}" for state, n in report.counts.items() if n)
+    is_cancelled = report.status == "interrupted" and outcome.is_cancelled
+    end: OrderEnd = "cancelled" if is_cancelled else report.status
+    return end, report.message or counts or report.effects_in_words()
+
+
 class ManagerOptions(SelectiveFields, Struct, frozen=True):
     hidden = ("auth_string",)
 
@@ -385,51 +400,39 @@ class RunManager:
         4. The order has ended; after 2 and 3 too, where its pipeline is gone or a later run of its
            schedule does the rest.
         """
-        order, pipeline = self._queue.orders[job.order], job.pipeline
-        around, name = self._around, pipeline.pipeline.name
+        order, pipeline, around = self._queue.orders[job.order], job.pipeline, self._around
+        name, now = pipeline.pipeline.name, datetime.now(UTC)
         if outcome is None:  # it may have ended normally while no `up` was there
             known = await asyncio.to_thread(around.known_end, pipeline, order.id)
             if known is not None:
-                job.run = known[0]
-                outcome = OrderOutcome(known[1])
-        report = outcome.report if outcome is not None else None
-        is_killed = outcome is None and job.stopped is not None
-        status = "interrupted" if is_killed else str(report.status) if report else "failed"
-        crash = "" if is_killed or outcome is not None else crash
-        if status == "failed" and not crash:
-            crash = (await around.check_ledger(pipeline)).rstrip(".")
-        if job.stopped is None and status == "suspended":  # 1
+                job.run, outcome = known[0], OrderOutcome(known[1])
+        end, message = end_of(outcome, job.stopped, crash)
+        if end == "failed" and (fault := await around.check_ledger(pipeline)):
+            end, message = "crashed", fault.rstrip(".")
+        if end == "suspended" and job.stopped is None:  # 1
             self._queue.note(order.id, state="suspended", message=SUSPENDED)
             log.info("%s: run %s of order %s is suspended; it goes on when it is resumed in "
                      "Prefect", name, job.name, order.id)  # fmt: skip
             return
-        now = datetime.now(UTC)
-        restart = None
-        if crash:  # 2
+        if end == "crashed":  # 2
             # A start that made progress is not counted: such a run comes to its end, since the
             # ledger bounds how often an item may end it (`RunStore.has_progressed`).
             has_progressed = bool(job.run) and await asyncio.to_thread(
                 around.has_progressed, pipeline, job.run
             )
             n_starts = 1 if has_progressed else order.attempt
-            restart = restart_of_crashed(crash, n_starts, self._options.max_restarts, now)
-        elif status in ("interrupted", "budget", "suspended"):  # 3
-            restart = restart_of_stopped(job.stopped, order.attempt, now)
-        is_given_up = bool(crash) and restart is None
+            restart = restart_of_crashed(message, n_starts, self._options.max_restarts, now)
+        else:  # 3
+            restart = restart_of_stopped(end, job.stopped, order.attempt, now)
+        is_given_up = end == "crashed" and restart is None
         is_gone = pipeline.key not in self.pipelines and not order.is_promised
         if is_gone or (restart and is_superseded_by_schedule(order, pipeline, now)):
             restart = None
+        report = outcome.report if outcome is not None else None
         if report is not None:
             missing = (item.error or "" for item in report.items if item.state == "missing")
             self.missing[pipeline.key] = tuple(missing)
         self.wants_rest = self.wants_rest or job.stopped == "window"
-        end: OrderEnd = "crashed" if crash else status  # type: ignore[assignment]
-        if end == "interrupted" and outcome is not None and outcome.is_cancelled:
-            end = "cancelled"
-        message = crash or (outcome.message if outcome else "")
-        if report is not None and not crash:
-            counts = ", ".join(f"{n} {state}" for state, n in report.counts.items() if n)
-            message = report.message or counts or report.effects_in_words()
         level = logging.ERROR if end in ("crashed", "failed") else logging.INFO
         log.log(level, "%s: run %s of order %s %s: %s", name, job.name, order.id, end, message)
         if restart is not None:
@@ -444,7 +447,7 @@ class RunManager:
             log.error(
                 "%s: order %s is not started again: its run crashed too often.", name, order.id
             )
-            self._telling.start(around.report_crashes(pipeline, crash, job.name))
+            self._telling.start(around.report_crashes(pipeline, message, job.name))
         self.faults.pop(pipeline.key, None)
         if report is None and end == "failed":
             self.faults[pipeline.key] = message

@@ -6,12 +6,13 @@ pauses, the limit on runs, and restarts; no Prefect, process or clock.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from paddock.engine.system.records import Struct
 from paddock.engine.system.retry import Backoff
+from paddock.runner.workers.order import OrderEnd
 
 from .time_windows import TimeWindow
 
@@ -19,6 +20,7 @@ PAUSED = "waits: it is paused"
 
 OnConflict = Literal["queue", "skip", "cancel_running"]
 StopReason = Literal["window", "cancelled", "suspended", "shutdown"]
+_UNFINISHED: Collection[OrderEnd] = ("interrupted", "budget", "suspended")
 _CONTINUES: Mapping[StopReason | None, str] = {
     "window": "continues in its window",  # due at once: it is held as all runs are
     "shutdown": "continues after the end of `paddock up`",
@@ -170,6 +172,8 @@ def restart_of_crashed(
     return Restart(message, at, n_starts + 1)
 
 
-def restart_of_stopped(reason: StopReason | None, attempt: int, now: datetime) -> Restart | None:
-    message = _CONTINUES.get(reason)
+def restart_of_stopped(
+    end: OrderEnd, reason: StopReason | None, attempt: int, now: datetime
+) -> Restart | None:
+    message = _CONTINUES.get(reason) if end in _UNFINISHED else None
     return Restart(message, now, attempt) if message else None

@@ -272,3 +272,15 @@ async def test_a_suspended_run_keeps_its_order_and_a_cancelled_one_is_over(tmp_p
         await world.manager.round()
         await world.end(world.processes[0], "interrupted", "It was cancelled", is_cancelled=True)
         assert [order.end for order in world.ended] == ["cancelled"]
+
+
+async def test_a_cancelled_run_is_over_though_its_window_closed_while_it_drained(
+    tmp_path: Path,
+) -> None:
+    async with world_of(tmp_path) as world:
+        await world.put("1")
+        await world.manager.round()
+        (job,) = world.manager.jobs.values()
+        world.manager.stop_job(job, "window", "its window is over")
+        await world.end(world.processes[0], "interrupted", is_cancelled=True)
+        assert [order.end for order in world.ended] == ["cancelled"]
