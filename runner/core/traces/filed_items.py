@@ -18,12 +18,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
+from paddock.engine.system.records import replace
 from paddock.engine.system.text import free_name
 from paddock.runner.bind.bound import BoundBlock
 from paddock.runner.bind.plan_walks import steps_of
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.entries import Entry
-from paddock.runner.ledger.filed_store import MOVED_BY_WATCH, FiledRow, FiledStore
+from paddock.runner.ledger.filed_store import MOVED_BY_WATCH, FiledRow, FiledStore, MoveRow
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.ledger.reviews.review_store import ReviewStore
@@ -196,22 +197,21 @@ class FiledDocuments:
             row = self.rows[row.key]
         return None
 
-    def _goes_on_without(self, item: ItemWork, pending: PendingReview | None) -> bool:
-        """Return whether an item whose document is gone or edited waits, or is done, even so.
+    def _without_document(self, item: ItemWork, pending: PendingReview | None) -> ItemWork | None:
+        """Return an item whose document is gone or edited as it waits, or is done even so.
 
-        It is done with what its steps read of the document, as far as its questions keep that.
+        It is done with what its steps read of the document; None: its questions lack that.
         """
         if pending is not None and pending.is_open:
-            item.verdict = ItemVerdict(ItemState.WAITING, (pending.why,), Case.WAITS)
-            return True
+            waiting = ItemVerdict(ItemState.WAITING, (pending.why,), Case.WAITS)
+            return replace(item, verdict=waiting)
         store, kept = ReviewStore(self._ledger), dict[str, Any]()
         for step in steps_of(self._block.body):
             review = step.review and store.at(self._scope_id, item.key, step.id)
             for name, digest in (review.subject.read if review else {}).items():
                 if (text := self._ledger.objects.get(digest)) is not None:
                     kept[name] = json.loads(text)
-        item.kept = kept if kept.keys() >= document_readers(self._block) else None
-        return item.kept is not None
+        return replace(item, kept=kept) if kept.keys() >= document_readers(self._block) else None
 
     def _away(self) -> set[str]:
         rows: Iterable[FiledRow] = self.rows.values()
@@ -299,42 +299,35 @@ class FiledDocuments:
         items, made_by = [*listed], rule.rule_digest
         earlier = dict[str, tuple[Reason, ...]]()
         if self.is_of_results:  # 1
-            candidates = [
-                item
+            candidates = {
+                item.key: item
                 for item in items
                 if item.verdict.is_work and item.filed is None
                 if item_path(item.value) is not None or item.key not in filed_within
-            ]
-            for item in self._without_source(rule, world, candidates):
-                if item.unchanged_entry is None:  # the rule would make another result
-                    earlier[item.key] = item.verdict.reasons
-                item.verdict = FRESH
+            }
+            changed = self._without_source(rule, world, candidates.values())
+            items = [changed.get(item.key, item) for item in items]
+            for key, item in changed.items():
+                if item.verdict is FRESH and item.unchanged_entry is None:  # the rule would make
+                    earlier[key] = candidates[key].verdict.reasons  # another result
         present = {item.key for item in items}
         with_work = [self.rows[i.key] for i in doubtful if not i.verdict.is_up_to_date]
         documents = {row.key: at for row in with_work if (at := self._as_filed(row))}
         away = self._away()
         noted = {key: row for key, row in self.rows.items() if key not in present}
         for item in doubtful:
-            row, verdict = self.rows[item.key], item.verdict
-            pending, is_same = world.pending(self._scope_id, item.key), row.made_by == made_by
-            is_bad = row.state in BAD
-            stands = any(reason.why is Why.OUTPUT_REPLACED for reason in verdict.reasons)
-            if verdict.is_up_to_date or stands:  # 4
-                if not is_same:
-                    noted[row.key] = row._replace(made_by=made_by, outdated_by="")
-            elif verdict.case is not Case.NOT_REQUESTED and row.key in documents:  # 2
-                item.value, item.filed = documents[row.key], row
-                items.append(item)
-            elif (pending or is_bad) and (self._goes_on_without(item, pending) or is_bad):  # 3
-                if item.kept is None and item.verdict.is_work and item.entry is not None:
-                    why = Why.RECORDED(item.entry.error or "")
-                    item.verdict = ItemVerdict(ItemState.QUARANTINED, (why,), Case.GIVEN_UP)
-                made = LineageStore(self._ledger).of_item(self._scope_id, row.key)
-                item.value = self.places.as_listed(row, made)
-                items.append(item)
-            elif not is_same or pending is not None:  # 4
-                earlier[row.key] = verdict.reasons
-                if row.outdated_by != made_by and not is_same:
+            row, reasons = self.rows[item.key], item.verdict.reasons
+            pending = world.pending(self._scope_id, item.key)
+            is_same = item.verdict.is_up_to_date or Why.OUTPUT_REPLACED in {r.why for r in reasons}
+            again = None if is_same else self._again(item, documents.get(row.key), pending)
+            is_other_rule = row.made_by != made_by
+            if again is not None:  # 2, 3
+                items.append(again)
+            elif is_same and is_other_rule:  # 4
+                noted[row.key] = row._replace(made_by=made_by, outdated_by="")
+            elif not is_same and (is_other_rule or pending is not None):  # 4
+                earlier[row.key] = reasons
+                if is_other_rule:
                     noted[row.key] = row._replace(outdated_by=made_by)
         taken_back = {
             key: row._replace(returns=None, returns_object=None)
@@ -345,19 +338,44 @@ class FiledDocuments:
             rows=noted | taken_back,
             earlier=earlier,
             away=frozenset(away.difference(item.key for item in items)),
-            new=tuple(row for key, row in noted.items() if self._recorded.get(key) is not row),
+            new=tuple(row for key, row in noted.items() if self._recorded.get(key) != row),
             former=self.former,
         )
 
+    def _again(
+        self, item: ItemWork, document: Any, pending: PendingReview | None
+    ) -> ItemWork | None:
+        """Return a filed item that has work to do, or waits; None: it stays filed.
+
+        `document`: it where it was filed; None: it is not there as it was.
+        """
+        row = self.rows[item.key]
+        if document is not None and item.verdict.case is not Case.NOT_REQUESTED:
+            return replace(item, value=document, filed=row)
+        is_bad, entry = row.state in BAD, item.entry
+        again = self._without_document(item, pending) if pending or is_bad else None
+        if again is None and is_bad:
+            again = item
+            if item.verdict.is_work and entry is not None:
+                why = (Why.RECORDED(entry.error or ""),)
+                again = replace(
+                    item, verdict=ItemVerdict(ItemState.QUARANTINED, why, Case.GIVEN_UP)
+                )
+        if again is None:
+            return None
+        made = LineageStore(self._ledger).of_item(self._scope_id, row.key)
+        return replace(again, value=self.places.as_listed(row, made))
+
     def _without_source(
         self, rule: JudgedRule, world: PreparedWorld, work: Collection[ItemWork]
-    ) -> list[ItemWork]:
-        """Return items with work to do whose source left and whose result stands; find the others.
+    ) -> dict[str, ItemWork]:
+        """Return by key, of items with work to do, those whose source left, as they are then.
 
         1. Those whose document lies elsewhere as it was listed, or that moved it to where it is
            listed now: they are done there. If it is gone, and what was made of it before is another
            value by now, they are done with what was kept.
-        2. Else, or where another file that one read or itself moved is away: its result stands.
+        2. Else, or where another file that one read or itself moved is away: its result stands, and
+           it is fresh.
         """
         index = self._index
         by_all = {index.stored(index.absolute(path)) for path in read_by_all(rule.block)}
@@ -373,39 +391,49 @@ class FiledDocuments:
         paths = {*chain(*lost.values(), *away.values())}
         paths |= {at for at, _ in filter(None, listed.values())}
         moves = self.places.moves_from(paths)
-        vacated = {path for path, _ in moves}
-        standing = list[ItemWork]()
+        vacated, changed = {path for path, _ in moves}, dict[str, ItemWork]()
         for item in work:
-            document, has_left = listed[item.key], not vacated.isdisjoint(lost[item.key])
+            document, found, row = listed[item.key], None, None
             is_there = document is not None and _is_at(item.value, world)
-            if document is not None and is_there:
-                of_own = (moves.get((path, document[1])) for path in away[item.key])
-                if move := next((m for m in of_own if m and m.target == document[0]), None):  # 1
-                    item.filed = FiledRow(item.key, item.name, move.path, document[1], document[0])
-                    continue
+            if document is not None and is_there:  # 1
+                path, sha256 = document
+                of_own = (moves.get((was, sha256)) for was in away[item.key])
+                if move := next((m for m in of_own if m and m.target == path), None):
+                    filed = FiledRow(item.key, item.name, move.path, sha256, path)
+                    found = replace(item, filed=filed)
             elif document is not None:
-                move = moves.get(document) or moves.get((document[0], MOVED_BY_WATCH))
-                row = item.was_filed
-                if move is not None:
-                    row = FiledRow(item.key, item.name, *document, move.target)
-                elif row is not None and document[0] in (row.path, row.target):
-                    self._follow([row])  # a killed run may have moved it on, or only noted that
-                    row = self.rows[row.key]
-                if row is not None and row.sha256 == document[1]:
-                    at = self.places.find(row, item.value.get("relpath") or item.name)
-                    if at is not None and at["sha256"] == row.sha256:  # 1
-                        item.value, item.filed = {**item.value, "path": at["path"]}, row
-                        continue
-                    pending = world.pending(self._scope_id, item.key)
-                    is_other = pending or not item.entry or Why.CONTENT() in item.verdict.reasons
-                    if is_other and self._goes_on_without(item, pending):  # 1
-                        item.filed = row
-                        continue
-                    has_left = True
-            has_left |= bool(away[item.key]) and not is_there
-            if has_left and item.entry is not None and item.entry.state in WHOLE:  # 2
-                standing.append(item)
-        return standing
+                row = self._row_of_left(item, document, moves)
+                found = None if row is None else self._elsewhere(item, row, world)
+            has_left = row is not None or (bool(away[item.key]) and not is_there)
+            has_left |= not vacated.isdisjoint(lost[item.key])
+            if found is None and has_left and item.entry and item.entry.state in WHOLE:  # 2
+                found = replace(item, verdict=FRESH)
+            if found is not None:
+                changed[item.key] = found
+        return changed
+
+    def _row_of_left(
+        self, item: ItemWork, document: Document, moves: Mapping[Document, MoveRow]
+    ) -> FiledRow | None:
+        """Return where a document went that is no longer as it was listed; None: no one knows."""
+        move = moves.get(document) or moves.get((document[0], MOVED_BY_WATCH))
+        if move is not None:
+            return FiledRow(item.key, item.name, *document, move.target)
+        row = item.was_filed
+        if row is not None and document[0] in (row.path, row.target):
+            self._follow([row])  # a killed run may have moved it on, or only noted that
+            row = self.rows[row.key]
+        return row if row is not None and row.sha256 == document[1] else None
+
+    def _elsewhere(self, item: ItemWork, row: FiledRow, world: PreparedWorld) -> ItemWork | None:
+        """Return an item as it is done where its document lies, or without it; None: it is not."""
+        item = replace(item, filed=row)
+        at = self.places.find(row, item.value.get("relpath") or item.name)
+        if at is not None and at["sha256"] == row.sha256:
+            return replace(item, value={**item.value, "path": at["path"]})
+        pending = world.pending(self._scope_id, item.key)
+        is_other = pending or not item.entry or Why.CONTENT() in item.verdict.reasons
+        return self._without_document(item, pending) if is_other else None
 
 
 def _is_at(value: Any, world: PreparedWorld) -> bool:
