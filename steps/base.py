@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from paddock.engine.system.files import TemporaryFile
     from paddock.pipelines.label_choices import PromptLabels
 
+    from .run_end import RunEndAction
+
 MAX_PLAIN_FOLDERS = 1_000
 PLAIN_FOR_S = 1.0  # 10,000 documents in 100 folders: 2 lstat each instead of 6
 
@@ -681,17 +683,21 @@ class FileTools(Struct, frozen=True):
     outputs: OutputFiles
     readers: DocumentReaders | None = None
     """Processes that read documents; None: one is started for each document."""
-    mirrors: list[Any] | None = None
-    """Each `Mirror` whose source learns at the run's end what is done, and each `Upload`; None: no
-    server is asked."""
+
+
+class Effects(Struct, frozen=True):
+    """What a step acts on besides files: mailboxes, buckets, servers, databases."""
+
+    at_end: list[RunEndAction]
+    claims: RequestClaims
+    tables: Any
+    """The run's `DatabaseTables`."""
 
 
 class CallTools(Struct, frozen=True):
     toolset: Toolset
     """Built-in tools, Python functions and MCP servers, by name."""
     memo: CallCache
-    claims: RequestClaims | None = None
-    """None: nothing is sent, such as in tests."""
     pipelines: SubPipelines | None = None
     """None where no pipeline may run, such as during planning."""
     untrusted: tuple[str, ...] = ()
@@ -714,8 +720,8 @@ class Tools(Struct, frozen=True):
     files: FileTools
     calls: CallTools
     stores: VectorStores
-    tables: Any | None = None
-    """The run's `DatabaseTables`; None: none is written, such as in tests."""
+    effects: Effects | None = None
+    """None: a step acts on nothing but files, in plans and tests."""
     timeout: TimeLimits = field(default_factory=TimeLimits)
     reply: ReplyForm | None = None
     """The step's `reply`; None without one."""

@@ -8,6 +8,7 @@ pipelines that steps run. Imports no Prefect: a node, or a chunk of items, runs 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -31,8 +32,7 @@ from paddock.runner.progress.reasons import Outdated
 from paddock.runner.progress.report import ItemReport, Report, counts_text
 from paddock.runner.progress.report_table import ReportTable
 from paddock.steps.base import StepError
-from paddock.steps.files.upload import Upload
-from paddock.steps.sources.mirror import Mirror, SourceAway, SourceRefused
+from paddock.steps.run_end import FolderAtEnd
 
 from .block_run import BlockRun
 from .block_state import OUTERMOST, BlockState, EnclosingItems, opened_block
@@ -103,49 +103,28 @@ async def _clean_up_and_walk(walk: Execute) -> Any:
         except StepError as error:
             raise RunStopped(str(error)) from error
     await walk.nodes()
-    for mirror in context.mirrors:
-        if isinstance(mirror, Upload):
-            await _send_outputs(context, mirror)
-        else:
-            await _mark_done(context, mirror)
+    for action in context.at_end or ():
+        await context.ledger.durable()
+        at_end = await context.ledger.ask(_folder_at_end, context, action.folder)
+        try:
+            notes = await in_left_thread(partial(action.finish, at_end))
+        except StepError as error:
+            raise RunStopped(str(error)) from error
+        for note in notes:
+            context.stats.note(note)
     return walk.returned()
 
 
-async def _mark_done(context: RunContext, mirror: Mirror) -> None:
-    """Mark in a source which of its documents are done: their outputs are in the ledger."""
-    await context.ledger.durable()
-    folder, lineage = context.index.stored(mirror.folder), LineageStore(context.ledger)
-    done = await context.ledger.ask(lineage.sources_below, folder, context.judge.scopes.file, WHOLE)
-    try:
-        names = {source.removeprefix(f"{folder}/") for source in done}
-        notes = await in_left_thread(mirror.finish, names)
-    except (SourceAway, SourceRefused, OSError) as error:
-        notes = [f"{mirror.params.name} is not told what is done, {error}. The next run does it."]
-    for note in notes:
-        context.stats.note(note)
-
-
-async def _send_outputs(context: RunContext, upload: Upload) -> None:
-    """Copy a folder's outputs, as the ledger has them now, to a bucket."""
-    await context.ledger.durable()
-    below = map(Path, context.index.owned(upload.folder))
-    names = {
-        path.relative_to(upload.folder).as_posix()
-        for path in below
-        if path.is_relative_to(upload.folder)
-    }
-    owner = f"{context.ledger.identity}\n{context.judge.scopes.file}"
-    takes_over, name = context.options.takes_over, upload.params.name
-    try:
-        notes = await in_left_thread(partial(upload.finish, names, owner, takes_over=takes_over))
-    except SourceAway as error:
-        notes = [f"{name} is away, {error}. The next run sends what is left."]
-    except OSError as error:
-        notes = [f"{name} has not all outputs: {error}. The next run sends what is left."]
-    except SourceRefused as error:
-        raise RunStopped(f"{name} {error}. {error.remedy}".strip()) from error
-    for note in notes:
-        context.stats.note(note)
+def _folder_at_end(context: RunContext, folder: Path) -> FolderAtEnd:
+    index, file, root = context.index, context.judge.scopes.file, f"{folder}{os.sep}"
+    documents = LineageStore(context.ledger).sources_below(index.stored(folder), file, WHOLE)
+    paths = map(index.absolute, documents), index.owned(folder)
+    done, outputs = (
+        {path.removeprefix(root).replace(os.sep, "/") for path in some if path.startswith(root)}
+        for some in paths
+    )
+    pipeline = f"{context.ledger.identity}\n{file}"
+    return FolderAtEnd(done, outputs, pipeline, context.options.takes_over)
 
 
 class Execute(Walk):

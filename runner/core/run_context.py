@@ -22,8 +22,7 @@ from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.drain import StopGate
 from paddock.runner.progress.prefect_view import TaskChunk
 from paddock.steps.base import DocumentReaders
-from paddock.steps.files.upload import Upload
-from paddock.steps.sources.mirror import Mirror
+from paddock.steps.run_end import RunEndAction
 
 from .calls.query_batches import QueryBatches
 from .documents_in_use import DocumentsInUse
@@ -59,16 +58,14 @@ class RunContext(Struct, frozen=True, kw_only=True):
     """After so many failures for a passing reason an item is quarantined."""
     tool_runtime: ToolRuntime | None = None
     """None while planning: no tool may be called."""
-    is_acting: bool = False
-    """Whether steps act on mailboxes, databases and servers: in no plan, and no test."""
+    at_end: list[RunEndAction] | None = None
+    """What steps leave for its end; None, in a plan and a test: they act on nothing but files."""
     tape: CallTape | None = None
     """Records or replays calls of tools, for a test."""
     queries: Mapping[tuple[Path, str], QueryBatches] | None = None
     """What embeds the queries of searches, by file and step; None: the pool does."""
     room: SuspectRoom = field(default_factory=SuspectRoom)
     """The places of items that run together; one that may end the process has few others."""
-    mirrors: list[Mirror | Upload] = field(default_factory=list)
-    """Sources of the run's documents, which are told what is done."""
     syncs: GroupedCalls = field(default_factory=lambda: GroupedCalls(SYNC_THREADS))
 
     @property

@@ -230,7 +230,7 @@ async def open_session(
             stop_gate=environment.stop_gate,
             max_attempts=settings.unattended.max_attempts,
             tool_runtime=None if is_plan else ToolRuntime(stats, stack),
-            is_acting=environment.is_acting and not is_plan,
+            at_end=[] if environment.is_acting and not is_plan else None,
             tape=environment.tape,
             suspects=CrashSuspects(ledger, stats.run),
         )

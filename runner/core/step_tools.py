@@ -32,6 +32,7 @@ from paddock.runner.ledger.reviews.reviews import review_id
 from paddock.steps.base import (
     CallCache,
     CallTools,
+    Effects,
     FileTools,
     ModelTools,
     Output,
@@ -63,9 +64,7 @@ def item_tools(attempt: StepAttempt, outputs: OutputFiles) -> Tools:
     if step.untrusted:
         roots = guarded_roots(roots, step, attempt.scope, attempt.item.own_path)
     log = ItemLog(context, caller.step, caller.key, step.id)
-    mirrors = context.mirrors if context.is_acting else None
-    pool = context.pool
-    ledger, stats, claims = context.ledger, context.stats, None
+    pool, ledger, stats, effects = context.pool, context.ledger, context.stats, None
     memo: CallCache = ToolCallCache(ledger, stats, caller)
     toolset: Toolset = NoToolset()
     if not step.kind.is_pure:  # else it makes no calls
@@ -73,12 +72,14 @@ def item_tools(attempt: StepAttempt, outputs: OutputFiles) -> Tools:
             pool = context.queries[bound.file, step.id]
         models = context.world.models
         pool = LedgerPool(pool, ledger, models, stats, caller)
-        claims = ClaimedRequests(ledger, stats, caller) if context.is_acting else None
         if context.tool_runtime is not None:
             within = ToolContext(roots, log, context.readers)
             toolset = ItemToolset(bound, context.tool_runtime, memo, within)
         if context.tape is not None:
             memo, toolset = context.tape.memo(memo), context.tape.toolset(toolset)
+    tables = context.world.stores.tables
+    if context.at_end is not None and tables is not None:
+        effects = Effects(context.at_end, ClaimedRequests(ledger, stats, caller), tables)
     return Tools(
         log,
         ModelTools(
@@ -87,10 +88,10 @@ def item_tools(attempt: StepAttempt, outputs: OutputFiles) -> Tools:
             bound.priority,
             n_refused=attempt.n_refused,
         ),
-        FileTools(roots, outputs, context.readers, mirrors),
-        CallTools(toolset, memo, claims, untrusted=step.untrusted),
+        FileTools(roots, outputs, context.readers),
+        CallTools(toolset, memo, untrusted=step.untrusted),
         context.world.stores,
-        tables=context.world.stores.tables if context.is_acting else None,
+        effects=effects,
         timeout=TimeLimits(step.timeout.total, step.timeout.idle),
         item=attempt.item_name,
     )

@@ -126,7 +126,7 @@ async def _fetch_documents(source: SourceParams, root: Path, tools: Tools) -> No
     Raises:
         StepError: the server refuses. One that does not answer is noted: its documents stand.
     """
-    if tools.files.mirrors is None:
+    if tools.effects is None:
         tools.log.note(f"{source.name} is not asked: its documents are those of earlier runs.")
         return
     base = tools.files.roots.base
@@ -143,7 +143,7 @@ async def _fetch_documents(source: SourceParams, root: Path, tools: Tools) -> No
         raise os_refusal(f"the documents of {source.name} cannot be written", error) from error
     else:
         if source.is_marked:
-            tools.files.mirrors.append(mirror)
+            tools.effects.at_end.append(mirror)
         for note in notes:
             tools.log.note(note)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection
 from contextlib import ExitStack, suppress
 from io import BufferedReader
 from pathlib import Path
@@ -26,8 +25,9 @@ from paddock.steps.base import Output, Params, Step, StepError, Tools
 from paddock.steps.extras import missing_bucket_library
 from paddock.steps.facts import Facts, TextFacts, Use, brings_none
 from paddock.steps.paths import resolve_path
+from paddock.steps.run_end import FolderAtEnd
 from paddock.steps.sources.bucket import Bucket, BucketParams
-from paddock.steps.sources.mirror import MOST_FAILURES, SourceAway
+from paddock.steps.sources.mirror import MOST_FAILURES, SourceAway, SourceRefused
 
 _NAMED = 3
 
@@ -63,10 +63,10 @@ class FilesUpload(Step[FilesUploadParams, FilesUploadOutput]):
         folder = resolve_path(tools.files.roots, params.folder)
         if tools.files.roots.base.is_relative_to(folder):  # its own files are no outputs
             raise StepError("`folder` is the pipeline's folder.", remedy="Name one of outputs.")
-        if tools.files.mirrors is None:
+        if tools.effects is None:
             tools.log.note(f"nothing is sent to {params.bucket.name} now.")
-        elif (upload := Upload(folder, params.bucket)) not in tools.files.mirrors:
-            tools.files.mirrors.append(upload)
+        elif (upload := Upload(folder, params.bucket)) not in tools.effects.at_end:
+            tools.effects.at_end.append(upload)
         return FilesUploadOutput()
 
 
@@ -90,16 +90,21 @@ class Upload(Struct, frozen=True):
     folder: Path
     params: BucketParams
 
-    def finish(self, names: Collection[str], owner: str, *, takes_over: bool) -> list[str]:
-        """Send what has changed of these outputs, and remove there what has no file now.
+    def finish(self, at_end: FolderAtEnd) -> list[str]:
+        """Send what has changed of the outputs, and remove there what has no file now."""
+        name = self.params.name
+        try:
+            return self._send_outputs(at_end)
+        except SourceAway as error:
+            return [f"{name} is away, {error}. The next run sends what is left."]
+        except OSError as error:
+            return [f"{name} has not all outputs: {error}. The next run sends what is left."]
+        except SourceRefused as error:
+            raise StepError(f"{name} {error}.", remedy=error.remedy) from error
 
-        Return notes. `owner`: the pipeline; others may have outputs in the same folder.
-        `takes_over`: also in place of what another program wrote.
-
-        Raises:
-            SourceAway, SourceRefused, OSError: the next run goes on.
-        """
-        of = hashlib.sha256(f"{owner}\n{self.params.url}".encode()).hexdigest()[:8]
+    def _send_outputs(self, at_end: FolderAtEnd) -> list[str]:
+        names, takes_over = at_end.outputs, at_end.takes_over
+        of = hashlib.sha256(f"{at_end.pipeline}\n{self.params.url}".encode()).hexdigest()[:8]
         index = self.folder / f".upload-{of}.json"
         objects = _read_objects(index)
         due, gone = dict[str, str](), list[str]()

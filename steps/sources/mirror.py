@@ -31,6 +31,7 @@ from paddock.pipelines.quantities import SizeBytes
 from paddock.steps.base import Params
 from paddock.steps.paths import numbered_name
 from paddock.steps.readers.document_kinds import HEAD_BYTES, is_page_instead
+from paddock.steps.run_end import FolderAtEnd
 
 _INDEX, _LOCK = ".source.json", ".source.lock"
 _LOCK_S = 600.0  # another run may fetch thousands
@@ -235,12 +236,14 @@ class Mirror(Struct, frozen=True):
             if those
         ]
 
-    def finish(self, names: Collection[str]) -> list[str]:
-        """Mark in the source which copies are done, each once; return notes.
+    def finish(self, at_end: FolderAtEnd) -> list[str]:
+        """Mark in the source which copies are done, each once."""
+        try:
+            return self._mark_done(at_end.done)
+        except (SourceAway, SourceRefused, OSError) as error:
+            return [f"{self.params.name} is not told what is done, {error}. The next run does it."]
 
-        Raises:
-            SourceAway, SourceRefused: the next run marks the rest.
-        """
+    def _mark_done(self, names: Collection[str]) -> list[str]:
         n_before = 0
         with self._index() as index:
             here = (copy for copy in index.copies.values() if copy.is_here and not copy.is_done)

@@ -412,19 +412,20 @@ class DatabaseWrite(Step[DatabaseWriteParams, DatabaseWriteOutput]):
 
     async def run(self, params: DatabaseWriteParams, tools: Tools) -> DatabaseWriteOutput:
         rows, item = params.rows, tools.item
-        if tools.tables is None:
+        if tools.effects is None:
             tools.log.note(f"rows are not written to '{params.table}' in a test.")
             return DatabaseWriteOutput(table=params.table, count=len(rows), changed=False)
+        tables = tools.effects.tables
         if params.postgres is not None:
-            database: Database = tools.tables.server(params.postgres)
+            database: Database = tables.server(params.postgres)
         elif params.sqlite is not None:
             path = resolve_path(tools.files.roots, params.sqlite)
             tools.files.outputs.check_target(path, is_new=False)
             database = SqliteFile(path)
         else:
             raise StepError("`sqlite` is null, so it is not known where the rows go.")
-        table = tools.tables.of(database, params.table)
+        table = tables.of(database, params.table)
         await tools.files.outputs.note_rows_kept(table.database.place / table.table)
-        owner, former = tools.tables.owner(item), tools.tables.owner(item, is_former=True)
+        owner, former = tables.owner(item), tables.owner(item, is_former=True)
         changed = await table.replace(owner, former, item.step, rows)
         return DatabaseWriteOutput(table=params.table, count=len(rows), changed=changed)

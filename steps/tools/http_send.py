@@ -71,7 +71,7 @@ class HttpSend(Step[HttpSendParams, HttpSendOutput]):
     output = HttpSendOutput
 
     async def run(self, params: HttpSendParams, tools: Tools) -> HttpSendOutput:
-        body, claims = params.data if params.text is None else params.text, tools.calls.claims
+        body = params.data if params.text is None else params.text
         request = {"method": params.method, "url": params.url, "body": body}
         request["headers"] = sorted(params.headers)
 
@@ -81,9 +81,10 @@ class HttpSend(Step[HttpSendParams, HttpSendOutput]):
                 answer["json"] = json.loads(text)
             return HttpSendOutput(output=answer, text=text, sent=body)
 
-        if claims is None:
+        if tools.effects is None:
             tools.log.note(f"nothing is sent to {params.url} in a test.")
             return ended(None, "")
+        claims = tools.effects.claims
         for n_failed in range(1, _TRIES + 1):
             claim = await claims.claim(tools.item, request, n_refused=tools.llm.n_refused)
             if claim.state is SendState.ANSWERED:

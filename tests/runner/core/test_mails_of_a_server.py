@@ -14,6 +14,7 @@ import pytest
 
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.progress.report import Report
+from paddock.steps.run_end import FolderAtEnd
 from paddock.steps.sources import mirror
 from tests.fakes.dovecot import PASSWORD, PROGRAM, Dovecot, dovecot, is_here, mail
 from tests.forked import ForkServer
@@ -263,9 +264,9 @@ def test_a_token_is_asked_for_at_each_login_and_may_expire_between_two(
         assert (office.bills(), office.flagged()) == (bills(1, 2), 2)
         finish = mirror.Mirror.finish
 
-        def finish_later(self: mirror.Mirror, names: set[str]) -> list[str]:
+        def finish_later(self: mirror.Mirror, at_end: FolderAtEnd) -> list[str]:
             good[:] = ["third"]  # it expires amid the run
-            return finish(self, names)
+            return finish(self, at_end)
 
         monkeypatch.setattr(mirror.Mirror, "finish", finish_later)
         office.put(3)
