@@ -44,7 +44,7 @@ def reviews_of_item(ledger: Ledger, scope: str, key: str) -> ReviewRecord:
     return _record(reviews, answers, known)
 
 
-def reviews_of_run(ledger: Ledger, run: str) -> ReviewRecord:
+def review_record_of_run(ledger: Ledger, run: str) -> ReviewRecord:
     """Return the answers of a run: the reviews that it asked for or went on with, and others."""
     store = ReviewStore(ledger)
     known = (*store.waiting(is_whole=True), *store.decided(is_whole=True))

@@ -113,7 +113,7 @@ class PrefectLink:
             self.api_url = api_url
             self.wake.set()
 
-    def ended(self, order: Order) -> None:
+    def note_ended(self, order: Order) -> None:
         """Show an end that Prefect lacks; where its flow run began, Prefect has gone away since.
 
         Runs begin without it then until it has answered again.

@@ -117,7 +117,7 @@ class TriggerKeeper:
     def keys(self, pipeline: str) -> list[str]:
         return [*self._running.get(pipeline, {})]
 
-    def ended(self, order: Order) -> None:
+    def note_ended(self, order: Order) -> None:
         self._telling.start(self._tell(order))
 
     def status(self, pipeline: str, now: datetime) -> list[dict[str, Any]]:

@@ -471,8 +471,8 @@ class Up:
         await alert_trouble(self._options.flags, pipeline, crash, run)
 
     def note_ended(self, order: Order) -> None:
-        self._keeper.ended(order)
-        self._link.ended(order)
+        self._keeper.note_ended(order)
+        self._link.note_ended(order)
 
     # --- status
 

@@ -19,7 +19,7 @@ from watchdog import events
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver, EventEmitter
 
-from paddock.runner.folders.folder_identity import needs_polling
+from paddock.runner.folders.folder_identity import silent_file_system
 from paddock.steps.temporary_names import is_temporary
 
 from .watch_messages import WatchMessages, polling_message
@@ -76,7 +76,7 @@ class ChangeSource:
         """Listen to events; start to poll and report why when that fails."""
         await self.stop()
         self._retry_at = None
-        kind = await self._ask(needs_polling, self._root)
+        kind = await self._ask(silent_file_system, self._root)
         if kind is not None:
             self._poll(kind)
             return

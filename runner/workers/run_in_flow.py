@@ -79,7 +79,7 @@ async def run_in_current_flow(session: RunSession) -> Report:
     meter = ProgressMeter(progress_line_names(session.context.bound.nodes))
     stats.observer = MultiObserver(stats.observer, logger, meter)
     key = artifact_key(session.context.bound.name)
-    naming, artifacts = name_flow_run(stats.run), dict[str, str]()
+    naming, artifacts = rename_and_tag_flow_run(stats.run), dict[str, str]()
     chunks = ChunkTasks(stats.secrets.redact)
     try:
         async with (
@@ -304,7 +304,7 @@ def current_flow_run() -> FlowRun | None:
 _named: ContextVar[UUID | None] = ContextVar("named", default=None)
 
 
-def name_flow_run(name: str) -> asyncio.Task[None]:
+def rename_and_tag_flow_run(name: str) -> asyncio.Task[None]:
     flow_run, named = current_flow_run(), _named.get()
     _named.set(flow_run.id if flow_run is not None else None)
     is_first = flow_run is not None and named != flow_run.id

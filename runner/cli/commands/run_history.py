@@ -48,7 +48,7 @@ from paddock.runner.progress import printing
 from paddock.runner.progress.journal import JournalProgress, JournalTail
 from paddock.runner.render.run_details import read_run_details
 from paddock.runner.render.run_page import saved_run_page
-from paddock.runner.review.answer_records import reviews_of_run
+from paddock.runner.review.answer_records import review_record_of_run
 from paddock.runner.settings import STATE_FOLDER
 
 REFRESH_EVERY_S = 1.0
@@ -204,7 +204,7 @@ def write_named_run_report(file: Path, run: str, target: Path) -> None:
 def write_run_report(past: PastRun, target: Path) -> None:
     details = read_run_details(past)
     with open_for_reading(past.place) as ledger:
-        details = replace(details, reviewed=reviews_of_run(ledger, past.row.run))
+        details = replace(details, reviewed=review_record_of_run(ledger, past.row.run))
     write_output(target, saved_run_page(details, target))
 
 

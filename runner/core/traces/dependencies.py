@@ -519,7 +519,7 @@ class Trace:
         self.outputs = _outputs(scope_id, entry)
         """The outputs of the item itself, without those of items within it."""
 
-    def result(self, older: Older) -> PreviousResult:
+    def previous_result(self, older: Older) -> PreviousResult:
         """Return the result of the item; those made with the values of `older` are equivalent."""
         entry = self.entry
         has_fitted = entry.state == "done" and not dependencies_of(entry, LimitedContext)

@@ -180,7 +180,7 @@ def _of_parts(
         parts |= {name: before[name] for name in before if name in unknown}
         if parts == before:
             return ()
-    stale = stale_parts(before, parts, trace.result(now.older))
+    stale = stale_parts(before, parts, trace.previous_result(now.older))
     if not stale and changed_parts(before, parts):
         return ()
     return trace.past.changes(entry.key).reasons(stale, before, parts, now.item)

@@ -421,9 +421,9 @@ async def test_runs_that_ended_while_prefect_was_away_are_shown_when_it_is_back(
         await eventually(lambda: told(up))
         assert len(await runs_there(up)) == len(SHOWN)
         await eventually(lambda: up.link.is_there)
-        up.link.ended(orders[0])  # it began without Prefect
+        up.link.note_ended(orders[0])  # it began without Prefect
         assert up.link.is_there
-        up.link.ended(replace(orders[0], flow_run=shown[runs["completed"]]["id"]))
+        up.link.note_ended(replace(orders[0], flow_run=shown[runs["completed"]]["id"]))
         assert up.link.is_there is None, "until it has answered again"
         await eventually(lambda: up.link.is_there)
 

@@ -160,7 +160,7 @@ class World(Around):
         return True
 
     def note_ended(self, order: Order) -> None:
-        self.keeper.ended(order)
+        self.keeper.note_ended(order)
 
     async def _start(self, task: RunTask) -> Process:
         return Process(self, task)
