@@ -128,10 +128,10 @@ class ModelFacts(Struct, frozen=True, omit_defaults=True):
     """The model's own sampling values; a spec's and a request's go before them."""
     tuned_from: str | None = None
     """Of a tuned copy: the digest of the file that the name stands for."""
-    form: str = ""
+    ir: str = ""
     """Of a tuned copy that OpenVINO computes: its file; `path` and `size_bytes` are the original's,
     which is loaded where a request or a spec has adapters."""
-    form_bytes: int = 0
+    ir_bytes: int = 0
     draft_path: str = ""
     """A smaller model's file that guesses ahead for this one."""
     projector: str | None = None

@@ -17,7 +17,7 @@ import numpy as np
 from paddock.engine.llama.library import CacheFull, LoadFailed
 from paddock.engine.llama.llama_context import ContextOptions
 from paddock.engine.llama.llama_model import Model
-from paddock.engine.openvino.form_model import FormModel, open_context
+from paddock.engine.openvino.ir_model import IrModel, open_context
 from paddock.engine.profile.context_layout import (
     ContextLayout,
     LayoutBounds,
@@ -106,7 +106,7 @@ class KvCache:
 
     def __init__(self, model: Model, options: CacheOptions, profile: Profile | None = None) -> None:
         self.model = model
-        self._is_paged = isinstance(model, FormModel)
+        self._is_paged = isinstance(model, IrModel)
         self._cache_options = options
         self._profile = profile
         self.mtp_price = options.mtp_price

@@ -463,7 +463,7 @@ class ModelManager:
         }
         for other_key in self._missing_models():
             facts = self._queues[other_key].most_urgent.model_use.facts
-            sizes[other_key] = facts.form_bytes or facts.size_bytes
+            sizes[other_key] = facts.ir_bytes or facts.size_bytes
         there = {key, *(model.model_key for model in self.resident())}
         return sum(size for other_key, size in sizes.items() if other_key not in there)
 
@@ -499,7 +499,7 @@ class ModelManager:
                 self._evicted_for[key] = waiting[0].key
                 is_replica = key != by_key[key].model_key
                 facts = by_key[key].facts
-                self._sizes[key] = 0 if is_replica else facts.form_bytes or facts.size_bytes
+                self._sizes[key] = 0 if is_replica else facts.ir_bytes or facts.size_bytes
                 self._loader.drain(by_key[key], "room")
         elif isinstance(move, KeepModel):
             self._loader.keep(by_key[move.key])

@@ -121,7 +121,7 @@ def _n_scores(header: GgufHeader, load: WorkerOptions) -> int:
 N_PARALLEL_CPU = 8
 # OpenVINO's attention runs over a sequence's own cells, so that more at once cost less each: steps
 # of 8, 16 and 32 sequences of 640 tokens took 51, 76 and 94 ms (2 cores with AMX, SmolLM2-135M).
-N_PARALLEL_FORM = 32
+N_PARALLEL_IR = 32
 N_PARALLEL_SHARED = 16  # of a graphics device that uses main memory
 N_PARALLEL_EMBED = 32
 MOST_PARALLEL = 252  # llama.cpp has 256 sequence ids (LLAMA_MAX_SEQ); chats take up to four
@@ -305,11 +305,11 @@ class _LayoutPlanner(Struct, frozen=True):
 
     def load(self, profile: Profile | None = None, why_no_device: str = "") -> WorkerOptions:
         facts, settings, device = self.request.facts, self.settings, self.device
-        form = "" if self.request.adapters else facts.form
+        ir = "" if self.request.adapters else facts.ir
         if facts.role != "chat":
             n_parallel = N_PARALLEL_EMBED
         else:
-            usual = N_PARALLEL_FORM if form else N_PARALLEL_CPU
+            usual = N_PARALLEL_IR if ir else N_PARALLEL_CPU
             if device.is_gpu:
                 usual = gpu_parallel(profile) if device.gpus else N_PARALLEL_SHARED
             n_parallel = min(settings.num_parallel or usual, MOST_PARALLEL)
@@ -337,7 +337,7 @@ class _LayoutPlanner(Struct, frozen=True):
             flash_attention=settings.flash_attention,
             kv_cache_type=settings.kv_cache_type,
             adapters=self.request.adapters,
-            cache_layout="unified" if form else settings.cache_layout,  # blocks are shared
+            cache_layout="unified" if ir else settings.cache_layout,  # blocks are shared
             is_gpu=device.is_gpu,
             projector=facts.projector or "",
             projector_digest=facts.projector_digest,
@@ -346,7 +346,7 @@ class _LayoutPlanner(Struct, frozen=True):
             parts=facts.parts,
             digest=facts.digest,
             device=device.name,
-            form=form,
+            ir=ir,
             is_copy=facts.tuned_from is not None,
             has_mtp=self.header.has_mtp,
             why_no_device=why_no_device,
@@ -433,7 +433,7 @@ class _LayoutPlanner(Struct, frozen=True):
 
     def _weight_bytes(self, load: WorkerOptions) -> int:
         facts = self.request.facts
-        return (facts.form_bytes if load.form else facts.size_bytes) + self.request.extra_bytes
+        return (facts.ir_bytes if load.ir else facts.size_bytes) + self.request.extra_bytes
 
     def _cell_and_buffer_bytes(self, load: WorkerOptions) -> tuple[float, int]:
         per_cell = cell_bytes(self.header, load.kv_cache_type)

@@ -195,10 +195,10 @@ class ModelFinder:
         """
         facts = self.find_original(ref, n_ctx_tokens)
         copy = None if self.is_exact else self.tuned.find(facts.digest)
-        if copy is None or (copy.is_form and (facts.projector or facts.adapters)):
+        if copy is None or (copy.is_ir and (facts.projector or facts.adapters)):
             return facts
-        if copy.is_form:
-            changed: dict[str, Any] = {"form": copy.path, "form_bytes": copy.size_bytes}
+        if copy.is_ir:
+            changed: dict[str, Any] = {"ir": copy.path, "ir_bytes": copy.size_bytes}
         else:
             changed = {"path": copy.path, "parts": (), "size_bytes": copy.size_bytes}
         return replace(facts, digest=copy.digest, tuned_from=facts.digest, **changed)

@@ -1,1 +1,1 @@
-"""The second engine for processors: the same weights in OpenVINO's form, under one scheduler."""
+"""The second engine for processors: the same weights as an OpenVINO IR, under one scheduler."""

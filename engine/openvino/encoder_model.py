@@ -1,4 +1,4 @@
-"""BERT in OpenVINO's form: its graph, written from a GGUF file's weights, and its computation.
+"""BERT as an OpenVINO IR: its graph, written from a GGUF file's weights, and its computation.
 
 openvino-genai 2026.4 reads no encoder of GGUF, so the graph is made here of OpenVINO's operations,
 as llama.cpp's src/models/bert.cpp computes it. Texts of a batch are padded; which tokens are seen,
@@ -27,22 +27,22 @@ _TOKENS, _POSITIONS, _SEES, _SHARES = "tokens", "positions", "sees", "shares"
 
 
 class EncoderModel:
-    def __init__(self, form: Path, n_threads: int, *, pools_first: bool) -> None:
+    def __init__(self, ir: Path, n_threads: int, *, pools_first: bool) -> None:
         self.pools_first = pools_first
         self._tensor_of = openvino.Tensor
         core = openvino.Core()
         try:
-            model = core.read_model(form.with_suffix(".xml"), form)
+            model = core.read_model(ir.with_suffix(".xml"), ir)
             compiled = core.compile_model(model, "CPU", compile_settings(model, n_threads))
         except RuntimeError as error:
-            raise LoadFailed(f"OpenVINO cannot use {form}: {error}") from error
+            raise LoadFailed(f"OpenVINO cannot use {ir}: {error}") from error
         self._request = compiled.create_infer_request()
         token, counts = np.zeros((1, 1), np.int32), np.ones((1, 1), np.float32)
         try:
             self.compute(token, 0 * counts, counts)  # as in `paged_model`: it lays the weights out
         except RuntimeError as error:
-            raise LoadFailed(f"OpenVINO cannot compute {form}: {error}") from error
-        give_back_pages(form)
+            raise LoadFailed(f"OpenVINO cannot compute {ir}: {error}") from error
+        give_back_pages(ir)
 
     def compute(self, tokens: Tokens, sees: Vectors, shares: Vectors) -> Vectors:
         """Return one vector for each text, shape (n_texts, n_embedding).
@@ -79,7 +79,7 @@ def write_encoder(source: Path, weights: Path, graph: Path) -> None:
     header = read_header(source)
     pooling = header.number("pooling_type") or _MEAN_POOLING
     if pooling not in (_FIRST_POOLING, _MEAN_POOLING):
-        raise LoadFailed(f"a form pools by mean or first token, not by type {pooling}")
+        raise LoadFailed(f"an IR pools by mean or first token, not by type {pooling}")
     tensors = {}
     data = np.memmap(source, np.uint8, "r")
     for tensor in header.tensors:

@@ -19,7 +19,7 @@ from paddock.engine.llama.llama_context import ContextOptions
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.system.records import Struct
 
-# Where a form says in which precision it is computed; one that does not: 32 bits.
+# Where an IR says in which precision it is computed; one that does not: 32 bits.
 PRECISION = ["paddock", "precision"]
 
 
@@ -214,14 +214,14 @@ class PagedContext:
     def decode_image(
         self, rows: Vectors, pos: NDArray[np.int32], seq_id: int, *, is_causal: bool = True
     ) -> None:
-        raise DecodeFailed("OpenVINO's form of a model reads no images")
+        raise DecodeFailed("OpenVINO's IR of a model reads no images")
 
     def logits(self, n_rows: int) -> Logits:
         """Return next-token logits, shape (n_rows, n_vocab), valid until the next decode."""
         return self._logits[:n_rows]
 
     def embedding(self, seq_id: int) -> Vectors:
-        raise DecodeFailed("OpenVINO's form of a model returns no embedding")
+        raise DecodeFailed("OpenVINO's IR of a model returns no embedding")
 
     def _parts(self, cells: NDArray[np.uint8], n_blocks: int) -> list[NDArray[np.uint8]]:
         ends = np.cumsum([rows.shape[1] * n_blocks for rows in self._rows])[:-1]

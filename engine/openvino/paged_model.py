@@ -1,6 +1,6 @@
-"""A model in OpenVINO's form, compiled for this processor: one pass over a batch, cells in blocks.
+"""A model as an OpenVINO IR, compiled for this processor: one pass over a batch, cells in blocks.
 
-`form.make_form` wrote it from a GGUF file. Attention is made paged when it is loaded, since
+`ir_writer.write_ir` wrote it from a GGUF file. Attention is made paged when it is loaded, since
 OpenVINO 2026.4 writes the paged operation but cannot read it back; and the rows whose logits are
 wanted are gathered before the last projection, which is a quarter of a small model's work.
 """
@@ -24,7 +24,7 @@ from paddock.engine.system.hardware import give_back_pages
 from .paged_context import PRECISION, PagedBatch
 
 WANTED = "wanted_rows"
-# The inputs of a pass; a form that has more was made by a version that is not known.
+# The inputs of a pass; an IR that has more was made by a version that is not known.
 _OPTIONAL = frozenset(["max_context_len"])
 _INPUTS = frozenset([
     "input_ids", "position_ids", "past_lens", "subsequence_begins", "block_indices",
@@ -33,16 +33,16 @@ _INPUTS = frozenset([
 
 
 class PagedModel:
-    def __init__(self, form: Path, n_threads: int) -> None:
+    def __init__(self, ir: Path, n_threads: int) -> None:
         self._tensor_of = openvino.Tensor
         core = openvino.Core()
         try:
-            model = core.read_model(form.with_suffix(".xml"), form)
+            model = core.read_model(ir.with_suffix(".xml"), ir)
             paged_attention_transformation(model)
             _gather_wanted_rows(model)
             self._compiled = core.compile_model(model, "CPU", compile_settings(model, n_threads))
         except RuntimeError as error:
-            raise LoadFailed(f"OpenVINO cannot use {form}: {error}") from error
+            raise LoadFailed(f"OpenVINO cannot use {ir}: {error}") from error
         names = [port.get_any_name() for port in self._compiled.inputs]
         self._caches = [p for p in self._compiled.inputs if "_cache." in p.get_any_name()]
         self._inputs = {n: name for n, name in enumerate(names) if "_cache." not in name}
@@ -60,8 +60,8 @@ class PagedModel:
         try:
             self.compute(PagedBatch(token, zero, zero, ends, zero, ends, zero.astype(np.int64)))
         except RuntimeError as error:
-            raise LoadFailed(f"OpenVINO cannot compute {form}: {error}") from error
-        give_back_pages(form)
+            raise LoadFailed(f"OpenVINO cannot compute {ir}: {error}") from error
+        give_back_pages(ir)
 
     def new_caches(self, n_blocks: int) -> list[NDArray[Any]]:
         """Return cells for so many blocks, an array for each cache; memory is taken as it is used.

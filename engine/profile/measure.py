@@ -20,7 +20,7 @@ from paddock.engine.llama.library import CacheFull, LoadFailed
 from paddock.engine.llama.llama_context import ContextOptions
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.llama.thread_governor import ENOUGH_CPU_SHARE
-from paddock.engine.openvino.form_model import open_context
+from paddock.engine.openvino.ir_model import open_context
 from paddock.engine.settings import CacheType, Switch
 from paddock.engine.system.records import Struct, replace
 

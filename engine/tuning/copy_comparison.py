@@ -13,7 +13,7 @@ from paddock.engine.arrays import Logits, Tokens, Vectors
 from paddock.engine.llama.forward_context import ForwardContext
 from paddock.engine.llama.llama_context import ContextOptions
 from paddock.engine.llama.llama_model import Model
-from paddock.engine.openvino.form_model import open_context
+from paddock.engine.openvino.ir_model import open_context
 from paddock.engine.profile.measure import EMBED_TEXT, BenchOptions
 from paddock.engine.system.records import Struct
 

@@ -17,7 +17,7 @@ class CopyOrder(Struct, frozen=True):
     format: str
     names: list[str]
     """Matrices that have this format in the copy; none: llama.cpp gets no copy."""
-    form: Path | None
+    ir: Path | None
     """Where the weights for OpenVINO are written; None: it gets none."""
     n_threads: int
     fallback: int

@@ -10,7 +10,7 @@ from statistics import median
 from paddock.engine.llama.library import DecodeFailed, LoadFailed
 from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.llama.thread_governor import ENOUGH_CPU_SHARE
-from paddock.engine.openvino.form_model import FormModel
+from paddock.engine.openvino.ir_model import IrModel
 from paddock.engine.profile.measure import (
     EMBED_BATCHES,
     EMBED_TEXT,
@@ -33,18 +33,18 @@ _DOCUMENT_TOKENS, _ANSWER_TOKENS = 640, 80
 
 
 class Weights(Struct, frozen=True):
-    """What is computed: a GGUF file, by llama.cpp; or a form of it, by OpenVINO."""
+    """What is computed: a GGUF file, by llama.cpp; or an IR of it, by OpenVINO."""
 
     path: Path
-    form: Path | None = None
+    ir: Path | None = None
 
     @property
     def file(self) -> Path:
-        return self.form or self.path
+        return self.ir or self.path
 
     def load(self, like: BenchOptions) -> Model:
-        if self.form is not None:
-            return FormModel(self.path, self.form, like.n_threads)
+        if self.ir is not None:
+            return IrModel(self.path, self.ir, like.n_threads)
         return Model(self.path, ModelOptions(uses_extra_buffers=like.uses_extra_buffers))
 
 
@@ -56,7 +56,7 @@ class MeasuredModels:
 
     def load(self, weights: Weights, like: BenchOptions) -> Model:
         """Raises `LoadFailed`: it cannot be computed here."""
-        n_threads = like.n_threads if weights.form else 0  # llama.cpp's are a context's
+        n_threads = like.n_threads if weights.ir else 0  # llama.cpp's are a context's
         before = self._models.pop(weights, None)
         if before is not None and before[0] != n_threads:
             before[1].close()

@@ -56,7 +56,7 @@ def copy_format(header: GgufHeader, features: Collection[str]) -> tuple[str, fro
     )
 
 
-def may_have_form(header: GgufHeader) -> bool:
+def may_have_ir(header: GgufHeader) -> bool:
     """Return whether a model may be computed by OpenVINO: installed, and positions are plain.
 
     A short text does not tell whether the reader of openvino-genai heeds a sliding window or
@@ -120,7 +120,7 @@ class TunedCopy(Struct, frozen=True, forbid_unknown_fields=True):
     version: Literal[5] = 5
 
     @property
-    def is_form(self) -> bool:
+    def is_ir(self) -> bool:
         """Whether OpenVINO computes it, from two files: weights (`path`) and their graph."""
         return self.format in (OPENVINO, OPENVINO_BF16)
 
@@ -203,17 +203,17 @@ class TunedCopyStore:
                 self.remove_copies(file.stem)
         return names
 
-    def form(self, original: str) -> Path:
-        """Return where the weights of a model's form are; their graph lies beside them."""
+    def ir_weights(self, original: str) -> Path:
+        """Return where the weights of a model's IR are; their graph lies beside them."""
         return self.folder / f"{original}.bin"
 
     def _remove_copy(self, original: str, record: dict[str, object]) -> None:
         """Remove the copy that a record of any version names, if it is one of ours."""
-        form = self.form(original)
-        if record.get("path") != str(form):
+        ir = self.ir_weights(original)
+        if record.get("path") != str(ir):
             _remove_blob(record)
             return
-        for file in (form, graph_file(form)):
+        for file in (ir, graph_file(ir)):
             with suppress(OSError):
                 file.unlink(missing_ok=True)
 

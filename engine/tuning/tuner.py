@@ -35,7 +35,7 @@ from .tuned_copies import (
     copy_format,
     copy_place,
     graph_file,
-    may_have_form,
+    may_have_ir,
 )
 
 # Documents of the package on which a copy is compared with its original.
@@ -92,21 +92,21 @@ def tune(facts: ModelFacts, settings: PoolSettings, n_threads: int, stop: Tuning
     header = read_header(Path(facts.path))
     format_name, names = copy_format(header, read_cpu().features)
     refusal = ""
-    has_form = may_have_form(header)
-    if facts.role == "rerank" or facts.parts or not (names or has_form):
+    has_ir = may_have_ir(header)
+    if facts.role == "rerank" or facts.parts or not (names or has_ir):
         refusal = "no copy of such a model is faster on this processor"
     record = TunedCopy(facts.name, facts.digest, facts.path, copy_place(), refusal)
     with _tuning_lock(store.folder, facts):
         if not refusal:
-            # A copy takes at most two bytes a weight, or what it has; a form, and the file it is
+            # A copy takes at most two bytes a weight, or what it has; an IR, and the file it is
             # made of, the same again, and one for each precision.
             n_weights = sum(tensor.n_weights for tensor in header.tensors)
-            n_bytes = (6 if has_form else 2) * n_weights + facts.size_bytes
-            if has_form:
+            n_bytes = (6 if has_ir else 2) * n_weights + facts.size_bytes
+            if has_ir:
                 _require_room(store.folder, facts, n_bytes)
             with (
                 _temporary_target(_blob_folder(settings), facts, n_bytes) as temporary,
-                _form_folder(store.folder, facts) as folder,
+                _ir_folder(store.folder, facts) as folder,
             ):
                 known = FallbackStore(settings.cache_dir).find(facts.digest)
                 order = CopyOrder(
@@ -114,7 +114,7 @@ def tune(facts: ModelFacts, settings: PoolSettings, n_threads: int, stop: Tuning
                     temporary,
                     format_name,
                     sorted(names),
-                    folder / "weights.bin" if has_form else None,
+                    folder / "weights.bin" if has_ir else None,
                     n_threads,
                     known.fallback if known else 0,
                     example_texts(),
@@ -130,8 +130,8 @@ def _finish(copy: TunedCopy, store: TunedCopyStore) -> TunedCopy:
     """Rename a copy that is written and judged; return its record."""
     written = Path(copy.path)
     place = written.parent / f"sha256-{copy.digest}"
-    if copy.is_form:
-        place = store.form(copy.original)
+    if copy.is_ir:
+        place = store.ir_weights(copy.original)
         graph_file(written).replace(graph_file(place))
     written.replace(place)
     files.sync_folder(place.parent)
@@ -142,7 +142,7 @@ def remove_left_parts(settings: PoolSettings) -> None:
     """Remove what killed processes left of copies; other users' may be at work on theirs."""
     for root in (settings.models_dir, settings.cache_dir):
         _remove_parts(root / "blobs")
-    for left in TunedCopyStore(settings.cache_dir).folder.glob("*.form"):
+    for left in TunedCopyStore(settings.cache_dir).folder.glob("*.ir"):
         with suppress(LockTaken, OSError), lock_now(left.with_suffix(".lock")):
             shutil.rmtree(left)
 
@@ -180,9 +180,9 @@ def _require_room(folder: Path, facts: ModelFacts, n_bytes: int) -> None:
 
 
 @contextmanager
-def _form_folder(folder: Path, facts: ModelFacts) -> Iterator[Path]:
+def _ir_folder(folder: Path, facts: ModelFacts) -> Iterator[Path]:
     """Yield an empty folder, which goes; the tuning lock is held, so one that is there is left."""
-    inner = folder / f"{facts.digest}.form"
+    inner = folder / f"{facts.digest}.ir"
     shutil.rmtree(inner, ignore_errors=True)
     inner.mkdir()
     try:

@@ -38,8 +38,8 @@ from .copy_trials import (
 )
 from .tuned_copies import OPENVINO, OPENVINO_BF16, TunedCopy, graph_file
 
-# A form that gains so much is kept unseen whether a copy for llama.cpp gains more: of SmolLM2-135M
-# these gain 1.5 to 2.1, forms 4.
+# An IR that gains so much is kept unseen whether a copy for llama.cpp gains more: of SmolLM2-135M
+# these gain 1.5 to 2.1, IRs 4.
 _SURE_GAIN = 2.0
 
 
@@ -63,15 +63,15 @@ def main() -> None:
 
 def make_copy(order: CopyOrder) -> TunedCopy:
     """Write, measure, compare; return the record of the fastest copy, or of why there is none."""
-    forms, why_none = _write_forms(order)
+    irs, why_none = _write_irs(order)
     made = replace(order.model, why_none=why_none)
     with closing(_CopyJudge(order)) as judge:
-        if forms:
-            made = judge.find_fastest(forms, _SURE_GAIN if order.names else LEAST_GAIN)
-        if order.names and (made.why_none or not forms):
+        if irs:
+            made = judge.find_fastest(irs, _SURE_GAIN if order.names else LEAST_GAIN)
+        if order.names and (made.why_none or not irs):
             source, names = Path(order.model.original_path), frozenset(order.names)
             write_widened(source, order.target, names, order.format, order.n_threads)
-            copies = {order.format: Weights(order.target), **forms}
+            copies = {order.format: Weights(order.target), **irs}
             made = judge.find_fastest(copies, LEAST_GAIN)
     return made
 
@@ -136,30 +136,30 @@ class _CopyJudge:
         """Return the record with the copy's file, which is on the disk by then."""
         sync_file(copy.file)
         digest, n_bytes = sha256_of(copy.file), copy.file.stat().st_size
-        if copy.form is not None:
-            graph = graph_file(copy.form)
+        if copy.ir is not None:
+            graph = graph_file(copy.ir)
             sync_file(graph)
             # One file of weights is computed in more than one precision, which the graph tells
             digest = hashlib.sha256(f"{digest} {sha256_of(graph)}".encode()).hexdigest()
         return replace(self._model, path=str(copy.file), digest=digest, size_bytes=n_bytes)
 
 
-def _write_forms(order: CopyOrder) -> tuple[dict[str, Weights], str]:
-    """Return the forms by their precisions, or why there is none, if one was ordered."""
-    form, source = order.form, Path(order.model.original_path)
-    if form is None:
+def _write_irs(order: CopyOrder) -> tuple[dict[str, Weights], str]:
+    """Return the IRs by their precisions, or why there is none, if one was ordered."""
+    ir, source = order.ir, Path(order.model.original_path)
+    if ir is None:
         return {}, ""
     try:
-        writer = importlib.import_module("paddock.engine.openvino.form")
-        writer.write_form(source, form, graph_file(form), order.n_threads)
-        forms = {OPENVINO: Weights(source, form)}
+        writer = importlib.import_module("paddock.engine.openvino.ir_writer")
+        writer.write_ir(source, ir, graph_file(ir), order.n_threads)
+        irs = {OPENVINO: Weights(source, ir)}
         if writer.computes_bf16():
-            in_bf16 = form.with_stem(f"{form.stem}-bf16")
-            writer.write_in_bf16(form, in_bf16)
-            forms[OPENVINO_BF16] = Weights(source, in_bf16)
+            in_bf16 = ir.with_stem(f"{ir.stem}-bf16")
+            writer.write_in_bf16(ir, in_bf16)
+            irs[OPENVINO_BF16] = Weights(source, in_bf16)
     except (LoadFailed, ImportError) as error:
         return {}, str(error)
-    return forms, ""
+    return irs, ""
 
 
 if __name__ == "__main__":

@@ -375,7 +375,7 @@ def _cache_options(load: WorkerOptions) -> CacheOptions:
         n_cells=load.n_cells,
         n_parallel=load.n_parallel,
         options=options,
-        layout="unified" if load.form else load.cache_layout,
+        layout="unified" if load.ir else load.cache_layout,
         n_host_cache_tokens=load.n_host_cache_tokens,
         is_gpu=load.is_gpu,
         n_devices=load.n_devices,

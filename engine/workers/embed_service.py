@@ -24,7 +24,7 @@ from paddock.engine.llama.forward_context import ForwardContext
 from paddock.engine.llama.library import LoadFailed
 from paddock.engine.llama.llama_context import ContextOptions
 from paddock.engine.llama.llama_model import Model
-from paddock.engine.openvino.form_model import open_context
+from paddock.engine.openvino.ir_model import open_context
 from paddock.engine.profile.profile import Profile, prefill_s
 from paddock.engine.request import OnOverflow, PackedVectors, Priority
 from paddock.engine.system.frames import FrameHead
@@ -292,9 +292,9 @@ Send = Callable[[FrameHead, bytes], None]
 GPU_BATCH_S = 0.02
 _GPU_BATCH, _MOST_GPU_BATCH = 512, 8192
 _GPU_SEQUENCES = 256  # LLAMA_MAX_SEQ: texts of 30 tokens fill 8,192
-# Of texts that a form computes together those of one length are one product: 128 of 38 tokens take
+# Of texts that an IR computes together those of one length are one product: 128 of 38 tokens take
 # three quarters of the time that 15 at once do (MiniLM in BF16, 2 cores of an EPYC).
-_FORM_BATCH, _FORM_SEQUENCES = 4096, 129
+_IR_BATCH, _IR_SEQUENCES = 4096, 129
 
 # A context reserves memory for its largest batch: 5 GB for 8,192 tokens of a causal model with
 # 150,000 words. So it starts with this size, and grows when a longer text comes.
@@ -345,7 +345,7 @@ class EmbedService:
         self._n_ctx_tokens = min(load.n_ctx_tokens, load.n_batch_tokens)
         # Whole tiles: the longest text must fit into a batch with the filling of its last tile.
         self._n_most_tokens = n_tiles(load.n_batch_tokens) * TILE
-        usual = _FORM_BATCH if load.form else PACK_TOKENS
+        usual = _IR_BATCH if load.ir else PACK_TOKENS
         n_batch = gpu_batch_tokens(profile) if load.is_gpu else usual
         n_batch = min(n_batch, self._n_most_tokens, max(load.n_cells, FIRST_BATCH_TOKENS))
         self._n_least_tokens = n_batch if load.is_gpu else TILE
@@ -532,8 +532,8 @@ class EmbedService:
     def _side_options(self, n_tokens: int) -> list[ContextOptions]:
         n_threads = self._load.n_threads
         batch_s = n_tokens * self._s_per_token * n_threads
-        # A form's threads belong to its one computation
-        is_one = self._load.is_gpu or bool(self._load.form)
+        # An IR's threads belong to its one computation
+        is_one = self._load.is_gpu or bool(self._load.ir)
         if is_one or n_threads < 2 or batch_s > SIDE_BATCH_S:
             return []
         n_sides = min(n_threads, MOST_SIDE_CONTEXTS)
@@ -542,7 +542,7 @@ class EmbedService:
 
     def _options(self, n_tokens: int) -> ContextOptions:
         load, n_tokens = self._load, min(n_tokens, self._n_most_tokens)
-        n_sequences = _FORM_SEQUENCES if load.form else 2 * load.n_parallel
+        n_sequences = _IR_SEQUENCES if load.ir else 2 * load.n_parallel
         return ContextOptions(
             n_ctx_tokens=n_tokens,
             n_batch_tokens=n_tokens,

@@ -38,7 +38,7 @@ from paddock.engine.llama.image_cache import ImageDisk, KeptImages
 from paddock.engine.llama.library import DecodeFailed, LoadFailed
 from paddock.engine.llama.llama_context import ContextOptions
 from paddock.engine.llama.llama_model import Model, ModelOptions
-from paddock.engine.openvino.form_model import FormModel, open_context
+from paddock.engine.openvino.ir_model import IrModel, open_context
 from paddock.engine.profile.context_layout import GPU_PASSES
 from paddock.engine.profile.measure import (
     BenchClock,
@@ -277,8 +277,8 @@ def main() -> None:
 
 
 def _load_model(load: WorkerOptions) -> Model:
-    if load.form:
-        return FormModel(Path(load.path), Path(load.form), load.n_threads)
+    if load.ir:
+        return IrModel(Path(load.path), Path(load.ir), load.n_threads)
     return Model(
         Path(load.path),
         ModelOptions(

@@ -94,7 +94,7 @@ class WorkerOptions(Struct, frozen=True):
     """Digest of the model, for a new profile, like `device` and `build`."""
     device: str = ""
     build: str = ""
-    form: str = ""
+    ir: str = ""
     """File of the copy that OpenVINO computes; empty: llama.cpp computes `path`."""
     is_copy: bool = False
     """Whether it is a tuned copy: after a crash its original serves, not a fallback."""

@@ -107,11 +107,11 @@ async def compare(args: argparse.Namespace, setup: Setup, folder: Path) -> str:
     tuned = with_tuned_copy(setup)
     settings = tuned.settings()
     facts = ModelFinder(settings.models_dir, settings.cache_dir).find(str(setup.model))
-    form = Path(facts.form) if facts.form else None
+    ir = Path(facts.ir) if facts.ir else None
     everybody = {
         "the file": (setup, Weights(setup.model)),
         "BF16": (replace(setup, model=bf16), Weights(bf16)),
-        "tuned": (tuned, Weights(setup.model, form) if form else Weights(Path(facts.path))),
+        "tuned": (tuned, Weights(setup.model, ir) if ir else Weights(Path(facts.path))),
     }
     chosen = named(args.only, everybody)
     contenders = {name: one for name, one in everybody.items() if name in ("the file", *chosen)}

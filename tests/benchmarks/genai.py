@@ -3,7 +3,7 @@
 It reads the GGUF file itself, and rounds what Q4_1 keeps of each block's minimum
 (`findings/openvino-genai-rounds-minimums-of-gguf.sh`): its answers are those of a worse model. By
 its defaults it computes in BF16 where the processor does it, with a cache of 8 bits; `genai_f32`
-computes as a form of ours of 32 bits does.
+computes as an IR of ours of 32 bits does.
 """
 
 import asyncio

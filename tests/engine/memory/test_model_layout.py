@@ -242,10 +242,10 @@ def test_without_flash_attention_the_scores_are_in_the_buffer() -> None:
 
 
 def test_a_form_is_planned_by_its_size_and_with_adapters_the_original_by_its_own() -> None:
-    tuned = replace(FACTS, form="/8b.bin", form_bytes=12 * GIB)
+    tuned = replace(FACTS, ir="/8b.bin", ir_bytes=12 * GIB)
     settings = PoolSettings(num_parallel=4, n_cells=16 * 1024)
     requests = {
-        (facts.form, adapters): LayoutRequest(facts, 4096, adapters)
+        (facts.ir, adapters): LayoutRequest(facts, 4096, adapters)
         for facts in (FACTS, tuned)
         for adapters in ((), ("a.gguf",))
     }

@@ -148,7 +148,7 @@ def test_a_model_with_a_form_has_the_sizes_of_both_files(tmp_path: Path) -> None
     models.tuned.keep(tuned)
     found = models.find("smollm2:135m")
     assert (found.path, found.size_bytes) == (original.path, original.size_bytes)
-    assert (found.form, found.form_bytes, found.digest) == (form, 5, "f" * 64)
+    assert (found.ir, found.ir_bytes, found.digest) == (form, 5, "f" * 64)
 
 
 def test_a_deleted_model_goes_with_its_blobs_and_its_tuned_copy(tmp_path: Path) -> None:

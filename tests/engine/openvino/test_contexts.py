@@ -1,4 +1,4 @@
-"""Both engines' contexts pass one table of cases; a form computes the weights of its file."""
+"""Both engines' contexts pass one table of cases; an IR computes the weights of its file."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -16,8 +16,8 @@ from paddock.engine.llama.llama_context import ContextOptions
 from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.llama.quantise import quantise
 from paddock.engine.models.model_finder import ModelFinder
-from paddock.engine.openvino.form import computes_bf16, write_form, write_in_bf16
-from paddock.engine.openvino.form_model import FormModel, open_context
+from paddock.engine.openvino.ir_model import IrModel, open_context
+from paddock.engine.openvino.ir_writer import computes_bf16, write_in_bf16, write_ir
 from paddock.engine.openvino.paged_context import PagedContext
 from paddock.engine.tuning.tuned_copies import graph_file
 from tests.engine.decoding.test_loop import NEWS, Bench, closed, job
@@ -34,9 +34,9 @@ NEAR = 1.0
 SURE = tuple(f"{NEWS}\n{NEWS}\n{NEWS}\n{NEWS[:n_letters]}" for n_letters in (40, 60, 80))
 
 
-def written_form(file: Path, folder: Path) -> Path:
+def written_ir(file: Path, folder: Path) -> Path:
     weights = folder / "weights.bin"
-    write_form(file, weights, graph_file(weights), 2)
+    write_ir(file, weights, graph_file(weights), 2)
     return weights
 
 
@@ -48,8 +48,8 @@ def bundled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def form(bundled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return written_form(bundled, tmp_path_factory.mktemp("form"))
+def ir(bundled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written_ir(bundled, tmp_path_factory.mktemp("ir"))
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +59,8 @@ def by_llama(bundled: Path) -> Iterator[Model]:
 
 
 @pytest.fixture(scope="module")
-def by_openvino(bundled: Path, form: Path) -> Iterator[Model]:
-    with closing(FormModel(bundled, form, 2)) as model:
+def by_openvino(bundled: Path, ir: Path) -> Iterator[Model]:
+    with closing(IrModel(bundled, ir, 2)) as model:
         yield model
 
 
@@ -76,12 +76,12 @@ def model(
     if request.param == "llama.cpp":
         made = Model(file, ModelOptions(n_gpu_layers=0))
     else:
-        weights = written_form(file, folder)
+        weights = written_ir(file, folder)
         if request.param == "OpenVINO in BF16":
             if not computes_bf16():
                 pytest.skip("BF16 was NOT tried: this processor does not multiply it")
             write_in_bf16(weights, weights := folder / "bf16.bin")
-        made = FormModel(file, weights, 2)
+        made = IrModel(file, weights, 2)
     with closing(made):
         yield made
 
@@ -119,10 +119,10 @@ def read(context: ForwardContext, seq_id: int, start: int, tokens: Tokens) -> Lo
     return logits
 
 
-def test_a_form_has_one_product_of_query_key_and_value_and_weights_without_a_zero_point(
-    form: Path, bundled: Path
+def test_an_ir_has_one_product_of_query_key_and_value_and_weights_without_a_zero_point(
+    ir: Path, bundled: Path
 ) -> None:
-    graph = graph_file(form).read_text("utf-8")
+    graph = graph_file(ir).read_text("utf-8")
     n_blocks = read_header(bundled).number("block_count")
     assert graph.count('type="VariadicSplit"') == n_blocks
     assert graph.count('type="Subtract"') == 0
@@ -204,7 +204,7 @@ def test_the_scheduler_gets_the_same_answers_from_both(by_llama: Model, by_openv
     assert answers[0] == answers[1]
 
 
-def test_idle_sequences_of_a_form_are_never_copied(
+def test_idle_sequences_of_an_ir_are_never_copied(
     by_openvino: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved: list[int] = []
@@ -218,10 +218,10 @@ def test_idle_sequences_of_a_form_are_never_copied(
     assert not saved
 
 
-def test_a_form_computes_the_weights_of_its_file(
+def test_an_ir_computes_the_weights_of_its_file(
     by_llama: Model, by_openvino: Model, bundled: Path
 ) -> None:
-    """openvino-genai by itself makes SmolLM2's perplexity a quarter higher: see `form`."""
+    """openvino-genai by itself makes SmolLM2's perplexity a quarter higher: see `ir_writer`."""
     assert "Q4_1" in {TYPE_NAMES.get(each.kind) for each in read_header(bundled).tensors}
     surprises, text = [], tokens_of(by_llama)
     for each in (by_llama, by_openvino):
@@ -235,28 +235,28 @@ def test_a_form_computes_the_weights_of_its_file(
     assert surprises[1] == pytest.approx(surprises[0], rel=0.03)
 
 
-def test_a_form_that_is_half_written_or_not_possible_is_said(
-    tmp_path: Path, bundled: Path, form: Path
+def test_an_ir_that_is_half_written_or_not_possible_is_said(
+    tmp_path: Path, bundled: Path, ir: Path
 ) -> None:
     half = tmp_path / "weights.bin"
     half.write_bytes(b"")
-    graph_file(half).write_bytes(graph_file(form).read_bytes()[:10_000])
+    graph_file(half).write_bytes(graph_file(ir).read_bytes()[:10_000])
     with pytest.raises(LoadFailed, match="OpenVINO cannot use"):
-        FormModel(bundled, half, 1)
+        IrModel(bundled, half, 1)
     unread = tiny.copying(tmp_path / "copying.gguf")  # without `general.file_type`
     with pytest.raises(LoadFailed, match="OpenVINO cannot read such a model: unordered_map::at"):
-        write_form(unread, tmp_path / "other.bin", tmp_path / "other.xml", 1)
+        write_ir(unread, tmp_path / "other.bin", tmp_path / "other.xml", 1)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells which pages are resident")
-def test_a_form_keeps_few_pages_of_its_file_and_none_of_its_models(
-    tmp_path: Path, bundled: Path, form: Path
+def test_an_ir_keeps_few_pages_of_its_file_and_none_of_its_models(
+    tmp_path: Path, bundled: Path, ir: Path
 ) -> None:
     weights, original = tmp_path / "weights.bin", tmp_path / "model.gguf"
-    for target, source in ((weights, form), (original, bundled)):
+    for target, source in ((weights, ir), (original, bundled)):
         target.write_bytes(source.read_bytes())
-    graph_file(weights).write_bytes(graph_file(form).read_bytes())
-    model = FormModel(original, weights, 2)
+    graph_file(weights).write_bytes(graph_file(ir).read_bytes())
+    model = IrModel(original, weights, 2)
     try:
         maps = Path("/proc/self/smaps").read_text()
         assert str(original) not in maps

@@ -1,4 +1,4 @@
-"""Vectors of an encoder's form are those of its file, alone and beside others."""
+"""Vectors of an encoder's IR are those of its file, alone and beside others."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,8 +12,8 @@ from paddock.engine.llama.library import LoadFailed, quiet_logs
 from paddock.engine.llama.llama_context import ContextOptions
 from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.models.model_finder import ModelFinder
-from paddock.engine.openvino.form import computes_bf16, write_form, write_in_bf16
-from paddock.engine.openvino.form_model import FormModel, open_context
+from paddock.engine.openvino.ir_model import IrModel, open_context
+from paddock.engine.openvino.ir_writer import computes_bf16, write_in_bf16, write_ir
 from paddock.engine.tuning.tuned_copies import graph_file
 from tests.engine.decoding.test_loop import NEWS
 
@@ -57,16 +57,16 @@ def embedded(model: Model, texts: Sequence[Tokens]) -> Vectors:
     return units
 
 
-def test_a_form_gives_the_vectors_of_its_file_whatever_is_beside(
+def test_an_ir_gives_the_vectors_of_its_file_whatever_is_beside(
     file: Path, by_llama: Model, tmp_path: Path
 ) -> None:
-    form, in_bf16 = tmp_path / "weights.bin", tmp_path / "bf16.bin"
-    write_form(file, form, graph_file(form), 2)
-    write_in_bf16(form, in_bf16)
+    ir, in_bf16 = tmp_path / "weights.bin", tmp_path / "bf16.bin"
+    write_ir(file, ir, graph_file(ir), 2)
+    write_in_bf16(ir, in_bf16)
     texts = [by_llama.tokenise(text, with_special=True, parse_special=False) for text in TEXTS]
     expected = embedded(by_llama, texts)
-    for each in (form, in_bf16) if computes_bf16() else (form,):
-        model = FormModel(file, each, 2)
+    for each in (ir, in_bf16) if computes_bf16() else (ir,):
+        model = IrModel(file, each, 2)
         together = embedded(model, texts)
         assert ((together * expected).sum(axis=1) > 0.999).all()
         alone = np.concatenate([embedded(model, [text]) for text in texts])
@@ -89,7 +89,7 @@ def test_what_is_no_plain_bert_is_refused(
         file.read_bytes().replace(MEAN[:-4] + b"\2", MEAN[:-4] + b"\1").replace(name, other)
     )
     assert read_header(odd).role == "embed"
-    form = tmp_path / "weights.bin"
+    ir = tmp_path / "weights.bin"
     with pytest.raises(LoadFailed, match=why):
-        write_form(odd, form, graph_file(form), 2)
+        write_ir(odd, ir, graph_file(ir), 2)
     assert [each.name for each in tmp_path.iterdir()] == ["odd.gguf"]

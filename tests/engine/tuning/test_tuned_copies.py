@@ -31,7 +31,7 @@ from paddock.engine.tuning.tuned_copies import (
     copy_format,
     copy_place,
     graph_file,
-    may_have_form,
+    may_have_ir,
 )
 from paddock.engine.tuning.tuner import TuningNotNow, TuningStop, tune
 from paddock.engine.tuning.tuning_process import make_copy
@@ -140,10 +140,10 @@ def test_a_file_goes_with_its_record_unless_a_name_stands_for_it(
     assert (tmp_path / "letter.txt").exists(), "no blob"
 
 
-def test_a_form_goes_with_its_record_and_no_file_elsewhere(
+def test_an_ir_goes_with_its_record_and_no_file_elsewhere(
     tmp_path: Path, book: TunedCopyStore
 ) -> None:
-    own, foreign = book.form("a" * 64), tmp_path / "letters" / "tuned" / "mine.bin"
+    own, foreign = book.ir_weights("a" * 64), tmp_path / "letters" / "tuned" / "mine.bin"
     for file in (own, foreign):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"weight")
@@ -174,11 +174,11 @@ def test_a_form_goes_with_its_record_and_no_file_elsewhere(
         ({"nomic-bert.pooling_type": 1, "general.architecture": "nomic-bert"}, (), False),
     ],
 )
-def test_a_model_whose_positions_a_short_text_does_not_try_has_no_form(
+def test_a_model_whose_positions_a_short_text_does_not_try_has_no_ir(
     values: dict[str, GgufScalar], tensors: tuple[GgufTensor, ...], may: bool
 ) -> None:
     values = {"general.architecture": "llama", **values}
-    assert may_have_form(GgufHeader(3, len(tensors), values, {}, tensors)) is may
+    assert may_have_ir(GgufHeader(3, len(tensors), values, {}, tensors)) is may
 
 
 def test_copies_of_gone_models_and_of_earlier_versions_go_and_those_of_files_elsewhere_stay(
@@ -302,8 +302,8 @@ def test_a_stop_ends_it_and_the_next_one_sweeps_what_a_killed_one_left(tuned: Tu
     assert tuned.left() == []
 
 
-def test_half_a_form_of_a_killed_process_goes_and_one_that_is_made_stays(tuned: Tuned) -> None:
-    left, made = (tuned.finder.tuned.folder / f"{mark * 64}.form" for mark in "ab")
+def test_half_an_ir_of_a_killed_process_goes_and_one_that_is_made_stays(tuned: Tuned) -> None:
+    left, made = (tuned.finder.tuned.folder / f"{mark * 64}.ir" for mark in "ab")
     for folder in (left, made):
         folder.mkdir(parents=True)
         (folder / "weights.bin").write_text("half")
@@ -325,9 +325,9 @@ def test_two_at_once_are_kept_apart_and_without_room_nothing_is_begun(
             within.setattr(tuner, name, lambda *_: room(10**8))
             with pytest.raises(TuningNotNow, match="has no room for a copy of 'smollm2:135m'"):
                 tuned.tune()
-    folder = tuned.finder.tuned.folder  # of forms, on a disk of its own
+    folder = tuned.finder.tuned.folder  # of IRs, on a disk of its own
     with monkeypatch.context() as within:
-        within.setattr(tuner, "may_have_form", lambda _: True)
+        within.setattr(tuner, "may_have_ir", lambda _: True)
         within.setattr(tuner, "free_disk_bytes", lambda place: 10**8 if place == folder else 10**12)
         with pytest.raises(TuningNotNow, match="has no room for a copy of 'smollm2:135m'"):
             tuned.tune()
@@ -377,9 +377,9 @@ def test_agreement_is_the_share_of_equal_tokens_or_the_mean_cosine(
     assert agreement(original, copy) == pytest.approx(share)
 
 
-def order_of_copy(source: Path, target: Path, form: Path | None = None) -> CopyOrder:
+def order_of_copy(source: Path, target: Path, ir: Path | None = None) -> CopyOrder:
     model = TunedCopy("m", "a" * 64, str(source), "here")
-    return CopyOrder(model, target, "F16", ["blk.0.ffn_up.weight"], form, 1, 0, ())
+    return CopyOrder(model, target, "F16", ["blk.0.ffn_up.weight"], ir, 1, 0, ())
 
 
 SAME, SLOW_ALONE = CopySpeeds(100.0, 50.0, 80.0), CopySpeeds(300.0, 24.0, 80.0)
@@ -432,7 +432,7 @@ def test_a_copy_is_kept_where_it_is_worth_it_also_beside_other_programs(
         assert done.why_none.startswith(why)
 
 
-def test_a_model_is_loaded_once_and_a_form_again_for_other_threads(
+def test_a_model_is_loaded_once_and_an_ir_again_for_other_threads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     opened: list[str] = []
@@ -446,13 +446,13 @@ def test_a_model_is_loaded_once_and_a_form_again_for_other_threads(
             opened.remove(self.name)
 
     monkeypatch.setattr(Weights, "load", lambda weights, like: Opened(weights, like))
-    file, form = Weights(Path("file")), Weights(Path("file"), Path("form"))
+    file, ir = Weights(Path("file")), Weights(Path("file"), Path("ir"))
     with closing(MeasuredModels()) as models:
-        first = [models.load(each, BenchOptions(0, 0, 2)) for each in (file, form)]
-        assert models.load(form, BenchOptions(0, 0, 2)) is first[1]
+        first = [models.load(each, BenchOptions(0, 0, 2)) for each in (file, ir)]
+        assert models.load(ir, BenchOptions(0, 0, 2)) is first[1]
         assert models.load(file, BenchOptions(0, 0, 1)) is first[0]
-        assert models.load(form, BenchOptions(0, 0, 1)) is not first[1]
-        assert opened == ["file, 2", "form, 1"]
+        assert models.load(ir, BenchOptions(0, 0, 1)) is not first[1]
+        assert opened == ["file, 2", "ir, 1"]
     assert not opened
 
 
@@ -479,7 +479,7 @@ def test_copies_that_cannot_be_measured_again_are_none_with_the_reason(
     [(500.0, True, OPENVINO, False), (150.0, True, "F16", True), (500.0, False, "F16", True)],
     ids=["sure", "less sure", "read wrongly"],
 )
-def test_a_copy_for_llama_is_written_where_no_form_surely_wins(
+def test_a_copy_for_llama_is_written_where_no_ir_surely_wins(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     speed: float,
@@ -488,9 +488,9 @@ def test_a_copy_for_llama_is_written_where_no_form_surely_wins(
     is_written: bool,
 ) -> None:
     source, target = tmp_path / "source.gguf", tmp_path / "target.gguf"
-    form = tmp_path / "weights.bin"
-    for file in (form, graph_file(form)):
-        file.write_bytes(b"form")
+    ir = tmp_path / "weights.bin"
+    for file in (ir, graph_file(ir)):
+        file.write_bytes(b"ir")
     write_one_layer(source, "Q4_1")
     known = {
         "": SAME,
@@ -498,15 +498,15 @@ def test_a_copy_for_llama_is_written_where_no_form_surely_wins(
         "F16": CopySpeeds(300.0, 50.0, 300.0),
     }
     monkeypatch.setattr(
-        tuning_process, "_write_forms", lambda _: ({OPENVINO: Weights(source, form)}, "")
+        tuning_process, "_write_irs", lambda _: ({OPENVINO: Weights(source, ir)}, "")
     )
     monkeypatch.setattr(
         tuning_process, "measure_speeds", lambda copies, *_: ({n: known[n] for n in copies}, [])
     )
     results: Callable[..., Any] = lambda weights, *_: Computed(  # noqa: E731
-        ORIGINAL if is_right or weights.form is None else 1 - ORIGINAL
+        ORIGINAL if is_right or weights.ir is None else 1 - ORIGINAL
     )
     monkeypatch.setattr(copy_comparison, "computed_results", results)
     monkeypatch.setattr(MeasuredModels, "load", lambda _, weights, like: weights)
-    done = make_copy(order_of_copy(source, target, form))
+    done = make_copy(order_of_copy(source, target, ir))
     assert (done.format, target.exists()) == (kept, is_written)

@@ -1,4 +1,4 @@
-"""Write a model of GGUF in OpenVINO's form, which `paged_model` or `encoder_model` computes.
+"""Write a model of GGUF as an OpenVINO IR, which `paged_model` or `encoder_model` computes.
 
 openvino-genai 2026.4.1 reads GGUF files of some architectures. It rounds the minimum of each block
 of Q4_1 and of k-quants to a whole step, which makes SmolLM2-135M's perplexity 51.7 (42.1 by its
@@ -31,14 +31,14 @@ _GRAPH, _WEIGHTS = "openvino_model.xml", "openvino_model.bin"
 _SIGNED = {"u8": (openvino.Type.i8, 0x80), "u4": (openvino.Type.i4, 0x88)}
 
 
-def write_form(source: Path, weights: Path, graph: Path, n_threads: int) -> None:
+def write_ir(source: Path, weights: Path, graph: Path, n_threads: int) -> None:
     """Write `source` as two files.
 
     Raises:
         LoadFailed: OpenVINO cannot read such a model.
         OSError: the files cannot be written.
     """
-    with tempfile.TemporaryDirectory(dir=weights.parent, prefix=".form.") as folder:
+    with tempfile.TemporaryDirectory(dir=weights.parent, prefix=".ir.") as folder:
         model = Path(folder) / "model.gguf"
         if read_header(source).role == "embed":
             kinds = _matrices(source)
@@ -63,10 +63,10 @@ def computes_bf16() -> bool:
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def write_in_bf16(form: Path, target: Path) -> None:
-    """Write a form again, to be computed in BF16.
+def write_in_bf16(ir: Path, target: Path) -> None:
+    """Write an IR again, to be computed in BF16.
 
-    In a form that is not, OpenVINO rounds activations to 8 bits, as llama.cpp does; which is nearer
+    In an IR that is not, OpenVINO rounds activations to 8 bits, as llama.cpp does; which is nearer
     to sums of 32 bits hangs on the processor, so both are measured. The five likeliest next tokens
     of SmolLM2-135M, by its weights in F16: median and p95 of the differences of their log
     probabilities are 0.053 and 0.208 in llama.cpp, 0.056 and 0.217 with OpenVINO, 0.034 and 0.134
@@ -76,7 +76,7 @@ def write_in_bf16(form: Path, target: Path) -> None:
     Raises:
         OSError: the files cannot be written.
     """
-    model = openvino.Core().read_model(form.with_suffix(".xml"), form)
+    model = openvino.Core().read_model(ir.with_suffix(".xml"), ir)
     model.set_rt_info("bf16", PRECISION)
     _write_model(model, target, target.with_suffix(".xml"))
 

@@ -16,14 +16,14 @@ from .encoder_context import EncoderContext
 from .paged_context import PagedContext
 
 
-class FormModel(Model):
-    def __init__(self, path: Path, form: Path, n_threads: int) -> None:
+class IrModel(Model):
+    def __init__(self, path: Path, ir: Path, n_threads: int) -> None:
         super().__init__(path, ModelOptions(n_gpu_layers=0, is_vocabulary=True))
         header = read_header(path)
         self.is_embedder = header.role == "embed"
         self._n_embedding = header.number("embedding_length")
         try:
-            self.computer: Any = _computer(path, form, n_threads, self.is_embedder)
+            self.computer: Any = _computer(path, ir, n_threads, self.is_embedder)
         except ImportError as error:
             self.close()
             raise LoadFailed(f"OpenVINO is not installed: {error}") from error
@@ -38,15 +38,15 @@ class FormModel(Model):
 
 def open_context(model: Model, options: ContextOptions) -> ForwardContext:
     """Raises `LoadFailed`: the context cannot be made."""
-    if not isinstance(model, FormModel):
+    if not isinstance(model, IrModel):
         return Context(model, options)
     if model.is_embedder:  # its users ask for nothing that has to do with cells
         return cast("ForwardContext", EncoderContext(model, model.computer, options))
     return PagedContext(model, model.computer, options)
 
 
-def _computer(path: Path, form: Path, n_threads: int, is_embedder: bool) -> Any:
+def _computer(path: Path, ir: Path, n_threads: int, is_embedder: bool) -> Any:
     if is_embedder:
         encoder = importlib.import_module(f"{__package__}.encoder_model")
-        return encoder.EncoderModel(form, n_threads, pools_first=encoder.pools_first(path))
-    return importlib.import_module(f"{__package__}.paged_model").PagedModel(form, n_threads)
+        return encoder.EncoderModel(ir, n_threads, pools_first=encoder.pools_first(path))
+    return importlib.import_module(f"{__package__}.paged_model").PagedModel(ir, n_threads)
