@@ -138,7 +138,7 @@ class RuleTemplate(Struct):
             written = (found[0] for found in re.finditer(f"(?i){_words(line)}", texts[0]))
             cells += [w for w in written if all(w in text for text in texts)][:1]
         made.keywords = [*dict.fromkeys(cells)]
-        name = rf'(?:\w+: )?"?({re.escape(made.issuer)})(?=[*"]*(?:$|[,<|(\t]|\s\s))'
+        name = rf'(?:\w+: )?"?({re.escape(made.issuer)})(?=[*"]*(?:$|\s?[,<|(\t]|\s\s))'
         name = f"(?im)\\A(?={_ANY}{_CELL}{name}){made._guard(schema)}"
         if not (cells and all(re.search(name, text) for text in texts)):  # `Mill` is not `Mill Ltd`
             made.keywords, made.left_out[seller] = [], Unsaid.NAME
@@ -236,9 +236,8 @@ class RuleTemplate(Struct):
     def _reads(self, name: str, rule: FieldRule, expression: str) -> bool:
         for taught, text in zip(self.layout.decisions, self.texts, strict=True):
             written = (OfferedValue("in", "", e, 0, 0, 0) for e in re.findall(expression, text))
-            values = [rule.form.read(each) for each in written]
-            is_other = any(value != taught.answer.get(name) for value in values)
-            if is_other or (taught.id in rule.ids and not values):
+            values, answer = [*map(rule.form.read, written)], taught.answer.get(name)
+            if values != [answer] and (values or taught.id in rule.ids):
                 return False
         return True
 

@@ -21,10 +21,14 @@ from tests.runner.core.test_rules_of_decisions import (
     LINES,
     NEVER,
     NEXT,
+    OTHER_SENDER,
+    READ,
     SENDER,
+    TOTAL,
     TRUE,
     Desk,
     bill,
+    line,
 )  # fmt: skip
 
 loader = pytest.importorskip(
@@ -73,8 +77,9 @@ def offers(text: str) -> Offers:
 def taught(*decided: tuple[str, dict[str, Any]]) -> list[TaughtAnswer]:
     """Return what texts teach, with what is true of them besides `TRUE`."""
     return [
-        TaughtAnswer(str(number), TRUE | true, ALL, CONSTANT, offers(text).pack())
+        TaughtAnswer(str(number), answer, frozenset(answer), CONSTANT, offers(text).pack())
         for number, (text, true) in enumerate(decided)
+        for answer in [TRUE | true]
     ]
 
 
@@ -169,9 +174,22 @@ def test_invoice2data_reads_in_pdfs_what_rules_read(desk: Desk, tmp_path: Path) 
     assert {name: found[name] for name in TO_READ} == TO_READ
 
 
+BALANCE = TOTAL, f"{TOTAL}\nBalance: {{total}} {{sign}}"
+BOTH = TOTAL, "Total: {net} {sign}\nBalance: {total} {sign}"
+TO_BALANCE = TOTAL, "Balance: {total} {sign}"
 # What was decided, and the next paper, about which a person must be asked.
 ASKED = {case: ([(text, true)], following) for case, (text, true, following, _) in NEVER.items()}
 ASKED |= {case: (decided, following) for case, (decided, following, _) in LINES.items()}
+ASKED |= {
+    "another currency as well": (
+        [(bill(), {})], bill(line("We send you our prices in USD if you ask us."), **NEXT)),
+    "two labels that two decisions taught": (
+        [(bill(), {}), (bill(TO_BALANCE, **NEXT), READ)], bill(BOTH, **NEXT)),
+    "one of two labels, and the sum is wrong": (
+        [(bill(BALANCE), {})], bill(TO_BALANCE, **NEXT | {"vat": "9.00"})),
+    "a sentence with the name alone": (
+        [(bill(), {})], bill(**OTHER_SENDER, hello="Sent to Larkfield Print Works (Kirkholm)")),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", ASKED)
@@ -183,6 +201,75 @@ def test_a_template_reads_no_value_that_no_rule_reads(case: str, tmp_path: Path)
     for name, value in read.items():
         own = value.date().isoformat() if isinstance(value, datetime.datetime) else value
         assert (own, name in sure) == (sure[name].value, True)
+
+
+Changes = tuple[tuple[str, str], ...]
+# The changes of the layout, what is true of it, and what is read in the next paper.
+READ_NEXT: dict[str, tuple[Changes, dict[str, Any], dict[str, Any]]] = {
+    "a label behind a number": (
+        (("Number: ", "Page 1 of 2. Number: "),), {}, {"invoice_number": "RE-102"}),
+    "a letter of two forms": ((("Total:", "Schlu\u00dfsumme:"),), {}, {"amount": 60.0}),
+    "a label with a mark": ((("Total:", "Total - sum:"),), {}, {"amount": 60.0}),
+    "names of invoice2data": (
+        (), {"net": 100.0, "tax": 20.0}, {"amount_untaxed": 50.0, "amount_tax": 10.0}),
+    "two fields of one name": ((), {"gross": 120.0}, {"amount": 60.0, "gross": 60.0}),
+    "a buyer": (
+        (), {"buyer": "Calder Quay Office"}, {"issuer": SENDER, "buyer": "Calder Quay Office"}),
+    "a name with a place": ((("{sender}", "{sender} (Kirkholm)"),), {}, {"issuer": SENDER}),
+    "a currency by another name": (
+        (), {"currency": "USD", "kind": "EUR"}, {"currency": "USD", "kind": "EUR"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", READ_NEXT)
+def test_a_template_reads_the_next_paper(case: str, tmp_path: Path) -> None:
+    changes, true, read = READ_NEXT[case]
+    found = read_by(made((bill(*changes), true)), bill(*changes, **NEXT), tmp_path) or {}
+    assert read == {name: found.get(name) for name in read}
+
+
+def test_amounts_need_no_mark_of_thousands(tmp_path: Path) -> None:
+    large = {"net": "1000.00", "vat": "200.00", "total": "1200.00"}
+    templates = made((bill(**large), {"total": 1200.0}))
+    found = read_by(templates, bill(**NEXT | large), tmp_path) or {}
+    assert found.get("amount") == 1200.0
+
+
+def test_a_line_in_two_forms_is_no_keyword(tmp_path: Path) -> None:
+    templates = made((bill(), {}), (bill(**NEXT, title="Invoice"), READ))
+    assert "INVOICE" not in templates[0].keywords
+    assert (read_by(templates, bill(title="invoice"), tmp_path) or {}).get("amount") == 120.0
+
+
+def test_what_nobody_looked_at_and_what_is_empty_is_not_static() -> None:
+    (answer,) = taught((bill(), {"kind": None, "currency": "EUR"}))
+    seen = TaughtAnswer("0", answer.answer, ALL - {"currency"}, CONSTANT, answer.packed)
+    (layout,) = Rules([seen]).layouts
+    template = RuleTemplate.of(layout, [bill()])
+    assert {name: why.name for name, why in template.left_out.items()} == {
+        "kind": "NO_RULE", "currency": "NO_RULE",
+    }  # fmt: skip
+    assert template.currency is None
+
+
+DUE = "Date: {date}", "Date: {date}\nDue: {customer}"
+
+
+@pytest.mark.parametrize(
+    ("date", "due", "true", "left_out", "formats"),
+    [
+        ("2027-03-21", "2027-04-05", "2027-04-05", {}, ["%Y-%m-%d"]),
+        ("21.03.2027", "5 April 2027", "2027-04-05", {}, ["%d.%m.%Y", "%d %B %Y"]),
+        ("03/21/2027", "25/04/2027", "2027-04-25", {"due": "OPEN_FORM"}, ["%m/%d/%Y"]),
+    ],
+)
+def test_days_of_two_fields_have_their_formats_once(
+    date: str, due: str, true: str, left_out: dict[str, str], formats: list[str]
+) -> None:
+    text = bill(("Customer: {customer}\n", ""), DUE, date=date, customer=due)
+    (template,) = made((text, {"due": true}))
+    assert {name: why.name for name, why in template.left_out.items()} == left_out
+    assert template.days == formats
 
 
 def test_what_a_template_cannot_say_is_left_out_with_its_reason(tmp_path: Path) -> None:
