@@ -23,7 +23,7 @@ from .mirror import (
     SourceParams,
     SourceRefused,
     Unfetched,
-    fetch_each,
+    fetch_one_by_one,
 )
 
 T = TypeVar("T")
@@ -146,7 +146,7 @@ class Bucket(Source):
             raise
 
     def contents(self, identities: Sequence[str]) -> Iterator[tuple[str, bytes | Unfetched]]:
-        return fetch_each([each for each in identities if each in self._listed], self.content)
+        return fetch_one_by_one([each for each in identities if each in self._listed], self.content)
 
     def content(self, identity: str) -> bytes:
         def read() -> bytes:

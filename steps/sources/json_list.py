@@ -21,7 +21,7 @@ from .mirror import (
     SourceParams,
     SourceRefused,
     Unfetched,
-    fetch_each,
+    fetch_one_by_one,
 )
 
 _MOST_PAGE_BYTES = 64 * 1024**2
@@ -78,7 +78,7 @@ class JsonList(Source):
 
     def contents(self, identities: Sequence[str]) -> Iterator[tuple[str, bytes | Unfetched]]:
         listed = [identity for identity in identities if identity in self._addresses]
-        return fetch_each(listed, self._content)
+        return fetch_one_by_one(listed, self._content)
 
     def _content(self, identity: str) -> bytes:
         given, address = self._params, self._addresses[identity]

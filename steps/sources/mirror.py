@@ -123,7 +123,7 @@ class Source(ABC):
         self._is_cut.set()
 
 
-def fetch_each(
+def fetch_one_by_one(
     identities: Sequence[str], fetch: Callable[[str], bytes]
 ) -> Iterator[tuple[str, bytes | Unfetched]]:
     """Yield the content of each by a call that raises `SourceAway` or `SourceRefused`.
