@@ -275,7 +275,7 @@ def _item_answer(
     )
     if item.state not in WITH_RESULT:
         return replace(answer, error=item.error or entry.error or f"it is {item.state}")
-    result = ledger.value(entry.returns, entry.returns_object) or {}
+    result = ledger.load_value(entry.returns, entry.returns_object) or {}
     facts = result.get("answer")
     if facts is None:
         return replace(answer, error="the step was skipped")

@@ -361,10 +361,10 @@ async def opened_block(
 
 def read_results(rows: Collection[FiledRow], ledger: Ledger) -> dict[str, Any]:
     text = ",".join([row.returns or "null" for row in rows])
-    values = ledger.parsed(f"[{text}]")  # at once: for 100,000 half the time
+    values = ledger.parse_value(f"[{text}]")  # at once: for 100,000 half the time
     found = {row.key: value for row, value in zip(rows, values, strict=True) if value is not None}
     stored = (row for row in rows if row.returns_object is not None)
-    return found | {row.key: ledger.value(None, row.returns_object) for row in stored}
+    return found | {row.key: ledger.load_value(None, row.returns_object) for row in stored}
 
 
 def _count_unchanged(context: RunContext, state: BlockState, item: ItemWork) -> None:
@@ -440,7 +440,7 @@ def take_entry(
         item.become(Phase.DONE)
         item.has_result = entry.has_result
         if entry.has_result and state.keeps_results:
-            item.result = context.ledger.value(entry.returns, entry.returns_object)
+            item.result = context.ledger.load_value(entry.returns, entry.returns_object)
             step, paths = state.step, current_paths(entry)
             outputs_of = None if step is None else step.facts.outputs_where_written
             if step is not None and step.makes_output and paths and outputs_of is not None:

@@ -70,7 +70,7 @@ class ItemRecorder(Struct, frozen=True, eq=False):
             raise RunStopped(str(failure)) from failure
         attempt.dependencies |= by_name(rows)
         item = await as_of_its_content(item, stats.began_at)  # 2
-        text, object_ = ledger.keep(end.result)
+        text, object_ = ledger.store_value(end.result)
         is_rejected = any(review.state == "rejected" for review in attempt.applied)
         if item.was_filed is not None and end.state not in WHOLE and not is_rejected:
             text, object_ = item.was_filed.returns, item.was_filed.returns_object

@@ -111,7 +111,6 @@ def file_system_of(path: Path) -> str:
 
 
 def silent_file_system(root: Path) -> str | None:
-    """Return the kind of a folder's file system, if it reports no events; None: it does."""
     """Return the type of a root's file system if it reports no changes; else None."""
     kind = file_system_of(root)
     return kind if reports_no_events(kind) else None

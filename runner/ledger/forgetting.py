@@ -60,7 +60,7 @@ def document_items(ledger: Ledger, file: str | None) -> list[DocumentItem]:
     found = list[DocumentItem]()
     for scope, key, of_file, name, path, sha256, target, *made in ledger.rows(queries.DOCUMENTS):
         if file in (None, pipeline := whole_file(of_file)):
-            lineage = {} if sha256 else ledger.value(*made) or {}
+            lineage = {} if sha256 else ledger.load_value(*made) or {}
             content = sha256 or (lineage.get("source") or {}).get("sha256") or path
             found.append(DocumentItem(scope, key, pipeline, name, path, content, target))
     return found

@@ -11,7 +11,6 @@ import asyncio
 import hashlib
 import json
 import os
-import re
 import socket
 import sys
 import threading
@@ -44,7 +43,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 INLINE_CHARS = 16_384  # larger values go to objects/: a row stays within a few SQLite pages
-_MARK = r'"\u0000'  # in JSON: a text that begins with the path of the pipeline's folder
+_MARK = r'"\u0000'
+"""In JSON: a text that begins with `\\0`, which stands for the path of the pipeline's folder."""
 _SHARED = [Entry.__match_args__.index(name) for name in ("state", "run")]
 """Places of texts that many entries have."""
 
@@ -61,7 +61,8 @@ class Ledger:
         self.on_wait: Callable[[str], None] = lambda text: None
         """Called with a note when the ledger waits for something; from any thread."""
         self.is_readonly = is_readonly
-        self._base = json.dumps(str(folder.parent), ensure_ascii=False)[:-1]
+        self._parent = str(folder.parent)
+        self._base = _compact_json(self._parent)[:-1]
         self.objects = ObjectStore(folder / "objects")
         self._database: LedgerDatabase | None = None
         self._transactions: LedgerDatabase | None = None
@@ -219,25 +220,21 @@ class Ledger:
         """
         self.put_row("items", entry, **columns, scope=scope)
 
-    def keep(self, value: Any) -> tuple[str | None, str | None]:
+    def store_value(self, value: Any) -> tuple[str | None, str | None]:
         """Store an item's value; return (text, object), one of which is None, by its size.
 
-        Texts that are paths in the pipeline's folder are kept relative to it: `parsed` has it where
-        it is then, moved or copied.
+        Texts that are paths in the pipeline's folder are kept relative to it: `load_value` has them
+        where it is then, moved or copied.
         """
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        text = _compact_json(value)
         if self._base in text or _MARK in text:
-            text = re.sub(
-                rf'(?<!\\)({re.escape(self._base)}(?=[/"])|{re.escape(_MARK)})',
-                lambda found: _MARK if found[0] == self._base else f"{_MARK}{_MARK[1:]}",
-                text,
-            )
+            text = _compact_json(_with_texts(value, self._relative))
         if len(text) <= INLINE_CHARS:
             return text, None
         return None, self._object(text.encode())
 
-    def value(self, text: str | None, object_: str | None) -> Any:
-        """Return the value that `keep` stored.
+    def load_value(self, text: str | None, object_: str | None) -> Any:
+        """Return the value that `store_value` stored.
 
         Raises:
             LedgerError: its object is missing.
@@ -250,17 +247,22 @@ class Ledger:
                     f"Run the step that made it with `--force`."
                 )
             text = stored.decode()
-        return None if text is None else self.parsed(text)
+        return None if text is None else self.parse_value(text)
 
-    def parsed(self, text: str) -> Any:
-        """Return values of texts that `keep` returned: one, or a list of them."""
-        if _MARK in text:
-            text = re.sub(
-                rf"(?<!\\){re.escape(_MARK)}({re.escape(_MARK[1:])})?",
-                lambda found: _MARK if found[1] else self._base,
-                text,
-            )
-        return json.loads(text)
+    def parse_value(self, text: str) -> Any:
+        """Return the value of a text that `store_value` returned; also of a list of them."""
+        value = json.loads(text)
+        return _with_texts(value, self._absolute) if _MARK in text else value
+
+    def _relative(self, text: str) -> str:
+        if text == self._parent or text.startswith(f"{self._parent}/"):
+            return f"\0{text[len(self._parent) :]}"
+        return f"\0{text}" if text.startswith("\0") else text
+
+    def _absolute(self, text: str) -> str:
+        if not text.startswith("\0"):
+            return text
+        return text[1:] if text.startswith("\0\0") else self._parent + text[1:]
 
     # --- outputs
 
@@ -438,6 +440,21 @@ class Ledger:
             self._changed_scopes.add(key["scope"])
         if self._writer is not None:
             self._writer.queue(table, key, row)
+
+
+def _compact_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _with_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """Return JSON data of which each text, names of fields included, is changed."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {_with_texts(k, change): _with_texts(inner, change) for k, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_texts(inner, change) for inner in value]
+    return value
 
 
 def _entries(rows: list[Sequence[Any]]) -> dict[str, Entry]:

@@ -29,7 +29,7 @@ class LineageStore(Struct, frozen=True):
         return digest
 
     def record(self, row: LineageRow) -> None:
-        inline, object_ = self.ledger.keep(row.made)
+        inline, object_ = self.ledger.store_value(row.made)
         values = {name: getattr(row, name) for name in ("scope", "key", "run", "spec", "source")}
         columns = {"made": inline, "made_object": object_, "at": time.time()}
         self.ledger.put("provenance", {**values, **columns})
@@ -67,7 +67,7 @@ class LineageStore(Struct, frozen=True):
         self, query: str, keys: Collection[str] | None = None, **values: Any
     ) -> Iterator[LineageRow]:
         for *head, text, object_ in self.ledger.rows_of_keys(query, keys, **values):
-            columns = [*head, self.ledger.value(text, object_)]
+            columns = [*head, self.ledger.load_value(text, object_)]
             yield LineageRow(*columns)
 
     def calls_of(self, scope: str, key: str) -> tuple[str, ...]:

@@ -100,9 +100,9 @@ class ReviewStore(Struct, eq=False):
          *large) = row  # fmt: skip
         value, subject = None, json.loads(head)
         if large:
-            value = self.ledger.value(*large[:2])
+            value = self.ledger.load_value(*large[:2])
             # The head alone follows a pipeline's file that is renamed.
-            subject = {**self.ledger.value(*large[2:]), "pipeline": subject["pipeline"]}
+            subject = {**self.ledger.load_value(*large[2:]), "pipeline": subject["pipeline"]}
         return Review(
             scope, key, step, id_, state, question, run, asked_at, expires_at, by, decided_at,
             bool(is_applied), lease_by, lease_until, reason, tuple(json.loads(earlier)),
@@ -226,7 +226,7 @@ class ReviewStore(Struct, eq=False):
 
     def _write(self, execute: Execute, review: Review) -> None:
         data = review.subject.as_json()
-        subject, subject_object = self.ledger.keep(data)
+        subject, subject_object = self.ledger.store_value(data)
         head = {name: data[name] for name in HEAD_NAMES}
         names = ("scope", "key", "step", "id", "question", "run", "asked_at", "expires_at")
         row = {name: getattr(review, name) for name in names} | {
@@ -240,7 +240,7 @@ class ReviewStore(Struct, eq=False):
         execute(queries.WRITE_REVIEW, {**row, **self._changing(review)})
 
     def _changing(self, review: Review) -> dict[str, Any]:
-        value, value_object = self.ledger.keep(review.value)
+        value, value_object = self.ledger.store_value(review.value)
         names = ("state", "decided_at", "lease_by", "lease_until", "reason", "together")
         return {name: getattr(review, name) for name in names} | {
             "decided_by": review.by,

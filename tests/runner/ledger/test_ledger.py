@@ -82,14 +82,29 @@ def test_a_row_of_a_loop_that_ended_at_once_is_committed(tmp_path: Path) -> None
 
 def test_small_values_are_inline_and_large_ones_objects(tmp_path: Path) -> None:
     with Ledger(tmp_path) as ledger:
-        assert ledger.keep({"a": 1}) == ('{"a":1}', None)
-        text, object_ = ledger.keep("x" * 20_000)
+        assert ledger.store_value({"a": 1}) == ('{"a":1}', None)
+        text, object_ = ledger.store_value("x" * 20_000)
         assert text is None and object_ is not None
-        assert ledger.value(text, object_) == "x" * 20_000
+        assert ledger.load_value(text, object_) == "x" * 20_000
         assert [path.name for path in (tmp_path / "objects").iterdir()] == [object_]
         (tmp_path / "objects" / object_).write_text("rotten")
         with pytest.raises(LedgerError, match="this value is missing or damaged"):
-            ledger.value(None, object_)
+            ledger.load_value(None, object_)
+
+
+def test_paths_below_the_folder_are_where_it_is_then_and_other_texts_as_they_were(
+    tmp_path: Path,
+) -> None:
+    was, now = tmp_path / "office", tmp_path / "moved"
+    texts = ["\0", "\0\0/x", "\0/inbox", f"see {was}/a", f"{was}-2/a", '"\\', 'a"\0b', ""]
+    with Ledger(was / ".paddock") as ledger:
+        stored = ledger.store_value([str(was), {f"{was}/a": [f"{was}/ü/b.pdf", 1, None]}, *texts])
+        several = ledger.parse_value(f"[{stored[0]},1]")
+    was.rename(now)
+    with Ledger(now / ".paddock") as ledger:
+        found = ledger.load_value(*stored)
+    assert found == [str(now), {f"{now}/a": [f"{now}/ü/b.pdf", 1, None]}, *texts]
+    assert several[0][2:] == texts
 
 
 async def test_a_call_comes_back_with_its_raw_reply(tmp_path: Path) -> None:
