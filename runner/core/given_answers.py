@@ -68,6 +68,18 @@ class GivenAnswer(Struct, frozen=True):
         """The answer that is whole."""
         return {name: self.fields[name] for name in self.names}
 
+    @property
+    def readings_shown(self) -> dict[str, Any]:
+        """What rules had read where a person decided on other fields, as `UsedRules` has it."""
+        review = self.decision
+        if review is None or not isinstance(review.value, Mapping):
+            return {}
+        return {
+            name: review.value[name]
+            for name, how in review.subject.readings.items()
+            if how.get("by") == "rule" and name not in self.fields and name in review.value
+        }
+
     def makes_outputs(self, step: BoundStep) -> bool:
         """Return whether no field is open, and a step's outputs are made of its answer alone."""
         outputs = step.kind.output.model_fields.items()
@@ -158,11 +170,13 @@ async def with_readings(
     packed, step = offers.pack(), taught_as(context, attempt.step)
     known = context.judge.reviews.decisions.get(step, StepDecisions())
     own_id = review_id(item.scope_id, item.key, attempt.step.id)
-    item.note(UsedRules.of(known, step, own_id, packed, decided.fields))
+    used = UsedRules.of(known, step, own_id, packed, decided.fields, decided.readings_shown)
+    item.note(used)
     if not packed and offers.words and offers.unread is None:
         offers = rules.Offers(unread=WhyOpen.TOO_LONG)
     read, names = known.rules.read(offers), tuple(schema["properties"])
-    sure = {name: how for name, how in read.sure.items() if name not in decided.fields}
+    shown = {n: rules.FieldReading(how[0], (how[1],), how[2]) for n, how in used.readings.items()}
+    sure = {n: how for n, how in {**shown, **read.sure}.items() if n not in decided.fields}
     values = _valid({name: how.value for name, how in sure.items()}, schema)
     given = replace(
         decided,

@@ -304,6 +304,8 @@ class UsedRules(Dependency, frozen=True):
     An e-invoice rests on none, so that the decision's id is empty."""
     decided: Sequence[str]
     """Fields on which a person decided for this document: no rule changes these."""
+    shown: Mapping[str, Any] = {}
+    """What rules had read of others when they did: a later decision does not open these again."""
 
     @property
     def name(self) -> str:
@@ -311,19 +313,31 @@ class UsedRules(Dependency, frozen=True):
 
     @classmethod
     def of(
-        cls, known: StepDecisions, step: StepName, id_: str, offers: str, decided: Iterable[str]
+        cls,
+        known: StepDecisions,
+        step: StepName,
+        id_: str,
+        offers: str,
+        decided: Iterable[str],
+        shown: Mapping[str, Any],
     ) -> UsedRules:
-        own = sorted(decided)
-        found = known.rules.read(rules.Offers.unpack(offers)).sure.items() if offers else ()
-        readings = {n: [r.value, r.rule, r.label] for n, r in sorted(found) if n not in own}
-        return cls([*step], id_, known.rules_digest, offers, readings, own)
+        own, found = sorted(decided), dict[str, Any]()
+        if offers:
+            document = rules.Offers.unpack(offers)
+            found |= known.rules.read(document).sure
+            if shown.keys() - found.keys():
+                before = known.rules_before(id_, document).read(document).sure
+                found = {n: r for n, r in before.items() if shown.get(n) == r.value} | found
+        readings = {n: [r.value, r.rule, r.label] for n, r in sorted(found.items()) if n not in own}
+        return cls([*step], id_, known.rules_digest, offers, readings, own, shown)
 
     def reason(self, world: PreparedWorld, trace: Trace) -> Reason | None:
         file, step = self.step
         known = world.decisions.get((file, step), StepDecisions())
         if known.rules_digest == self.pool:
             return None
-        now, was = self.of(known, (file, step), self.id, self.offers, self.decided), self.readings
+        own = (self.offers, self.decided, self.shown)
+        now, was = self.of(known, (file, step), self.id, *own), self.readings
         names = {**was, **now.readings}
         changed = [n for n in names if [*was.get(n, ())][:2] != now.readings.get(n, ())[:2]]
         return Why.READINGS(quoted(changed), step) if changed else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system.records import Struct
@@ -20,7 +21,7 @@ from paddock.runner.progress.reasons import Reason
 from .parts import part_digest
 
 if TYPE_CHECKING:
-    from paddock.runner.rules import Rules, TaughtAnswer
+    from paddock.runner.rules import Offers, Rules, TaughtAnswer
 
 MOST_TAUGHT = 20_000  # decisions of a step teach rules; the newest count
 MOST_DECISIONS = 2_000
@@ -89,6 +90,12 @@ class StepDecisions(Struct, frozen=True, dict=True):
     @cached_property
     def rules(self) -> Rules:
         return rules.Rules(self.taught)
+
+    def rules_before(self, id_: str, offers: Offers) -> Rules:
+        """Return what was taught on the senders of a document before a decision on it was made."""
+        before = takewhile(lambda taught: taught.id != id_, self.taught)
+        cells = {*offers.names}
+        return rules.Rules(t for t in before if not t.names or t.names[0][1] in cells)
 
     @cached_property
     def rules_digest(self) -> str:

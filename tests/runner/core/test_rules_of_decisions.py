@@ -869,6 +869,19 @@ def test_a_persons_decision_stands_over_each_rule(desk: Desk) -> None:
     assert desk.outputs() == {"a.txt": ("RE-101", 120.0), "b.txt": ("mine", 60.0)}
 
 
+CREDIT_NUMBER = ("Number:", "Credit no.:")
+
+
+def test_a_decided_document_is_not_asked_about_again_because_its_decision_ends_a_rule(
+    desk: Desk,
+) -> None:
+    desk.teach("a", bill())
+    desk.teach("b", bill(CREDIT_NUMBER, **NEXT), **READ, kind="credit note")
+    desk.work()
+    assert desk.waiting() == {}
+    assert desk.outputs()["b.txt"] == ("RE-102", 60.0)
+
+
 def test_what_no_rule_reads_otherwise_is_not_stale(desk: Desk) -> None:
     desk.teach("a", bill())
     desk.arrive(b=bill(**NEXT))
