@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -232,13 +233,16 @@ class ReviewPage:
 
     async def _rules(self, request: Request, by: str) -> Any:
         def listed(all_reviews: Sequence[LedgerReviews]) -> dict[str, Any]:
-            found = list[Mapping[str, Any]]()
+            found, none, checked = list[Any](), list[Any](), Counter[str]()
             for reviews in all_reviews:
                 decided = {r.id: r for r in reviews.decided() if self._is_shown(r)}
-                for rule in taught_rules(reviews.ledger, decided).rules:
+                taught = taught_rules(reviews.ledger, decided)
+                none += taught.without_rule
+                checked.update(taught.checked)
+                for rule in taught.rules:
                     rests = [{**r, "id": page_id(reviews, r["id"])} for r in rule["decisions"]]
                     found.append({**rule, "decisions": rests, "folder": reviews.shown_folder})
-            return {"rules": found}
+            return {"rules": found, "without_rule": none, "checked": checked}
 
         return await self.ask(listed)
 

@@ -131,6 +131,7 @@ def taught_rules(ledger: Ledger, decided: Mapping[str, Review]) -> TaughtRules:
         "looked_at": len(looked_at),
         "wrong": sum(_is_wrong(store, review) for review in looked_at),
     }
+    rules.sort(key=lambda rule: [rule["pipeline"], *map(str.casefold, rule["sender"])])
     return TaughtRules(tuple(rules), tuple(none), checked)
 
 

@@ -33,5 +33,8 @@ class NoRule(Enum):
     TOGETHER = "accepted together with others: no one looked at it"
     GONE = "its document is deleted"
     NOT_UNSURE = "its step does not ask `when: unsure`"
-    NO_SENDER = "no name that was decided stands in a cell of its own, so the sender is not known"
+    NO_SENDER = (
+        "no name that was decided, without digits and of at most 100 characters, stands in a cell "
+        "of its own, so the sender is not known"
+    )
     DIFFERENT = "decisions on this sender and layout differ in a field that is always the same"

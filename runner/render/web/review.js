@@ -1276,9 +1276,12 @@ async function undoOne(id) {
 /* What decisions teach */
 
 async function showRules() {
-  let rules;
-  try { ({ rules } = await read("/rules")); } catch (error) { return failed(error); }
-  $("rules").replaceChildren(...(rules.length ? rules.map(drawnRule) : [make("p", "No decision makes a rule yet.")]));
+  let told;
+  try { told = await read("/rules"); } catch (error) { return failed(error); }
+  const { unasked, looked_at, wrong } = told.checked;
+  const shown = told.rules.map(drawnRule).concat(told.without_rule.map((one) => make("p", `${one.item} makes no rule: ${one.text}.`)));
+  if (unasked) shown.unshift(make("p", `Of ${unasked} read without a question ${looked_at} were looked at, ${wrong} wrong.`));
+  $("rules").replaceChildren(...(shown.length ? shown : [make("p", "No decision makes a rule yet.")]));
   $("rules-dialog").showModal();
 }
 

@@ -923,13 +923,16 @@ def test_review_shows_the_rules_whose_decisions_they_are_and_how_often_they_are_
         "total": [("total", None)],
     }  # fmt: skip
     assert [(d["item"], d["why"]) for d in found["without_rule"]] == [("s.txt", "no_sender")]
+    desk.teach("k", bill(sender="abbot"), sender="abbot")
+    senders = [rule["sender"] for rule in shown_rules(desk, "--json")["rules"]]
+    assert senders == [["abbot"], ["Larkfield Print Works"]]
     text = shown_rules(desk)
     assert "step 'bill'; used for 1 document)" in text
     at = units.local_time(datetime.fromisoformat(decision["at"]).timestamp())
     assert f"  decided: {decision['id']} (a.txt), ann, {at}\n" in text
     assert f"  total: behind 'total', by {decision['id']}\n" in text
     assert "  kind: always invoice, by " in text
-    assert "(s.txt) makes no rule: no name that was decided stands in a cell" in text
+    assert "(s.txt) makes no rule: no name that was decided, without digits and" in text
     assert sorted(path.name for path in (desk.folder / ".paddock").iterdir()) == before
 
 

@@ -204,6 +204,12 @@ def test_a_decision_says_what_it_answers_and_carries_the_sender_s_papers_along(
         assert page.text(".field .name") == "number"  # what is open comes first
         read = page.text("#fields")
         assert "read behind “total”, as you decided on" in read and "(a.txt)" in read
+        desk.decide("c.txt", "edit", {**TRUE, "sender": "Joiner No. 1"})
+        page.press("r", text="r")
+        page.wait("document.getElementById('rules-dialog').open")
+        assert "c.txt makes no rule: no name that was decided" in page.text("#rules")
+        assert "Of 1 read without a question 0 were looked at, 0 wrong." in page.text("#rules")
+        page.press("Escape")
         page.ask("document.querySelector('.reading button').click()")
         wait_for_item(page, "a.txt")  # it waits again
         assert page.complaints() == []
