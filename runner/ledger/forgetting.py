@@ -50,9 +50,9 @@ class DocumentItem(Struct, frozen=True):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Those that are most its own first. `a.txt#1`: beside the key of another, `a.txt#2`."""
-        where = self.target or self.path
-        return where, self.path, self.key, f"{self.key}#1", self.name, Path(self.path).name
+        """Where it lies; others; its key, of the first with its name `a.txt#1` as in `a.txt#2`."""
+        key = self.key if "#" in self.key else f"{self.key}#1"
+        return self.target or self.path, self.path, self.name, Path(self.path).name, self.key, key
 
 
 def document_items(ledger: Ledger, file: str | None) -> list[DocumentItem]:
@@ -88,9 +88,8 @@ class Forgetting(Struct, frozen=True):
                 nested.add(scope)
                 rows = ledger.rows(queries.KEYS_OF_SCOPE, scope=scope)
                 places.update((scope, key) for (key,) in rows)
-        store, reviews = ReviewStore(ledger), list[Review]()
-        for scope, key in sorted(places):
-            reviews += store.of_scope(scope, [key]).values()
+        reviews_of = ReviewStore(ledger).of_scope
+        reviews = [r for scope, key in sorted(places) for r in reviews_of(scope, [key]).values()]
         written = (out for out in ledger.outputs(with_moved=False) if out.size != HANDED_OVER)
         paths = {out.path for out in written if (out.scope, out.key) in places}
         outputs = (path for path in sorted(paths) if os.path.lexists(ledger.folder.parent / path))
@@ -136,7 +135,7 @@ def _remove(ledger: Ledger, items: Collection[DocumentItem], sweeper: Sweeper) -
         for scope, key in sorted(forgetting.places):
             for statement in queries.FORGET_ITEM:
                 execute(statement, {"scope": scope, "key": key})
-            sweeper.drop_missing_outputs(execute, scope, key)
+            sweeper.drop_missing_outputs(scope, key, execute)
         for scope in forgetting.nested:
             for statement in queries.DROP_SCOPE:
                 execute(statement, {"scope": scope})

@@ -191,19 +191,18 @@ def sweep_ledger(
                         forgets(sweeper)
                         sweeper.object_grace_s = 0.0
                     swept = sweeper.sweep()
-                    if forgets is not None and url:
-                        _vacuum_full(database, state)
+                    is_overwritten = not url or forgets is None or _vacuum_full(database)
                 except Exception as error:  # what a damaged row causes may be of any kind
-                    damage = database.damage_behind(error)
-                    if damage is not None:
+                    if damage := database.damage_behind(error):
                         raise damage from error
                     raise
-            is_due = forgets is not None
-            if not (url or is_dry or compact_file(state / LEDGER_FILE, is_due=is_due)) and is_due:
+            if not (url or is_dry):
+                is_overwritten = compact_file(state / LEDGER_FILE, is_due=forgets is not None)
+            if forgets is not None and not is_overwritten:
+                later = "`vacuum (full)` in its database" if url else "`paddock clean`"
                 raise LedgerError(
-                    f"{state}: forgotten, but its unused space is not overwritten: a process reads "
-                    "the ledger, or the disk lacks room for a second one. `paddock clean` does it "
-                    "then."
+                    f"{state}: forgotten, but its unused space is not overwritten: another process "
+                    f"reads the ledger, or the disk is full. {later} does it when that is over."
                 )
             return swept
     except FileNotFoundError:
@@ -214,15 +213,12 @@ def sweep_ledger(
         raise LedgerError(f"{state}: cannot be cleaned ({error.strerror or error}).") from error
 
 
-def _vacuum_full(database: LedgerDatabase, state: Path) -> None:
-    database.rows("set lock_timeout = '5s'", {})  # a session that reads may do so for hours
-    try:
+def _vacuum_full(database: LedgerDatabase) -> bool:
+    with suppress(LedgerError):  # others read its tables, or the disk is full
+        database.rows("set lock_timeout = '5s'", {})
         database.rows(f"vacuum (full) {', '.join(KEYS)}", {})
-    except LedgerError as error:
-        raise LedgerError(
-            f"{state}: forgotten, but PostgreSQL has not overwritten its unused space "
-            f"({error.__cause__}). Execute `vacuum (full)` in its database later."
-        ) from error
+        return True
+    return False
 
 
 class _OwnFolder:
@@ -326,12 +322,9 @@ class Sweeper(Struct):
         if found and not self.is_dry:
             self._do(queries.DROP_UNUSED_SPECS, {})
         self.swept.items = len(found)
-        # A run writes an output before its item's row.
-        old = {"before": min(self.limits.calls_before, self.now - OBJECT_GRACE_S)}
-        rows = () if self.is_dry else self.database.rows(queries.OUTPUTS_WITHOUT_ITEM, old)
-        for scope, key in rows:
-            drop = partial(self.drop_missing_outputs, scope=scope, key=key)
-            self.database.in_transaction(drop)
+        old = {"before": self.now - self.object_grace_s}  # an output's row comes before its item's
+        for place in () if self.is_dry else self.database.rows(queries.OUTPUTS_WITHOUT_ITEM, old):
+            self.database.in_transaction(partial(self.drop_missing_outputs, *place))
         return found
 
     def _scopes_within_none(self, gone: Set[tuple[str, str]]) -> Iterator[str]:
@@ -365,27 +358,26 @@ class Sweeper(Struct):
         def drop(execute: Execute) -> bool:
             if not execute(statement, item):
                 return False
-            has_outputs = self.drop_missing_outputs(execute, scope, key)
+            self.drop_missing_outputs(scope, key, execute)
             execute(queries.DROP_REVIEWS_OF_ITEM, item)
-            if not has_outputs:  # else the step that made them stays known
-                execute(queries.DROP_LINEAGE, item)
             return True
 
         is_dropped = self.database.in_transaction(drop)
         time.sleep(PAUSE_S)
         return is_dropped
 
-    def drop_missing_outputs(self, execute: Execute, scope: str, key: str) -> bool:
-        """Remove an item's rows of outputs whose files are gone; return whether others are left.
+    def drop_missing_outputs(self, scope: str, key: str, execute: Execute) -> None:
+        """Remove an item's rows of outputs whose files are gone; with the last one its lineage.
 
-        An output that exists stays known: otherwise a scan takes it for a document.
+        An output that exists stays known, with the step that made it: else it is a document.
         """
         item = {"scope": scope, "key": key}
         paths = [path for (path,) in execute(queries.PATHS_OF_ITEM, item)]
         missing = [path for path in paths if not os.path.lexists(self.state.parent / path)]
         for path in missing:
             execute(queries.DROP_OUTPUT, {**item, "path": path})
-        return missing != paths
+        if missing == paths:
+            execute(queries.DROP_LINEAGE, item)
 
     def _sweep_variants(self) -> Set[tuple[str, str]]:
         """Remove variants not compared for as long as calls are kept; return scopes and keys."""

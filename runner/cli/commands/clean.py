@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -81,48 +80,45 @@ def clean(
 
 
 def _forget(places: Sequence[LedgerFolder], name: str, *, asks: bool, is_dry: bool) -> int:
-    documents = dict[tuple[LedgerFolder, str, str], list[DocumentItem]]()
+    known = list[tuple[tuple[LedgerFolder, str, str], DocumentItem]]()
     for place in places:
         with open_for_reading(place) as ledger:
-            for item in document_items(ledger, place.file):
-                document = LedgerFolder(place.state), item.pipeline, item.content
-                documents.setdefault(document, []).append(item)
-    names = {key: [n for item in items for n in item.names] for key, items in documents.items()}
-    given, path = {name, os.path.normpath(name)}, Path(os.path.normpath(Path.cwd() / name))
-    named = [k for k in names if not {*given, stored_path(path, k[0].folder)}.isdisjoint(names[k])]
+            items = document_items(ledger, place.file)
+        known += (((place, item.pipeline, item.content), item) for item in items)
+    path = Path(os.path.normpath(Path.cwd() / name))
+    named = {
+        document: item
+        for document, item in known
+        if not {name, stored_path(path, document[0].folder)}.isdisjoint(item.names)
+    }
     if not named:
-        known = sorted({n for own in names.values() for n in own if not n.endswith("#1")})
-        raise CommandError(f"No document is known here as '{name}'.\n  {did_you_mean(name, known)}")
+        remedy = did_you_mean(name, sorted({n for _, item in known for n in item.names[:-1]}))
+        raise CommandError(f"No document is known here as '{name}'.\n  {remedy}")
     if len(named) > 1:
-        n_called, shown = Counter((*k[:2], n) for k in names for n in {*names[k]}), list[str]()
-        for place, file, content in named:
-            own = sorted(names[place, file, content], key=lambda n: path.name not in n)
-            unique = next((n for n in own if n_called[place, file, n] == 1), own[0])
-            shown.append(f"'{unique}' of {place.folder / file}")
+        shown = (
+            f"'{item.names[0]}' or '{item.names[-1]}' of {place.folder / file}"
+            for (place, file, _), item in named.items()
+        )
         raise CommandError(
             f"{len(named)} documents are known as '{name}': {listed(sorted(shown))}.\n  Name one "
             "as it is shown, and its pipeline: `paddock clean FILE.yaml --forget NAME`."
         )
-    (document,) = named
-    (place, file, _), items = document, documents[document]
+    ((place, file, content),) = named
+    items = [item for document, item in known if document == (place, file, content)]
     with open_for_reading(place) as ledger:
         forgetting = Forgetting.of(ledger, items)
-    goes = [
-        f"decision {review.id} with its rules" if review.by else f"question {review.id}"
-        for review in forgetting.reviews
-    ]
-    goes.append("results, replies and texts")
-    known = [*dict.fromkeys(f"'{item.target or item.path}'" for item in items)]
+    goes = [f"{'decision' if r.by else 'question'} {r.id}" for r in forgetting.reviews]
+    goes.append("results, replies, texts, and rules that were made of it")
+    lies_at = [*dict.fromkeys(f"'{item.names[0]}'" for item in items)]
     text = (
-        f"What is known of {listed(known, 20)} ({file}): {listed(goes, 20)}. Stays: the document "
+        f"What is known of {listed(lies_at, 20)} ({file}): {listed(goes, 20)}. Stays: the document "
         "itself; its name; backups; its rows in stores, and outputs of others, until the next run; "
         "logs, and what was made of its results, until `paddock clean --older-than 0s` a day after "
         "that run."
     )
     if made := forgetting.outputs:
-        text += f" So do the files that were made of it: {listed(made, 20)}. When it is gone from "
-        text += f"the scanned folders, `paddock run {place.folder / file} --prune` removes those "
-        text += "that no one edited."
+        text += f" So do files that were made of it: {listed(made, 20)}. When it is in no scanned "
+        text += f"folder, `paddock run {place.folder / file} --prune` removes those not edited."
     printing.print_out(printing.printable_line(text))
     if is_dry:
         return DONE

@@ -55,8 +55,6 @@ class Fate(Enum):
     """It is still to be done, or it is not known whether it goes: nothing is outdated."""
     FILED = auto()
     """Its document was moved away: what it made stays."""
-    AWAY = auto()
-    """A hot folder's list lacks it: it may come back, or the ledger forgot it."""
 
     @classmethod
     def of(cls, entry: Entry | None) -> Fate:
@@ -217,10 +215,8 @@ class OutdatedFinder:
             row.scope, row.key, row.path, known.node, item, why, pipeline=known.gone
         )
 
-    def _fate(self, scope_id: str, key: str, *, is_recorded: bool = False) -> Fate | Outdated:
+    def _fate(self, scope_id: str, key: str) -> Fate | Outdated:
         """Return the fate of those outputs of an item that do not apply.
-
-        `is_recorded`: it had an entry once, since one of its outputs was recorded with that.
 
         0. Another pipeline made it, whose file is gone.
         1. No step of the pipeline makes it any more, and all those that may have are walked.
@@ -228,9 +224,8 @@ class OutdatedFinder:
         3. That is skipped.
         4. The pipeline that a step runs decides.
         5. Its item ended in part: it, or what is within it, is open if it is tried again.
-        6. It was forgotten, where the list does not tell what is gone.
-        7. Its item is open, filed or gone; or it is not listed.
-        8. It is done, and made something else.
+        6. Its item is open, filed or gone; or it is not listed.
+        7. It is done, and made something else.
         """
         known = self._scopes.get(scope_id)
         if known is None:
@@ -253,16 +248,13 @@ class OutdatedFinder:
             entry = self._ledger.entries(scope_id, [key]).get(key)
             is_open = entry is not None and entry.state in UNDECIDED
             fate = Fate.OPEN if is_open else Fate.DONE
-        if fate is Fate.AWAY:  # 6
-            is_forgotten = is_recorded and not self._ledger.entries(scope_id, [key])
-            return Outdated.GONE if is_forgotten else Fate.OPEN
-        if fate is not Fate.DONE:  # 7
+        if fate is not Fate.DONE:  # 6
             return fate
         if known.keys_around:  # within its item, others may be filed
             entry = self._ledger.entries(scope_id, [key]).get(key)
             if entry is not None and entry.is_filed:
                 return Fate.FILED
-        is_written = (scope_id, key) in end.made.writers  # 8
+        is_written = (scope_id, key) in end.made.writers  # 7
         return Outdated.ELSEWHERE if is_written else Outdated.NOT_MADE
 
     # --- files
@@ -270,7 +262,7 @@ class OutdatedFinder:
     def _file(self, path: str) -> OutdatedOutput | None:
         output, conditions = None, set[str]()
         for row in self._index.rows_at(path):
-            why = self._fate(row.scope, row.key, is_recorded=row.sha256 is not None)
+            why = self._fate(row.scope, row.key)
             if not isinstance(why, Outdated) or not self._is_of_item_alone(row):
                 return None
             output = self._output(row, why)
@@ -336,7 +328,7 @@ async def ended_block(
     2. Items that later runs do are open.
     3. What listed items made applies.
     4. Of an item that `where` excludes, and of one that is deleted, nothing applies.
-    5. Of any other that the list lacks it is not known whether it is gone.
+    5. Of any other that the list lacks it is not known whether it is gone, as in a hot folder.
     6. A gone item is renamed where the item with its content is done, or will be.
     """
     ledger, missing, keys = context.ledger, work.missing, [item.key for item in work.items]
@@ -362,8 +354,7 @@ async def ended_block(
         if was and isinstance(fates.get(was), Outdated) and (is_done or item.index in expected):
             renamed.add(was)
     apply = (entry for key, entry in entries.items() if fates[key] in _APPLY)
-    unlisted = Fate.AWAY if any(source.is_hot for source in missing.sources) else Outdated.GONE
-    unlisted = Fate.OPEN if missing.doubts else unlisted
+    unlisted = Fate.OPEN if missing.doubts else Outdated.GONE
     made_outputs = MadeOutputs.of(work.scope_id, apply)
     return EndedNode(work.step or work.block, fates, unlisted, made_outputs, work, renamed)
 

@@ -115,11 +115,8 @@ PATHS_OF_CONTENT = (
 )
 SOME_PATHS = "select distinct path from outputs limit :most"
 PATHS_OF_ITEM = "select path from outputs where scope = :scope and key = :key"
-# Of items that were forgotten, or never ended.
-OUTPUTS_WITHOUT_ITEM = (
-    "select distinct scope, key from outputs o where at < :before "
-    "and not exists (select 1 from items i where i.scope = o.scope and i.key = o.key)"
-)
+OUTPUTS_WITHOUT_ITEM = "select distinct scope, key from outputs where at < :before "
+OUTPUTS_WITHOUT_ITEM += "and (scope, key) not in (select scope, key from items)"
 DROP_OUTPUT = "delete from outputs where scope = :scope and key = :key and path = :path"
 
 # --- calls: model calls with their replies

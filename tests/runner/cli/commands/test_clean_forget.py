@@ -8,7 +8,6 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-import lancedb
 import psycopg
 import pytest
 
@@ -90,9 +89,8 @@ def test_a_filed_document_that_is_forgotten_is_in_no_rule_no_table_and_no_file_o
     done = invoke("clean", str(desk.file), "--forget", "zwingen.txt", "--yes")
     assert done.exit_code == 0, done.output
     assert PERSON in desk.output("zwingen.txt")
-    assert (
-        f"out/zwingen.txt. When it is gone from the scanned folders, `paddock run {desk.file}"
-        in (shown.output)
+    assert f"out/zwingen.txt. When it is in no scanned folder, `paddock run {desk.file}" in (
+        shown.output
     )
     assert files_with(desk, PERSON) == []
     assert [r["sender"] for r in shown_rules(desk, "--json")["rules"]] == [[OTHER]]
@@ -169,6 +167,8 @@ def test_its_rows_in_stores_go_at_the_next_run(tmp_path: Path) -> None:
     done = invoke("clean", str(tmp_path), "--forget", "a.txt", "--yes")
     assert done.exit_code == 0, done.output
     assert world.run().status == "completed"
+    import lancedb  # which reacts to forks of the process
+
     rows = lancedb.connect(tmp_path / "s.db").open_table("rows").to_arrow().to_pylist()
     assert {row["text"] for row in rows} == {"ferry b", "bell b"}
 
@@ -244,7 +244,7 @@ def test_a_document_is_forgotten_in_postgres(
         tables = [f"select '{t}', t::text from \"{schema}\".{t} t".encode() for t in COLUMNS]
         assert [query for query in tables if other.execute(query).fetchall()]
         kept = invoke("clean", str(tmp_path), "--forget", "r.txt", "--yes")
-        assert "lock timeout). Execute `vacuum (full)`" in kept.output and kept.exit_code == 1
+        assert "`vacuum (full)` in its database does it" in kept.output and kept.exit_code == 1
         other.rollback()
         done = invoke("clean", str(tmp_path), "--forget", "zwingen.txt", "--yes")
         assert done.exit_code == 0, done.output
@@ -314,10 +314,11 @@ def test_a_document_is_named_as_it_is_shown_by_its_path_or_by_its_key(
     desk.arrive(z=bill(sender=OTHER, number="RE-900"))
     desk.work()
     three = preview("z.txt")
-    assert three.startswith(f"3 documents are known as 'z.txt': 'filed/z.txt' of {desk.file}, ")
-    assert "'z.txt#2' of" in three and "'z.txt#3' of" in three
+    of = f" of {desk.file}"
+    assert f"'filed/z-1.txt' or 'z.txt#2'{of}, 'filed/z.txt' or 'z.txt#1'{of}, 'inbox" in three
+    assert f"'inbox/z.txt' or 'z.txt#3'{of}.\n  Name one as it is shown" in three
     monkeypatch.chdir(tmp_path / "inbox")
-    for name in ("./inbox/z.txt", str(tmp_path / "inbox/z.txt"), "../inbox/./z.txt"):
+    for name in ("inbox/z.txt", str(tmp_path / "inbox/z.txt"), "./z.txt", ".././inbox/z.txt"):
         assert preview(name).startswith("3 documents are known")
     for name in ("filed/z.txt", "z.txt#1", "k.txt", "../filed/k.txt"):
         assert preview(name) == "'filed/k.txt', 'filed/z.txt' "
