@@ -23,7 +23,7 @@ from paddock.steps.base import Step
 from paddock.steps.tools.python_files import FunctionNotFound
 
 from . import specs, trigger_plugins, unused_answers
-from .bound import NO_TIMEOUT, UNKNOWN_REVIEW, BoundBlock, BoundNode, BoundPlan, BoundStep
+from .bound import NO_TIMEOUT, REVIEW_OF_SENT, BoundBlock, BoundNode, BoundPlan, BoundStep
 from .checks import plan_faults, reply_faults, tool_faults
 from .checks.known_values import KnownValues
 from .checks.read_checks import ReadChecker
@@ -295,7 +295,7 @@ class _NodeBinder:
             extra_models=self.models.extra_models(step, kind),
             reply=step.reply,
             escalate=self.models.escalation(step, step.escalate, model) if step.escalate else None,
-            review=UNKNOWN_REVIEW if facts.hosts else step.review,
+            review=REVIEW_OF_SENT if facts.hosts else step.review,
             spec=specs.step_spec(step, tools_made_of),
             inner=inner,
         )

@@ -13,6 +13,7 @@ Everything is frozen; what is found out of a plan later makes a copy (`replace`)
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import Flag, auto
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -42,6 +43,17 @@ if TYPE_CHECKING:
 
 NO_TIMEOUT = TimeoutKeys.model_construct(total=None, idle=None)
 NO_BUDGET = BudgetKeys.model_construct(time=None, tokens=None)
+REVIEW_OF_SENT = ReviewSpec(Expression.of("output.unknown"))
+"""Of a request that was sent: a person says whether it arrived, where that is unknown."""
+
+
+class ListOrigin(Flag):
+    """What a value is made of. Of a list of results alone no document leaves by being filed."""
+
+    NEITHER = 0
+    RESULTS = auto()
+    """Of blocks or pipelines."""
+    FOLDERS = auto()
 
 
 class BoundEscalation(Struct, frozen=True):
@@ -49,10 +61,6 @@ class BoundEscalation(Struct, frozen=True):
 
     spec: EscalationSpec
     to: ModelSpec
-
-
-UNKNOWN_REVIEW = ReviewSpec(Expression.of("output.unknown"))
-"""Of a request that may have arrived."""
 
 
 class BoundStep(SelectiveFields, Struct, frozen=True, dict=True):
@@ -223,8 +231,8 @@ class BoundPlan(Struct, frozen=True, dict=True):
     """When it was bound, in seconds since 1970: `now` and `today` of a whole run are of then."""
     inputs_by_item: frozenset[str] = frozenset()
     """Inputs of a sub-pipeline whose values follow from the item that it is run for."""
-    inputs_made_of: Mapping[str, tuple[bool, bool]] = field(default_factory=dict)
-    """Of those of a sub-pipeline, whether they have results of blocks, and files of folders."""
+    input_origins: Mapping[str, ListOrigin] = field(default_factory=dict)
+    """By input of a sub-pipeline, what its value is made of."""
 
     @property
     def name(self) -> str:

@@ -16,7 +16,7 @@ from paddock.steps import registry
 from paddock.steps.registry import is_function_reference
 
 from .bound import BoundNode, BoundPlan, BoundStep
-from .plan_walks import blocks_of, made_of, steps_of
+from .plan_walks import blocks_of, origin_of, steps_of
 from .specs import whole_spec
 
 
@@ -76,7 +76,7 @@ def _references_in(data: Any, is_bare: bool = False) -> Collection[Reference]:
 
 
 def called_plan(outer: BoundPlan, caller: BoundStep) -> BoundPlan | None:
-    """Return the pipeline that a step runs, with its `inputs_by_item` and `inputs_made_of`."""
+    """Return the pipeline that a step runs, with its `inputs_by_item` and `input_origins`."""
     inner = caller.inner
     if inner is None:
         return None
@@ -90,8 +90,9 @@ def called_plan(outer: BoundPlan, caller: BoundStep) -> BoundPlan | None:
         and _follows_from_item(given.get(name), spec, outer.inputs_in_paths)
     )
     of_all = {} if isinstance(given, Mapping) else dict.fromkeys(inner.pipeline.inputs, given)
-    made = {n: made_of(outer, caller, _references_in(w)) for n, w in (of_all or given).items()}
-    return replace(inner, inputs_by_item=frozenset(by_item), inputs_made_of=made)
+    written = (of_all or given).items()
+    origins = {name: origin_of(outer, caller, _references_in(text)) for name, text in written}
+    return replace(inner, inputs_by_item=frozenset(by_item), input_origins=origins)
 
 
 def find_in_plans(bound: BoundPlan, name: str) -> tuple[BoundPlan, BoundNode] | None:

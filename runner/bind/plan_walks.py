@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from paddock.pipelines.expressions import Reference, steps_read
 from paddock.pipelines.times import TIME_NAMES
 
-from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep
+from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep, ListOrigin
 from .node_reads import read_by
 
 
@@ -99,28 +99,23 @@ def follows_time(nodes: Iterable[BoundNode], node: BoundNode) -> bool:
     return False
 
 
-def made_of(bound: BoundPlan, reader: BoundNode, paths: Iterable[Reference]) -> tuple[bool, bool]:
-    """Return whether what a node reads is made of results of blocks or pipelines, of folders.
-
-    A list of results alone tells what is an item: no document leaves it by being filed.
-    """
+def origin_of(bound: BoundPlan, reader: BoundNode, paths: Iterable[Reference]) -> ListOrigin:
+    """Return what the values are made of that a node reads."""
     nodes = {node.id: node for node in nodes_of(bound.nodes)}
     around = {b.var: b for b in blocks_of(bound.nodes) if reader.id in node_ids(b.body)}
-    seen, is_of_results, is_of_folders = set[str](), False, False
+    seen, origin = set[str](), ListOrigin.NEITHER
     while paths:
         roots, names = {path[0] for path in paths}, steps_read(paths) - seen
         for path in (path for path in paths if path[0] == "inputs"):
-            for name in path[1:2] or bound.inputs_made_of:
-                of_results, of_folders = bound.inputs_made_of.get(name, (False, False))
-                is_of_results |= of_results
-                is_of_folders |= of_folders
+            for name in path[1:2] or bound.input_origins:
+                origin |= bound.input_origins.get(name, ListOrigin.NEITHER)
         lists = [around.pop(name) for name in roots & around.keys()]
         paths = {path for block in lists for path in read_by(block.over, block.where)}
         seen |= names
         for node in (nodes[name] for name in names if name in nodes):
             if isinstance(node, BoundBlock) or node.inner is not None:
-                is_of_results = True
+                origin |= ListOrigin.RESULTS
             else:
-                is_of_folders |= bool(node.facts.lists)
+                origin |= ListOrigin.FOLDERS if node.facts.lists else ListOrigin.NEITHER
                 paths |= node.reads.all
-    return is_of_results, is_of_folders
+    return origin

@@ -16,9 +16,9 @@ from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.runner.answers.offered_labels import LabelLists
-from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
+from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep, ListOrigin
 from paddock.runner.bind.node_reads import read_by
-from paddock.runner.bind.plan_walks import all_steps, made_of, steps_of
+from paddock.runner.bind.plan_walks import all_steps, origin_of, steps_of
 from paddock.runner.bind.scope import Scope
 from paddock.runner.folders.unfinished_files import RunnableVersions
 from paddock.runner.ledger.entries import Entry, LineageRow
@@ -188,8 +188,8 @@ class Judge(Struct, kw_only=True, eq=False, dict=True):
         """
         index, ledger = self.world.index, self.world.ledger
         scope_id = self.scopes.register(block.id, keys_around)
-        is_of_results, is_of_folders = made_of(self.bound, block, read_by(block.over, block.where))
-        is_of_results = is_of_results and self._files_documents()
+        origin = origin_of(self.bound, block, read_by(block.over, block.where))
+        is_of_results = ListOrigin.RESULTS in origin and self._files_documents()
         known = partial(ledger.entries, scope_id) if is_of_results else None
         names, values, excluded = await ledger.ask(listed_items, block, scope, known)
         entries = await ledger.ask(ledger.listed_entries, scope_id, names)
@@ -203,7 +203,7 @@ class Judge(Struct, kw_only=True, eq=False, dict=True):
             entries |= await ledger.ask(ledger.entries, scope_id, numbered)
         for place, item in enumerate(items):
             item.entry, item.position = entries.get(item.key), (place, len(items))
-        if is_of_results and not is_of_folders:  # its list alone tells what is an item
+        if is_of_results and ListOrigin.FOLDERS not in origin:
             documents.rows = {
                 key: row
                 for key, row in documents.rows.items()

@@ -24,7 +24,7 @@ from paddock.runner.ledger.reviews.reviews import (
 from paddock.steps.tables.row_formats import CSV, JSONL, UnreadableRows
 
 from .answer_fields import WrongField, edited_answer, shown_item, subject_fields
-from .decisions import VERBS, Verb, clicked_places
+from .decisions import VERBS, GivenDecision, Verb, clicked_places
 
 COLUMNS = (
     "id", "question", "document", "field", "asked", "why", "value", "confidence", "quote", "page",
@@ -71,6 +71,10 @@ class SheetDecision(Struct):
     """Who decided; empty: who imports it."""
     places: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Field → where the person clicked in the document."""
+
+    def given(self, importer: str) -> GivenDecision:
+        by = self.by or importer
+        return GivenDecision(self.question, self.verb, by, self.value, self.reason, self.places)
 
 
 def reviews_csv(reviews: Iterable[Review]) -> str:

@@ -1,6 +1,6 @@
 """What a person does with a review: accept, edit or reject the answer, undo that.
 
-A decision is compared and set in one transaction and is durable when `decide` returns. It continues
+A decision is compared and set in one transaction and is durable when `enter` returns. It continues
 the item at the next run; nothing here calls a model or runs a step.
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from paddock.engine.errors import EngineError
 from paddock.engine.system import units
@@ -47,6 +47,9 @@ Verb = Literal["accept", "edit", "reject"]
 VERBS: Mapping[str, ReviewState] = {"accept": "accepted", "edit": "edited", "reject": "rejected"}
 """Each verb with the state that it leads to."""
 
+Places: TypeAlias = Mapping[str, tuple[int, int]]
+"""By field, where in the document the person clicked."""
+_NOWHERE: Places = MappingProxyType({})
 MOST_REASON_CHARS = 2000
 _UNTOUCHED: Mapping[str, Any] = {"is_applied": False, "lease_by": None, "lease_until": None}
 """Of a review that was decided, or opened again, just now."""
@@ -69,11 +72,17 @@ class AcceptedTogether(Struct, frozen=True):
     """Id of each review that was not accepted, and why."""
 
 
-class ClickedAnswer(Struct, frozen=True):
-    """An edited answer, and by field where in the document the person clicked."""
+class GivenDecision(Struct, frozen=True):
+    """What a person decides on a question, as it is given."""
 
-    value: Any
-    places: Mapping[str, tuple[int, int]]
+    question: str
+    """The digest of the question that they saw."""
+    verb: Verb
+    by: str
+    value: Any = None
+    """The edited answer."""
+    reason: str = ""
+    places: Places = _NOWHERE
     faults: Sequence[AnswerFault] | None = None
     """What `faults` returned for the value that counts; None: that is not known."""
 
@@ -215,10 +224,11 @@ class LedgerReviews(ReviewStore, dict=True):
     def decide(
         self, id_: str, question: str, verb: Verb, value: Any = None, *, reason: str = "", by: str
     ) -> Review:
+        return self.enter(id_, GivenDecision(question, verb, by, value, reason))
+
+    def enter(self, id_: str, given: GivenDecision) -> Review:
         """Decide on a question; return the review, durable by then.
 
-        `question`: the digest of the question that the person saw. `value`: the edited answer,
-        or a `ClickedAnswer`.
         The same decision of the same person again changes nothing.
 
         Raises:
@@ -227,35 +237,30 @@ class LedgerReviews(ReviewStore, dict=True):
                 not pass schema or checks.
         """
         seen = self.get(id_)
-        return self.change(id_, self._deciding(seen, question, verb, value, reason, by))
+        return self.change(id_, self._deciding(seen, given))
 
-    def check(
-        self, id_: str, question: str, verb: Verb, value: Any = None, *, reason: str = "", by: str
-    ) -> None:
-        """Refuse what `decide` would refuse now; change nothing.
+    def check(self, id_: str, given: GivenDecision) -> None:
+        """Refuse what `enter` would refuse now; change nothing.
 
         Raises:
-            DecisionRefused: as `decide`.
+            DecisionRefused: as `enter`.
         """
         seen = self.get(id_)
-        self._deciding(seen, question, verb, value, reason, by)(seen, time.time())
+        self._deciding(seen, given)(seen, time.time())
 
-    def _deciding(
-        self, seen: Review, question: str, verb: Verb, value: Any, reason: str, by: str
-    ) -> Callable[[Review, float], Review]:
+    def _deciding(self, seen: Review, given: GivenDecision) -> Callable[[Review, float], Review]:
         """Return what changes a review into the decided one, or refuses."""
+        verb, by, wrong = given.verb, given.by, given.faults
         if verb not in VERBS:
             raise DecisionRefused(f"There is no decision '{verb}'. Use accept, edit or reject.")
         if not by.strip():
             raise DecisionRefused("A decision needs the name of the person who decides.")
-        reason = reason.replace("\0", "").strip()[:MOST_REASON_CHARS]
+        reason = given.reason.replace("\0", "").strip()[:MOST_REASON_CHARS]
         if verb == "reject" and not reason:
             raise DecisionRefused("A rejection needs a reason, which the run shows and keeps.")
-        places, wrong = dict[str, tuple[int, int]](), None
-        if isinstance(value, ClickedAnswer):
-            value, places, wrong = value.value, {**value.places}, value.faults
-        values = {"accept": seen.subject.answer, "edit": value, "reject": None}
-        _refuse_changed(seen, question)
+        places = {**given.places} if verb == "edit" else {}
+        values = {"accept": seen.subject.answer, "edit": given.value, "reject": None}
+        _refuse_changed(seen, given.question)
         if is_checked(seen, verb) and wrong is None:
             wrong = self.faults(seen, values[verb])
         if wrong:
@@ -264,7 +269,7 @@ class LedgerReviews(ReviewStore, dict=True):
         decided = replace(seen, state=VERBS[verb], value=values[verb], reason=reason or None, by=by)
 
         def decide(review: Review, now: float) -> Review:
-            _refuse_changed(review, question)
+            _refuse_changed(review, given.question)
             before, after = ((r.state, r.reason, r.by) for r in (review, decided))
             if before == after and is_same_value(review.value, decided.value):
                 return review
@@ -287,14 +292,15 @@ class LedgerReviews(ReviewStore, dict=True):
         self,
         shown: Sequence[tuple[str, str]],
         by: str,
-        known: Mapping[tuple[str, str], ClickedAnswer] = MappingProxyType({}),
+        known: Mapping[tuple[str, str], Sequence[AnswerFault]] = MappingProxyType({}),
     ) -> AcceptedTogether:
         """Accept several answers in one decision, which `undo_together` takes back as one.
 
         `shown`: id and question of each, as it was seen; of the question its beginning is enough.
         What cannot be accepted, since it has changed or another person looks at it, is left; so is
         what is asked about as a random check. Answers are checked before the transaction, which a
-        database ends that waits for long; `known` has those that were, by id and question.
+        database ends that waits for long; `known` has the faults of those that were, by id and
+        question.
         """
         questions = dict(shown)
         left: dict[str, str] = {}
@@ -307,9 +313,9 @@ class LedgerReviews(ReviewStore, dict=True):
                 if is_start and len(question) >= SHORT_QUESTION_CHARS:
                     question = seen.question
                 try:
-                    deciding[id_] = self._deciding(
-                        seen, question, "accept", known.get((id_, question)), "", by
-                    )
+                    faults = known.get((id_, question))
+                    given = GivenDecision(question, "accept", by, faults=faults)
+                    deciding[id_] = self._deciding(seen, given)
                 except DecisionRefused as error:
                     left[id_] = str(error)
 

@@ -65,7 +65,7 @@ from .answer_fields import (
 )
 from .decisions import (
     SHORT_QUESTION_CHARS,
-    ClickedAnswer,
+    GivenDecision,
     LedgerReviews,
     Verb,
     clicked_places,
@@ -342,8 +342,7 @@ class ReviewPage:
 
     def _checks(self, reviews: LedgerReviews, within_s: float) -> Checks:
         """Return what checks values in other threads, so that it holds no other page."""
-        in_thread = lambda work: self._thread.submit(work).result()  # noqa: E731
-        return Checks(reviews, within_s, in_thread, self._readers)
+        return Checks(reviews, within_s, self._thread, self._readers)
 
     async def _add_label(self, request: Request, by: str) -> Any:
         """Add a row to the table of a field's labels; return its label, and what that changes."""
@@ -377,11 +376,11 @@ class ReviewPage:
         checks, wrong = self._checks(reviews, NEAR_S), None
         if is_checked(review, verb) and review.question == question:
             wrong = await asyncio.to_thread(checks.faults, review, value)
-        places = clicked_places(body.get("places")) if is_edit else {}
+        places = clicked_places(body.get("places"))
+        given = GivenDecision(question, verb, by, value, reason, places, wrong)
 
         def decide() -> tuple[Review, list[tuple[Review, Any]]]:
-            answer = ClickedAnswer(value, places, wrong)
-            decided = reviews.decide(review.id, question, verb, answer, reason=reason, by=by)
+            decided = reviews.enter(review.id, given)
             self.decided_here.add(page_id(reviews, decided.id))
             teaches = decided.value, decided.subject.places
             return decided, [] if verb == "reject" else answered_by(reviews, decided, *teaches)[0]

@@ -6,9 +6,9 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from contextlib import suppress
-from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.units import iso_time
@@ -25,8 +25,9 @@ from paddock.runner.rules.document_offers import Offers
 from paddock.runner.rules.reasons import NoRule, WhyOpen
 from paddock.steps.readers.reader_pool import ReaderPool
 
-from .decisions import AcceptedTogether, ClickedAnswer, LedgerReviews, is_checked
+from .decisions import AcceptedTogether, LedgerReviews, is_checked
 
+T = TypeVar("T")
 _OF_DOCUMENTS = (WhyOpen.OCR, WhyOpen.SEVERAL_DOCUMENTS, WhyOpen.TOO_LONG)
 MOST_LOOKED_AT = 500  # waiting questions at a decision
 
@@ -43,15 +44,19 @@ class TaughtRules(Struct, frozen=True):
 
 
 class Checks(Struct, frozen=True):
-    """Checks of values, each of which may take seconds; the ledger is asked in its own thread."""
+    """Checks of values, each of which may take seconds."""
 
     reviews: LedgerReviews
     within_s: float = math.inf
-    in_thread: Callable[[Callable[[], Any]], Any] = lambda work: work()
+    thread: Executor | None = None
+    """Where the ledger is asked; None: in the thread of the caller."""
     readers: ReaderPool | None = None
 
+    def _ask(self, work: Callable[..., T], *values: Any) -> T:
+        return work(*values) if self.thread is None else self.thread.submit(work, *values).result()
+
     def faults(self, review: Review, value: Any) -> list[AnswerFault]:
-        request = self.in_thread(partial(self.reviews.evidence_request, review, value))
+        request = self._ask(self.reviews.evidence_request, review, value)
         return self.reviews.faults_by(review, value, request, self.readers)
 
     def answered(self, others: Sequence[tuple[Review, Any]]) -> list[Review]:
@@ -66,20 +71,19 @@ class Checks(Struct, frozen=True):
         What is not checked in time is left as well.
         """
         ends_at, left = time.monotonic() + self.within_s, dict[str, str]()
-        known = dict[tuple[str, str], ClickedAnswer]()
+        known = dict[tuple[str, str], list[AnswerFault]]()
         for id_, _ in shown:
             if time.monotonic() >= ends_at:
                 left[id_] = "It was not checked in time: accept again."
                 continue
-            for review, value in self.in_thread(partial(_answered_since, self.reviews, id_)):
+            for review, value in self._ask(_answered_since, self.reviews, id_):
                 if value is not None and not self.faults(review, value):
                     name = review.shown_name
                     left[id_] = f"{name} is answered by another decision: the next run reads it so."
                 else:
-                    wrong = self.faults(review, answer := review.subject.answer)
-                    known[id_, review.question] = ClickedAnswer(answer, {}, wrong)
+                    known[id_, review.question] = self.faults(review, review.subject.answer)
         rest = [row for row in shown if row[0] not in left]
-        done = self.in_thread(partial(self.reviews.accept_together, rest, by, known))
+        done = self._ask(self.reviews.accept_together, rest, by, known)
         return AcceptedTogether(done.id, done.reviews, {**left, **done.left})
 
 

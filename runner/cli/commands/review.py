@@ -8,11 +8,10 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,7 +55,7 @@ from paddock.runner.review.csv_and_gold_data import (
     review_json,
     reviews_csv,
 )
-from paddock.runner.review.decisions import ClickedAnswer, LedgerReviews
+from paddock.runner.review.decisions import LedgerReviews
 from paddock.runner.review.invoice2data_templates import NotOurs, ledger_templates, why_not_ours
 from paddock.runner.review.taught_rules import Checks, taught_rules
 from paddock.runner.settings import read_settings
@@ -428,7 +427,7 @@ def _import(opened: _ReviewSession, source: str, *, skip_bad: bool, as_json: boo
     taken = 0
     for decision in sound if skip_bad or not faults else ():
         try:
-            _enter(opened.reviews.decide, opened.by, decision)
+            opened.reviews.enter(decision.id, decision.given(opened.by))
             taken += 1
         except DecisionRefused as error:  # another person has decided since the check
             faults.append(SheetFault(decision.line, str(error), decision.id))
@@ -450,7 +449,10 @@ def _checked(
     for id_ in reviews:
         with suppress(DecisionRefused):
             reviews[id_] = opened.reviews.get(id_)
-    check = partial(_enter, opened.reviews.check, opened.by)
+
+    def check(decision: SheetDecision) -> None:
+        opened.reviews.check(decision.id, decision.given(opened.by))
+
     sound, faults = check_decisions(decisions, reviews, check)
     wrong = {fault.id for fault in unreadable}
     lines = {fault.line for fault in unreadable}
@@ -477,13 +479,6 @@ def _sheet_text(source: str, shown: str) -> str:
     except NotText as error:
         remedy = "Save the sheet as CSV." if data.startswith(b"PK") else "Name a CSV."
         raise CommandError(f"{shown} is not text: {error}.\n  {remedy}") from error
-
-
-def _enter(act: Callable[..., object], by: str, decision: SheetDecision) -> None:
-    question, verb, value = decision.question, decision.verb, decision.value
-    if verb == "edit":
-        value = ClickedAnswer(value, decision.places)
-    act(decision.id, question, verb, value, reason=decision.reason, by=decision.by or by)
 
 
 def _import_summary(

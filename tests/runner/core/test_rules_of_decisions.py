@@ -16,7 +16,7 @@ from paddock.pipelines.text_cells import SourceText
 from paddock.runner.core.reviews.decided_outputs import with_answer
 from paddock.runner.ledger.reviews.reviews import DecisionRefused
 from paddock.runner.review.csv_and_gold_data import reviews_csv
-from paddock.runner.review.decisions import ClickedAnswer
+from paddock.runner.review.decisions import GivenDecision
 from paddock.runner.review.taught_rules import Checks, answered_by
 from paddock.runner.rules import Offers, Rules, TaughtAnswer, offers_of
 from paddock.runner.rules.reasons import WhyOpen
@@ -1003,8 +1003,8 @@ def test_a_click_says_which_of_several_places_is_meant(desk: Desk, clicked: str)
     places = {"total": (at, at + len("120.00"))} if clicked else {}
     with desk.reviews() as reviews:
         review = desk.waiting()["a.txt"]
-        value = ClickedAnswer(TRUE, places)
-        reviews.decide(review.id, review.question, "edit", value, by="anna")
+        given = GivenDecision(review.question, "edit", "anna", TRUE, places=places)
+        reviews.enter(review.id, given)
     desk.arrive(b=bill(**NEXT))
     desk.work()
     read = {"Total: ": ("RE-102", 60.0), "Net: ": ("RE-102", 50.0)}
@@ -1023,8 +1023,9 @@ def test_gold_teaches_the_same_rules_in_another_folder_with_its_documents(tmp_pa
     at = text.index("Total: ") + len("Total: ")
     with office.reviews() as reviews:
         review = office.waiting()["a.txt"]
-        value = ClickedAnswer(TRUE, {"total": (at, at + len("120.00"))})
-        reviews.decide(review.id, review.question, "edit", value, by="anna")
+        places = {"total": (at, at + len("120.00"))}
+        given = GivenDecision(review.question, "edit", "anna", TRUE, places=places)
+        reviews.enter(review.id, given)
     for desk, what in ((office, "--export"), (branch, "--import")):
         done = invoke("review", str(desk.folder), what, str(tmp_path / "gold.jsonl"))
         assert done.exit_code == 0
