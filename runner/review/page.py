@@ -268,7 +268,8 @@ class ReviewPage:
 
         def words(reviews: LedgerReviews, review: Review) -> list[list[Any]]:
             source = _source(review, query.get("source"))
-            packed = reviews.ledger.objects.get(source.boxes_object or "")
+            stored = source.boxes_object  # none: its step read no page
+            packed = None if stored is None else reviews.ledger.objects.get(stored)
             boxes = json.loads(packed or b"{}")
             return page_words(
                 SourceText(
@@ -388,9 +389,17 @@ class ReviewPage:
         decided, near = await self._work(decide)
         others = await asyncio.to_thread(checks.answered, near)
         ids = [page_id(reviews, other.id) for other in others]
+        looked_at = {page_id(reviews, other.id) for other, _ in near}
         answer = page_id(reviews, decided.id), decided.item
-        await self._work(partial(self._answered.update, dict.fromkeys(ids, answer)))
-        return {**_row(reviews, decided), "answers": ids}
+
+        def note() -> list[str]:
+            opened = sorted(looked_at.intersection(self._answered).difference(ids))
+            for id_ in opened:  # the decisions contradict each other
+                del self._answered[id_]
+            self._answered.update(dict.fromkeys(ids, answer))
+            return opened
+
+        return {**_row(reviews, decided), "answers": ids, "opened": await self._work(note)}
 
     async def _undo(self, request: Request, by: str) -> Any:
         def undo(reviews: LedgerReviews, review: Review) -> dict[str, Any]:

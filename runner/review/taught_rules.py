@@ -62,7 +62,7 @@ class Checks(Struct, frozen=True):
     def answered(self, others: Sequence[tuple[Review, Any]]) -> list[Review]:
         """Return the questions whose answers are sound, as far as that is known in time."""
         ends_at = time.monotonic() + self.within_s
-        in_time = (pair for pair in others if time.monotonic() < ends_at)
+        in_time = (pair for pair in others if pair[1] is not None and time.monotonic() < ends_at)
         return [other for other, value in in_time if not self.faults(other, value)]
 
     def accept(self, shown: Sequence[tuple[str, str]], by: str) -> AcceptedTogether:
@@ -150,9 +150,10 @@ def _is_wrong(store: ReviewStore, review: Review) -> bool:
 def answered_by(
     reviews: LedgerReviews, review: Review, value: Any, places: Mapping[str, Sequence[int]]
 ) -> tuple[list[tuple[Review, Any]], int]:
-    """Return the waiting questions that a decision would answer, and of how many, if not of all.
+    """Return the waiting questions of a decision's step and sender, and of how many, if not of all.
 
-    They are of its step and sender, each with its answer, unchecked. The next run decides.
+    Each has the answer that it would have with this decision, unchecked, or None. The next run
+    decides.
     """
     subject = replace(review.subject, places=places)
     new = taught_answer(replace(review, state="edited", value=value, subject=subject))
@@ -167,7 +168,9 @@ def answered_by(
         for offers in [Offers.unpack(other.subject.offers)]
         if cells and cells <= {*offers.names}
     ]
-    return _read(reviews, name, near, [new]), MOST_LOOKED_AT if len(waiting) > MOST_LOOKED_AT else 0
+    read = {other.id: answer for other, answer in _read(reviews, name, near, [new])}
+    found = [(other, read.get(other.id)) for other, _ in near]
+    return found, MOST_LOOKED_AT if len(waiting) > MOST_LOOKED_AT else 0
 
 
 def _answered_since(reviews: LedgerReviews, id_: str) -> list[tuple[Review, Any]]:

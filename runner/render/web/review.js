@@ -1109,8 +1109,11 @@ async function refused(words) {
   else problem(words);
 }
 
-function decided(id, item, { state, answers }) {
-  for (const row of page.waiting) if (answers.includes(row.id)) row.answered = item;
+function decided(id, item, { state, answers, opened }) {
+  for (const row of page.waiting) {
+    if (answers.includes(row.id)) row.answered = item;
+    if (opened.includes(row.id)) row.answered = "";
+  }
   keepDraft(id, null);
   page.done.push(id);
   page.times.push(Date.now());

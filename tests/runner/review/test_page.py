@@ -491,6 +491,29 @@ def test_a_comparison_that_may_take_seconds_holds_no_other_page(
     assert (len(asked), served_page.review(own.id).state) == (1, "edited")
 
 
+def test_a_picture_of_which_no_words_are_known_has_none(tmp_path: Path) -> None:
+    served_page = ServedPage(tmp_path / "harbour")
+    served_page.folder.mkdir()
+    served_page.ask("a.txt")
+    with shown(tmp_path, "harbour") as (page, _):
+        (row,) = rows(page)
+        assert page.get(of(row["id"], "/words?source=0&page=1")).json() == []
+
+
+def test_a_paper_that_a_further_decision_opens_again_is_shown_as_open(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "harbour")
+    credit = {"number": "RE-103", "date": "2027-03-29"}
+    desk.arrive(a=bill(), b=bill(**NEXT), c=bill(**credit))
+    desk.work()
+    with shown(tmp_path, "harbour") as (page, _):
+        ids = {row["item"]: row["id"] for row in rows(page)}
+        decide(page, ids["a.txt"], "edit", json=json.dumps(TRUE))
+        assert [row["answered"] for row in rows(page)] == ["a.txt", "a.txt"]
+        true = json.dumps({**TRUE, **credit, "kind": "credit note"})
+        assert decide(page, ids["c.txt"], "edit", json=true).json()["opened"] == [ids["b.txt"]]
+        assert [row.get("answered") for row in rows(page)] == [None]
+
+
 def test_papers_that_a_decision_answers_are_checked_beside_the_page_and_in_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
