@@ -437,7 +437,7 @@ def _import(opened: _ReviewSession, source: str, *, skip_bad: bool, as_json: boo
     else:
         for fault in faults:
             printing.print_err(printing.printable_line(f"{source}: {fault}"))
-        printing.print_out(_import_summary(opened, taken, len(decisions), faults))
+        printing.print_out(_import_summary(opened, taken, len(decisions), faults, skip_bad))
     return FAILED if faults else DONE
 
 
@@ -482,16 +482,16 @@ def _sheet_text(source: str, shown: str) -> str:
 
 
 def _import_summary(
-    opened: _ReviewSession, n_taken: int, n_all: int, faults: Sequence[SheetFault]
+    opened: _ReviewSession, n_taken: int, n_all: int, faults: Sequence[SheetFault], skip_bad: bool
 ) -> str:
-    if faults and not n_taken:
+    n_known = n_all - n_taken - len({fault.id for fault in faults})
+    if faults and not n_taken and not (skip_bad and n_known > 0):
         pronoun, rest = ("it", "what is sound") if len(faults) == 1 else ("them", "the sound ones")
-        remedy = f"Correct {pronoun}, or take {rest} with `--skip-bad`."
-        return f"Nothing was decided: {counted(len(faults), 'fault')}. {remedy}"
+        remedy = f" Correct {pronoun}, or take {rest} with `--skip-bad`." if not skip_bad else ""
+        return f"Nothing was decided: {counted(len(faults), 'fault')}.{remedy}"
     if not n_all:
         return "No row has a decision; nothing was decided."
-    was_there = n_all - n_taken - len({fault.id for fault in faults})
-    known = f", {was_there:,} were decided so before" if was_there > 0 else ""
+    known = f", {counted(n_known, 'was', 'were')} decided so before" if n_known > 0 else ""
     return f"{counted(n_taken, 'decision')} taken{known}. {_next_text(opened)}"
 
 

@@ -217,7 +217,7 @@ READ_NEXT: dict[str, tuple[Changes, dict[str, Any], dict[str, Any]]] = {
         (), {"buyer": "Calder Quay Office"}, {"issuer": SENDER, "buyer": "Calder Quay Office"}),
     "a name with a place": ((("{sender}", "{sender} (Kirkholm)"),), {}, {"issuer": SENDER}),
     "a currency by another name": (
-        (), {"currency": "USD", "kind": "EUR"}, {"currency": "USD", "kind": "EUR"}),
+        (), {"currency": "", "kind": "EUR"}, {"currency": "EUR", "kind": "EUR"}),
 }  # fmt: skip
 
 

@@ -204,6 +204,11 @@ def test_nothing_of_a_faulty_csv_is_taken_and_each_fault_has_its_line(folder: Pa
     some = invoke("review", "--import", "todo.csv", "--skip-bad", "--json")
     assert (some.exit_code, json.loads(some.stdout)["decided"]) == (1, 1)
     assert set(decided(folder)) == {"a.txt"}
+    again = invoke("review", "--import", "todo.csv", "--skip-bad")
+    assert again.stdout.startswith("0 decisions taken, 1 was decided so before.")
+    (folder / "bad.csv").write_text(sheet([{**rows[7], "decision": "akzept"}]), "utf-8")
+    none = invoke("review", "--import", "bad.csv", "--skip-bad")
+    assert none.stdout == "Nothing was decided: 1 fault.\n"
 
 
 def test_a_csv_of_another_ledger_decides_nothing(folder: Path) -> None:
