@@ -497,7 +497,7 @@ def test_a_picture_of_which_no_words_are_known_has_none(tmp_path: Path) -> None:
     served_page.ask("a.txt")
     with shown(tmp_path, "harbour") as (page, _):
         (row,) = rows(page)
-        assert page.get(of(row["id"], "/words?source=0&page=1")).json() == []
+        assert page.get(of(row["id"], "/words?source=0&page=1")).json() == {"words": []}
 
 
 def test_a_paper_that_a_further_decision_opens_again_is_shown_as_open(tmp_path: Path) -> None:
