@@ -8,7 +8,6 @@ A frame says its size first, so that one that is too large is refused before it 
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import select
@@ -17,7 +16,10 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:  # half of a reader's start, which has no event loop
+    from asyncio import StreamReader
 
 FrameHead = dict[str, Any]
 
@@ -54,7 +56,7 @@ def read_frame(stream: BinaryIO) -> tuple[FrameHead, bytes]:
 
 
 async def read_frame_async(
-    stream: asyncio.StreamReader, max_bytes: int = MAX_FRAME_BYTES
+    stream: StreamReader, max_bytes: int = MAX_FRAME_BYTES
 ) -> tuple[FrameHead, bytes]:
     """Wait for a frame and return its head and body.
 
@@ -66,7 +68,7 @@ async def read_frame_async(
         n_head, n_body = _lengths(await stream.readexactly(_LENGTHS.size), max_bytes)
         head = _head(await stream.readexactly(n_head))
         return head, await stream.readexactly(n_body)
-    except (asyncio.IncompleteReadError, ConnectionError) as error:
+    except (EOFError, ConnectionError) as error:
         raise PipeClosed from error
 
 

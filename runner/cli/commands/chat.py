@@ -245,10 +245,10 @@ class Conversation(Struct):
 
 
 def _spinner(model: str) -> contextlib.AbstractContextManager[Any]:
-    from rich.console import Console
-    from rich.text import Text
+    from rich import console, text
 
-    return Console().status(Text(f"{printing.printable_line(model)} ...", "dim"))
+    waiting = text.Text(f"{printing.printable_line(model)} ...", "dim")
+    return console.Console().status(waiting)
 
 
 def _timings_text(last: Mapping[str, Any]) -> str:
