@@ -112,6 +112,11 @@ class ModelSpec(Struct, frozen=True, omit_defaults=True):
     on_processor: bool | None = None
     """Whether it leaves the graphics devices, or returns; None: it stays where it is."""
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """Its pool and its name, which are one model whatever else is asked of it."""
+        return self.pool, self.ref
+
 
 class ModelFacts(Struct, frozen=True, omit_defaults=True):
     name: str

@@ -512,7 +512,7 @@ class OutputFiles(Protocol):
             StepError: another item of this run writes the same file.
         """
 
-    async def wrote(self, path: Path, sha256: str, size_bytes: int) -> None:
+    async def wrote(self, path: Path, sha256: str) -> None:
         """Record what `path` holds now; it becomes part of the item's entry."""
 
     @property

@@ -105,26 +105,24 @@ class TemporaryFile:
     @classmethod
     def copied(
         cls, target: Path, source: BinaryIO, *, follows_links: bool = True
-    ) -> tuple[TemporaryFile, str, int]:
-        """Return a synced copy of an open file of any size, its sha256 and its size in bytes.
+    ) -> tuple[TemporaryFile, str]:
+        """Return a synced copy of an open file of any size, and its sha256.
 
         Raises:
             OSError: the system refused it; nothing is left.
         """
         digest = hashlib.sha256()
-        n_bytes = 0
         facts = os.fstat(source.fileno())
         temporary = cls(target, mode=stat.S_IMODE(facts.st_mode), follows_links=follows_links)
         with temporary._removed_on_error():
             while piece := source.read(_PIECE_BYTES):
                 digest.update(piece)
-                n_bytes += len(piece)
                 temporary.write(piece)
             temporary.sync()
             with suppress(OSError):  # a file system without times is no reason to refuse
                 times = facts.st_atime_ns, facts.st_mtime_ns
                 os.utime(temporary._name, ns=times, dir_fd=temporary._folder)
-        return temporary, digest.hexdigest(), n_bytes
+        return temporary, digest.hexdigest()
 
     def write(self, data: bytes) -> None:
         assert self._handle is not None

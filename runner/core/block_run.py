@@ -50,7 +50,6 @@ from .standing_decisions import note_reviews
 from .step_runner import StepRunner, item_result
 from .step_tools import expect_queries
 from .traces.block_work import ItemWork
-from .traces.source_folders import keep_folders
 from .walk import ItemWalk, is_skipped, leave_unused
 
 # Few enough that progress shows where each item takes seconds; many where one takes a millisecond.
@@ -385,8 +384,10 @@ class BlockRun:
 
 async def record_verdicts(context: RunContext, state: BlockState) -> None:
     ledger, stats, work, filed = context.ledger, context.stats, state.work, state.work.filed
-    if work.missing.sources:
-        await asyncio.to_thread(keep_folders, ledger, work.scope_id, work.missing, context.options)
+    for source in work.missing.sources:
+        seen = work.missing.seen.get(source.stored)
+        if seen is not None and seen != source.before:
+            ledger.record_root(work.scope_id, source.stored, seen.as_text())
     for entry in work.renewed:
         ledger.renew(work.scope_id, entry)
     keys = [row.key for row in filed.new]

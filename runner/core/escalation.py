@@ -57,7 +57,7 @@ class EscalationPass(Struct, frozen=True):
                 collected.add(step.id)
                 to = step.escalate.to
                 behind = [spec for later in all_steps(nodes[at + 1 :]) for spec in later.models]
-                if any((spec.pool, spec.ref) != (to.pool, to.ref) for spec in behind):
+                if any(spec.key != to.key for spec in behind):
                     interrupted.add(step.id)
             is_repeatable &= only_reads(step) and (step.cache or not step.kind.roles)
         return cls(frozenset(collected), frozenset(interrupted))

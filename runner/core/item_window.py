@@ -38,7 +38,7 @@ async def max_parallel(context: RunContext, block: BoundBlock) -> int:
         return SEARCH_PARALLEL
     n_slots = n_readers
     specs = (spec for step in every for spec in step.models)
-    models = {(spec.pool, spec.ref): spec for spec in specs if spec.role == "chat"}
+    models = {spec.key: spec for spec in specs if spec.role == "chat"}
     for model in models.values():
         with suppress(EngineError):  # its first call raises the error
             n_slots = max(n_slots, (await context.pool.facts(model)).n_parallel)

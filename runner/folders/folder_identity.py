@@ -105,14 +105,9 @@ def mount_of(path: str, mounts: Iterable[Mount]) -> Mount:
     return best
 
 
-def file_system_of(path: Path) -> str:
-    """Return the type of the file system that a path lies on; empty when unknown."""
-    return mount_of(os.path.realpath(path), mounted()).kind
-
-
 def silent_file_system(root: Path) -> str | None:
     """Return the type of a root's file system if it reports no changes; else None."""
-    kind = file_system_of(root)
+    kind = mount_of(os.path.realpath(root), mounted()).kind
     return kind if reports_no_events(kind) else None
 
 

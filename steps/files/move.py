@@ -112,12 +112,11 @@ class FilesMove(Step[FilesMoveParams, FilesMoveOutput]):
             with os_errors_refused(
                 f"'{printable(source)}' cannot be moved to '{printable(target)}'"
             ):
-                if params.mode == "copy":
-                    n_bytes = await asyncio.to_thread(_copied, source, target, digest)
-                elif not await asyncio.to_thread(_renamed, source, target):
-                    await asyncio.to_thread(_copied, source, target, digest, is_moved=True)
+                is_move = params.mode == "move"
+                if not (is_move and await asyncio.to_thread(_renamed, source, target)):
+                    await asyncio.to_thread(_copied, source, target, digest, is_moved=is_move)
             if params.mode == "copy":
-                await tools.files.outputs.wrote(target, digest, n_bytes)
+                await tools.files.outputs.wrote(target, digest)
         if params.mode == "move":
             await tools.files.outputs.note_removed(listed)
         return FilesMoveOutput(path=str(target))
@@ -203,14 +202,14 @@ def _renamed(source: Path, target: Path) -> bool:
     return True
 
 
-def _copied(source: Path, target: Path, digest: str, *, is_moved: bool = False) -> int:
+def _copied(source: Path, target: Path, digest: str, *, is_moved: bool) -> None:
     """Copy a file with this content by way of a temporary one next to the target.
 
-    Remove the source of a move. Return the size in bytes.
+    Remove the source of a move.
     """
     with no_links.open_file(source) as file:
         own = no_links.identity_of_stat(os.fstat(file.fileno()))
-        aside, copied, n_bytes = TemporaryFile.copied(target, file, follows_links=False)
+        aside, copied = TemporaryFile.copied(target, file, follows_links=False)
     try:
         if copied != digest:
             raise _is_being_changed(source)
@@ -219,7 +218,6 @@ def _copied(source: Path, target: Path, digest: str, *, is_moved: bool = False) 
         aside.close()
     if is_moved and not no_links.remove(source, only=own):
         raise _is_being_changed(source)
-    return n_bytes
 
 
 def _is_being_changed(source: Path) -> StepError:

@@ -146,7 +146,7 @@ class FilesWrite(Step[FilesWriteParams, FilesWriteOutput]):
             there = await in_left_thread(file_sha256, path, "written", "`path` must name a file")
         if there == sha256:
             await outputs.intend(path, sha256, len(data))
-            await outputs.wrote(path, sha256, len(data))
+            await outputs.wrote(path, sha256)
             return FilesWriteOutput(path=str(path), changed=False)
         if there is not None and await _hold_back(path, there, sha256, params, tools):
             return FilesWriteOutput(path=str(path), changed=False)
@@ -159,7 +159,7 @@ class FilesWrite(Step[FilesWriteParams, FilesWriteOutput]):
                 aside.replace(path)
         finally:
             aside.close()
-        await outputs.wrote(path, sha256, len(data))
+        await outputs.wrote(path, sha256)
         return FilesWriteOutput(path=str(path), changed=True)
 
 

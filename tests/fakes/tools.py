@@ -68,7 +68,7 @@ class FakeOutputs(Struct):
         self.intended.add(path)
         self.known.setdefault(path, set()).add(sha256)
 
-    async def wrote(self, path: Path, sha256: str, size_bytes: int) -> None:
+    async def wrote(self, path: Path, sha256: str) -> None:
         self.events.append(("wrote", path))
 
     takes_over = False

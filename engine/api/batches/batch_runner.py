@@ -312,7 +312,7 @@ class BatchRunner:
                 target.hardlink_to(lines)
             except OSError:  # a file system without hard links
                 with lines.open("rb") as file:
-                    copy, _, _ = TemporaryFile.copied(target, file)
+                    copy, _ = TemporaryFile.copied(target, file)
                 copy.replace(target)
                 copy.close()
         self.batches.write(record)

@@ -21,14 +21,11 @@ from paddock.steps.tools.python_files import missing_imports
 
 from ..bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from ..inputs import KnownInputs
-from ..plan_walks import all_plans, steps_of
+from ..plan_walks import all_plans, all_steps, steps_of
 from ..trust.reached import ReachedCode, ReachedServer, reached_by_step
 
 if TYPE_CHECKING:
     from paddock.engine.request import ModelFacts, ModelSpec
-
-ModelKey = tuple[str, str]
-"""A pool's and a model's, as a `ModelSpec` has them."""
 
 
 def refuse_missing(bound: BoundPlan) -> None:
@@ -107,15 +104,18 @@ def model_file_faults(bound: BoundPlan) -> Iterator[Fault]:
 
 def lookup_faults(error: WrongModel, spec: ModelSpec, bound: BoundPlan) -> Iterator[Fault]:
     models = _used_models(bound)
-    return (model.lookup_fault(error) for model in models if model.key == _key(spec))
+    return (model.lookup_fault(error) for model in models if model.spec.key == spec.key)
 
 
-def model_fact_faults(facts: Mapping[ModelKey, ModelFacts], bound: BoundPlan) -> Iterator[Fault]:
-    steps = [step for plan in all_plans(bound) for step in steps_of(plan.nodes)]
-    comparing = {_key(spec) for step in steps if step.facts.compares for spec in step.models}
+def model_fact_faults(
+    facts: Mapping[tuple[str, str], ModelFacts], bound: BoundPlan
+) -> Iterator[Fault]:
+    comparing = {
+        s.key for step in all_steps(bound.nodes) if step.facts.compares for s in step.models
+    }
     for model in _used_models(bound):
-        spec, known = model.spec, facts.get(model.key)
-        if known is not None and known.decides_at is None and model.key in comparing:
+        spec, known = model.spec, facts.get(model.spec.key)
+        if known is not None and known.decides_at is None and model.spec.key in comparing:
             what, remedy = cannot_compare(f"the server of model '{model.alias}'")
             yield model.fault("pool", what, f"{remedy}.")
         if known is None or spec.pool:
@@ -138,10 +138,6 @@ class _DeclaredModel(Struct, frozen=True):
     alias: str
     spec: ModelSpec
     pipeline: Pipeline
-
-    @property
-    def key(self) -> ModelKey:
-        return _key(self.spec)
 
     @property
     def written(self) -> str:
@@ -173,11 +169,7 @@ def _used_models(bound: BoundPlan) -> Iterator[_DeclaredModel]:
     Also those of a step whose `if` is known not to hold: the hash of an item has their digests.
     """
     for plan in all_plans(bound):
-        used = {_key(spec) for step in steps_of(plan.nodes) for spec in step.models}
+        used = {spec.key for step in steps_of(plan.nodes) for spec in step.models}
         for alias, spec in plan.models.items():
-            if _key(spec) in used:
+            if spec.key in used:
                 yield _DeclaredModel(alias, spec, plan.pipeline)
-
-
-def _key(spec: ModelSpec) -> ModelKey:
-    return spec.pool, spec.ref

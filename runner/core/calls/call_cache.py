@@ -284,12 +284,12 @@ class LedgerPool(RecordedCalls, ForwardingPool):
         return replace(reply, text=text, reasoning=reasoning, tool_calls=calls, logprobs=logprobs)
 
     async def _check_same_model(self, model: ModelSpec, digest: str, served_digest: str) -> None:
-        facts = self._models.known[(model.pool, model.ref)]
+        facts = self._models.known[model.key]
         if facts.served_digest != served_digest:  # a tuned copy that is new, or a new model
             facts = await self._pool.facts(model)
             if facts.identity != digest:
                 raise ModelReplaced(model.ref)
-            self._models.known[(model.pool, model.ref)] = facts
+            self._models.known[model.key] = facts
         if facts.tuned_from is not None:
             self._stats.note(
                 f"{facts.name} was computed by its tuned copy, {facts.digest[:12]}; "

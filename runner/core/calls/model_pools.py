@@ -177,7 +177,7 @@ class _PoolOpener(Struct, frozen=True):
 
 def used_models(bound: BoundPlan) -> tuple[ModelSpec, ...]:
     models = (spec for step in all_steps(bound.nodes) for spec in step.models)
-    return tuple({(spec.pool, spec.ref): spec for spec in models}.values())
+    return tuple({spec.key: spec for spec in models}.values())
 
 
 async def _look_up_models(

@@ -38,7 +38,7 @@ class RunModels(Struct, eq=False, dict=True):
         Raises:
             ModelNotFound, ModelBroken: it cannot be used.
         """
-        name = (spec.pool, spec.ref)
+        name = spec.key
         if name not in self.known:
             facts = self.known[name] = await self._facts(spec)
             if spec.n_ctx_tokens is None:
@@ -46,7 +46,7 @@ class RunModels(Struct, eq=False, dict=True):
         return self.known[name].identity
 
     async def default_context(self, spec: ModelSpec) -> int | None:
-        name = (spec.pool, spec.ref)
+        name = spec.key
         if name not in self._contexts:
             try:
                 facts = await self._facts(replace(spec, n_ctx_tokens=None))

@@ -125,7 +125,7 @@ class ItemOutputs(RecordedOutputs):
                 # Perhaps neither writes it now: the next run tries again.
                 raise other_pipelines_output(stored, other, "io")
 
-    async def wrote(self, path: Path, sha256: str, size_bytes: int) -> None:
+    async def wrote(self, path: Path, sha256: str) -> None:
         stored = self._index.stored(path)
         row = self._index.written_row(self._scope_id, self._key, path, sha256)
         if row is not None:

@@ -15,14 +15,11 @@ from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.watches import PROCESSING, BoundWatch
 from paddock.runner.folders.folder_identity import FolderIdentity, folder_identity_at, known_folder
 from paddock.runner.ledger.entries import Entry
-from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.reasons import Reason
 from paddock.steps.base import OutsideRoots
 from paddock.steps.paths import nearest_existing
 from paddock.steps.temporary_names import is_temporary_path
-
-from ..run_options import RunOptions
 
 
 class SourceFolder(Struct, frozen=True):
@@ -118,12 +115,3 @@ def source_folders(
         watches = (watch for watch in bound.watches if root.is_relative_to(watch.root))
         folders.append(SourceFolder(root, stored, next(watches, None), now, before))
     return tuple(folders)
-
-
-def keep_folders(
-    ledger: Ledger, scope_id: str, missing: MissingSources, options: RunOptions
-) -> None:
-    for source in missing.sources:
-        seen = missing.seen.get(source.stored)
-        if seen is not None and seen != source.before:
-            ledger.record_root(scope_id, source.stored, seen.as_text())
