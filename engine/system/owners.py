@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import enum
 import os
+import re
 import stat
 import sys
 from functools import cache
 from pathlib import Path
 
-from . import mounts
 from .files import read_text
-from .mounts import Mount
 
 if sys.platform != "win32":
     import grp
@@ -52,8 +51,8 @@ def find_other_owner(
     `is_reached`: whether others can pass the folder in which it lies; `is_for_groups`: its group
     may write.
     """
-    mount = _mount_of(facts.st_dev)
-    if not (_is_own_number(facts.st_uid) and _is_own_number(mount.mounted_by)):
+    kind, mounted_by = _mount_of(facts.st_dev)
+    if not (_is_own_number(facts.st_uid) and _is_own_number(mounted_by)):
         return Stranger.OWNER
     # In a sticky folder, as the root of a tmpfs, others cannot replace what is this user's.
     is_sticky = stat.S_ISDIR(facts.st_mode) and facts.st_mode & stat.S_ISVTX
@@ -61,18 +60,18 @@ def find_other_owner(
     # With the umask 002 a group may write that has no other member than this user.
     is_for_groups = is_for_groups or not mode & 0o020 or _is_own_group(facts.st_gid)
     is_open = mode & 0o002 or not is_for_groups
-    return Stranger.WRITER if is_open and mount.kind not in _NO_OWNERS else None
+    return Stranger.WRITER if is_open and kind not in _NO_OWNERS else None
 
 
 def has_lasting_inodes(device: int) -> bool:
     """Return whether a file keeps its inode's number when its file system is mounted again."""
-    kind = _mount_of(device).kind
+    kind = _mount_of(device)[0]
     return kind not in _NO_INODES and not kind.startswith("fuse")
 
 
 def network_file_system(device: int) -> str:
     """Return the type of a file system that several machines may write to; empty: it is local."""
-    kind = _mount_of(device).kind
+    kind = _mount_of(device)[0]
     return kind if kind in NETWORK_FILE_SYSTEMS else ""
 
 
@@ -98,8 +97,18 @@ def _is_own_group(gid: int) -> bool:
 
 
 @cache
-def _mount_of(device: int) -> Mount:
-    return next((mount for mount in mounts.mounted() if mount.device == device), Mount("", ""))
+def _mount_of(device: int) -> tuple[str, int]:
+    """Return a file system's type, empty where it is not known, and the user who mounted it.
+
+    Users may mount file systems of FUSE, which name any owner for a file.
+    """
+    number = f"{os.major(device)}:{os.minor(device)}"
+    for line in _text_of("/proc/self/mountinfo").splitlines():
+        place, _, mount = line.partition(" - ")
+        if place.split()[2:3] == [number]:
+            by = re.search(r"\buser_id=(\d+)", mount) if mount.startswith("fuse") else None
+            return mount.split()[0], 0 if by is None else int(by[1])
+    return "", 0
 
 
 def _text_of(file: str) -> str:

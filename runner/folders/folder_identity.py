@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from paddock.engine.system.mounts import Mount, mounted
+from paddock.engine.system.hardware import psutil_module
 from paddock.engine.system.owners import NETWORK_FILE_SYSTEMS
 from paddock.engine.system.records import Struct, field
 
@@ -52,22 +52,27 @@ class FolderIdentity(Struct, frozen=True):
         return tuple(at for at, what in self.mounts.items() if now.mounts.get(at) != what)
 
 
-def _identity_of(path: str, mount: Mount) -> str:
-    """Return the identity of the folder at `path` on a mount. Blocks.
+class Mount(Struct, frozen=True):
+    point: str
+    kind: str
+    source: str = ""
 
-    The number of a device changes with each mount, so the file system's own identifier is used
-    where there is one (ext4 and btrfs derive it from their UUID). Inodes of network shares depend
-    on the client, except where the server sends them.
+    def identity_of(self, path: str) -> str:
+        """Return the identity of the folder at `path` on this mount. Blocks.
 
-    Raises:
-        OSError: the path cannot be looked at.
-    """
-    facts = os.stat(path)  # noqa: PTH116 - a text, and in the thread that may hang
-    if not reports_no_events(mount.kind):
-        return f"{os.statvfs(path).f_fsid or facts.st_dev}:{facts.st_ino}"
-    below = os.path.relpath(path, mount.point or os.sep)
-    inode = f" {facts.st_ino}" if mount.kind in _INODES_OF_THE_SERVER else ""
-    return f"{mount.kind} {mount.source} {below}{inode}"
+        The number of a device changes with each mount, so the file system's own identifier is used
+        where there is one (ext4 and btrfs derive it from their UUID). Inodes of network shares
+        depend on the client, except where the server sends them.
+
+        Raises:
+            OSError: the path cannot be looked at.
+        """
+        facts = os.stat(path)  # noqa: PTH116 - a text, and in the thread that may hang
+        if not reports_no_events(self.kind):
+            return f"{os.statvfs(path).f_fsid or facts.st_dev}:{facts.st_ino}"
+        below = os.path.relpath(path, self.point or os.sep)
+        inode = f" {facts.st_ino}" if self.kind in _INODES_OF_THE_SERVER else ""
+        return f"{self.kind} {self.source} {below}{inode}"
 
 
 def folder_identity_at(root: Path) -> FolderIdentity:
@@ -77,14 +82,14 @@ def folder_identity_at(root: Path) -> FolderIdentity:
         OSError: the path cannot be read.
     """
     path, mounts = os.path.realpath(root), mounted()
-    identity = _identity_of(path, mount_of(path, mounts))
+    identity = mount_of(path, mounts).identity_of(path)
     prefix = path.rstrip(os.sep) + os.sep
     below: dict[str, str] = {}
     for mount in mounts:
         at = mount.point.removeprefix(prefix)
         if at and at != mount.point and mount.kind != "autofs":
             try:
-                below[at] = _identity_of(mount.point, mount)
+                below[at] = mount.identity_of(mount.point)
             except OSError:
                 continue  # a mount that does not answer counts as missing
     return FolderIdentity(identity, below)
@@ -103,6 +108,14 @@ def mount_of(path: str, mounts: Iterable[Mount]) -> Mount:
         if Path(path).is_relative_to(mount.point) and len(mount.point) >= len(best.point):
             best = mount
     return best
+
+
+def mounted() -> list[Mount]:
+    try:
+        found = psutil_module().disk_partitions(all=True)
+    except (OSError, RuntimeError):
+        return []  # a container without /proc: trust the events
+    return [Mount(each.mountpoint, each.fstype, each.device) for each in found]
 
 
 def silent_file_system(root: Path) -> str | None:

@@ -8,10 +8,10 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from paddock.engine.system.mounts import Mount
 from paddock.runner.folders.file_filter import WatchFilter, WatchSpec
 from paddock.runner.folders.folder_identity import (
     FolderIdentity,
+    Mount,
     folder_identity_at,
     mount_of,
     reports_no_events,

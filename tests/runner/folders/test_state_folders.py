@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.system import owners
-from paddock.engine.system.mounts import Mount
 from paddock.engine.system.owners import Stranger, find_other_owner
 from paddock.runner.folders.state_folders import find_ledgers, ledgers_around
 from paddock.runner.ledger.entries import LedgerError
@@ -194,9 +193,11 @@ def test_a_file_system_that_another_user_mounted_names_no_owners(
 ) -> None:
     """FUSE shows any number as the owner of a file."""
     facts = tmp_path.stat()
-    theirs = Mount("/x", "fuse.sshfs", "evil", facts.st_dev, mounted_by=SECOND_USER)
+    number = f"{os.major(facts.st_dev)}:{os.minor(facts.st_dev)}"
+    options = f"rw,user_id={SECOND_USER},group_id=0,allow_other"
+    mounts = f"40 27 {number} / /x rw - fuse.sshfs evil {options}\n"
     assert find_other_owner(facts) is None
-    monkeypatch.setattr("paddock.engine.system.mounts.mounted", lambda: [theirs])
+    monkeypatch.setattr(owners, "_text_of", lambda file: mounts)
     owners._mount_of.cache_clear()
     assert find_other_owner(facts) is Stranger.OWNER
     owners._mount_of.cache_clear()

@@ -13,9 +13,9 @@ from typing import Any, cast
 
 import pytest
 
-from paddock.engine.system.mounts import Mount
 from paddock.runner.folders.file_filter import WatchSpec
 from paddock.runner.folders.file_versions import FileIdentity, FileVersion
+from paddock.runner.folders.folder_identity import Mount
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.watch import hot_folder
 from paddock.runner.watch.handled_files import BatchOutcome, WatchLedger
