@@ -56,7 +56,7 @@ _ANY = r"[\s\S]*?"
 _CELL = r"(?:^|[^\S\n]{2}|[\t|])[^\w\n]{0,9}"
 _BEGINS = rf"(?:{_CELL}|\d[.,;]?[^\S\n][^\w\n]{{0,9}})"
 _RATE = r"\d\d?(?:[.,]\d\d?)?\s?%"
-_PROSE = r"[^\W\d_]+(?:[^\w\n:]{1,2}[^\W\d_]+){5}"
+_PROSE = r"[^\W\d_]+(?:(?:(?!\s\s)[^\w\n\t|:]){1,2}[^\W\d_]+){5}"
 _CURRENCIES = "EUR USD GBP CHF JPY CNY INR CAD AUD SEK NOK DKK PLN CZK HUF RON TRY € $ £ ¥ ₹ ₺ zł"
 _APART, _LETTERS = re.compile(r"[^\S\n]{2,}|[\t|\n]"), re.compile(r"[^\W\d_]+")
 _REST = r"[ \t\u00a0.,:;|]{0,99}"
@@ -250,4 +250,4 @@ def _one_of(texts: Iterable[str]) -> str:
 
 def _words(words: str) -> str:
     apart = (re.escape(word).replace("ss", "(?:ss|ß)") for word in words.split())
-    return r"(?<![^\W\d_])" + r"(?:[^\w\n]|[\d_]){1,9}".join(apart) + r"(?![^\W\d_])"
+    return r"(?<![^\W\d_])" + r"(?:(?!\s\s)[^\w\n\t|]|[\d_]){1,9}".join(apart) + r"(?![^\W\d_])"

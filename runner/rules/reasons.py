@@ -33,8 +33,5 @@ class NoRule(Enum):
     TOGETHER = "accepted together with others: no one looked at it"
     GONE = "its document is deleted"
     NOT_UNSURE = "its step does not ask `when: unsure`"
-    NO_SENDER = (
-        "no name that was decided, without digits and of at most 100 characters, stands in a cell "
-        "of its own, so the sender is not known"
-    )
+    NO_SENDER = "no decided name, short and without digits, has its own cell: the sender is unknown"
     DIFFERENT = "decisions on this sender and layout differ in a field that is always the same"

@@ -207,7 +207,7 @@ def test_a_decision_says_what_it_answers_and_carries_the_sender_s_papers_along(
         desk.decide("c.txt", "edit", {**TRUE, "sender": "Joiner No. 1"})
         page.press("r", text="r")
         page.wait("document.getElementById('rules-dialog').open")
-        assert "c.txt makes no rule: no name that was decided" in page.text("#rules")
+        assert "c.txt makes no rule: no decided name" in page.text("#rules")
         assert "Of 1 read without a question 0 were looked at, 0 wrong." in page.text("#rules")
         page.press("Escape")
         page.ask("document.querySelector('.reading button').click()")
