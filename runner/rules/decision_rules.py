@@ -11,7 +11,8 @@ read. It reads nothing, and the field is open,
 2. where one of its labels governs two values or is missing, unless it is nowhere, and the value is
    the sum of what stands before it, and the largest;
 3. where a label is new in the block of the value, unless the value is the sum of what stands before
-   it, and the new label does, too;
+   it, and the new label does, too; or the value is no amount, and what the new label governs below
+   it is one, with cents: an item;
 4. where what is written there has another form, or could be read in two ways; what stands around a
    number in its row is a part of its form, but for currencies and a minus before it;
 5. where it would not give what was decided on any document so far: there it is gone.
@@ -43,6 +44,7 @@ _PLAIN = frozenset([("", False)])
 _ORDERS = frozenset(("day first", "month first"))
 _ISO_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _IN_DIGITS = re.compile(r"(\d{1,2})\D(\d{1,2})\D(?:\d\d|\d{4})")
+_AMOUNT = re.compile(r"-?\d[\d.,' ]*[.,]\d\d")
 _NEGATIVE = re.compile("\\(0|0[-\u2212\u2013]")
 _PLAIN_NUMBER = re.compile(r"-?\d{1,6}(?:[.,]\d\d)?")
 _BEFORE_NAME, _BEHIND_NAME = re.compile(r'(?:[\w-]+: )?"?'), re.compile(r'"?\s*(?:$|[,<|(])')
@@ -316,7 +318,11 @@ class FieldRule(Struct, frozen=True):
 
     def _is_known_place(self, offers: Offers, value: OfferedValue) -> bool:
         new = offers.blocks[value.block] - self.known[value.anchor]
-        return not new or (self.form.of is float and _is_sum(offers, value, new, self.form))
+        if self.form.of is float:
+            return not new or _is_sum(offers, value, new, self.form)
+        beside = [v for v in offers.values if v.block == value.block and v.label in new]
+        is_item = {v: v.start > value.start and _AMOUNT.fullmatch(v.written) for v in beside}
+        return new == {v.label for v in beside} - {v.label for v in beside if not is_item[v]}
 
 
 def _is_whole_sum(offers: Offers, value: OfferedValue, form: ValueForm) -> bool:
@@ -326,7 +332,10 @@ def _is_whole_sum(offers: Offers, value: OfferedValue, form: ValueForm) -> bool:
 
 
 def _is_sum(offers: Offers, value: OfferedValue, new: frozenset[str], form: ValueForm) -> bool:
-    """Return whether an amount is the sum of those before it, and all new labels stand there."""
+    """Return whether an amount is the sum of those before it, and all new labels stand there.
+
+    The first of these may itself be the sum of those before it, of the items.
+    """
     in_block = sorted((v for v in offers.values if v.block == value.block), key=attrgetter("start"))
     if any(v.label in new for v in in_block if v.start >= value.start):
         return False
@@ -337,13 +346,14 @@ def _is_sum(offers: Offers, value: OfferedValue, new: frozenset[str], form: Valu
                 by_place[v.start] = Decimal(repr(read))
             elif form.size(v) is not None:  # its sign is open: no sum with it is right
                 by_place.setdefault(v.start, Decimal("NaN"))
-    terms = [*by_place.values()]
+    places, terms = [*by_place], [*by_place.values()]
     total = Decimal(repr(form.read(value)))
-    return any(
-        sum(terms[-n:]) == total
-        and new <= {v.label for v in in_block if v.start in [*by_place][-n:]}
-        for n in range(2, len(terms) + 1)
+    nets = [n for n in range(len(terms) - 1) if sum(terms[n:]) == total]
+    begins = {*nets}.union(
+        *({n for n in range(net) if sum(terms[n:net]) == terms[net]} for net in nets)
     )
+    labels = ({v.label for v in in_block if v.start in places[n:]} for n in begins)
+    return any(new <= of_terms for of_terms in labels)
 
 
 # --- rules of a sender's layout
