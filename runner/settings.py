@@ -167,9 +167,10 @@ def read_settings(
     ]
     for prefix in ("PADDOCK_", "OLLAMA_"):
         for name, known in SETTING_SPECS.items():
-            text = environ.get(prefix + name.upper(), "").strip()
+            if prefix == "OLLAMA_" and not known.in_ollama:
+                continue
             # An empty variable counts as none, as Ollama has it.
-            if text and (known.in_ollama or prefix == "PADDOCK_"):
+            if text := environ.get(prefix + name.upper(), "").strip():
                 given.append((name, prefix + name.upper(), text))
     written = file_values(folder, config_folder(environ, home), is_trusted, left_out.append)
     for name, origin, value in chain(given, written):

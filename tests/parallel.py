@@ -1,8 +1,8 @@
-"""`-n 8` runs files of tests in eight processes, forked from the one that has collected them.
+"""`-n 10` runs files of tests in ten processes, forked from the one that has collected them.
 
 A process takes the next file when it is done with one. The tests of a file, or of a group of files,
-stay together, with the servers and models that they share. Collecting once saves 50 s of a
-processor in eight processes, and their memory holds the modules once.
+stay together, with the servers and models that they share. Collecting takes 7 s of a processor,
+which each process would pay, and memory holds the modules once.
 """
 
 import os

@@ -100,7 +100,8 @@ class FilesMove(Step[FilesMoveParams, FilesMoveOutput]):
             target = resolve_path(tools.files.roots, str(target / listed.name))
         tools.files.outputs.check_target(target)
         digest = await _digest_of(source)
-        if filed is not None and source in {*_numbered_names(target)}:
+        is_beside = source.parent == target.parent
+        if filed is not None and is_beside and source in _numbered_names(target):
             await tools.files.outputs.note_removed(listed)
             return FilesMoveOutput(path=str(source))
         if source == target and digest is not None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from msgspec.structs import fields
@@ -54,9 +55,13 @@ _UNDECISIVE_FIELDS = frozenset(
 
 def _not_default(record: Struct) -> dict[str, Any]:
     """Return fields but those equal to their defaults, of which `to_plain` writes some out."""
-    own = {field.name: field.default for field in fields(record)}
-    plain = to_plain(record).items()
+    own, plain = _defaults(type(record)), to_plain(record).items()
     return {name: value for name, value in plain if getattr(record, name) != own[name]}
+
+
+@cache  # it reads the class's annotations, which takes as long as the rest of a key
+def _defaults(record: type[Struct]) -> Mapping[str, Any]:
+    return {field.name: field.default for field in fields(record)}
 
 
 def _message_key(message: Message) -> list[Any]:
