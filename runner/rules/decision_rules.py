@@ -3,8 +3,9 @@
 The key is who sent a document, and its layout: the cells with the names that a person confirmed,
 and the words beside its values, but for remarks: lines that some decided documents have and others
 lack, all else being equal. A line that is unlike all remarks so far opens what has no place: kind
-and sender. Within the key a rule of a field says which labels govern its value, and how that is
-read. It reads nothing, and the field is open,
+and sender. So do a tick elsewhere, other words behind a label, if these were not others each time,
+and a label that is new beside codes and days. Within the key a rule of a field says which labels
+govern its value, and how that is read. It reads nothing, and the field is open,
 
 1. where no decision, or decisions on two senders, have this key, or they differ in a constant, or
    the text names a choice of it that no such document named;
@@ -34,7 +35,7 @@ from paddock.engine.system.text import canonical_json
 from paddock.pipelines.checking.numbers import amount_of
 from paddock.pipelines.checking.source_index import SourceIndex
 
-from .document_offers import OfferedValue, Offers, is_currency, name_of
+from .document_offers import WITH_CENTS, OfferedValue, Offers, is_currency, name_of
 from .reasons import NoRule, WhyOpen
 
 Anchor = tuple[str, str]
@@ -53,6 +54,7 @@ _LOST = r"(?:{}|\s?[^\w\s]\s?)"  # a letter that a page's font lacks stands as a
 _DIGITS, _NO_DIGITS = re.compile(r"\d+"), re.compile(r"\D+")
 _SPACE = re.compile("[ \u00a0\u202f]")
 _REASONS = [*WhyOpen].index
+_N_FREE = 3  # of so many words in a place of papers of one kind, none tells the kind: contacts
 
 
 class TaughtAnswer(Struct, frozen=True, dict=True):
@@ -367,6 +369,8 @@ class SenderLayout(Struct, frozen=True, dict=True):
     """Those in all of the documents."""
     remarks: frozenset[str] = frozenset()
     """Lines that only some have, though a person found kind and sender alike."""
+    is_mixed: bool = False
+    """Whether the same lines stood in papers of other constants: what is behind labels tells."""
 
     def difference(self, offers: Offers) -> frozenset[str] | None:
         """Return the lines in which a document differs, remarks apart; None: too much differs.
@@ -376,10 +380,9 @@ class SenderLayout(Struct, frozen=True, dict=True):
         new, heads = offers.words - self.words - self.remarks, self._heads
         new = frozenset(line for line in new if _head(line) not in heads)
         missing = self.words - offers.words
-        names = (t.offers.names for t in self.decisions)
-        lost = {c for c in {*next(names)}.difference(offers.names) if ": " in c}
-        pairs = lost and lost.intersection(*names)  # `Document: invoice` stood in all of them
-        changed, begins = new | missing | self._alone(offers) | pairs, {*map(_head, new | missing)}
+        told, begins = offers.told, {*map(_head, new | missing)}
+        pairs = {la for la, known in self._told.items() if not known.issuperset(told.get(la, [""]))}
+        changed = new | missing | self._alone(offers) | pairs
         is_other = new and missing and (len(begins) > 1 or "" in begins)
         if max(len(new), len(missing)) > 1 or is_other:
             return None
@@ -390,20 +393,32 @@ class SenderLayout(Struct, frozen=True, dict=True):
         return changed
 
     @cached_property
+    def _told(self) -> Mapping[str, frozenset[str]]:
+        """By label, the words behind it, empty for none, if they are not others each time."""
+        of_each, found = [t.offers.told for t in self.decisions], dict[str, frozenset[str]]()
+        for label in self.words.union(*of_each):
+            ways = {frozenset(told.get(label, [""])) for told in of_each}
+            if self.is_mixed or (label and len(ways) < _N_FREE):
+                found[label] = frozenset().union(*ways)
+        return found
+
+    @cached_property
     def labels(self) -> frozenset[str]:
         return frozenset().union(*(b for taught in self.decisions for b in taught.offers.blocks))
 
     def _alone(self, offers: Offers) -> frozenset[str]:
-        """Return the labels that stand in a block of which no decided document has a label."""
-        prose = {value.block for value in offers.values if value.how == "prose"}
-        new = (b for n, b in enumerate(offers.blocks) if n not in prose and not b & self.labels)
-        return frozenset().union(*new) - {""}
+        """Return new labels in a block without amounts, `Refund of: RE-101`, or known labels."""
+        prose = {v.block for v in offers.values if v.how == "prose"}
+        sums = {v.block for v in offers.values if WITH_CENTS.fullmatch(v.written.lstrip("-"))}
+        blocks = [(n in sums, b) for n, b in enumerate(offers.blocks) if n not in prose]
+        new = (b for is_sum, b in blocks if not is_sum or not b & self.labels)
+        return frozenset().union(*new) - self.labels - {""}
 
     @cached_property
     def _heads(self) -> frozenset[str]:
         """How remarks begin, of which there are several."""
         n_of = Counter(filter(None, map(_head, self.remarks)))
-        return frozenset(head for head, n in n_of.items() if n > 1)
+        return frozenset(head for head, n in n_of.items() if n >= _N_FREE)
 
     @cached_property
     def constants(self) -> Mapping[str, Any] | None:
@@ -499,6 +514,7 @@ class SenderLayout(Struct, frozen=True, dict=True):
         rest = sorted({name for t in self.decisions for name in t.fields} - found.keys())
         sender = sorted({cell for _, cell in first.names})
         words = sorted(word.replace("¤", "amounts in ") for word in self.words)
+        words += sorted(f"{la}: {w}" for la, some in self._told.items() for w in some if la and w)
         fields = {name: found[name] for name in [*first.answer, *found] if name in found}
         return {"sender": sender, "layout": words, "fields": fields, "open": rest}
 
@@ -517,39 +533,43 @@ def _is_currency_value(value: Any) -> bool:
 def _layouts(taught: Sequence[TaughtAnswer]) -> Iterator[SenderLayout]:
     """Yield the layouts of one sender: decisions on the same words, and on words but for remarks.
 
-    Those with other constants are never one: a new line may tell the kind. Nor does one teach a
-    remark on which no one looked at the kind.
+    Those with other constants are never one: a new line may tell the kind, or words behind a label,
+    if nothing else differs. Nor does one teach a remark on which no one looked at the kind.
     """
     by_words: dict[frozenset[str], list[TaughtAnswer]] = {}
     for answer in taught:
         by_words.setdefault(answer.offers.words, []).append(answer)
-    groups: dict[str, list[tuple[frozenset[str], list[TaughtAnswer]]]] = {}
+    groups = defaultdict[str, list[SenderLayout]](list)
     for words, some in by_words.items():
-        constants = SenderLayout(tuple(some), words).constants
-        if constants is None:
+        parts = defaultdict[str, list[TaughtAnswer]](list)
+        for t in some:
+            parts[canonical_json(SenderLayout((t,), words).constants)].append(t)
+        told = [way for p in parts.values() for way in {canonical_json(t.offers.told) for t in p}]
+        if len(told) > len({*told}):
             yield SenderLayout(tuple(some), words)
-        else:
-            groups.setdefault(canonical_json(constants), []).append((words, some))
+            continue
+        for constants, part in parts.items():
+            groups[constants].append(SenderLayout(tuple(part), words, is_mixed=len(parts) > 1))
     for group in groups.values():
         yield from _joined(group)
 
 
-def _joined(group: Sequence[tuple[frozenset[str], list[TaughtAnswer]]]) -> Iterator[SenderLayout]:
+def _joined(group: Sequence[SenderLayout]) -> Iterator[SenderLayout]:
     found = list[SenderLayout]()
-    looked_at = {words: some for words, some in group if any(t.has_seen_kind for t in some)}
+    looked_at = {lay.words: lay for lay in group if any(t.has_seen_kind for t in lay.decisions)}
     for alike in _but_for_a_line(looked_at):
-        decisions = tuple(taught for words in alike for taught in looked_at[words])
-        core = frozenset.intersection(*alike)
-        found.append(SenderLayout(decisions, core, frozenset().union(*alike) - core))
-    for words, some in group:
-        if words in looked_at:
-            continue
-        near = [n for n, lay in enumerate(found) if lay.difference(some[0].offers) is not None]
+        core, layouts = frozenset.intersection(*alike), [looked_at[words] for words in alike]
+        decisions = tuple(taught for layout in layouts for taught in layout.decisions)
+        remarks, is_mixed = frozenset().union(*alike) - core, any(la.is_mixed for la in layouts)
+        found.append(SenderLayout(decisions, core, remarks, is_mixed))
+    for own in (layout for layout in group if layout.words not in looked_at):
+        of = own.decisions[0].offers
+        near = [n for n, lay in enumerate(found) if lay.difference(of) is not None]
         if len(near) == 1:
             layout = found[near[0]]
-            found[near[0]] = replace(layout, decisions=(*layout.decisions, *some))
+            found[near[0]] = replace(layout, decisions=(*layout.decisions, *own.decisions))
         else:
-            found.append(SenderLayout(tuple(some), words))
+            found.append(own)
     yield from found
 
 

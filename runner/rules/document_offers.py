@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from hashlib import sha256
+from itertools import chain
 from operator import attrgetter
 from typing import Any, Literal
 
@@ -47,7 +48,7 @@ _AMOUNT = re.compile(
     "(?:\\d{1,3}(?:[ \u00a0\u202f.,'\u2019]\\d{3})+|\\d+)(?:[.,]\\d+)?"
     "(?![\\w'\u2019]|/(?!-(?!\\w))|[.,]\\d|[-\u2013]\\w)"
 )
-_WITH_CENTS = re.compile(r"\d[^-]*[.,]\d\d")
+WITH_CENTS = re.compile(r"\d[^-]*[.,]\d\d")
 _RATE = re.compile(r"(?<![\d.,])(\d\d?(?:[.,]\d\d?)?)\s?%")
 _TOKEN = re.compile(r"\S*\d\S*")
 _MINUS = "([-\u2212\u2013])?"
@@ -67,6 +68,9 @@ _END_OF_CODE = ".,;:!?()[]|<>\"'*#"
 _MOST_BEHIND = 400  # characters behind a number that are looked at
 _CODE_BEGINS = re.compile(r"[^\W\d_a-z]{1,5}\s")
 _CODE_BEFORE = re.compile(r"(?:^|(?<=\s))([^\W\d_a-z]{2,5}) $")  # the value is the rest of a code
+_TICK = re.compile(
+    r"(?<!\S)([\[(][xX ]?[\])]|[\u25a1\u25c9-\u25cf\u2610-\u2612\u2705\u2713-\u2718\u2b1b\u2b1c])"
+)
 _LABELLED = re.compile(r"(?P<label>[^\d:]*[^\W\d_][^\d:]*):\s+(?P<rest>\S.*)")
 _WORD = re.compile(r"[^\W\d_]+")
 _SENTENCE_END = re.compile(r"[.!?]\W*$")
@@ -110,6 +114,9 @@ class Offers(Struct, frozen=True, dict=True):
     """By field with a few choices, those whose words stand in the text."""
     currencies: Sequence[str] | None = None
     """Those that the text names; None: it was packed before they were."""
+    told: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By label, the words behind it; by the words of a row, its ticks; by nothing, a digest of the
+    sentences."""
     unread: WhyOpen | None = None
     """Why it offers nothing else; not packed, as what follows."""
     sums: Mapping[str, float] = field(default_factory=dict)
@@ -134,7 +141,7 @@ class Offers(Struct, frozen=True, dict=True):
             at = v.start
         data = [sorted(self.words), self.names, values, [sorted(block) for block in self.blocks]]
         stated = [self.seller, self.stated, self.accounts, self.named, self.currencies]
-        for some in ((*data, *stated), ([], [], [], [], *stated)):
+        for some in ((*data, *stated, self.told), ([], [], [], [], *stated)):
             text = json.dumps(some, ensure_ascii=False, separators=(",", ":")).encode()
             packed = b64encode(zlib.compress(text)).decode()
             if len(packed) <= MOST_PACKED_CHARS:
@@ -155,7 +162,8 @@ class Offers(Struct, frozen=True, dict=True):
                 written, around = old[2], [f"{old[1]}0{old[3].lstrip().casefold()}"]
             offered.append(OfferedValue(how, label, written, block, start, end, *around))
         of_blocks = tuple(map(frozenset, blocks))
-        return cls(frozenset(words), tuple(names), tuple(offered), of_blocks, *of_whole)
+        found = cls(frozenset(words), tuple(names), tuple(offered), of_blocks, *of_whole)
+        return found if found.told else replace(found, told=_pairs_in(names))  # packed before it
 
 
 def offers_of(
@@ -195,7 +203,7 @@ def _sum_to_pay(values: Iterable[OfferedValue], text: str) -> float | None:
     amounts = [
         (int(re.sub(r"\D", "", v.written)), not v.around and v.written[0] != "-")
         for v in sorted(values, key=attrgetter("start", "around"))
-        if _WITH_CENTS.fullmatch(v.written.removeprefix("-"))
+        if WITH_CENTS.fullmatch(v.written.removeprefix("-"))
     ]
     cents = [amount for amount, is_plain in amounts if is_plain]
     total = max((amount for amount, _ in amounts), default=0)
@@ -531,6 +539,7 @@ class _GovernedRows:
             tuple(self._names()),
             tuple(found.values()),
             tuple(map(frozenset, blocks)),
+            told=self._told(),
         )
 
     def _following(self, at: int, heads: Sequence[Any]) -> list[tuple[str, str]]:
@@ -545,6 +554,26 @@ class _GovernedRows:
                 longer = [f"{text} {r}"[:_MOST_BEHIND] for r in rest]
                 rest = longer[0], rest[1] if has_head else longer[1]
         return found[::-1]
+
+    def _told(self) -> dict[str, list[str]]:
+        pairs, others, ticks = list[str](), list[str](), dict[str, list[str]]()
+        for at, row in enumerate(self.rows):
+            texts = ["[x]" if cell.text in ("x", "X") else cell.text for cell in row]
+            text = " ".join(texts)
+            parts = zip(["", *texts], texts, self.values[at], self.plain[at], strict=False)
+            for before, cell, values, plain in parts:
+                if not values and cell[-1] != ":":  # else it is a label
+                    pairs.append(f"{label_of(before)}: {cell}" if before[-1:] == ":" else cell)
+                if (values or _is_prose(cell)) and not WITH_CENTS.search(text):  # goods, and sums
+                    others.append(_words_of(plain))
+            if _TICK.search(text):
+                if not _WORD.search(_TICK.sub("", text)):  # its words stand above, or below
+                    heads = [place for n in range(len(row)) for _, place in self._heads(at, n)]
+                    near = chain((self.rows[a][n] for a, n in heads), *self.rows[at + 1 :][:1])
+                    text = " ".join([text, *(cell.text for cell in near)])
+                ticks[label_of(_TICK.sub(" ", text))] = [re.sub(r"\d+", "9", text).casefold()]
+        digest = sha256(" ".join(others).encode()).hexdigest()[:16]
+        return _pairs_in(pairs) | ticks | {"": [digest]}
 
     def _is_head(self, at: int) -> bool:
         return len(self.rows[at]) > 1 and at + 1 < len(self.rows) and any(self.values[at + 1])
@@ -603,6 +632,15 @@ class _GovernedRows:
                 is_label = (at, number) in self.governing or first.rstrip().endswith(":")
                 if is_name and is_short and not is_label:
                     yield name_of(cell.text)
+
+
+def _pairs_in(cells: Iterable[str]) -> dict[str, list[str]]:
+    """Return the words behind the label of each cell that has one, folded."""
+    found = defaultdict[str, list[str]](list)
+    for label, mark, words in (cell.partition(": ") for cell in cells):
+        if mark and label_of(words):  # no currency alone
+            found[label_of(label)].append(_words_of(words))
+    return dict(found)
 
 
 def name_of(text: str) -> str:

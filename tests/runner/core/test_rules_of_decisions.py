@@ -276,7 +276,11 @@ BY_OTHER = line("Delivered by Larkfield Joinery")
 AS_OTHER = {**NEXT, "number": "RE-103"}
 UNDER_TITLE = line("REMINDER", "{title}")
 OTHER_TITLE = (bill(UNDER_TITLE, **NEXT), {**READ, "kind": "reminder"})
-TWO_REMARKS = [(bill(BY_OSIER), {}), (bill(BY_TARN, **NEXT), READ)]
+THIRD = {"number": "RE-104", "date": "2027-04-04"}
+REMARKS = [
+    (bill(BY_OSIER), {}), (bill(BY_TARN, **NEXT), READ),
+    (bill(line("Delivered by Pennick"), **NEXT | THIRD), {**READ, **THIRD}),
+]  # fmt: skip
 REMIT = ("{bye}", "Kindly remit: {total}\n\n{bye}")
 NUMBERED = "Calder Quay Office\n\nNumber: {number}\n", "Rechnung {number}\n"
 PLAIN: list[tuple[str, dict[str, Any]]] = [(bill(), {})]
@@ -316,9 +320,10 @@ LINES: dict[str, tuple[list[tuple[str, dict[str, Any]]], str, set[str] | frozens
     "two lines more": (PLAIN, bill(line("Spring sale\nOpen on Sunday"), **NEXT), ALL),
     "one remark is no proof": (
         [*PLAIN, (bill(BY_TARN, **NEXT), READ)], bill(BY_OSIER, **AS_OTHER), UNPLACED),
-    "a remark that begins as two before": (TWO_REMARKS, bill(BY_OTHER, **AS_OTHER), set()),
+    "a remark that begins as two before": (REMARKS[:2], bill(BY_OTHER, **AS_OTHER), UNPLACED),
+    "a remark that begins as three before": (REMARKS, bill(BY_OTHER, **AS_OTHER), set()),
     "such a remark and a title": (
-        TWO_REMARKS, bill(BY_OTHER, UNDER_TITLE, **AS_OTHER), UNPLACED),
+        REMARKS, bill(BY_OTHER, UNDER_TITLE, **AS_OTHER), UNPLACED),
     "another label of the number": (
         PLAIN, bill(("Number: {number}", "Credit no.: {number}"), **NEXT),
         {*UNPLACED, "number", "date"}),
@@ -343,9 +348,6 @@ LINES: dict[str, tuple[list[tuple[str, dict[str, Any]]], str, set[str] | frozens
     "another currency in brackets": (
         [(in_currency("All amounts (EUR)"), {})], in_currency("All amounts (USD)", **NEXT),
         {"currency"}),
-    "a word behind a label that differs each time": (
-        [(bill(line("Contact: Ms Miller")), {}), (bill(line("Contact: Mr Smith"), **NEXT), READ)],
-        bill(line("Contact: Ms Wood"), **AS_OTHER), set()),
     "a title with the number, as another": (
         [(bill(NUMBERED), {})], bill((NUMBERED[0], "Gutschrift {number}\n"), **NEXT),
         {*UNPLACED, "number", "date"}),
@@ -369,9 +371,77 @@ LINES: dict[str, tuple[list[tuple[str, dict[str, Any]]], str, set[str] | frozens
         [(bill(sender="LARKFIELD \u25a0BUD"), {"sender": "Larkfield Żbud"})],
         bill(**NEXT, sender="LARKFIELD \u25a0BUD"), set()),
     "a remark of another sender": (
-        [*TWO_REMARKS, (bill(sender="Pennick"), {"sender": "Pennick"})],
+        [*REMARKS, (bill(sender="Pennick"), {"sender": "Pennick"})],
         bill(BY_OSIER, **{**AS_OTHER, "sender": "Pennick"}), UNPLACED),
 }  # fmt: skip
+
+
+# The kind in words behind a label, or ticked: what stands in the decided papers, in the next one,
+# and what a person is asked there at least, or nothing. Papers with "Gutschrift" are credit notes.
+PAIRS: dict[str, tuple[list[str], str, set[str] | frozenset[str]]] = {
+    **{
+        f"{met!r} behind {gap!r}, after {decided}": (
+            [f"Document:{gap}{words}" for words in decided], f"Document:{gap}{met}", asked)
+        for gap in (" ", "   ", "\t", " | ")
+        for decided, met, asked in (
+            (["Rechnung"], "RECHNUNG", set()),
+            (["Rechnung"], "Gutschrift", UNPLACED),
+            (["Rechnung"], "Gutschrift, Original", UNPLACED),
+            (["Rechnung", "Schlussrechnung"], "Storno", UNPLACED),
+            (["Rechnung", "Schlussrechnung"], "Rechnung", set()),
+            (["Ms Miller", "Mr Smith", "Mr Hall"], "Ms Wood", set()),
+            (["Rechnung", "Gutschrift"], "Gutschrift", set()),
+            (["Rechnung", "Gutschrift"], "Rechnung", set()),
+            (["Rechnung", "Gutschrift"], "Storno", ALL),
+            (["Rechnung", "Proforma", "Schlussrechnung", "Gutschrift"], "Storno", ALL))
+    },
+    **{
+        f"{met!r} after {decided}": ([decided], met, UNPLACED if decided != met else set())
+        for ticked, empty in (("\u2612", "\u2610"), ("[x]", "[ ]"), ("\u25c9", "\u25cb"))
+        for row in ("{} Rechnung {} Gutschrift", "{} Rechnung  |  {} Gutschrift",
+                    "Rechnung: {}   Gutschrift: {}", "{} Bill no. 7\n{} Return no. 7",
+                    "| Rechnung | Gutschrift |\n| --- | --- |\n| {} | {} |",
+                    "{}\nRechnung\n{}\nGutschrift")
+        for decided in (row.format(ticked, empty),)
+        for met in (decided, row.format(empty, ticked))
+    },
+    "an X in another cell": (["X   Rechnung   Gutschrift"], "Rechnung   X   Gutschrift", UNPLACED),
+    "an X in another row": (
+        ["Rechnung   x\nGutschrift"], "Rechnung\nGutschrift   x", UNPLACED),
+    "an X in another column": (
+        ["| Rechnung | Gutschrift |\n| --- | --- |\n| X | |"],
+        "| Rechnung | Gutschrift |\n| --- | --- |\n| | X |", UNPLACED),
+    "a label without words": (["Document:"], "Document: Storno", UNPLACED),
+    "words that are gone": (["Document: Rechnung"], "Document:", UNPLACED),
+    "a paper that is referred to": (
+        ["Order: K-1"], "Order: K-1\nRefund of: RE-90", UNPLACED),
+    "a paper that is referred to by its day": (
+        ["Order: K-1"], "Order: K-1\nRefund of what was bought on:   2027-01-03", UNPLACED),
+    "a clerk of one kind, and sentences": (
+        ["Clerk: Ann\nWe send you what you bought from us.",
+         "Clerk: Tom\nWe give you back your money. (Gutschrift)"],
+        "Clerk: Ann\nWe give you back your money. (Gutschrift)", ALL),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", PAIRS)
+def test_words_behind_a_label_and_ticks_are_a_part_of_a_layout(case: str) -> None:
+    decided, following, asked = PAIRS[case]
+
+    def paper(text: str, day: int) -> str:
+        return bill(("{title}", text), **NEXT | {"date": f"2027-04-{day:02}"})
+
+    taught = [
+        TaughtAnswer(str(n), {**TRUE, **READ, "date": f"2027-04-{n:02}", "kind": kind}, ALL,
+                     CONSTANT, offered(paper(text, n)).pack())
+        for n, text in enumerate(decided, 1)
+        for kind in ("credit note" if "Gutschrift" in text and len(decided) > 1 else "invoice",)
+    ]  # fmt: skip
+    found = Rules(taught).read(offered(paper(following, 20))).sure
+    assert (ALL - found.keys() >= asked) if asked else (found.keys() == ALL)
+    if not asked and len(decided) == 2:
+        kind = "credit note" if "Gutschrift" in following else "invoice"
+        assert found["kind"].value == kind
 
 
 @pytest.mark.parametrize("case", LINES)
@@ -388,7 +458,7 @@ def test_a_line_more_or_less_opens_what_it_may_tell(desk: Desk, case: str) -> No
 
 def test_a_remark_is_none_where_nobody_looked_at_the_kind(desk: Desk) -> None:
     """The total was asked alone; undone, the one that proved the remark takes it along."""
-    for name, (text, true) in zip("ab", TWO_REMARKS, strict=True):
+    for name, (text, true) in zip("abe", REMARKS, strict=True):
         desk.teach(name, text, **true)
     desk.arrive(c=bill(TO_PAY, BY_OTHER, **AS_OTHER))
     desk.work()

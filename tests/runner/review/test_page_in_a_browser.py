@@ -21,7 +21,7 @@ from tests.browser import Browser, Page, needs_browser
 from tests.fakes.clerk import Said, clerk, pipeline
 from tests.fakes.papers import INVOICES
 from tests.fakes.pdf import pdf
-from tests.runner.core.test_rules_of_decisions import NEXT, OLD_NUMBER, PIPELINE, TRUE, Desk, bill
+from tests.runner.core.test_rules_of_decisions import NEXT, PIPELINE, TO_PAY, TRUE, Desk, bill
 from tests.runner.review.served_page import KINDS, ServedPage, quote
 from tests.runner.world import settings
 from tests.waiting import PATIENCE_S, until
@@ -193,7 +193,7 @@ def test_a_decision_says_what_it_answers_and_carries_the_sender_s_papers_along(
         assert "Larkfield Print Works" in shown and "behind “total”" in shown
         page.press("Escape")
         page.wait("!document.getElementById('rules-dialog').open")
-    desk.arrive(d=bill(OLD_NUMBER, **NEXT))
+    desk.arrive(d=bill(TO_PAY, **NEXT))
     desk.work()
     assert {*desk.waiting()} == {"c.txt", "d.txt"}
     with ServedPage(tmp_path).served() as address:
@@ -201,9 +201,9 @@ def test_a_decision_says_what_it_answers_and_carries_the_sender_s_papers_along(
         wait_for_item(page, "c.txt")
         page.press("j", text="j")
         wait_for_item(page, "d.txt")
-        assert page.text(".field .name") == "number"  # what is open comes first
+        assert page.text(".field .name") == "total"  # what is open comes first
         read = page.text("#fields")
-        assert "read behind “total”, as you decided on" in read and "(a.txt)" in read
+        assert "read behind “number”, as you decided on" in read and "(a.txt)" in read
         desk.decide("c.txt", "edit", {**TRUE, "sender": "Joiner No. 1"})
         page.press("r", text="r")
         page.wait("document.getElementById('rules-dialog').open")
