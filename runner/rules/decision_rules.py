@@ -52,6 +52,7 @@ _BEFORE_NAME, _BEHIND_NAME = re.compile(r'(?:[\w-]+: )?"?'), re.compile(r'"?\s*(
 _NAMED = f"{_BEFORE_NAME.pattern}{{}}{_BEHIND_NAME.pattern}"
 _LOST = r"(?:{}|\s?[^\w\s]\s?)"  # a letter that a page's font lacks stands as a box
 _DIGITS, _NO_DIGITS = re.compile(r"\d+"), re.compile(r"\D+")
+_OTHER_DIGIT = re.compile(r"[^\D0-9]")
 _SPACE = re.compile("[ \u00a0\u202f]")
 _REASONS = [*WhyOpen].index
 _N_FREE = 3  # of so many words in a place of papers of one kind, none tells the kind: contacts
@@ -237,9 +238,10 @@ def _common(forms: Sequence[ValueForm]) -> ValueForm:
 
 @lru_cache(maxsize=8192)  # a decision's own is asked for four times
 def _amount(written: str, mark: str) -> Decimal | None:
-    digits = written.removeprefix("-")
-    amount = amount_of(_SPACE.sub("\u00a0", digits), mark) if digits[:1].isdigit() else None
-    return None if amount is None else -amount if written != digits else amount
+    digits = _SPACE.sub("\u00a0", written.removeprefix("-"))
+    is_latin = digits[:1].isdigit() and not _OTHER_DIGIT.search(digits)
+    amount = amount_of(digits, mark) if is_latin else None
+    return None if amount is None else -amount if written[0] == "-" else amount
 
 
 @lru_cache(maxsize=8192)  # 5,000 decisions ask for the same days again and again

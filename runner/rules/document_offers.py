@@ -68,9 +68,7 @@ _END_OF_CODE = ".,;:!?()[]|<>\"'*#"
 _MOST_BEHIND = 400  # characters behind a number that are looked at
 _CODE_BEGINS = re.compile(r"[^\W\d_a-z]{1,5}\s")
 _CODE_BEFORE = re.compile(r"(?:^|(?<=\s))([^\W\d_a-z]{2,5}) $")  # the value is the rest of a code
-_TICK = re.compile(
-    r"(?<!\S)([\[(][xX ]?[\])]|[\u25a1\u25c9-\u25cf\u2610-\u2612\u2705\u2713-\u2718\u2b1b\u2b1c])"
-)
+_TICK = re.compile(r"(?<!\S)([\[(][xX ]?[\])]|[□◉-●☐-☒✅✓-✘⬛⬜])")
 _LABELLED = re.compile(r"(?P<label>[^\d:]*[^\W\d_][^\d:]*):\s+(?P<rest>\S.*)")
 _WORD = re.compile(r"[^\W\d_]+")
 _SENTENCE_END = re.compile(r"[.!?]\W*$")
@@ -115,8 +113,7 @@ class Offers(Struct, frozen=True, dict=True):
     currencies: Sequence[str] | None = None
     """Those that the text names; None: it was packed before they were."""
     told: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """By label, the words behind it; by the words of a row, its ticks; by nothing, a digest of the
-    sentences."""
+    """By label, the words behind it; by a row's words, its ticks; by nothing, its sentences."""
     unread: WhyOpen | None = None
     """Why it offers nothing else; not packed, as what follows."""
     sums: Mapping[str, float] = field(default_factory=dict)
@@ -365,16 +362,17 @@ def _values_in(cell: PlacedCell, signs: set[str]) -> tuple[list[_Value], str]:
             start = token.start() + token[0].find(code)
             spans[start, start + len(code)] = "code"
     for (start, end), kind in sorted(spans.items()):
-        plain = plain if kind == "code" else f"{plain[:start]}{9:<{end - start}}{plain[end:]}"
         written, lead, before = text[start:end], text[at:start], ""
+        if kind == "amount" and text[end:].lstrip(" \u00a0").startswith("%"):
+            continue  # a rate is a part of its label
+        plain = plain if kind == "code" else f"{plain[:start]}{9:<{end - start}}{plain[end:]}"
         if kind == "amount":
-            if text[end:].lstrip(" \u00a0").startswith("%"):
-                continue  # a rate is a part of its label
             cut, own = len(lead), ""
             if (sign := _SIGN_BEFORE.search(lead)) is not None:
                 cut = min((sign.start(n) for n in (1, 2, 3) if sign[n]), default=cut)
                 own = sign[2] or ""
-                if sign[1] and (sign[3] or _DASH_BEHIND_WORD.search(lead)):
+                is_apart = bool(sign[2]) and lead[sign.end(1)].isspace()  # `Total: - EUR 60.00`
+                if sign[1] and (sign[3] or is_apart or _DASH_BEHIND_WORD.search(lead)):
                     own = f"{sign[1]}{own}{sign[3] or ''}"  # `Total - 60.00`: it may part the two
                 elif sign[1] or sign[3]:
                     written = f"-{written}"
@@ -405,7 +403,7 @@ def _around(before: str, behind: str, signs: set[str]) -> str:
     """Return what stands around a number, 0, as it is compared; empty: nothing does.
 
     Without currencies, which are added to `signs`, white space, and marks at the ends of labels and
-    sentences; other numbers are 9.
+    sentences; other numbers are 9, but for a rate at the end.
 
     >>> [_around(*parts, set()) for parts in ((" (", " EUR)"), (": ", ", incl. 7% VAT."))]
     ['(0)', '0,incl.9%vat']
@@ -415,7 +413,8 @@ def _around(before: str, behind: str, signs: set[str]) -> str:
         pieces = _PIECE.findall(text)
         found = _currency_signs(pieces)
         signs |= found
-        kept = ("9" if p[0].isdigit() else p for p in pieces if p not in found)
+        rate = pieces[-2:-1] if pieces[-1:] == ["%"] else []  # of this: `60.00 less 2%`
+        kept = ("9" if p[0].isdigit() and [p] != rate else p for p in pieces if p not in found)
         texts.append(_MARK_RUN.sub(r"\1\1", "".join(kept)).casefold())
     left = texts[0].replace("()", "").lstrip(_END_OF_LABEL)
     right = texts[1].rstrip(_END_OF_SENTENCE)
