@@ -564,9 +564,10 @@ def _joined(group: Sequence[SenderLayout]) -> Iterator[SenderLayout]:
         decisions = tuple(taught for layout in layouts for taught in layout.decisions)
         remarks, is_mixed = frozenset().union(*alike) - core, any(la.is_mixed for la in layouts)
         found.append(SenderLayout(decisions, core, remarks, is_mixed))
+    known = [*found]  # in any order of decisions the same
     for own in (layout for layout in group if layout.words not in looked_at):
-        of = own.decisions[0].offers
-        near = [n for n, lay in enumerate(found) if lay.difference(of) is not None]
+        offered = [t.offers for t in own.decisions]
+        near = [n for n, lay in enumerate(known) if None not in map(lay.difference, offered)]
         if len(near) == 1:
             layout = found[near[0]]
             found[near[0]] = replace(layout, decisions=(*layout.decisions, *own.decisions))

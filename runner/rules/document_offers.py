@@ -555,7 +555,7 @@ class _GovernedRows:
         return found[::-1]
 
     def _told(self) -> dict[str, list[str]]:
-        pairs, others, ticks = list[str](), list[str](), dict[str, list[str]]()
+        pairs, others, ticks = list[str](), list[str](), defaultdict[str, str](str)
         for at, row in enumerate(self.rows):
             texts = ["[x]" if cell.text in ("x", "X") else cell.text for cell in row]
             text = " ".join(texts)
@@ -570,9 +570,9 @@ class _GovernedRows:
                     heads = [place for n in range(len(row)) for _, place in self._heads(at, n)]
                     near = chain((self.rows[a][n] for a, n in heads), *self.rows[at + 1 :][:1])
                     text = " ".join([text, *(cell.text for cell in near)])
-                ticks[label_of(_TICK.sub(" ", text))] = [re.sub(r"\d+", "9", text).casefold()]
-        digest = sha256(" ".join(others).encode()).hexdigest()[:16]
-        return _pairs_in(pairs) | ticks | {"": [digest]}
+                ticks[label_of(_TICK.sub(" ", text))] += re.sub(r"\d+", "9", text).casefold()
+        ticks[""] = sha256(" ".join(others).encode()).hexdigest()[:16]
+        return _pairs_in(pairs) | {label: [form] for label, form in ticks.items()}
 
     def _is_head(self, at: int) -> bool:
         return len(self.rows[at]) > 1 and at + 1 < len(self.rows) and any(self.values[at + 1])
@@ -634,7 +634,6 @@ class _GovernedRows:
 
 
 def _pairs_in(cells: Iterable[str]) -> dict[str, list[str]]:
-    """Return the words behind the label of each cell that has one, folded."""
     found = defaultdict[str, list[str]](list)
     for label, mark, words in (cell.partition(": ") for cell in cells):
         if mark and label_of(words):  # no currency alone

@@ -1,6 +1,7 @@
 """A decision about a field of a sender's document reads that field in the sender's next ones."""
 
 import csv
+import itertools
 import json
 import re
 from datetime import datetime
@@ -405,6 +406,9 @@ PAIRS: dict[str, tuple[list[str], str, set[str] | frozenset[str]]] = {
         for decided in (row.format(ticked, empty),)
         for met in (decided, row.format(empty, ticked))
     },
+    "ticks of two rows alike": (
+        ["Bill:\n[x] yes [ ] no\nReturn:\n[ ] yes [x] no"],
+        "Bill:\n[ ] yes [x] no\nReturn:\n[x] yes [ ] no", UNPLACED),
     "an X in another cell": (["X   Rechnung   Gutschrift"], "Rechnung   X   Gutschrift", UNPLACED),
     "an X in another row": (
         ["Rechnung   x\nGutschrift"], "Rechnung\nGutschrift   x", UNPLACED),
@@ -927,6 +931,23 @@ def test_the_reason_why_a_field_is_open_is_the_same_in_any_order_of_decisions() 
     met = offered(bill(ROPE, ("Total: {total}", "To pay: {total}"), **AS_OTHER))
     found = [Rules(order).read(met).why_open("total") for order in (taught, taught[::-1])]
     assert found == [WhyOpen.NEW_LABEL] * 2
+
+
+def test_decisions_on_which_no_one_saw_the_kind_join_layouts_alike_in_any_order() -> None:
+    """Two of them, which differ in a line, and a credit note on the words of one."""
+    papers = [
+        (bill(line("Contact: Mr Wood")), "invoice", frozenset(["total"])),
+        (bill(**NEXT), "invoice", frozenset(["total"])),
+        (bill(line("We give back to you all that you have paid."), **NEXT), "credit note", ALL),
+    ]
+    taught = [
+        TaughtAnswer(text[-9:] + kind, {**TRUE, **(READ if n else {}), "kind": kind}, fields,
+                     CONSTANT, offered(text).pack())
+        for n, (text, kind, fields) in enumerate(papers)
+    ]  # fmt: skip
+    met = offered(bill(**AS_OTHER))
+    found = [Rules(order).read(met).sure.keys() for order in itertools.permutations(taught)]
+    assert all(sure == found[0] for sure in found)
 
 
 def test_a_persons_decision_stands_over_each_rule(desk: Desk) -> None:
