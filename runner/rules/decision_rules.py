@@ -382,9 +382,9 @@ class SenderLayout(Struct, frozen=True, dict=True):
         new, heads = offers.words - self.words - self.remarks, self._heads
         new = frozenset(line for line in new if _head(line) not in heads)
         missing = self.words - offers.words
-        told, begins = offers.told, {*map(_head, new | missing)}
-        pairs = {la for la, known in self._told.items() if not known.issuperset(told.get(la, [""]))}
-        changed = new | missing | self._alone(offers) | pairs
+        pairs, begins = offers.pairs, {*map(_head, new | missing)}
+        other = {la for la, known in self._pairs.items() if {*pairs.get(la, [""])} - known}
+        changed = new | missing | self._alone(offers) | other
         is_other = new and missing and (len(begins) > 1 or "" in begins)
         if max(len(new), len(missing)) > 1 or is_other:
             return None
@@ -395,11 +395,11 @@ class SenderLayout(Struct, frozen=True, dict=True):
         return changed
 
     @cached_property
-    def _told(self) -> Mapping[str, frozenset[str]]:
+    def _pairs(self) -> Mapping[str, frozenset[str]]:
         """By label, the words behind it, empty for none, if they are not others each time."""
-        of_each, found = [t.offers.told for t in self.decisions], dict[str, frozenset[str]]()
+        of_each, found = [t.offers.pairs for t in self.decisions], dict[str, frozenset[str]]()
         for label in self.words.union(*of_each):
-            ways = {frozenset(told.get(label, [""])) for told in of_each}
+            ways = {frozenset(pairs.get(label, [""])) for pairs in of_each}
             if self.is_mixed or (label and len(ways) < _N_FREE):
                 found[label] = frozenset().union(*ways)
         return found
@@ -516,7 +516,7 @@ class SenderLayout(Struct, frozen=True, dict=True):
         rest = sorted({name for t in self.decisions for name in t.fields} - found.keys())
         sender = sorted({cell for _, cell in first.names})
         words = sorted(word.replace("¤", "amounts in ") for word in self.words)
-        words += sorted(f"{la}: {w}" for la, some in self._told.items() for w in some if la and w)
+        words += sorted(f"{la}: {w}" for la, some in self._pairs.items() for w in some if la and w)
         fields = {name: found[name] for name in [*first.answer, *found] if name in found}
         return {"sender": sender, "layout": words, "fields": fields, "open": rest}
 
@@ -546,8 +546,8 @@ def _layouts(taught: Sequence[TaughtAnswer]) -> Iterator[SenderLayout]:
         parts = defaultdict[str, list[TaughtAnswer]](list)
         for t in some:
             parts[canonical_json(SenderLayout((t,), words).constants)].append(t)
-        told = [way for p in parts.values() for way in {canonical_json(t.offers.told) for t in p}]
-        if len(told) > len({*told}):
+        ways = [way for p in parts.values() for way in {canonical_json(t.offers.pairs) for t in p}]
+        if len(ways) > len({*ways}):
             yield SenderLayout(tuple(some), words)
             continue
         for constants, part in parts.items():

@@ -112,7 +112,7 @@ class Offers(Struct, frozen=True, dict=True):
     """By field with a few choices, those whose words stand in the text."""
     currencies: Sequence[str] | None = None
     """Those that the text names; None: it was packed before they were."""
-    told: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    pairs: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """By label, the words behind it; by a row's words, its ticks; by nothing, its sentences."""
     unread: WhyOpen | None = None
     """Why it offers nothing else; not packed, as what follows."""
@@ -138,7 +138,7 @@ class Offers(Struct, frozen=True, dict=True):
             at = v.start
         data = [sorted(self.words), self.names, values, [sorted(block) for block in self.blocks]]
         stated = [self.seller, self.stated, self.accounts, self.named, self.currencies]
-        for some in ((*data, *stated, self.told), ([], [], [], [], *stated)):
+        for some in ((*data, *stated, self.pairs), ([], [], [], [], *stated)):
             text = json.dumps(some, ensure_ascii=False, separators=(",", ":")).encode()
             packed = b64encode(zlib.compress(text)).decode()
             if len(packed) <= MOST_PACKED_CHARS:
@@ -160,7 +160,7 @@ class Offers(Struct, frozen=True, dict=True):
             offered.append(OfferedValue(how, label, written, block, start, end, *around))
         of_blocks = tuple(map(frozenset, blocks))
         found = cls(frozenset(words), tuple(names), tuple(offered), of_blocks, *of_whole)
-        return found if found.told else replace(found, told=_pairs_in(names))  # packed before it
+        return found if found.pairs else replace(found, pairs=_pairs_in(names))  # packed before it
 
 
 def offers_of(
@@ -538,7 +538,7 @@ class _GovernedRows:
             tuple(self._names()),
             tuple(found.values()),
             tuple(map(frozenset, blocks)),
-            told=self._told(),
+            pairs=self._pairs(),
         )
 
     def _following(self, at: int, heads: Sequence[Any]) -> list[tuple[str, str]]:
@@ -554,15 +554,15 @@ class _GovernedRows:
                 rest = longer[0], rest[1] if has_head else longer[1]
         return found[::-1]
 
-    def _told(self) -> dict[str, list[str]]:
-        pairs, others, ticks = list[str](), list[str](), defaultdict[str, str](str)
+    def _pairs(self) -> dict[str, list[str]]:
+        cells, others, ticks = list[str](), list[str](), defaultdict[str, str](str)
         for at, row in enumerate(self.rows):
             texts = ["[x]" if cell.text in ("x", "X") else cell.text for cell in row]
             text = " ".join(texts)
             parts = zip(["", *texts], texts, self.values[at], self.plain[at], strict=False)
             for before, cell, values, plain in parts:
                 if not values and cell[-1] != ":":  # else it is a label
-                    pairs.append(f"{label_of(before)}: {cell}" if before[-1:] == ":" else cell)
+                    cells.append(f"{label_of(before)}: {cell}" if before[-1:] == ":" else cell)
                 if (values or _is_prose(cell)) and not WITH_CENTS.search(text):  # goods, and sums
                     others.append(_words_of(plain))
             if _TICK.search(text):
@@ -572,7 +572,7 @@ class _GovernedRows:
                     text = " ".join([text, *(cell.text for cell in near)])
                 ticks[label_of(_TICK.sub(" ", text))] += re.sub(r"\d+", "9", text).casefold()
         ticks[""] = sha256(" ".join(others).encode()).hexdigest()[:16]
-        return _pairs_in(pairs) | {label: [form] for label, form in ticks.items()}
+        return _pairs_in(cells) | {label: [form] for label, form in ticks.items()}
 
     def _is_head(self, at: int) -> bool:
         return len(self.rows[at]) > 1 and at + 1 < len(self.rows) and any(self.values[at + 1])
