@@ -294,6 +294,7 @@ def _fit_tables(soup: Any) -> None:
                 n_left = _fill_spans(soup, inner, n_left)
         else:
             n_left = _fill_spans(soup, cells, n_left)  # 4
+            _join_row_groups(table)
 
 
 _Rows: TypeAlias = Sequence[tuple[Any, list[Any]]]
@@ -371,6 +372,14 @@ def _fill_spans(soup: Any, rows: _Rows, n_left: int) -> int:
             if n_left < 0:
                 return n_left
     return n_left
+
+
+def _join_row_groups(table: Any) -> None:
+    """Move all rows into the first body, those of the foot last: markdownify heads each group."""
+    bodies, feet = (table.find_all(name, recursive=False) for name in ROWS[1:3])
+    into = bodies[0] if bodies else table
+    for group in (*bodies[1:], *feet):
+        into.extend(group.extract().find_all("tr", recursive=False))
 
 
 def _span(cell: Any, name: str) -> int:

@@ -19,6 +19,19 @@ PAGES = {
             "<table><thead><tr><th>Item<th>Price<tbody><tr><td>Tea<td>3<tr><td>Nut<td>4</table>",
             "| Item | Price |\n| --- | --- |\n| Tea | 3 |\n| Nut | 4 |",
         ),
+        (
+            "<table><thead><tr><th>Item<th>Price<tbody><tr><td>Tea<td>3"
+            "<tfoot><tr><td>Sum<td>7<tbody><tr><td>Nut<td>4</table>",
+            "| Item | Price |\n| --- | --- |\n| Tea | 3 |\n| Nut | 4 |\n| Sum | 7 |",
+        ),
+        (
+            "<table><tbody><tr><td>Tea<td>3<tbody><tr><td>Nut<td>4</table>",
+            "|  |  |\n| --- | --- |\n| Tea | 3 |\n| Nut | 4 |",
+        ),
+        (
+            "<table><tfoot><tr><td>Sum<td>7</tfoot><tr><th>Item<th>Price<tr><td>Tea<td>7</table>",
+            "| Item | Price |\n| --- | --- |\n| Tea | 7 |\n| Sum | 7 |",
+        ),
         ("<dl><dt>x<dd>y<dt>z<dd>w</dl>", "x\n:   y\n\nz\n:   w"),
         ("a<progress value=3></progress><meter value=2></meter>b", "a 3  2 b"),
     ],
