@@ -207,6 +207,8 @@ class ReviewStore(Struct, eq=False):
             for review in changed:
                 if review == (old := before[review.id]):
                     continue
+                if old.is_decided:
+                    execute(queries.VERIFY_FILED_AGAIN, {"name": f'"{review.id}"'})
                 if review.subject.places != old.subject.places:
                     self._write(execute, review)
                 else:

@@ -106,7 +106,7 @@ def test_a_filed_document_that_is_forgotten_is_in_no_rule_no_table_and_no_file_o
     assert (desk.asked("p"), desk.asked("c")) == (frozenset(), ALL)
     desk.undo("o.txt")
     desk.work()
-    assert {*desk.waiting()} >= {"o.txt", "b.txt", "c.txt"}
+    assert {*desk.waiting()} >= {"o.txt", "q.txt", "r.txt", "b.txt", "c.txt"}
 
 
 HOT = "on: {watch: [{path: inbox, claim: move, settle: 1s}]}\n"
