@@ -64,7 +64,7 @@ def item_tools(attempt: StepAttempt, outputs: OutputFiles) -> Tools:
     if step.untrusted:
         roots = guarded_roots(roots, step, attempt.scope, attempt.item.own_path)
     log = ItemLog(context, caller.step, caller.key, step.id)
-    pool, ledger, stats, effects = context.pool, context.ledger, context.stats, None
+    pool, ledger, stats = context.pool, context.ledger, context.stats
     memo: CallCache = ToolCallCache(ledger, stats, caller)
     toolset: Toolset = NoToolset()
     if not step.kind.is_pure:  # else it makes no calls
@@ -77,7 +77,7 @@ def item_tools(attempt: StepAttempt, outputs: OutputFiles) -> Tools:
             toolset = ItemToolset(bound, context.tool_runtime, memo, within)
         if context.tape is not None:
             memo, toolset = context.tape.memo(memo), context.tape.toolset(toolset)
-    tables = context.world.stores.tables
+    effects, tables = None, context.world.stores.tables
     if context.at_end is not None and tables is not None:
         effects = Effects(context.at_end, ClaimedRequests(ledger, stats, caller), tables)
     return Tools(

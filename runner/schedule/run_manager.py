@@ -405,7 +405,8 @@ class RunManager:
         if outcome is None:  # it may have ended normally while no `up` was there
             known = await asyncio.to_thread(around.known_end, pipeline, order.id)
             if known is not None:
-                job.run, outcome = known[0], OrderOutcome(known[1])
+                job.run = known[0]
+                outcome = OrderOutcome(known[1])
         end, message = end_of(outcome, job.stopped, crash)
         if end == "failed" and (fault := await around.check_ledger(pipeline)):
             end, message = "crashed", fault.rstrip(".")

@@ -393,7 +393,8 @@ class FiledDocuments:
         moves = self.places.moves_from(paths)
         vacated, changed = {path for path, _ in moves}, dict[str, ItemWork]()
         for item in work:
-            document, found, row = listed[item.key], None, None
+            document = listed[item.key]
+            found = row = None
             is_there = document is not None and _is_at(item.value, world)
             if document is not None and is_there:  # 1
                 path, sha256 = document
