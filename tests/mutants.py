@@ -199,7 +199,7 @@ def main() -> None:
             fate, path, said = "no test", ROOT / mutant.path, str(mutant)
             if tests:
                 (folder / "selected").write_text("\n".join(tests))
-                arguments = ["-x", *sorted({one.split("::")[0] for one in tests})]
+                arguments = ["-x", "-p", "no:xdist", *sorted({one.split("::")[0] for one in tests})]
                 with _in_place({path: mutant.changed(path.read_bytes())}):
                     limit_s = 3 * options.seconds + 60
                     status = _pytest(arguments, limit_s, **{_SELECTED: str(folder / "selected")})

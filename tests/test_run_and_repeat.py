@@ -46,9 +46,7 @@ def test_after():
 
 def run(folder: Path, tests: str) -> tuple[int, list[str]]:
     (folder / "test_it.py").write_text(tests)
-    hooks = "from tests.parallel import pytest_addoption, pytest_runtestloop\n"
-    (folder / "conftest.py").write_text(hooks)
-    command = [sys.executable, "-m", "tests.run_and_repeat", "-n", "2"]
+    command = [sys.executable, "-m", "tests.run_and_repeat", "-n", "2", "--dist", "loadfile"]
     done = subprocess.run(
         command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True,
         text=True, check=False,
@@ -80,6 +78,8 @@ def test_where_more_than_thirty_fail_none_is_repeated(tmp_path: Path) -> None:
 def test_what_hangs_ends_with_its_process_and_is_repeated_while_its_file_goes_on(
     tmp_path: Path,
 ) -> None:
+    hook = "from tests.in_one_process import pytest_xdist_make_scheduler\n"
+    (tmp_path / "conftest.py").write_text(hook)
     limits = (
         "addopts = --timeout=1\nfaulthandler_timeout = 3\nfaulthandler_exit_on_timeout = true\n"
     )
