@@ -69,8 +69,9 @@ os.environ["PADDOCK_TRUST_STATE"] = tempfile.gettempdir()
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# What takes longest begins first, so that no process is left alone with it at the end. Beside three
-# that mostly wait for Prefect are seven that compute.
+# What takes longest begins first, so that no process is left alone with it at the end. Each of
+# eight processes takes one in turn, twice: beside three that mostly wait for Prefect are five that
+# compute.
 LONGEST = (
     "runner/prefect/test_flow.py", "runner/core/test_kinds_of_change.py",
     "runner/schedule/test_up_killed.py", "test_examples.py",
