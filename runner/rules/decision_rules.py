@@ -12,8 +12,7 @@ govern its value, and how that is read. It reads nothing, and the field is open,
 2. where one of its labels governs two values or is missing, unless it is nowhere, and the value is
    the sum of what stands before it, and the largest;
 3. where a label is new in the block of the value, unless the value is the sum of what stands before
-   it, and the new label does, too; or the value is no amount, and what the new label governs below
-   it is one, with cents: an item;
+   it, and the new label does, too;
 4. where what is written there has another form, or could be read in two ways; what stands around a
    number in its row is a part of its form, but for currencies and a minus before it;
 5. where it would not give what was decided on any document so far: there it is gone.
@@ -45,7 +44,6 @@ _PLAIN = frozenset([("", False)])
 _ORDERS = frozenset(("day first", "month first"))
 _ISO_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _IN_DIGITS = re.compile(r"(\d{1,2})\D(\d{1,2})\D(?:\d\d|\d{4})")
-_AMOUNT = re.compile(r"-?\d[\d.,' ]*[.,]\d\d")
 _NEGATIVE = re.compile("\\(0|0[-\u2212\u2013]")
 _PLAIN_NUMBER = re.compile(r"-?\d{1,6}(?:[.,]\d\d)?")
 _BEFORE_NAME, _BEHIND_NAME = re.compile(r'(?:[\w-]+: )?"?'), re.compile(r'"?\s*(?:$|[,<|(])')
@@ -55,7 +53,7 @@ _DIGITS, _NO_DIGITS = re.compile(r"\d+"), re.compile(r"\D+")
 _OTHER_DIGIT = re.compile(r"[^\D0-9]")
 _SPACE = re.compile("[ \u00a0\u202f]")
 _REASONS = [*WhyOpen].index
-_N_FREE = 3  # of so many words in a place of papers of one kind, none tells the kind: contacts
+_N_FREE = 3  # of so many words in a place of papers of one kind, most others, none tells the kind
 
 
 class TaughtAnswer(Struct, frozen=True, dict=True):
@@ -322,11 +320,7 @@ class FieldRule(Struct, frozen=True):
 
     def _is_known_place(self, offers: Offers, value: OfferedValue) -> bool:
         new = offers.blocks[value.block] - self.known[value.anchor]
-        if self.form.of is float:
-            return not new or _is_sum(offers, value, new, self.form)
-        beside = [v for v in offers.values if v.block == value.block and v.label in new]
-        is_item = {v: v.start > value.start and _AMOUNT.fullmatch(v.written) for v in beside}
-        return new == {v.label for v in beside} - {v.label for v in beside if not is_item[v]}
+        return not new or (self.form.of is float and _is_sum(offers, value, new, self.form))
 
 
 def _is_whole_sum(offers: Offers, value: OfferedValue, form: ValueForm) -> bool:
@@ -336,10 +330,7 @@ def _is_whole_sum(offers: Offers, value: OfferedValue, form: ValueForm) -> bool:
 
 
 def _is_sum(offers: Offers, value: OfferedValue, new: frozenset[str], form: ValueForm) -> bool:
-    """Return whether an amount is the sum of those before it, and all new labels stand there.
-
-    The first of these may itself be the sum of those before it, of the items.
-    """
+    """Return whether an amount is the sum of those before it, and all new labels stand there."""
     in_block = sorted((v for v in offers.values if v.block == value.block), key=attrgetter("start"))
     if any(v.label in new for v in in_block if v.start >= value.start):
         return False
@@ -350,14 +341,13 @@ def _is_sum(offers: Offers, value: OfferedValue, new: frozenset[str], form: Valu
                 by_place[v.start] = Decimal(repr(read))
             elif form.size(v) is not None:  # its sign is open: no sum with it is right
                 by_place.setdefault(v.start, Decimal("NaN"))
-    places, terms = [*by_place], [*by_place.values()]
+    terms = [*by_place.values()]
     total = Decimal(repr(form.read(value)))
-    nets = [n for n in range(len(terms) - 1) if sum(terms[n:]) == total]
-    begins = {*nets}.union(
-        *({n for n in range(net) if sum(terms[n:net]) == terms[net]} for net in nets)
+    return any(
+        sum(terms[-n:]) == total
+        and new <= {v.label for v in in_block if v.start in [*by_place][-n:]}
+        for n in range(2, len(terms) + 1)
     )
-    labels = ({v.label for v in in_block if v.start in places[n:]} for n in begins)
-    return any(new <= of_terms for of_terms in labels)
 
 
 # --- rules of a sender's layout
@@ -396,11 +386,12 @@ class SenderLayout(Struct, frozen=True, dict=True):
 
     @cached_property
     def _pairs(self) -> Mapping[str, frozenset[str]]:
-        """By label, the words behind it, empty for none, if they are not others each time."""
+        """By label, the words behind it, empty for none, if not others nearly each time."""
         of_each, found = [t.offers.pairs for t in self.decisions], dict[str, frozenset[str]]()
         for label in self.words.union(*of_each):
             ways = {frozenset(pairs.get(label, [""])) for pairs in of_each}
-            if self.is_mixed or (label and len(ways) < _N_FREE):
+            is_free = len(ways) >= _N_FREE and 2 * len(ways) > len(of_each)
+            if self.is_mixed or (label and not is_free):
                 found[label] = frozenset().union(*ways)
         return found
 

@@ -48,7 +48,11 @@ _AMOUNT = re.compile(
     "(?:\\d{1,3}(?:[ \u00a0\u202f.,'\u2019]\\d{3})+|\\d+)(?:[.,]\\d+)?"
     "(?![\\w'\u2019]|/(?!-(?!\\w))|[.,]\\d|[-\u2013]\\w)"
 )
-WITH_CENTS = re.compile(r"\d[^-]*[.,]\d\d")
+WITH_CENTS = re.compile(
+    "(?<![\\d.,])(?:\\d+|\\d{1,3}([., '\u00a0\u202f\u2019])(?:\\d{2,3}\\1)*\\d{3}(?!\\1))"
+    "[.,]\\d\\d(?![.,]?\\d)"
+)
+"""An amount; no day such as 01.03.27, and no code."""
 _RATE = re.compile(r"(?<![\d.,])(\d\d?(?:[.,]\d\d?)?)\s?%")
 _TOKEN = re.compile(r"\S*\d\S*")
 _MINUS = "([-\u2212\u2013])?"
