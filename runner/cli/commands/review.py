@@ -437,7 +437,8 @@ def _import(opened: _ReviewSession, source: str, *, skip_bad: bool, as_json: boo
     else:
         for fault in faults:
             printing.print_err(printing.printable_line(f"{source}: {fault}"))
-        printing.print_out(_import_summary(opened, taken, len(decisions), faults, skip_bad))
+        sound_ids = {decision.id for decision in decisions} - {fault.id for fault in faults}
+        printing.print_out(_import_summary(opened, taken, len(sound_ids) - taken, faults, skip_bad))
     return FAILED if faults else DONE
 
 
@@ -482,14 +483,13 @@ def _sheet_text(source: str, shown: str) -> str:
 
 
 def _import_summary(
-    opened: _ReviewSession, n_taken: int, n_all: int, faults: Sequence[SheetFault], skip_bad: bool
+    opened: _ReviewSession, n_taken: int, n_known: int, faults: Sequence[SheetFault], skip_bad: bool
 ) -> str:
-    n_known = n_all - n_taken - len({fault.id for fault in faults})
     if faults and not n_taken and not (skip_bad and n_known > 0):
         pronoun, rest = ("it", "what is sound") if len(faults) == 1 else ("them", "the sound ones")
         remedy = f" Correct {pronoun}, or take {rest} with `--skip-bad`." if not skip_bad else ""
         return f"Nothing was decided: {counted(len(faults), 'fault')}.{remedy}"
-    if not n_all:
+    if not n_taken and n_known <= 0:
         return "No row has a decision; nothing was decided."
     known = f", {counted(n_known, 'was', 'were')} decided so before" if n_known > 0 else ""
     return f"{counted(n_taken, 'decision')} taken{known}. {_next_text(opened)}"

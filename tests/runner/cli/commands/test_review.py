@@ -206,6 +206,10 @@ def test_nothing_of_a_faulty_csv_is_taken_and_each_fault_has_its_line(folder: Pa
     assert set(decided(folder)) == {"a.txt"}
     again = invoke("review", "--import", "todo.csv", "--skip-bad")
     assert again.stdout.startswith("0 decisions taken, 1 was decided so before.")
+    misspelt = [{**row, "decision": "akzept"} for row in rows if row["id"] == rows[3]["id"]]
+    (folder / "todo.csv").write_text(sheet([*rows[:3], *misspelt]), "utf-8")
+    again = invoke("review", "--import", "todo.csv", "--skip-bad")
+    assert again.stdout.startswith("0 decisions taken, 1 was decided so before.")
     (folder / "bad.csv").write_text(sheet([{**rows[7], "decision": "akzept"}]), "utf-8")
     none = invoke("review", "--import", "bad.csv", "--skip-bad")
     assert none.stdout == "Nothing was decided: 1 fault.\n"
