@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Container, Iterator, Sequence
+from itertools import groupby
 from typing import Any, TypeAlias
 
 import bs4
@@ -294,7 +295,7 @@ def _fit_tables(soup: Any) -> None:
                 n_left = _fill_spans(soup, inner, n_left)
         else:
             n_left = _fill_spans(soup, cells, n_left)  # 4
-            _join_row_groups(table)
+            _join_row_groups(soup, table)
 
 
 _Rows: TypeAlias = Sequence[tuple[Any, list[Any]]]
@@ -374,12 +375,33 @@ def _fill_spans(soup: Any, rows: _Rows, n_left: int) -> int:
     return n_left
 
 
-def _join_row_groups(table: Any) -> None:
-    """Move all rows into the first body, those of the foot last: markdownify heads each group."""
-    bodies, feet = (table.find_all(name, recursive=False) for name in ROWS[1:3])
-    into = bodies[0] if bodies else table
-    for group in (*bodies[1:], *feet):
-        into.extend(group.extract().find_all("tr", recursive=False))
+def _join_row_groups(soup: Any, table: Any) -> None:
+    """Write one head for adjacent bodies, feet and rows, and move their only foot to the end.
+
+    markdownify writes a head before the first row of each group, unless an element precedes it.
+    """
+    parts = [part for part in table.contents if not _is_blank(part)]
+    for only_rows, run in groupby(parts, _holds_only_rows):
+        joined = list(run) if only_rows else []
+        feet = [part for part in joined if part.name == "tfoot"]
+        if len(feet) == 1 and feet[0] is not joined[-1]:
+            joined[-1].insert_after(feet[0])
+            joined.sort(key=lambda part: part.name == "tfoot")
+        for part in joined[1:]:
+            if part.name != "tr":
+                part.insert(0, soup.new_tag("span"))
+
+
+def _holds_only_rows(part: Any) -> bool:
+    return part.name == "tr" or (
+        part.name in ROWS[1:3] and all(node.name == "tr" or _is_blank(node) for node in part)
+    )
+
+
+def _is_blank(node: Any) -> bool:
+    if node.name in ROWS[:3]:
+        return all(map(_is_blank, node))
+    return node.name is None and (isinstance(node, bs4.Comment) or not node.strip())
 
 
 def _span(cell: Any, name: str) -> int:

@@ -32,6 +32,46 @@ PAGES = {
             "<table><tfoot><tr><td>Sum<td>7</tfoot><tr><th>Item<th>Price<tr><td>Tea<td>7</table>",
             "| Item | Price |\n| --- | --- |\n| Tea | 7 |\n| Sum | 7 |",
         ),
+    ],
+    "rows of a table stay in order under their head and none is lost": [
+        (
+            "<table><tr><th>Item<th>Sum</tr><tbody><form><tr><td>Ink<td>9</tr></form></tbody></table>",
+            "| Item | Sum |\n| --- | --- |\n\n|  |  |\n| --- | --- |\n| Ink | 9 |",
+        ),
+        (
+            "<table><tbody><tr><th>Item<th>Sum</tr></tbody><tbody>Due 500<tr><td>Ink<td>9</table>",
+            "| Item | Sum |\n| --- | --- |\nDue 500|  |  |\n| --- | --- |\n| Ink | 9 |",
+        ),
+        (
+            "<table><tr><th>Item<th>Sum<tr><td>Ink<td>9<tfoot><td>Total<td>9</table>",
+            "| Item | Sum |\n| --- | --- |\n| Ink | 9 |\n Total | 9 |",
+        ),
+        (
+            "<table><tr><th>Item<th>Sum<tr><td>Ink<td>9<tfoot><p>Total 9</table>",
+            "| Item | Sum |\n| --- | --- |\n| Ink | 9 |\n\nTotal 9",
+        ),
+        (
+            "<table><tr><th>Item<th>Sum<tr><td>Ink<td>9</tr>"
+            "<tfoot><table><tr><td>Total<td>9</table></tfoot></table>",
+            "| Item | Sum |\n| --- | --- |\n| Ink | 9 |\n\n|  |  |\n| --- | --- |\n| Total | 9 |",
+        ),
+        (
+            "<table><thead><tr><th>Net<th>Tax<tbody><tr><td>1<td>2"
+            "<thead><tr><th>Paid<th>Open<tbody><tr><td>3<td>4</table>",
+            "| Net | Tax |\n| --- | --- |\n| 1 | 2 |\n| Paid | Open |\n| --- | --- |\n| 3 | 4 |",
+        ),
+        (
+            "<table><tbody><tr><th>A<th>B</tr><tr><td>1<td>1</tr></tbody><!-- x -->"
+            "<tr><td>2<td>2</tr> <tbody> <tr><td>3<td>3</tr></tbody></table>",
+            "| A | B |\n| --- | --- |\n| 1 | 1 |\n| 2 | 2 |\n| 3 | 3 |",
+        ),
+        (
+            "<table><tbody></tbody><tbody><tr><td>1<td>2<tfoot><tr><td>1<td>2"
+            "<tbody><tr><td>3<td>4<tfoot><tr><td>3<td>4</table>",
+            "|  |  |\n| --- | --- |\n| 1 | 2 |\n| 1 | 2 |\n| 3 | 4 |\n| 3 | 4 |",
+        ),
+    ],
+    "terms and gauges are written as text": [
         ("<dl><dt>x<dd>y<dt>z<dd>w</dl>", "x\n:   y\n\nz\n:   w"),
         ("a<progress value=3></progress><meter value=2></meter>b", "a 3  2 b"),
     ],
