@@ -8,6 +8,7 @@ started the process.
 
 from __future__ import annotations
 
+import asyncio  # before the user's folder, whose files may have names of its modules
 import importlib
 import importlib.util
 import inspect
@@ -155,8 +156,6 @@ def _call_function(function: Callable[..., Any], args: Mapping[str, Any]) -> Any
         raise FunctionRefused(validation_sentence(error, names)) from error
     value = function(**given)
     if inspect.iscoroutine(value):
-        import asyncio  # a third of the start of this process
-
         value = asyncio.run(value)
     try:
         plain = to_jsonable_python(value)

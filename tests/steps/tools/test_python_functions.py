@@ -72,6 +72,8 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "beside.py").write_text("N = 7")
     (tmp_path / "broken.py").write_text("import no_such_module\ndef f(): ...")
     (tmp_path / "leaves.py").write_text("import sys\nsys.exit('leaving')\ndef f(): ...")
+    for name in ("ssl", "string", "selectors"):  # names of modules that ours import
+        (tmp_path / f"{name}.py").write_text("x = 1")
     return tmp_path
 
 
