@@ -129,7 +129,10 @@ def _remove(ledger: Ledger, items: Collection[DocumentItem], sweeper: Sweeper) -
         steps = made.made["steps"] if made else ()
         hashes.update(call[0] for step in steps for call in step.get("calls", ()))
     hashes -= {*sweeper.needed_calls(forgetting.places)}
-    drop_calls = queries.DROP_CALLS.format(listed=sweeper.database.listed_keys)
+    listed = sweeper.database.listed_keys
+    drop_calls = queries.DROP_CALLS.format(listed=listed)
+    verify = queries.VERIFY_FILED_AGAIN.format(listed=listed)
+    ids = [f'"{review.id}"' for review in forgetting.reviews]
 
     def remove(execute: Execute) -> None:
         for scope, key in sorted(forgetting.places):
@@ -141,8 +144,7 @@ def _remove(ledger: Ledger, items: Collection[DocumentItem], sweeper: Sweeper) -
                 execute(statement, {"scope": scope})
         for item in items:
             execute(queries.FORGET_MOVE, {"path": item.path, "content": item.content})
-        for review in forgetting.reviews:
-            execute(queries.VERIFY_FILED_AGAIN, {"name": f'"{review.id}"'})
+        execute(verify, {"keys": json.dumps(ids)})
         execute(drop_calls, {"keys": json.dumps(sorted(hashes))})
         execute(queries.DROP_UNUSED_SPECS, {})
 

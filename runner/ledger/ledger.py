@@ -404,6 +404,12 @@ class Ledger:
         """SQL: seconds since 1970 by the database's clock."""
         return self._database.now if self._database is not None else "0"
 
+    @property
+    def listed_keys(self) -> str:
+        """As `LedgerDatabase.listed_keys`, of a ledger that is open."""
+        assert self._database is not None
+        return self._database.listed_keys
+
     def in_transaction(self, work: Callable[[Execute], T]) -> T:
         """Call `work` in one transaction of the database, not through the writer's queue. Blocks.
 

@@ -188,9 +188,10 @@ FORGET_ITEM = tuple(
     for table in ("items", "provenance", "attempts", "reviews", "moves")
 )
 FORGET_MOVE = "delete from moves where path = :path and sha256 = :content"
-# Those that read by its rule: the next run looks whether they are still so.
+# Those in whose `reads` one of the texts stands: the next run looks whether they are still so.
 VERIFY_FILED_AGAIN = (
-    f"update items set made_by = '' where gone = '{FILED}' and replace(reads, :name, '') <> reads"
+    f"update items set made_by = '' where gone = '{FILED}' "
+    "and exists (select 1 from {listed} as one where replace(reads, one.value, '') <> reads)"
 )
 
 IDENTITY = "select value from meta where name = 'identity'"

@@ -8,7 +8,7 @@ run never overwrites a decision. Times are the database's.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -203,16 +203,20 @@ class ReviewStore(Struct, eq=False):
             found = [self._whole(execute, queries.OF_ID, {"id": id_}) for id_ in ids]
             reviews = [review for review in found if review is not None]
             before = {review.id: review for review in reviews}
-            changed = list(change(reviews, self._now(execute)))
+            changed, doubtful = list(change(reviews, self._now(execute))), set[str]()
             for review in changed:
                 if review == (old := before[review.id]):
                     continue
                 if old.is_decided:
-                    execute(queries.VERIFY_FILED_AGAIN, {"name": f'"{review.id}"'})
+                    doubtful.add(f'"{review.id}"')
+                doubtful.update(_readings_of_sender(review))
                 if review.subject.places != old.subject.places:
                     self._write(execute, review)
                 else:
                     execute(queries.DECIDE_REVIEW, {**self._changing(review), "id": review.id})
+            if doubtful:
+                query = queries.VERIFY_FILED_AGAIN.format(listed=self.ledger.listed_keys)
+                execute(query, {"keys": json.dumps(sorted(doubtful))})
             return changed
 
         return self.ledger.in_transaction(work)
@@ -251,3 +255,18 @@ class ReviewStore(Struct, eq=False):
             "value": value,
             "value_object": value_object,
         }
+
+
+def _readings_of_sender(review: Review) -> Iterator[str]:
+    """Yield how stored readings begin that are names in a decision, such as its sender's.
+
+    Its document may contradict the rules that read those.
+    """
+    answer, schema = review.value, review.subject.schema
+    if not review.is_decided or not review.subject.offers or not isinstance(answer, Mapping):
+        return
+    choices = json.dumps(schema)
+    names = (v for v in answer.values() if isinstance(v, str) and not any(map(str.isdigit, v)))
+    for text in map(json.dumps, names):
+        if text not in choices:
+            yield f"[{text}, "

@@ -912,6 +912,23 @@ def test_a_decision_on_a_document_that_was_filed_teaches(tmp_path: Path) -> None
     assert (desk.waiting(), desk.outputs()["b.txt"]) == ({}, ("RE-102", 60.0))
 
 
+@pytest.mark.parametrize("flow", [PIPELINE, FILING], ids=["in place", "filed"])
+def test_what_a_rule_had_read_is_shown_again_when_a_random_check_contradicts_it(
+    tmp_path: Path, flow: str
+) -> None:
+    desk = Desk(tmp_path, flow.replace("when: unsure", "when: unsure, also: 40%"))
+    desk.teach("a", bill())
+    papers = {f"b{n}": bill(**NEXT | {"number": f"RE-2{n}"}) for n in range(10)}
+    desk.arrive(**papers, other=bill(**OTHER_SENDER))
+    desk.work()
+    checked, *_ = sorted(desk.waiting())
+    number = {"number": f"RE-2{checked[1]}"}
+    desk.decide(checked, "edit", {**TRUE, **READ, **number, "total": 50.0})
+    desk.work()
+    others = papers.keys() - {checked.removesuffix(".txt")}
+    assert {name: desk.asked(name) for name in others} == {name: {"total"} for name in others}
+
+
 def test_decisions_that_contradict_a_rule_end_it_in_any_order(tmp_path: Path) -> None:
     """One says the total is the net sum, one that it is not."""
     asked = []
