@@ -380,6 +380,9 @@ def _join_row_groups(soup: Any, table: Any) -> None:
 
     markdownify writes a head before the first row of each group, unless an element precedes it.
     """
+    for group in table.find_all(ROWS[:3], recursive=False):
+        if all(map(_is_blank, group)):
+            group.decompose()
     parts = [part for part in table.contents if not _is_blank(part)]
     for only_rows, run in groupby(parts, _holds_only_rows):
         joined = list(run) if only_rows else []
@@ -399,8 +402,6 @@ def _holds_only_rows(part: Any) -> bool:
 
 
 def _is_blank(node: Any) -> bool:
-    if node.name in ROWS[:3]:
-        return all(map(_is_blank, node))
     return node.name is None and (isinstance(node, bs4.Comment) or not node.strip())
 
 

@@ -70,6 +70,10 @@ PAGES = {
             "<tbody><tr><td>3<td>4<tfoot><tr><td>3<td>4</table>",
             "|  |  |\n| --- | --- |\n| 1 | 2 |\n| 1 | 2 |\n| 3 | 4 |\n| 3 | 4 |",
         ),
+        (
+            "<table><thead></thead><tbody> </tbody><tr><td>1<td>2<tbody><tr><td>3<td>4</table>",
+            "|  |  |\n| --- | --- |\n| 1 | 2 |\n| 3 | 4 |",
+        ),
     ],
     "terms and gauges are written as text": [
         ("<dl><dt>x<dd>y<dt>z<dd>w</dl>", "x\n:   y\n\nz\n:   w"),
