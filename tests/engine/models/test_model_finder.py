@@ -137,18 +137,18 @@ def test_a_name_is_found_in_any_case_and_never_taken_for_a_path(tmp_path: Path) 
         finder(tmp_path).find("a b")
 
 
-def test_a_model_with_a_form_has_the_sizes_of_both_files(tmp_path: Path) -> None:
+def test_a_model_with_an_ir_has_the_sizes_of_both_files(tmp_path: Path) -> None:
     models = finder(tmp_path)
     original = models.find("smollm2:135m")
-    (tmp_path / "form.bin").write_bytes(b"tuned")
-    form = str(tmp_path / "form.bin")
+    (tmp_path / "ir.bin").write_bytes(b"tuned")
+    ir = str(tmp_path / "ir.bin")
     tuned = TunedCopy(
-        "smollm2:135m", original.digest, "", copy_place(), "", "f" * 64, form, OPENVINO, 5
+        "smollm2:135m", original.digest, "", copy_place(), "", "f" * 64, ir, OPENVINO, 5
     )
     models.tuned.keep(tuned)
     found = models.find("smollm2:135m")
     assert (found.path, found.size_bytes) == (original.path, original.size_bytes)
-    assert (found.ir, found.ir_bytes, found.digest) == (form, 5, "f" * 64)
+    assert (found.ir, found.ir_bytes, found.digest) == (ir, 5, "f" * 64)
 
 
 def test_a_deleted_model_goes_with_its_blobs_and_its_tuned_copy(tmp_path: Path) -> None:
