@@ -1,6 +1,6 @@
 """Run pytest; tests that failed run once more, alone and one after the other. The repeat decides.
 
-With `-n 10` they share two cores with servers, browsers and processes that are killed.
+With `-n 8` they share two cores with servers, browsers and processes that are killed.
 """
 
 import json

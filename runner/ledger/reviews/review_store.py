@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from paddock.engine.system.records import Struct, replace
+from paddock.pipelines.checking.schema_parts import SchemaParts
 
 from ..database import queries
 from ..database.ledger_tables import Execute
@@ -258,15 +259,16 @@ class ReviewStore(Struct, eq=False):
 
 
 def _readings_of_sender(review: Review) -> Iterator[str]:
-    """Yield how stored readings begin that are names in a decision, such as its sender's.
+    """Yield how stored readings begin that are names in a decision, or were in what it corrects.
 
-    Its document may contradict the rules that read those.
+    Its document may contradict the rules that read those, such as the sender. What was accepted
+    together teaches none, and the choices of a schema are no names.
     """
-    answer, schema = review.value, review.subject.schema
-    if not review.is_decided or not review.subject.offers or not isinstance(answer, Mapping):
-        return
-    choices = json.dumps(schema)
-    names = (v for v in answer.values() if isinstance(v, str) and not any(map(str.isdigit, v)))
-    for text in map(json.dumps, names):
-        if text not in choices:
-            yield f"[{text}, "
+    subject = review.subject
+    if review.is_decided and subject.offers and not review.together:
+        schema = SchemaParts.of(subject.schema)
+        for answer in (subject.answer, review.value):
+            for field, value in answer.items() if isinstance(answer, Mapping) else ():
+                is_name = isinstance(value, str) and not any(map(str.isdigit, value))
+                if is_name and not any("enum" in part for part in schema.field(field).parts):
+                    yield f"[{json.dumps(value)}, "

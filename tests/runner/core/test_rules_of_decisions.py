@@ -913,8 +913,18 @@ def test_a_decision_on_a_document_that_was_filed_teaches(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("flow", [PIPELINE, FILING], ids=["in place", "filed"])
+@pytest.mark.parametrize(
+    ("corrected", "asked"),
+    [
+        ({"total": 50.0}, {"total"}),
+        ({"sender": "Calder Quay Office"}, ALL),
+        ({"sender": "LARKFIELD PRINT WORKS"}, ALL),
+        ({"kind": "reminder"}, ALL),
+    ],
+    ids=["total", "sender", "spelling", "kind"],
+)
 def test_what_a_rule_had_read_is_shown_again_when_a_random_check_contradicts_it(
-    tmp_path: Path, flow: str
+    tmp_path: Path, flow: str, corrected: dict[str, Any], asked: set[str]
 ) -> None:
     desk = Desk(tmp_path, flow.replace("when: unsure", "when: unsure, also: 40%"))
     desk.teach("a", bill())
@@ -923,10 +933,10 @@ def test_what_a_rule_had_read_is_shown_again_when_a_random_check_contradicts_it(
     desk.work()
     checked, *_ = sorted(desk.waiting())
     number = {"number": f"RE-2{checked[1]}"}
-    desk.decide(checked, "edit", {**TRUE, **READ, **number, "total": 50.0})
+    desk.decide(checked, "edit", {**TRUE, **READ, **number, **corrected})
     desk.work()
     others = papers.keys() - {checked.removesuffix(".txt")}
-    assert {name: desk.asked(name) for name in others} == {name: {"total"} for name in others}
+    assert {name: desk.asked(name) for name in others} == {name: asked for name in others}
 
 
 def test_decisions_that_contradict_a_rule_end_it_in_any_order(tmp_path: Path) -> None:
