@@ -426,13 +426,14 @@ async def ask_checked(
     n_logprobs = N_ALTERNATIVES if constraint and form.wants_confidence else None
     own_prompt = prompt = with_schema_hint(messages, form)
     before, n_repairs, shows_answer = "", 0, True
+    way_out = ""
     while True:
         reply = await caller.ask(
             prompt, constraint=constraint, n_logprobs=n_logprobs, most_tokens=most_tokens
         )
         text, output, wrong = reply.text, None, list[str]()
         if constraint is not None:
-            output, wrong = _parsed_reply(reply, form.schema)
+            output, wrong, way_out = _parsed_reply(reply, form.schema)
         if constraint is not None and not wrong:
             text = json.dumps(output, ensure_ascii=False, separators=(",", ":"))
         wrong = wrong or await form.checked(output, text)
@@ -452,13 +453,9 @@ async def ask_checked(
         prompt, before, n_repairs = again, text, n_repairs + 1
     if wrong:
         after = f", even after {counted(n_repairs, 'repair')}" if n_repairs else ""
-        remedy = "Loosen `check`, raise `repair`, or ask a larger model."
+        remedy = way_out or "Loosen `check`, raise `repair`, or ask a larger model."
         if reply.done_reason == "length":
             remedy = "Raise `max_tokens` under `params`, or ask for less."
-        elif constraint is not None and output is None:
-            remedy = (
-                "Its server does not hold answers to this schema: ask another, or raise `repair`."
-            )
         shown = one_line(text, _SHOWN_CHARS)
         what = f"the answer fails its checks{after}. {' '.join(wrong)} It was: {shown}"
         raise StepError(what, remedy=remedy, kind="check")
@@ -476,13 +473,23 @@ def schema_constraint(schema: Any) -> Constraint:
     return Constraint("json_schema", json.dumps(without_choice_marks(schema), ensure_ascii=False))
 
 
+_NOT_HELD = "Its server does not hold answers to this schema: ask another, or raise `repair`."
+
+
 class _NotStorable(ValueError):
-    """What Python would change in silence: the message says what."""
+    """What Python would change in silence, though a schema may allow it: the message says what."""
+
+    def __init__(self, what: str, way_out: str) -> None:
+        super().__init__(what)
+        self.way_out = way_out
 
 
 def _finite(written: str) -> float:
     if not math.isfinite(number := float(written)):
-        raise _NotStorable(f"Its number {shorten(written, 40)} cannot be stored.")
+        raise _NotStorable(
+            f"Its number {shorten(written, 40)} cannot be stored.",
+            "Give the number a `minimum` and a `maximum` in the schema.",
+        )
     return number
 
 
@@ -491,12 +498,13 @@ def _of_single_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
         key = next(key for number, (key, _) in enumerate(pairs) if key in dict(pairs[:number]))
-        raise _NotStorable(f"It has the key {shorten(json.dumps(key), 40)} more than once.")
+        what = f"It has the key {shorten(json.dumps(key), 40)} more than once."
+        raise _NotStorable(what, "Raise `repair`, or ask another model.")
     return value
 
 
-def _parsed_reply(reply: Reply, schema: Any) -> tuple[Any, list[str]]:
-    """Return an answer's value, with each label of a list once.
+def _parsed_reply(reply: Reply, schema: Any) -> tuple[Any, list[str], str]:
+    """Return an answer's value, with each label of a list once; what is wrong, and a way out.
 
     Remote servers may not enforce the schema.
     """
@@ -508,16 +516,18 @@ def _parsed_reply(reply: Reply, schema: Any) -> tuple[Any, list[str]]:
             object_pairs_hook=_of_single_keys,
         )
     except NestedTooDeep:
-        return None, [TOO_DEEP]
+        return None, [TOO_DEEP], _NOT_HELD
     except _NotStorable as error:
-        return None, [str(error)]
+        return None, [str(error)], error.way_out
     except ValueError:
         if reply.done_reason != "length":
-            return None, ["It is not JSON."]
+            return None, ["It is not JSON."], _NOT_HELD
         n_tokens = reply.usage.completion_tokens
-        return None, [f"It was cut off at its limit of {n_tokens} tokens: it must be shorter."]
-    wrong = [fault.sentence for fault in value_faults(value, schema)]
-    return (None, wrong) if wrong else (without_repeats(value, schema)[0], [])
+        what = f"It was cut off at its limit of {n_tokens} tokens: it must be shorter."
+        return None, [what], ""
+    if wrong := [fault.sentence for fault in value_faults(value, schema)]:
+        return None, wrong, _NOT_HELD
+    return without_repeats(value, schema)[0], [], ""
 
 
 async def _repair_messages(

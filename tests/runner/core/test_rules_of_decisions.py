@@ -17,7 +17,7 @@ from paddock.pipelines.text_cells import SourceText
 from paddock.runner.core.reviews.decided_outputs import with_answer
 from paddock.runner.ledger.reviews.reviews import DecisionRefused
 from paddock.runner.review.csv_and_gold_data import reviews_csv
-from paddock.runner.review.decisions import GivenDecision
+from paddock.runner.review.decisions import GivenDecision, Verb
 from paddock.runner.review.taught_rules import Checks, answered_by
 from paddock.runner.rules import Offers, Rules, TaughtAnswer, offers_of
 from paddock.runner.rules.reasons import WhyOpen
@@ -937,6 +937,20 @@ def test_what_a_rule_had_read_is_shown_again_when_a_random_check_contradicts_it(
     desk.work()
     others = papers.keys() - {checked.removesuffix(".txt")}
     assert {name: desk.asked(name) for name in others} == {name: asked for name in others}
+
+
+@pytest.mark.parametrize("verb", ["accept", "reject"])
+def test_a_random_check_that_contradicts_no_rule_shows_nothing_again(
+    tmp_path: Path, verb: Verb
+) -> None:
+    desk = Desk(tmp_path, FILING.replace("when: unsure", "when: unsure, also: 40%"))
+    desk.teach("a", bill())
+    desk.arrive(**{f"b{n}": bill(**NEXT | {"number": f"RE-2{n}"}) for n in range(10)})
+    desk.work()
+    checked, *others = sorted(desk.waiting())
+    desk.decide(checked, verb, reason="a letter")
+    desk.work()
+    assert (sorted(desk.waiting()), desk.plan().has_work) == (others, False)
 
 
 def test_decisions_that_contradict_a_rule_end_it_in_any_order(tmp_path: Path) -> None:

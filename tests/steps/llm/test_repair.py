@@ -105,28 +105,45 @@ def test_a_repair_that_does_not_fit_next_to_the_answer_leaves_the_answer_out() -
     assert pool.chats[1].messages[-1].content == "Who is it?\n\nMind this:\n- Wrong."
 
 
+NOT_HELD = "Its server does not hold answers to this schema: ask another, or raise `repair`."
+
+
 @pytest.mark.parametrize(
-    ("text", "sentence"),
+    ("text", "sentence", "remedy"),
     [
-        ("Ada", "It is not JSON."),
-        ('{"name": 3}', "At /name: 3 is not of type 'string'."),
+        ("Ada", "It is not JSON.", NOT_HELD),
+        ('{"name": 3}', "At /name: 3 is not of type 'string'.", NOT_HELD),
         (
             '{"name": 3, "born": 4}',
             "{'name': 3, 'born': 4} has too many properties.\n"
             "- At /name: 3 is not of type 'string'.",
+            NOT_HELD,
         ),
-        ('{"name": "Bob", "name": "Ada"}', 'It has the key "name" more than once.'),
-        ('{"name": 1.5e400}', "Its number 1.5e400 cannot be stored."),
-        (f'{{"name": {"[" * 5000}{"]" * 5000}}}', "It is nested more than 64 levels deep."),
+        (
+            '{"name": "Bob", "name": "Ada"}',
+            'It has the key "name" more than once.',
+            "Raise `repair`, or ask another model.",
+        ),
+        (
+            '{"name": 1.5e400}',
+            "Its number 1.5e400 cannot be stored.",
+            "Give the number a `minimum` and a `maximum` in the schema.",
+        ),
+        (
+            f'{{"name": {"[" * 5000}{"]" * 5000}}}',
+            "It is nested more than 64 levels deep.",
+            NOT_HELD,
+        ),
     ],
 )
-def test_a_server_that_minds_no_form_is_told_so(text: str, sentence: str) -> None:
+def test_an_answer_that_is_no_form_is_told_with_a_way_out(
+    text: str, sentence: str, remedy: str
+) -> None:
     pool = Saying(text, '{"name": "Ada"}')
     assert ask(pool, Form({**PERSON, "maxProperties": 1})).output == {"name": "Ada"}
     assert sentence in pool.chats[1].messages[-1].content
     with pytest.raises(StepError) as caught:
         ask(Saying(text), Form({**PERSON, "maxProperties": 1}))
-    remedy = "Its server does not hold answers to this schema: ask another, or raise `repair`."
     assert caught.value.remedy == remedy
 
 
