@@ -427,13 +427,3 @@ def read_error(fields: Mapping[str, Any]) -> EngineError:
 def _error_class(name: str) -> type[EngineError] | None:
     kind = globals().get(name)
     return kind if isinstance(kind, type) and issubclass(kind, EngineError) else None
-
-
-DECISION_PATHS = ("/v1/decisions", "/v1/systemone")
-"""Where a server elsewhere compares given answers: OpenAI's path, and Ollama's."""
-
-
-def cannot_compare(place: str) -> tuple[str, str]:
-    """Return what is wrong with a server that has neither wire, and a remedy."""
-    what = f"{place} cannot compare given answers: it has no {' and no '.join(DECISION_PATHS)}"
-    return what, "Use 'chat' with an `enum` there, or name a model of this machine"

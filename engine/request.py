@@ -94,6 +94,29 @@ def with_system_text(messages: Sequence[Message], text: str) -> list[Message]:
     return [Message("system", text), *messages]
 
 
+def with_beginning(messages: Sequence[Message], words: str) -> list[Message]:
+    """Put text where prompts of many items are still the same: their KV cache is shared.
+
+    That is the end of a system message, else the beginning of the conversation.
+    """
+    if not words or not messages:
+        return list(messages)
+    first, is_system = messages[0], messages[0].role == "system"
+    parts = (first.content.rstrip(), words) if is_system else (words, first.content)
+    if not is_system and first.role != "user":
+        return [Message("user", words), *messages]
+    return [replace(first, content="\n\n".join(parts)), *messages[1:]]
+
+
+def with_ending(messages: Sequence[Message], words: str) -> list[Message]:
+    """Append text to the user's last message: small models respect what is last."""
+    where = max((n for n, message in enumerate(messages) if message.role == "user"), default=None)
+    if where is None:
+        return [*messages, Message("user", words)]
+    ended = replace(messages[where], content=f"{messages[where].content.rstrip()}\n\n{words}")
+    return [*messages[:where], ended, *messages[where + 1 :]]
+
+
 class ModelSpec(Struct, frozen=True, omit_defaults=True):
     ref: str
     role: Role = "chat"
@@ -155,9 +178,8 @@ class ModelFacts(Struct, frozen=True, omit_defaults=True):
     parts: tuple[str, ...] = ()
     """Of a split model: the files after the first one, in order."""
     n_parallel: int = 0
-    decides_at: str | None = ""
-    """Where given answers are compared (`ChatRequest.answers`): a path of its server; empty: where
-    it answers; None: nowhere."""
+    compares_answers: bool = True
+    """Whether it tells how likely given answers are (`ChatRequest.answers`)."""
 
     def with_context(self, n_ctx_tokens: int | None) -> ModelFacts:
         if n_ctx_tokens is None:

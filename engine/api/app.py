@@ -25,7 +25,6 @@ from paddock.engine.api.cors import AllowedOrigins, OriginCheck
 from paddock.engine.api.errors import ApiError, api_error, error_response, with_error_responses
 from paddock.engine.api.host_check import HostCheck
 from paddock.engine.api.monitoring import monitoring_routes
-from paddock.engine.api.ollama.decisions import decide as decide_state
 from paddock.engine.api.ollama.embeddings import embed, embed_legacy
 from paddock.engine.api.ollama.generation import chat, generate
 from paddock.engine.api.ollama.models import (
@@ -35,6 +34,7 @@ from paddock.engine.api.ollama.models import (
     list_tags,
     show_model,
 )
+from paddock.engine.api.ollama.systemone import answer_questions
 from paddock.engine.api.ollama.transfers import (
     create_model,
     has_blob,
@@ -46,8 +46,8 @@ from paddock.engine.api.openai.embeddings import EMBEDDINGS_PATH
 from paddock.engine.api.openai.endpoints import (
     GENERATION_ENDPOINTS,
     count_input_tokens,
+    create_decision,
     create_embeddings,
-    decide,
     generation_handler,
     get_model,
     list_models,
@@ -135,7 +135,7 @@ _OLLAMA_ROUTES = (
     ("POST", "/api/chat", chat),
     ("POST", "/api/embed", embed),
     ("POST", "/api/embeddings", embed_legacy),
-    ("POST", "/v1/systemone", decide_state),
+    ("POST", "/v1/systemone", answer_questions),
     ("GET", "/api/tags", list_tags),
     ("GET", "/api/ps", list_loaded),
     ("POST", "/api/show", show_model),
@@ -150,7 +150,7 @@ _OLLAMA_ROUTES = (
 _OPENAI_ROUTES = (
     *(("POST", path, generation_handler(read)) for path, read in GENERATION_ENDPOINTS.items()),
     ("POST", EMBEDDINGS_PATH, create_embeddings),
-    ("POST", "/v1/decisions", decide),
+    ("POST", "/v1/decisions", create_decision),
     *(("POST", path, rerank) for path in RERANK_PATHS),
     ("POST", "/v1/responses/input_tokens", count_input_tokens),
     ("GET", "/v1/models", list_models),

@@ -40,6 +40,7 @@ from paddock.engine.models.model_defaults import (
 from paddock.engine.models.model_facts_cache import ModelFactsCache
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.models.model_names import canonical_name
+from paddock.engine.option_scoring import OptionQuestion, OptionShares, score_options
 from paddock.engine.profile.profile import PoolProfiles
 from paddock.engine.request import (
     PRIORITY_RANK,
@@ -262,6 +263,20 @@ class LocalPool(Pool):
         """
         self.on_request()
         return self._answers.start(request, partial(self._serve, waits=waits))
+
+    async def score_options(
+        self, request: ChatRequest, questions: Sequence[OptionQuestion], *, waits: bool
+    ) -> tuple[list[OptionShares], Usage]:
+        """Return how likely the options of each question about a conversation are.
+
+        A full queue refuses them as a whole: only the first can be refused.
+        """
+        is_first = iter((True,))
+
+        async def ask(question: ChatRequest) -> Reply:
+            return await self.chat(question, waits=waits or not next(is_first, False)).reply()
+
+        return await score_options(ask, request, questions)
 
     async def embed(self, request: EmbedRequest, *, waits: bool = True) -> EmbedReply:
         """Embed whole texts.

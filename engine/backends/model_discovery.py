@@ -13,12 +13,13 @@ from contextlib import suppress
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from paddock.engine.errors import DECISION_PATHS, BadRequest, EngineError, ModelBroken, NotServed
+from paddock.engine.errors import BadRequest, EngineError, ModelBroken, NotServed
 from paddock.engine.request import ModelFacts, ModelSpec
 from paddock.engine.system.records import Struct, replace
 
 from .openai_client import Json, ServerAway, ServerBusy, ServerConnection
 from .openai_codec import ServerKind
+from .option_wires import OptionWire
 
 _T = TypeVar("_T", int, str)
 
@@ -31,6 +32,8 @@ class ServedModel(Struct, frozen=True):
     """Requests that it answers at a time; None: it does not say."""
     has_tokenizer: bool = False
     """Whether it can be asked how many tokens a text has."""
+    option_wire: OptionWire | None = None
+    """Where it compares given answers; None: nowhere."""
     says_only_its_name: bool = False
     """A replaced model under the same name cannot be detected."""
 
@@ -66,6 +69,7 @@ async def look_up_model(
             "Write it as the model's `ctx`, such as `ctx: 8k`, or set PADDOCK_CONTEXT_LENGTH",
         )
     fits = min(lengths)
+    option_wire = await _find_option_wire(line) if spec.role == "chat" else None
     facts = ModelFacts(
         name=spec.ref,
         path=line.url,
@@ -75,11 +79,15 @@ async def look_up_model(
         role=spec.role,
         n_ctx_train_tokens=max(report.n_train or 0, fits),
         n_ctx_tokens=fits,
-        decides_at=await _decision_path(line) if spec.role == "chat" else "",
+        compares_answers=option_wire is not None or spec.role != "chat",
     )
-    says_only_its_name = report.kind == "other"
     served = ServedModel(
-        report.kind, report.name, facts, report.n_slots, says_only_its_name=says_only_its_name
+        report.kind,
+        report.name,
+        facts,
+        report.n_slots,
+        option_wire=option_wire,
+        says_only_its_name=report.kind == "other",
     )
     if report.kind not in ("llama-server", "vllm"):
         return served
@@ -91,11 +99,11 @@ async def look_up_model(
     return served
 
 
-async def _decision_path(line: ServerConnection) -> str | None:
+async def _find_option_wire(line: ServerConnection) -> OptionWire | None:
     with suppress(ServerAway, ServerBusy):
-        for path in DECISION_PATHS:
-            if await line.status("POST", path) not in (404, 405, 501):
-                return path
+        for wire in OptionWire:
+            if await line.status("POST", wire) not in (404, 405, 501):
+                return wire
     return None
 
 

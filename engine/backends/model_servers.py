@@ -20,7 +20,6 @@ from paddock.engine.errors import (
     ModelReplaced,
     PromptTooLong,
     TextTooLong,
-    cannot_compare,
 )
 from paddock.engine.models.model_defaults import merged_sampling
 from paddock.engine.request import (
@@ -40,10 +39,10 @@ from paddock.engine.system.server_address import PoolAddress, ServerAddress
 from paddock.engine.workers.worker_protocol import AnswerEnd, Embedded
 
 from .answer import deadlines, total_deadline
-from .decision_wires import decision_body, read_decision
 from .model_discovery import ServedModel, look_up_model
 from .openai_client import ServerAway, ServerBusy, ServerConnection
 from .openai_codec import LOGPROB_FIELDS, StreamDecoder, chat_body, unsupported_sampling
+from .option_wires import cannot_compare, option_scoring_body, read_answer_scores
 from .rpc import PREFIX, RemotePool
 from .token_bounds import least_tokens, most_tokens
 from .token_counting import LocalTokenizer, TokenCount, count_chat, count_texts
@@ -54,7 +53,7 @@ if TYPE_CHECKING:
 
 EMBED_S = 600.0
 """For a portion of texts without a deadline."""
-DECISION_S = 600.0
+OPTIONS_S = 600.0
 """For the answers of one prompt without a deadline."""
 _AROUND_TOKENS = 2
 """What a model puts before and after a text."""
@@ -160,12 +159,12 @@ class OpenAIServer:
         return AnswerEnd(decoder.reason, usage, is_shortened=False)
 
     async def _compare_answers(self, request: ChatRequest, looked: ServedModel) -> AnswerEnd:
-        path = looked.facts.decides_at
-        if path is None:
+        wire = looked.option_wire
+        if wire is None:
             raise ModelBroken(request.model.ref, *cannot_compare(self.url))
-        body = decision_body(path, looked.name, request)
-        answer = await self._line.post(path, body, request.total_s or DECISION_S)
-        scores, usage = read_decision(path, answer, request)
+        body = option_scoring_body(wire, looked.name, request)
+        answer = await self._line.post(wire, body, request.total_s or OPTIONS_S)
+        scores, usage = read_answer_scores(wire, answer, request)
         return AnswerEnd("stop", usage, is_shortened=False, scores=scores)
 
     async def _read_stream(

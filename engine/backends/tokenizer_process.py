@@ -12,9 +12,9 @@ from typing import Any
 
 from paddock.engine.chat.prompt_builder import PromptBuilder
 from paddock.engine.llama.llama_model import Model, ModelOptions
+from paddock.engine.llama.unknown_letters import unknown_share
 from paddock.engine.request import Message
 from paddock.engine.system.frames import answer_frames, pack_frame, take_pipes
-from paddock.engine.workers.embed_service import unknown_share
 
 
 def main(path: str, *parts: str) -> None:

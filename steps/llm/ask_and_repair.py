@@ -17,8 +17,8 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import Field
 
-from paddock.engine.decisions import OptionQuestion, ask_options, with_ending
 from paddock.engine.errors import PromptTooLong
+from paddock.engine.option_scoring import OptionQuestion, OptionShares, score_options
 from paddock.engine.request import (
     ChatRequest,
     Constraint,
@@ -29,6 +29,7 @@ from paddock.engine.request import (
     Usage,
     reserved_tokens,
     resolve_sampling,
+    with_ending,
 )
 from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.system.text import NestedTooDeep, counted, one_line, parse_shallow_json, shorten
@@ -241,13 +242,13 @@ class ModelCaller(Struct):
 
     async def decide(
         self, messages: Sequence[Message], questions: Sequence[OptionQuestion]
-    ) -> list[list[float]]:
+    ) -> list[OptionShares]:
         """Return how likely each option of each question is.
 
         Raises:
             EngineError: the pool could not do it.
         """
-        return await ask_options(self._reply, self._request(messages), questions)
+        return (await score_options(self._reply, self._request(messages), questions))[0]
 
     def _request(self, messages: Sequence[Message]) -> ChatRequest:
         return ChatRequest(

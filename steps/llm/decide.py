@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from paddock.engine.decisions import OptionQuestion, option_list
+from paddock.engine.option_scoring import OptionQuestion, option_list
 from paddock.engine.request import Message
 from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.text import one_line
@@ -140,9 +140,9 @@ async def _decide(
     found = await ask_fitting(ask, taught, *shorter)
     output: dict[str, Any] = {}
     sure: dict[str, Any] = {}
-    for field, shares in zip(fields, found, strict=True):
-        output[field.name] = field.values[shares.index(max(shares))]
-        sure[field.name] = option_confidence(field.values, shares)
+    for field, scored in zip(fields, found, strict=True):
+        output[field.name] = field.values[scored.likeliest]
+        sure[field.name] = option_confidence(field.values, scored.shares)
     value, confidence = (output, sure) if schemas is not None else (output[""], sure[""])
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     if wrong := await form.checked(value, text):

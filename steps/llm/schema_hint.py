@@ -10,8 +10,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from paddock.engine.decisions import with_beginning, with_ending
-from paddock.engine.request import Message
+from paddock.engine.request import Message, with_beginning, with_ending
 from paddock.engine.system.text import one_line, resolve_ref
 from paddock.pipelines.label_choices import CHOOSE
 from paddock.steps.base import ReplyForm

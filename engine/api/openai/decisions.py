@@ -1,4 +1,4 @@
-"""POST /v1/decisions: body → questions, decisions → `decision`. Pure but for the pool."""
+"""POST /v1/decisions: body → questions, shares of options → `decision`. Pure but for the pool."""
 
 from __future__ import annotations
 
@@ -8,25 +8,17 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from paddock.engine.api.body_models import Items, Needed, TextOr, invalid_value
-from paddock.engine.api.decisions import (
-    MOST_OPTIONS,
-    MOST_QUESTIONS,
-    AskedQuestion,
-    Kind,
-    OptionShares,
-    decide_questions,
-    text_of,
-)
 from paddock.engine.api.errors import openai_errors
 from paddock.engine.backends.local import LocalPool
+from paddock.engine.option_scoring import MOST_OPTIONS, MOST_QUESTIONS, OptionQuestion, OptionShares
 from paddock.engine.request import ChatRequest, Message, with_tool_names
+from paddock.engine.system.text import text_or_json
 
 from .input_messages import InputItem, InputTextPart, JsonPart, input_messages, text_and_images
 from .requests import ApiCaller, ModelBody, OpenAIBody
 from .responses_api import responses_usage
 
 Body = dict[str, Any]
-_KINDS: Mapping[str, Kind] = {"choice": "choice", "predicate": "statement", "score": "score"}
 
 
 class _DecisionChoice(OpenAIBody):
@@ -47,13 +39,13 @@ class _DecisionQuestion(OpenAIBody):
     levels: Items[_DecisionLevel] = Field((), max_length=MOST_OPTIONS)
 
     @property
-    def question(self) -> AskedQuestion:
-        options = [(text_of(choice.value), choice.description) for choice in self.choices]
-        options += [(level.label, level.description) for level in self.levels]
+    def question(self) -> OptionQuestion:
         words = text_and_images(self.instructions)[0]
         if self.type == "predicate":
-            options = [("false", ""), ("true", "")]
-        return AskedQuestion.of(_KINDS[self.type], words, options)
+            return OptionQuestion.of_statement(words)
+        options = [(text_or_json(choice.value), choice.description) for choice in self.choices]
+        options += [(level.label, level.description) for level in self.levels]
+        return OptionQuestion.of(words, options)
 
     def fault(self) -> str:
         unused = {"choice": self.levels, "predicate": (*self.choices, *self.levels)}
@@ -62,18 +54,18 @@ class _DecisionQuestion(OpenAIBody):
         few = "it needs at least two options, each another one and none empty."
         return "" if self.question.is_answerable else few
 
-    def answer(self, decision: OptionShares) -> Body:
+    def answer(self, scored: OptionShares) -> Body:
         head = {"type": self.type, "name": self.name}
         if self.type == "predicate":
-            return {**head, "probability": decision.shares[1]}
+            return {**head, "probability": scored.shares[1]}
         options: list[Body] = [{"value": choice.value} for choice in self.choices]
         options += [{"label": lev.label, "value": n} for n, lev in enumerate(self.levels)]
-        pairs = zip(options, decision.shares, strict=True)
+        pairs = zip(options, scored.shares, strict=True)
         probabilities = [{**option, "probability": share} for option, share in pairs]
-        found = {"confidence": decision.confidence, "probabilities": probabilities}
+        found = {"confidence": scored.confidence, "probabilities": probabilities}
         if self.type == "score":
-            return {**head, "score": decision.score, **found}
-        return {**head, "choice": options[decision.likeliest]["value"], **found}
+            return {**head, "score": scored.mean_place, **found}
+        return {**head, "choice": options[scored.likeliest]["value"], **found}
 
 
 class DecisionBody(ModelBody):
@@ -100,6 +92,6 @@ async def run_decision(pool: LocalPool, body: DecisionBody, caller: ApiCaller) -
     )
     questions = [entry.question for entry in body.questions]
     with openai_errors():
-        decisions, used = await decide_questions(pool, request, questions, waits=caller.waits)
-    answers = [entry.answer(of) for entry, of in zip(body.questions, decisions, strict=True)]
+        scored, used = await pool.score_options(request, questions, waits=caller.waits)
+    answers = [entry.answer(of) for entry, of in zip(body.questions, scored, strict=True)]
     return {"model": body.model, "answers": answers, "usage": responses_usage(used)}

@@ -208,7 +208,7 @@ async def create_embeddings(request: Request) -> Response:
     return json_response(written, headers=headers or unknown_letters_warning(reply))
 
 
-async def decide(request: Request) -> Response:
+async def create_decision(request: Request) -> Response:
     service, caller, body = await _read_request(request)
     call = _read_call(read_decision, body, caller)
     return json_response(await while_connected(request, run_decision(service.pool, call, caller)))

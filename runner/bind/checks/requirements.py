@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paddock.engine.errors import EngineError, ModelBroken, NoModelFile, WrongModel, cannot_compare
+from paddock.engine.errors import EngineError, ModelBroken, NoModelFile, WrongModel
 from paddock.engine.model_file_parts import check_file
 from paddock.engine.system.records import Struct
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
@@ -115,7 +115,9 @@ def model_fact_faults(
     }
     for model in _used_models(bound):
         spec, known = model.spec, facts.get(model.spec.key)
-        if known is not None and known.decides_at is None and model.spec.key in comparing:
+        if known is not None and not known.compares_answers and model.spec.key in comparing:
+            from paddock.engine.backends.option_wires import cannot_compare
+
             what, remedy = cannot_compare(f"the server of model '{model.alias}'")
             yield model.fault("pool", what, f"{remedy}.")
         if known is None or spec.pool:

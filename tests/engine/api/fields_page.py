@@ -6,9 +6,8 @@ from pathlib import Path
 
 from paddock.engine.api.anthropic.messages import MessagesBody, PromptBody
 from paddock.engine.api.body_models import Body
-from paddock.engine.api.ollama import decisions as ollama_decisions
 from paddock.engine.api.ollama import embeddings as ollama_embeddings
-from paddock.engine.api.ollama import generation
+from paddock.engine.api.ollama import generation, systemone
 from paddock.engine.api.ollama.transfers import CreateBody
 from paddock.engine.api.openai import chat_completions, decisions, embeddings, rerank, responses_api
 from paddock.engine.api.request_fields import (
@@ -28,7 +27,7 @@ BODIES: Mapping[str, type[Body]] = {
     "/v1/embeddings": embeddings.EmbeddingBody,
     "/v1/rerank": rerank.RerankBody,
     "/v1/decisions": decisions.DecisionBody,
-    "/v1/systemone": ollama_decisions._SystemOneBody,
+    "/v1/systemone": systemone._SystemOneBody,
     "/v1/messages": MessagesBody,
     "/v1/messages/count_tokens": PromptBody,
     "/api/chat": generation._OllamaChatBody,

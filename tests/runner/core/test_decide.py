@@ -118,7 +118,7 @@ def test_without_a_schema_there_is_nothing_to_compare(tmp_path: Path) -> None:
 
 class Elsewhere(FakePool):
     async def facts(self, model: ModelSpec) -> ModelFacts:
-        return replace(await super().facts(model), decides_at=None)
+        return replace(await super().facts(model), compares_answers=False)
 
 
 def test_a_server_that_cannot_compare_is_refused_before_the_run(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -10,23 +9,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from paddock.engine.api.body_models import refused
-from paddock.engine.api.decisions import (
-    MOST_OPTIONS,
-    MOST_QUESTIONS,
-    AskedQuestion,
-    Kind,
-    OptionShares,
-    decide_questions,
-    text_of,
-)
 from paddock.engine.api.json_body import read_json
 from paddock.engine.api.streaming import json_response, while_connected
+from paddock.engine.option_scoring import MOST_OPTIONS, MOST_QUESTIONS, OptionQuestion, OptionShares
 from paddock.engine.request import ChatRequest, Message
+from paddock.engine.system.text import text_or_json
 
 from .requests import OllamaBody, read_model_request
 
 _Content = str | dict[str, Any] | list[Any]
-_KINDS: Mapping[str, Kind] = {"choice": "choice", "noul": "statement", "score": "score"}
 _FALSE_AND_TRUE = ("false", "true")
 
 
@@ -56,21 +47,23 @@ class _StateQuestion(OllamaBody):
         return {name: self.criteria.get(name) or "" for name in names}
 
     @property
-    def question(self) -> AskedQuestion:
-        options = [*self._described.items()]
-        return AskedQuestion.of(_KINDS[self.type], text_of(self.instructions), options)
-
-    def answer(self, decision: OptionShares) -> dict[str, Any]:
+    def question(self) -> OptionQuestion:
+        instructions, described = text_or_json(self.instructions), self._described
         if self.type == "noul":
-            return {"type": self.type, "noul": decision.shares[1]}
+            return OptionQuestion.of_statement(instructions, *described.values())
+        return OptionQuestion.of(instructions, [*described.items()])
+
+    def answer(self, scored: OptionShares) -> dict[str, Any]:
+        if self.type == "noul":
+            return {"type": self.type, "noul": scored.shares[1]}
         described = self._described
         found = {
-            "probabilities": dict(zip(described, decision.shares, strict=True)),
-            "confidence": decision.confidence,
+            "probabilities": dict(zip(described, scored.shares, strict=True)),
+            "confidence": scored.confidence,
         }
         if self.type == "score":
-            return {"type": self.type, "score": decision.score, "legend": described, **found}
-        return {"type": self.type, "choice": [*described][decision.likeliest], **found}
+            return {"type": self.type, "score": scored.mean_place, "legend": described, **found}
+        return {"type": self.type, "choice": [*described][scored.likeliest], **found}
 
 
 class _SystemOneBody(OllamaBody):
@@ -78,15 +71,15 @@ class _SystemOneBody(OllamaBody):
     questions: dict[str, _StateQuestion] = Field(min_length=1, max_length=MOST_QUESTIONS)
 
 
-async def decide(request: Request) -> Response:
+async def answer_questions(request: Request) -> Response:
     body = _SystemOneBody.read(await read_json(request))
     model_request = await read_model_request(request, body, "chat")
-    about = (Message("user", text_of(body.state)),)
+    about = (Message("user", text_or_json(body.state)),)
     chat = ChatRequest(model_request.spec, about, priority=model_request.priority)
     questions = [entry.question for entry in body.questions.values()]
-    deciding = decide_questions(model_request.service.pool, chat, questions, waits=False)
-    decisions, used = await while_connected(request, deciding)
-    pairs = zip(body.questions.items(), decisions, strict=True)
-    answers = {name: entry.answer(decision) for (name, entry), decision in pairs}
+    scoring = model_request.service.pool.score_options(chat, questions, waits=False)
+    scored, used = await while_connected(request, scoring)
+    pairs = zip(body.questions.items(), scored, strict=True)
+    answers = {name: entry.answer(shares) for (name, entry), shares in pairs}
     usage = {"input_tokens": used.prompt_tokens, "output_tokens": used.completion_tokens}
     return json_response({"model": model_request.model, "answers": answers, "usage": usage})

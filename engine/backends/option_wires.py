@@ -1,4 +1,4 @@
-"""Comparing given answers on another server, by OpenAI's wire or Ollama's. Pure.
+"""Option scoring on another server, by OpenAI's wire or Ollama's. Pure.
 
 Both give a probability for each option; what is not understood is refused.
 """
@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Any
 
-from paddock.engine.errors import DECISION_PATHS, BadRequest
+from paddock.engine.errors import BadRequest
 from paddock.engine.request import LOWEST_LOGPROB, AnswerScore, ChatRequest, Usage
 
 _INSTRUCTIONS = "Which of these is the answer?"
@@ -18,7 +19,14 @@ _NAME = "answer"
 Json = dict[str, Any]
 
 
-def decision_body(path: str, model: str, request: ChatRequest) -> Json:
+class OptionWire(StrEnum):
+    """The path where a server compares given answers."""
+
+    OPENAI = "/v1/decisions"
+    OLLAMA = "/v1/systemone"
+
+
+def option_scoring_body(wire: OptionWire, model: str, request: ChatRequest) -> Json:
     """Return the body that asks for the probabilities of a request's answers.
 
     Raises:
@@ -26,7 +34,7 @@ def decision_body(path: str, model: str, request: ChatRequest) -> Json:
     """
     if any(turn.images or turn.tool_calls or turn.role == "tool" for turn in request.messages):
         raise BadRequest("images and tools cannot be sent to a server that compares answers")
-    if path == DECISION_PATHS[0]:
+    if wire is OptionWire.OPENAI:
         turns = [{"role": turn.role, "content": turn.content} for turn in request.messages]
         choices = [{"value": option} for option in request.answers]
         question = {"type": "choice", "name": _NAME, "instructions": _INSTRUCTIONS}
@@ -37,8 +45,8 @@ def decision_body(path: str, model: str, request: ChatRequest) -> Json:
     return {"model": model, "state": state, "questions": {_NAME: by_criteria}}
 
 
-def read_decision(
-    path: str, answer: Mapping[str, Any], request: ChatRequest
+def read_answer_scores(
+    wire: OptionWire, answer: Mapping[str, Any], request: ChatRequest
 ) -> tuple[tuple[AnswerScore, ...], Usage]:
     """Return the scores of a request's answers, and what was computed.
 
@@ -47,15 +55,21 @@ def read_decision(
     """
     try:
         answers, usage = answer["answers"], answer["usage"]
-        found = answers[0] if path == DECISION_PATHS[0] else answers[_NAME]
+        found = answers[0] if wire is OptionWire.OPENAI else answers[_NAME]
         if found["type"] == "refusal":
             raise BadRequest("the model refused to answer")
         listed = found["probabilities"]
-        if path == DECISION_PATHS[0]:
+        if wire is OptionWire.OPENAI:
             listed = {entry["value"]: entry["probability"] for entry in listed}
         shares = [float(listed[option]) for option in request.answers]
         used = Usage(int(usage["input_tokens"]), completion_tokens=int(usage["output_tokens"]))
     except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise BadRequest(f"the server's answer to {path} is none: {error!r}") from None
+        raise BadRequest(f"the server's answer to {wire} is none: {error!r}") from None
     logs = [math.log(share) if share > 0 else LOWEST_LOGPROB for share in shares]
     return tuple(map(AnswerScore, logs)), used
+
+
+def cannot_compare(place: str) -> tuple[str, str]:
+    """Return what is wrong with a server that has neither wire, and a remedy."""
+    what = f"{place} cannot compare given answers: it has no {' and no '.join(OptionWire)}"
+    return what, "Use 'chat' with an `enum` there, or name a model of this machine"
