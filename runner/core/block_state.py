@@ -328,17 +328,17 @@ async def opened_block(
     judge = context.judge
     if isinstance(node, BoundBlock):  # 1
         work = await judge.block(node, scope, enclosing.keys, lacks)
-        escalation_pass = enclosing.escalation_pass or EscalationPass.first_pass(node.body)
     else:
         work = await judge.step(node, scope, enclosing.keys)
-        escalation_pass = enclosing.escalation_pass or EscalationPass()
     context.documents.note_unread(work)
     paths = await context.owners.open_block(judge, work, scope, enclosing.items)  # 2
     filed = read_results(work.filed.rows.values(), context.ledger) if keeps_results else {}
-    state = BlockState(
-        work, scope, keeps_results, enclosing, enclosing.parallel, filed, escalation_pass
-    )
+    state = BlockState(work, scope, keeps_results, enclosing, enclosing.parallel, filed)
     todo = state.items_to_do()
+    if enclosing.escalation_pass is not None:
+        state.escalation_pass = enclosing.escalation_pass
+    elif isinstance(node, BoundBlock) and todo:
+        state.escalation_pass = EscalationPass.first_pass(node.body)
     if isinstance(node, BoundBlock) and todo:
         refuse_forbidden_paths(context, todo, paths)
     elif isinstance(node, BoundStep) and todo:

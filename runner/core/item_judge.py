@@ -36,7 +36,7 @@ from .traces.block_work import BlockWork, FiledItems, ItemWork, JudgedRule
 from .traces.dependencies import KeptOutput, Trace
 from .traces.document_places import Document
 from .traces.done_within import is_older, newest_within
-from .traces.filed_items import FiledDocuments
+from .traces.filed_items import FiledDocuments, may_have_filed
 from .traces.node_parts import NodeParts
 from .traces.parts import KEYED, OuterValue, Part, RulePart, part_digest, parts_hash, parts_of
 from .traces.past_items import PastItems
@@ -132,33 +132,34 @@ class Judge(Struct, kw_only=True, eq=False, dict=True):
         """
         listed, documents, entries = await self._listed(block, scope, keys_around, lacks)  # 1
         rule = await self._rule(listed, scope)  # 2
-        ledger, contents, rows = self.world.ledger, self.reviews.contents, documents.rows.values()
-        contents |= {(rule.scope_id, row.key): row.sha256 for row in rows}
-        values = [
-            (i, i.value if i.filed is None else documents.places.as_listed(i.filed))
-            for i in listed.items
-        ]
+        ledger, scope_id, of_list = self.world.ledger, rule.scope_id, listed.items
+        values = [(item, item.value) for item in of_list]
+        if documents is not None:
+            places, rows = documents.places, documents.rows.values()
+            values = [(i, places.as_listed(i.filed) if i.filed else v) for i, v in values]
+            self.reviews.contents |= {(scope_id, row.key): row.sha256 for row in rows}
         files = ((item.key, value) for item, value in values if is_file_value(value))
-        contents |= {(rule.scope_id, key): value["sha256"] for key, value in files}
+        self.reviews.contents |= {(scope_id, key): value["sha256"] for key, value in files}
         rule.set_parts(values, self.world.index.stored)
         doubtful: Sequence[ItemWork] = ()
-        if documents.rows:
+        if documents is not None and documents.rows:
             self.seen_keys.update(documents.rows if rule.request.keys is not None else ())
             await self.reviews.load()
-            decided = {key for scope_id, key in self.reviews.items if scope_id == rule.scope_id}
-            doubtful = await ledger.ask(documents.items_to_verify, rule, listed.items, decided)
+            decided = {key for scope, key in self.reviews.items if scope == scope_id}
+            doubtful = await ledger.ask(documents.items_to_verify, rule, of_list, decided)
         unknown = (item for item in doubtful if item.verdict.case is Case.NEW)
-        world = await self._verify(rule, [*listed.items, *unknown])  # 3
-        newest = await ledger.ask(newest_within, block, keys_around, self.scopes)
-        for item in listed.items:
+        world = await self._verify(rule, [*of_list, *unknown])  # 3
+        newest: Mapping[str, float] = {}
+        if documents is not None:
+            newest = await ledger.ask(newest_within, block, keys_around, self.scopes)
+        for item in of_list if newest else ():
             if rule.request.asks_for(item.key) and is_older(item, newest):
                 item.verdict = DONE_WITHIN
-        items = await self._without_unsettled(listed)  # 4
-        filed = FiledItems(former=documents.former)
-        if documents.rows or documents.is_of_results:  # 5
-            lacking = frozenset[Document]().union(*(lack.documents for lack in lacks))
-            given = rule, world, items, doubtful, newest, lacking
-            items, filed = await asyncio.to_thread(documents.items_and_filed, *given)
+        items, filed = await self._without_unsettled(listed), FiledItems()  # 4
+        if documents is not None:  # 5
+            items, filed = await asyncio.to_thread(
+                documents.items_and_filed, rule, world, items, doubtful, newest
+            )
         for place, item in enumerate(items):
             item.index = place
             if not item.is_listed:  # filed, and done again: behind what is listed
@@ -181,10 +182,10 @@ class Judge(Struct, kw_only=True, eq=False, dict=True):
         scope: Scope,
         keys_around: Sequence[str],
         lacks: Sequence[LackingItems],
-    ) -> tuple[BlockWork, FiledDocuments, dict[str, Entry]]:
+    ) -> tuple[BlockWork, FiledDocuments | None, dict[str, Entry]]:
         """Return the items of a block, not judged yet, its filed documents, and its entries.
 
-        What left the list since is filed.
+        What left the list since is filed. None: nothing can be.
         """
         index, ledger = self.world.index, self.world.ledger
         scope_id = self.scopes.register(block.id, keys_around)
@@ -195,15 +196,23 @@ class Judge(Struct, kw_only=True, eq=False, dict=True):
         entries = await ledger.ask(ledger.listed_entries, scope_id, names)
         sources = await ledger.ask(source_folders, self.bound, index, block, scope, scope_id)
         former = () if keys_around else await ledger.ask(self.scopes.former, self.bound)
-        documents = await ledger.ask(FiledDocuments, index, scope_id, sources, block, scope, former)
-        documents.is_of_results = is_of_results
-        items = await ledger.ask(documents.items, names, values, excluded, entries)
+        documents = None
+        if former or is_of_results or await ledger.ask(may_have_filed, ledger, scope_id, sources):
+            documents = await ledger.ask(
+                FiledDocuments, index, scope_id, sources, block, scope, former
+            )
+            documents.is_of_results = is_of_results
+            documents.lacking = frozenset[Document]().union(*(lack.documents for lack in lacks))
+            items = await ledger.ask(documents.items, names, values, excluded, entries)
+        else:
+            pairs = zip(names, values, strict=True)
+            items = [ItemWork(key=name, name=name, value=value) for name, value in pairs]
         keys = {item.key for item in items}
         if numbered := keys.difference(names):
             entries |= await ledger.ask(ledger.entries, scope_id, numbered)
         for place, item in enumerate(items):
             item.entry, item.position = entries.get(item.key), (place, len(items))
-        if is_of_results and ListOrigin.FOLDERS not in origin:
+        if documents is not None and is_of_results and ListOrigin.FOLDERS not in origin:
             documents.rows = {
                 key: row
                 for key, row in documents.rows.items()

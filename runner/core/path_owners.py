@@ -36,21 +36,58 @@ from .traces.scopes import ItemKey
 from .traces.verify import Case, ItemVerdict
 
 
-class _JudgedBlock(Struct, frozen=True):
-    """A block, or a step outside of blocks, as this run judged it."""
+class BlockPaths(Struct, frozen=True):
+    """Where do the items of a block, or a step outside of blocks, write, as this run judged it?"""
 
     work: BlockWork
-    paths: Mapping[str, Mapping[str, str]]
+    expected: Sequence[ExpectedPaths]
+    of_items: Mapping[str, Mapping[str, str]]
     """By the keys of items with work to do: by their spelling, stored paths that they write."""
     unknown: Collection[str]
     """Keys of those that may write others."""
 
+    @classmethod
+    def of(cls, judge: Judge, work: BlockWork, scope: Scope) -> BlockPaths:
+        index, expected = judge.world.index, paths_of_work(judge.bound, work, scope)
+        of_items = {item.key: dict[str, str]() for item in work.items if item.verdict.is_work}
+        is_told = {known.step.id for known in expected}
+        unknown = set[str]()
+        for step in work.block.body:
+            if isinstance(step, BoundStep) and step.facts.output in step.written:
+                is_late = step.id not in is_told and not step.facts.takes_file(step.written)
+                unknown |= of_items.keys() if is_late else set()
+        for known in expected:
+            unknown |= of_items.keys() - known.texts.keys()
+            for key, text in known.texts.items() if known.step.facts.writes else ():
+                stored = index.stored(text)
+                of_items[key][index.normal_spelling(stored)] = stored
+        return cls(work, expected, of_items, unknown)
+
+    def takers(self, judge: Judge, scope: Scope) -> dict[str, dict[str, str]]:
+        """Return by its spelling, for each path, the keys of items that would write it.
+
+        With each, the path as it is stored. What waited for a path that is known late waits while
+        that is another's.
+        """
+        takers, index, work = dict[str, dict[str, str]](), judge.world.index, self.work
+        for item in work.items:
+            if item.key in self.of_items:
+                is_late = item.verdict.case is Case.WAITS
+                late = dependencies_of(item.entry, TakenPath) if is_late else ()
+                inner = item.scope_in(work.block, scope)
+                within = written_within(work.block.body, inner, judge.bound)
+                foreseen = (*(path.path for path in late), *map(index.stored, within))
+                for stored in (*self.of_items[item.key].values(), *foreseen):
+                    of_path = takers.setdefault(index.normal_spelling(stored), {})
+                    of_path.setdefault(item.key, stored)
+        return takers
+
     def gives_up(self, key: str, row: OutputRow, index: OutputIndex) -> bool:
         """Return whether an item leaves a path that it, or one within it, wrote."""
         missing = self.work.missing
-        if key in self.paths:
+        if key in self.of_items:
             is_known = row.scope == self.work.scope_id and key not in self.unknown
-            return is_known and index.normal_spelling(row.path) not in self.paths[key]
+            return is_known and index.normal_spelling(row.path) not in self.of_items[key]
         gone = (*missing.deleted, *missing.dropped)
         return key in missing.pruned or any(entry.key == key for entry in gone)
 
@@ -60,7 +97,7 @@ class PathOwners(Struct):
 
     names: Collection[str]
     """Of the steps and blocks of the whole pipeline."""
-    _judged: dict[str, _JudgedBlock] = field(default_factory=dict)
+    _judged: dict[str, BlockPaths] = field(default_factory=dict)
     """By scope."""
     _adopted: dict[ItemKey, ItemKey] = field(default_factory=dict)
     """Filed items of blocks that have another name now, under that."""
@@ -77,33 +114,24 @@ class PathOwners(Struct):
            item is, or that it had begun to write.
         3. Of several items that would write a path without an owner, all wait.
         """
-        paths = paths_of_work(judge.bound, work, scope)
-        index, scope_id = judge.world.index, work.scope_id
-        judged, blocked = self._note(judge, work, paths), dict[str, Reason]()
+        block, index, scope_id = self._note(judge, work, scope), judge.world.index, work.scope_id
         if not around:
             self._scopes[judge.scopes.prefix] = scope
-        takers, spelled = dict[str, dict[str, str]](), index.normal_spelling
-        for item in work.items:
-            if not item.verdict.is_work:  # 1
-                for stored in () if item.entry is None else current_paths(item.entry):
-                    index.claims.setdefault(spelled(stored), (scope_id, item.key))
-                continue
-            # What waited for a path that is known late waits while that is another's
-            is_late = item.verdict.case is Case.WAITS
-            late = dependencies_of(item.entry, TakenPath) if is_late else ()
-            within = written_within(work.block.body, item.scope_in(work.block, scope), judge.bound)
-            foreseen = (*(path.path for path in late), *map(index.stored, within))
-            for stored in (*judged.paths[item.key].values(), *foreseen):
-                takers.setdefault(spelled(stored), {}).setdefault(item.key, stored)
-        for at, keys in takers.items():
-            own, rows = [(scope_id, key) for key in keys], index.rows_at(at)
+        for item in work.items:  # 1
+            if item.entry is not None and not item.verdict.is_work:
+                for stored in current_paths(item.entry):
+                    index.claims.setdefault(index.normal_spelling(stored), (scope_id, item.key))
+        blocked = dict[str, Reason]()
+        for at, keys in block.takers(judge, scope).items():
+            own = [(scope_id, key) for key in keys]
+            writers = {(row.scope, row.key) for row in index.rows_at(at)}
             owner = index.claims.get(at)
-            if owner is None and any((row.scope, row.key) != own[0] for row in rows):
+            if owner is None and not writers <= {own[0]}:
                 owner = await self._owner(judge, at, around)
             if owner is None:  # 2
-                begun = [item for item in own if item in {(row.scope, row.key) for row in rows}]
+                begun = [item for item in own if item in writers]
                 owner = next(iter(begun or own[: len(own) == 1]), None)
-            if owner in own and at in judged.paths[owner[1]]:
+            if owner in own and at in block.of_items[owner[1]]:
                 index.claims[at] = owner
             for key, stored in () if owner in around else keys.items():
                 if owner is None:  # 3
@@ -115,7 +143,12 @@ class PathOwners(Struct):
             if item.key in blocked:
                 why = (blocked[item.key],)
                 item.verdict = ItemVerdict(ItemState.BLOCKED, why, Case.WAITS)
-        return paths
+        return block.expected
+
+    def _note(self, judge: Judge, work: BlockWork, scope: Scope) -> BlockPaths:
+        self._adopted |= {was: (work.scope_id, key) for was, key in work.filed.former.items()}
+        block = self._judged[work.scope_id] = BlockPaths.of(judge, work, scope)
+        return block
 
     async def claim(self, judge: Judge, items: tuple[ItemKey, ...], stored: str) -> None:
         """Claim a path for an item that is about to write it; `items`: those around it, and itself.
@@ -135,25 +168,6 @@ class PathOwners(Struct):
             raise StepError(what, remedy="Make the path differ.")
         if owner != own:
             raise OutputTaken(self._taken(judge, stored, owner, own[0]))
-
-    def _note(self, judge: Judge, work: BlockWork, paths: Sequence[ExpectedPaths]) -> _JudgedBlock:
-        todo = {item.key: dict[str, str]() for item in work.items if item.verdict.is_work}
-        index = judge.world.index
-        writers = {
-            step.id
-            for step in work.block.body
-            if isinstance(step, BoundStep) and step.facts.output in step.written
-            if not step.facts.takes_file(step.written)
-        }
-        unknown = {*todo} if writers - {known.step.id for known in paths} else set[str]()
-        for known in paths:
-            unknown |= todo.keys() - known.texts.keys()
-            for key, text in known.texts.items() if known.step.facts.writes else ():
-                stored = index.stored(text)
-                todo[key][index.normal_spelling(stored)] = stored
-        self._adopted |= {was: (work.scope_id, key) for was, key in work.filed.former.items()}
-        judged = self._judged[work.scope_id] = _JudgedBlock(work, todo, unknown)
-        return judged
 
     async def _owner(
         self, judge: Judge, stored: str, around: tuple[ItemKey, ...]
@@ -204,7 +218,7 @@ class PathOwners(Struct):
                     work = await judge.block(node, scope)
                 else:
                     work = await judge.step(node, scope)
-                judged = self._note(judge, work, paths_of_work(judge.bound, work, scope))
+                judged = self._note(judge, work, scope)
                 return not judged.gives_up(key, row, judge.world.index)
         lineage = await ledger.ask(LineageStore(ledger).of_item, scope_id, key)  # 6
         source = None if lineage is None else lineage.source

@@ -7,6 +7,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from random import SystemRandom
 from typing import Any
 
@@ -24,7 +25,7 @@ from paddock.runner.bind.trust.command_words import refuse_misplaced
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.item_states import ItemState
-from paddock.steps.base import OutsideRoots, StepError, StepSkipped, SubPipelines, Tools
+from paddock.steps.base import OutsideRoots, StepError, StepSkipped, SubPipelines
 from paddock.steps.paths import os_refusal
 
 from .calls.recorded_calls import PutOff
@@ -77,7 +78,10 @@ class StepRunner:
         """`sub_pipelines`: None while planning, where the pipelines of steps do not run."""
         self.context = context
         self._sub_pipelines = sub_pipelines
-        self._answers = StepAnswers(context)
+
+    @cached_property
+    def _answers(self) -> StepAnswers:
+        return StepAnswers(self.context)
 
     async def run(self, step: BoundStep, scope: Scope, item: ItemAttempt) -> Any:
         """Run a step with its retries; return its outputs, None if it skipped itself.
@@ -101,7 +105,10 @@ class StepRunner:
                 return kept
             for n_retries in itertools.count():
                 try:
-                    tools = self._tools(attempt)  # 2
+                    tools = item_tools(attempt, item.outputs)  # 2
+                    if step.inner is not None and self._sub_pipelines is not None:
+                        calls = replace(tools.calls, pipelines=self._sub_pipelines(attempt))
+                        tools = replace(tools, calls=calls)
                     params = step.params.render(scope)
                     if step.untrusted and step.facts.command:
                         refuse_misplaced(step, scope)
@@ -152,14 +159,6 @@ class StepRunner:
             stats.add_step(record)
             if step.inner is None and (not only_reads(step) or any(step.facts.tools(step.written))):
                 stats.effect_times.append((record.began, time.time()))
-
-    def _tools(self, attempt: StepAttempt) -> Tools:
-        step = attempt.step
-        tools = item_tools(attempt, attempt.item.outputs)
-        if step.inner is not None and self._sub_pipelines is not None:
-            calls = replace(tools.calls, pipelines=self._sub_pipelines(attempt))
-            tools = replace(tools, calls=calls)
-        return tools
 
     def _cause_of_retry(self, attempt: StepAttempt, error: BaseException, n_retries: int) -> Cause:
         """Return the cause by which a step is tried again, as its `retry` says.

@@ -191,7 +191,11 @@ def _serve(requests: socket.socket) -> None:
         ready, _, _ = select.select([requests.fileno(), child_ended], [], [])
         if child_ended in ready:
             os.read(child_ended, 4096)
-            _report_ended(statuses)
+            for pid, status in [*statuses.items()]:
+                is_ended, how = os.waitpid(pid, os.WNOHANG)
+                if is_ended:
+                    _report(status, os.waitstatus_to_exitcode(how))
+                    os.close(statuses.pop(pid))
         if requests.fileno() not in ready:
             continue
         name, descriptors, _, _ = socket.recv_fds(requests, _MAX_NAME_BYTES, 2)
@@ -211,14 +215,6 @@ def _serve(requests: socket.socket) -> None:
             _report(status, pid)
             statuses[pid] = status
         os.close(link)
-
-
-def _report_ended(statuses: dict[int, int]) -> None:
-    for pid, status in [*statuses.items()]:
-        is_ended, how = os.waitpid(pid, os.WNOHANG)
-        if is_ended:
-            _report(status, os.waitstatus_to_exitcode(how))
-            os.close(statuses.pop(pid))
 
 
 def _report(status: int, number: int) -> None:

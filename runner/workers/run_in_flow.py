@@ -150,9 +150,8 @@ class ChunkTasks:
             persist_result=False,
         )
         shown: Any = chunk_task(wait_for_end)
-        with contextlib.suppress(
-            Exception
-        ):  # such as a limit of 0: the chunk is at work all the same
+        # The chunk is at work, whatever Prefect refuses, such as by a limit of 0
+        with contextlib.suppress(Exception):
             await shown(return_state=True)
 
     async def drain(self) -> None:

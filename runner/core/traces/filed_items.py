@@ -23,8 +23,10 @@ from paddock.engine.system.text import free_name
 from paddock.runner.bind.bound import BoundBlock
 from paddock.runner.bind.plan_walks import steps_of
 from paddock.runner.bind.scope import Scope
+from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.filed_store import MOVED_BY_WATCH, FiledRow, FiledStore, MoveRow
+from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.ledger.reviews.review_store import ReviewStore
@@ -43,6 +45,12 @@ from .scopes import ItemKey
 from .source_folders import SourceFolder
 from .verify import FRESH, Case, ItemVerdict
 from .world import PreparedWorld
+
+
+def may_have_filed(ledger: Ledger, scope_id: str, sources: Sequence[SourceFolder]) -> bool:
+    """Return whether a block's documents may be filed: some were, or any file was moved. Blocks."""
+    is_hot = any(source.is_hot for source in sources)
+    return is_hot or bool(ledger.rows(queries.MAY_HAVE_FILED, scope=scope_id))
 
 
 class FiledDocuments:
@@ -66,6 +74,9 @@ class FiledDocuments:
         self.places = DocumentPlaces(index, [source.root for source in sources])
         self._block, self._scope = block, scope
         self.is_of_results = False
+        """Whether the block's list has results of other blocks, whose documents may leave."""
+        self.lacking: Collection[Document] = ()
+        """Documents of the blocks before it of which a person took back what they came to."""
         self._is_hot = any(source.is_hot for source in sources)
         self._store = FiledStore(self._ledger)
         self._recorded = {row.key: row for row in self._store.of(scope_id)}
@@ -278,13 +289,11 @@ class FiledDocuments:
         listed: Iterable[ItemWork],
         doubtful: Sequence[ItemWork],
         filed_within: Collection[str],
-        lacking: Collection[Document],
     ) -> tuple[list[ItemWork], FiledItems]:
         """Return the items of the run, with filed ones that are so again, and what is filed.
 
         `filed_within`: keys of items within which documents are filed; blocks there tell which are
-        away. Of documents that the blocks before it are `lacking` a person took back what they came
-        to.
+        away.
 
         1. Of a list of results, items have work to do whose source left: those that are done where
            it lies now are so there, and of the others the result stands (`_without_source`).
@@ -331,8 +340,8 @@ class FiledDocuments:
                     noted[row.key] = row._replace(outdated_by=made_by)
         taken_back = {
             key: row._replace(returns=None, returns_object=None)
-            for key, row in (noted.items() if lacking else ())
-            if (row.path, row.sha256) in lacking
+            for key, row in (noted.items() if self.lacking else ())
+            if (row.path, row.sha256) in self.lacking
         }
         return items, FiledItems(
             rows=noted | taken_back,

@@ -223,6 +223,10 @@ FILED_OF_SCOPE = (  # as `FiledRow`
     "select key, name, path, sha256, target, made_by, outdated_by, returns, "
     f"returns_object, state from {_FILED} and scope = :scope"
 )
+MAY_HAVE_FILED = (
+    "select 1 from moves union all select 1 from items where scope = :scope and name is not null "
+    "limit 1"
+)
 FILED_TARGET = f"select target from {_FILED} and scope = :scope and key = :key"
 FILED_OF_CONTENT = (
     f"select scope, key from {_FILED} and sha256 = :content order by path, scope, key"
