@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from .e_invoices import InvoiceTerm
 from .quantities import KeepAlive, Percentage, Seconds, Tokens
 from .typed_rows import WrittenType
 
@@ -158,13 +159,6 @@ class ChooseKeys(Keys):
         if self.describe is not None and self.by is None:
             raise ValueError("`describe` needs `by`: only rows have columns")
         return self
-
-
-InvoiceTerm: TypeAlias = Literal[
-    "kind", "number", "date", "due", "currency", "seller", "buyer", "payee", "iban", "reference",
-    "net", "tax", "gross", "payable",
-]  # fmt: skip
-"""What an e-invoice's XML states, as `invoices` of `files.read` names it."""
 
 
 class ReplyKeys(Keys):

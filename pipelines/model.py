@@ -19,6 +19,7 @@ from paddock.engine.system.records import SelectiveFields, Struct, field, replac
 from paddock.pipelines.reply_check import Check
 
 from .comparison_keys import CompareKeys, GoldKeys
+from .e_invoices import InvoiceTerm
 from .errors import Fault, Mark, PipelineError
 from .expressions import Expression, ExpressionError, Path, Reference, Template, Value
 from .input_values import Input, WrongInput, kind_of_default
@@ -28,7 +29,6 @@ from .keys import (
     EscalateKeys,
     FileKeys,
     InputKeys,
-    InvoiceTerm,
     Keys,
     ModelKeys,
     OnError,

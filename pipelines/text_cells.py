@@ -17,11 +17,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import accumulate, chain, pairwise, repeat
 from operator import mul, sub
-from typing import Any, TypeAlias
+from typing import TypeAlias
 from unicodedata import east_asian_width
 
 from paddock.engine.system.records import Struct, field, replace
 
+from .e_invoices import EInvoice
 from .text_tables import table_rows
 
 PageBox: TypeAlias = tuple[float, float, float, float]
@@ -121,8 +122,7 @@ class SourceText(Struct, frozen=True):
     """The page that the whole text is of."""
     boxes: Mapping[str, str] = field(default_factory=dict)
     """By the number of a page, where its words stand; packed."""
-    invoices: Sequence[Mapping[str, Any]] = ()
-    """The e-invoices in it, as `files.read` returns them."""
+    invoices: Sequence[EInvoice] = ()
 
     @property
     def page_starts(self) -> Sequence[int]:

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from paddock.engine.system.records import Struct, replace
+from paddock.engine.system.records import Struct, known_record, replace
 from paddock.engine.system.text import free_name, listed
+from paddock.pipelines.e_invoices import EInvoice
 from paddock.pipelines.errors import kind_of
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.model import EvidenceSpec
@@ -166,7 +167,6 @@ def _document(value: Mapping[str, Any], name: str) -> SourceText:
     page, pages, boxes = value.get("page"), value.get("pages"), value.get("cells")
     texts = [_text_of(page, "text") for page in pages or () if isinstance(page, Mapping)]
     is_shown = media_type in _PAGED or media_type.startswith("image/")
-    invoices = value.get("invoices")
     is_paged = is_shown or (len(texts) > 1 and media_type not in _WITHOUT_PAGES)
     has_parts = bool(texts) and join_pages(texts) == value["text"]  # else these are others'
     by_page = boxes.items() if has_parts and isinstance(boxes, Mapping) else ()
@@ -179,8 +179,16 @@ def _document(value: Mapping[str, Any], name: str) -> SourceText:
         media_type=media_type,
         only_page=page if isinstance(page, int) and page == value.get("page_end", page) else None,
         boxes={page: str(cells) for page, cells in by_page},
-        invoices=tuple(invoices) if isinstance(invoices, list) else (),
+        invoices=_invoices_of(value.get("invoices")),
     )
+
+
+def _invoices_of(value: Any) -> list[EInvoice]:
+    """Return e-invoices as `files.read` returns them; none where others gave the name to more."""
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        return []
+    added = {"seller_vat": "", "terms": "", "shown": []}  # older outputs lack them
+    return known_record(list[EInvoice], [{**added, **each} for each in value]) or []
 
 
 def _text_of(value: Mapping[str, Any], name: str) -> str:

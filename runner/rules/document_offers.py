@@ -25,6 +25,7 @@ from paddock.engine.system.records import Struct, field, replace
 from paddock.pipelines.checking.cldr import is_unit, unit_named
 from paddock.pipelines.checking.schema_parts import SchemaParts
 from paddock.pipelines.checking.source_index import SourceIndex
+from paddock.pipelines.e_invoices import EInvoice, InvoiceTerm
 from paddock.pipelines.text_cells import PlacedCell, SourceText, TextCell
 from paddock.pipelines.text_marks import searchable, shown_text
 from paddock.steps.readers.document_kinds import MEDIA_TYPES
@@ -168,7 +169,9 @@ class Offers(Struct, frozen=True, dict=True):
 
 
 def offers_of(
-    sources: Iterable[SourceText], terms: Mapping[str, str] | None = None, schema: Any = None
+    sources: Iterable[SourceText],
+    terms: Mapping[str, InvoiceTerm] | None = None,
+    schema: Any = None,
 ) -> Offers:
     """Return what the only document of some sources offers; of several, or a long one, nothing.
 
@@ -183,20 +186,24 @@ def offers_of(
     offers = Offers(unread=WhyOpen.TOO_LONG) if is_long else _offers_of_cells(source)
     text = shown_text(source.text[:_MOST_CHARS])
     named = _named_choices(text, SchemaParts.of(schema))
-    stated = _stated_fields(source, terms or {}, schema)
+    terms = terms or {}
+    invoice = source.invoices[0] if len(source.invoices) == 1 else None
+    stated = _stated_fields(source, invoice, terms, schema)
     if source.media_type in _MAILS:  # a letter may say what else the mail is
         stated = {n: v for n, v in stated.items() if {*named.get(n, ())} <= {str(v)}}
-    seller = str(source.invoices[0]["seller"]) if stated else ""
-    accounts = tuple(accounts_in(text))
-    proposed = (
-        _terms_of(source.invoices[0], terms or {}, schema) if len(source.invoices) == 1 else {}
-    )
-    read: dict[str, Any] = {"seller": seller, "stated": stated, "accounts": accounts}
-    read |= {"named": named, "currencies": sorted({*currencies_in(text).values()})}
+    proposed = {} if invoice is None else _terms_of(invoice, terms, schema)
     total = _sum_to_pay(offers.values, text)
-    of_total = [n for n, term in (terms or {}).items() if total and term in ("gross", "payable")]
-    sums = {name: total for name in of_total if name not in proposed}
-    return replace(offers, **read, sums=sums, proposed=proposed)
+    of_total = [n for n, term in terms.items() if total and term in ("gross", "payable")]
+    return replace(
+        offers,
+        seller=invoice["seller"] if invoice is not None and stated else "",
+        stated=stated,
+        accounts=tuple(accounts_in(text)),
+        named=named,
+        currencies=sorted({*currencies_in(text).values()}),
+        sums={name: total for name in of_total if name not in proposed},
+        proposed=proposed,
+    )
 
 
 def _sum_to_pay(values: Iterable[OfferedValue], text: str) -> float | None:
@@ -233,7 +240,9 @@ def choices_of(schema: SchemaParts, name: str) -> list[Any]:
     return [choice for part in schema.field(name).parts for choice in part.get("enum", ())]
 
 
-def _stated_fields(source: SourceText, terms: Mapping[str, str], schema: Any) -> dict[str, Any]:
+def _stated_fields(
+    source: SourceText, invoice: EInvoice | None, terms: Mapping[str, InvoiceTerm], schema: Any
+) -> dict[str, Any]:
     """Return the fields of an answer that an e-invoice states, and another witness of it.
 
     A PDF is the page of the only one in it, where nothing disagrees: what it shows as well counts,
@@ -243,12 +252,11 @@ def _stated_fields(source: SourceText, terms: Mapping[str, str], schema: Any) ->
     of a negative invoice, or a proforma one, is open, too. Whose paper a self-billed one is depends
     on who reads it: the buyer wrote it, as a credit to the seller.
     """
-    invoice = source.invoices[0] if len(source.invoices) == 1 else None
     if invoice is None or invoice["kind"] == "other" or invoice["type"] in _SELF_BILLED:
         return {}
     if any(d["rule"] != "R120" for d in invoice["disagreements"]):  # that is Peppol's own
         return {}
-    shown, witnesses = {*invoice.get("shown", ())}, {*invoice["witnesses"]}
+    shown, witnesses = {*invoice["shown"]}, {*invoice["witnesses"]}
     is_mail = source.media_type in _MAILS and "mail" in witnesses
     if (is_mail or source.media_type == MEDIA_TYPES["pdf"]) and shown >= {"number", "payable"}:
         shown.add("kind")
@@ -263,7 +271,7 @@ def _stated_fields(source: SourceText, terms: Mapping[str, str], schema: Any) ->
     return _terms_of(invoice, {n: term for n, term in terms.items() if term in shown}, schema)
 
 
-def _terms_of(invoice: Mapping[str, Any], terms: Mapping[str, str], schema: Any) -> dict[str, Any]:
+def _terms_of(invoice: EInvoice, terms: Mapping[str, InvoiceTerm], schema: Any) -> dict[str, Any]:
     """Return the fields that an e-invoice has; of a field of choices, if it is one of them."""
     found = {name: invoice[term] for name, term in terms.items() if invoice[term]}
     for name in found:

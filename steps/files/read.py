@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, get_type_hints
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
-from paddock.engine.system.records import asdict
+from paddock.pipelines.e_invoices import EInvoice
 from paddock.pipelines.quantities import SizeBytes
 from paddock.pipelines.text_cells import unpack_cells
 from paddock.steps.base import Output, Params, Step, StepError, StepSkipped, Tools
@@ -16,7 +16,7 @@ from paddock.steps.facts import Facts, Missing, Use, Written
 from paddock.steps.paths import printable, resolve_path
 from paddock.steps.readers import reader
 from paddock.steps.readers.document_kinds import EXTRAS_OF_KINDS, MEDIA_TYPES
-from paddock.steps.readers.reader import Disagreement, Document, Invoice
+from paddock.steps.readers.reader import Document
 from paddock.steps.readers.text_encoding import is_known_encoding
 
 DEFAULT_MAX_FILE_BYTES = 64 * 1024 * 1024
@@ -82,20 +82,6 @@ class DocumentPage(Output):
     )
 
 
-class InvoiceDisagreement(Output):
-    __annotations__ = get_type_hints(Disagreement)
-
-
-class EInvoice(Output):
-    __annotations__ = {
-        **get_type_hints(Invoice),
-        **{"syntax": Literal["cii", "ubl", "fatturapa", "ksef"], "lines": list[float]},
-        **{"places": dict[str, str], "witnesses": list[Literal["xml", "sums", "page", "mail"]]},
-        "shown": list[str],
-        "disagreements": list[InvoiceDisagreement],
-    }
-
-
 class FilesReadOutput(Output):
     text: str
     pages: list[DocumentPage]
@@ -152,7 +138,7 @@ class FilesRead(Step[FilesReadParams, FilesReadOutput]):
             media_type=document.media_type,
             path=params.path,
             cells={str(n): cells for n, cells in enumerate(document.cells, 1) if cells},
-            invoices=[EInvoice.model_validate(asdict(i)) for i in document.invoices],
+            invoices=list(document.invoices),
         )
 
 

@@ -13,21 +13,21 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
-from typing import Any
 from xml.etree.ElementTree import Element, ParseError, fromstring
 
-from paddock.engine.system.records import replace
 from paddock.engine.system.text import listed
+from paddock.pipelines.e_invoices import EInvoice
 
 from .e_invoice_checks import Sums, check_sums, day_of_terms, is_charge, sum_disagreements
 from .e_invoice_syntaxes import TITLES, Places, Reading, Syntax, number_of, readings, text_of
-from .reader import Document, Invoice
+from .reader import Document
 
 _MAY_BE_ONE = re.compile(
     r"CrossIndustry(?:Invoice|Document)|xsd:(?:Invoice|CreditNote)-2|crd\.gov\.pl/wzor|FatturaElettronica"
 )
 _MOST_NAMED = 5
 _MOST_INVOICES = 100
+_PLACED = ("number", "date", "currency", "due", "iban", "net", "tax", "gross", "payable")
 _LABELS = {"invoice": "Invoice", "credit_note": "Credit note", "other": "Document"}
 
 
@@ -40,7 +40,7 @@ def read_e_invoices(markup: str) -> Document:
     except (ParseError, ValueError) as error:
         why = f"is not a valid e-invoice ({error}); it is read as plain text"
         return Document((), notes=(why,))
-    texts, notes, invoices = list[str](), list[str](), list[Invoice]()
+    texts, notes, invoices = list[str](), list[str](), list[EInvoice]()
     for syntax, reading in readings(root):
         if len(invoices) == _MOST_INVOICES:
             notes.append(f": only its first {_MOST_INVOICES} e-invoices are read")
@@ -49,7 +49,7 @@ def read_e_invoices(markup: str) -> Document:
         invoice = check_sums(_invoice(syntax, sums), sums)
         lines = _Lines(syntax, sums, invoice).all()
         texts.append("\n".join(" ".join(line.split()) for line in lines if line.strip()))
-        invoices.append(replace(invoice, page=len(texts)))
+        invoices.append({**invoice, "page": len(texts)})
         notes.append(f": read as an e-invoice{_unread(syntax, reading)}")
         notes += sum_disagreements(invoice)
     return Document(tuple(texts), notes=tuple(dict.fromkeys(notes)), invoices=tuple(invoices))
@@ -67,7 +67,7 @@ def _name(of: str, code: str) -> str:
     return _codes()[of].get(code, "")
 
 
-def _invoice(syntax: Syntax, sums: Sums) -> Invoice:
+def _invoice(syntax: Syntax, sums: Sums) -> EInvoice:
     reading = sums.reading
     own = reading.text("type")
     code = _codes().get(syntax.name, {own: own}).get(own, "")
@@ -75,28 +75,42 @@ def _invoice(syntax: Syntax, sums: Sums) -> Invoice:
         code = "381"
     credit = _name("credit notes", code)
     name = credit or _name("invoices", code)
-    texts = ("number", "date", "currency", "due", "iban", "reference")
-    amounts = {name: sums.amount(name) for name in ("net", "tax", "gross", "payable")}
-    amounts["payable"] = amounts["payable"] or amounts["gross"]
-    values: dict[str, Any] = {name: reading.text(name) for name in texts}
-    values |= {name: float(term.value) if term else None for name, term in amounts.items()}
     places = Places(reading.root)
     party = next(iter(reading.groups("seller")), None)
-    invoice = Invoice(
+
+    def amount(term: str) -> float | None:
+        found = sums.amount(term)
+        return float(found.value) if found else None
+
+    gross = amount("gross")
+    invoice = EInvoice(
         syntax=syntax.name,
         type=code if name else own,
         kind="credit_note" if credit else "invoice" if name else "other",
         name=name or "Other document",
+        number=reading.text("number"),
+        date=reading.text("date"),
+        currency=reading.text("currency"),
         seller=_party_name(reading, "seller"),
         buyer=_party_name(reading, "buyer"),
-        seller_vat=party.text("vat_number") if party else "",
         payee=_party_name(reading, "payee") or reading.text("other_payee"),
+        iban=reading.text("iban"),
+        reference=reading.text("reference"),
+        due=reading.text("due"),
+        net=amount("net"),
+        tax=amount("tax"),
+        gross=gross,
+        payable=amount("payable") if sums.amount("payable") else gross,
+        lines=[float(n) for item in sums.items if (n := item.number("amount")) is not None],
+        places={n: places.path(found[0]) for n in _PLACED if (found := reading.all(n))},
+        seller_vat=party.text("vat_number") if party else "",
         terms=" ".join(reading.texts("terms")),
-        lines=tuple(float(n) for item in sums.items if (n := item.number("amount")) is not None),
-        places={n: places.path(e[0]) for n in values if n != "reference" and (e := reading.all(n))},
-        **values,
+        page=1,
+        witnesses=["xml"],
+        shown=[],
+        disagreements=[],
     )
-    return invoice if invoice.due else replace(invoice, due=day_of_terms(invoice))
+    return invoice if invoice["due"] else {**invoice, "due": day_of_terms(invoice)}
 
 
 def _party_name(reading: Reading, role: str) -> str:
@@ -125,21 +139,21 @@ _STATUS = {"GROUP": "a group: its parts count", "INFORMATION": "does not count"}
 
 
 class _Lines:
-    def __init__(self, syntax: Syntax, sums: Sums, invoice: Invoice) -> None:
+    def __init__(self, syntax: Syntax, sums: Sums, invoice: EInvoice) -> None:
         self._sums, self._reading, self._invoice = sums, sums.reading, invoice
         self._means = "4461" if syntax.name in ("cii", "ubl") else ""
 
     def all(self) -> Iterator[str]:
         invoice, reading, sums = self._invoice, self._reading, self._sums
-        is_credit = invoice.kind == "credit_note"
-        label = _LABELS[invoice.kind]
+        is_credit = invoice["kind"] == "credit_note"
+        label = _LABELS[invoice["kind"]]
         verdict = ": nothing is to be paid on it" if is_credit else ""
-        yield f"{invoice.name} ({invoice.type or 'of no known type'}){verdict}"
-        yield from (f"{label} number: {invoice.number}", f"{label} date: {invoice.date}")
+        yield f"{invoice['name']} ({invoice['type'] or 'of no known type'}){verdict}"
+        yield from (f"{label} number: {invoice['number']}", f"{label} date: {invoice['date']}")
         yield from self._texts("corrects", "delivered", "period_start", "period_end")
         yield from ("Seller:", *self._party("seller"))
         yield f"Buyer: {', '.join(self._party('buyer'))}"
-        yield f"Currency: {invoice.currency}"
+        yield f"Currency: {invoice['currency']}"
         yield from self._texts("note")
         for number, item in enumerate(reading.groups("item"), 1):
             yield from self._item(item, str(number))
@@ -154,8 +168,8 @@ class _Lines:
         means = reading.text("means")
         named = self._means and means and _name(self._means, means)
         yield means and f"Payment means: {f'{named} ({means})' if named else means}"
-        if invoice.payee not in ("", invoice.seller):
-            yield f"Pay to: {invoice.payee}, not to the seller"
+        if invoice["payee"] not in ("", invoice["seller"]):
+            yield f"Pay to: {invoice['payee']}, not to the seller"
         yield from self._texts("iban", "debited", "reference", "due", "paid_on")
         if reading.text("split"):
             yield "Split payment: the tax goes to an account of its own"
@@ -230,7 +244,7 @@ class _Lines:
         if zloty:
             yield f"VAT in PLN: {_money(sum(zloty, Decimal(0)))} PLN"
         for element in self._reading.all("tax"):
-            if (currency := element.get("currencyID")) not in (None, "", self._invoice.currency):
+            if (currency := element.get("currencyID")) not in (None, "", self._invoice["currency"]):
                 yield f"VAT in {currency}: {self._amount(element)}"
 
     def _discount(self, discount: Reading) -> str:
@@ -255,11 +269,11 @@ class _Lines:
         """Return it with two decimals or more and its currency; no number as it stands."""
         number = number_of(element)
         text = text_of(element) if number is None else _money(number)
-        return f"{text} {element.get('currencyID') or self._invoice.currency}"
+        return f"{text} {element.get('currencyID') or self._invoice['currency']}"
 
     def _total(self, name: str) -> str:
         term = self._sums.amount(name)
-        return f"{_money(term.value)} {self._invoice.currency}" if term else ""
+        return f"{_money(term.value)} {self._invoice['currency']}" if term else ""
 
 
 def _words(*parts: str) -> str:

@@ -14,13 +14,14 @@ from datetime import date
 from decimal import ROUND_HALF_UP, Context, Decimal
 from functools import lru_cache
 from itertools import islice
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 from xml.etree.ElementTree import Element
 
-from paddock.engine.system.records import Struct, replace
+from paddock.engine.system.records import Struct
+from paddock.pipelines.e_invoices import EInvoice, InvoiceDisagreement, InvoiceTerm
 
 from .e_invoice_syntaxes import Places, Reading, Syntax, number_of
-from .reader import PAGE_BREAK, Disagreement, Invoice, page_offsets
+from .reader import PAGE_BREAK, page_offsets
 
 if TYPE_CHECKING:
     from paddock.pipelines.checking.dates import DateToken
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from paddock.pipelines.checking.source_index import SourceIndex
 
 Span: TypeAlias = tuple[int, int]
+_WORDS: Final = ("number", "date", "due", "seller", "buyer", "payee", "iban", "reference")
+_AMOUNTS: Final = ("payable", "gross", "tax", "net")
 _CENT = Decimal("0.01")
 _WIDE = Context(prec=100)  # a foreign quantity and price may have 20 digits each
 _SUMS = (
@@ -151,19 +154,27 @@ def is_charge(allowance: Reading) -> bool:
     return allowance.text("is_charge").lower() in ("true", "1")
 
 
-def check_sums(invoice: Invoice, sums: Sums) -> Invoice:
+def check_sums(invoice: EInvoice, sums: Sums) -> EInvoice:
     places = Places(sums.reading.root)
 
     def paths(term: Term) -> str:
         shown = [path for path in dict.fromkeys(map(places.path, term.parts)) if path]
         return " + ".join([*shown[:_MOST_SHOWN], *(["…"] if len(shown) > _MOST_SHOWN else [])])
 
-    found = tuple(
-        Disagreement(rule, name, f"{stated.value:f}", paths(stated), f"{made.value:f}", paths(made))
+    found = [
+        InvoiceDisagreement(
+            rule=rule,
+            field=name,
+            stated=f"{stated.value:f}",
+            stated_at=paths(stated),
+            found=f"{made.value:f}",
+            found_at=paths(made),
+            page=0,
+        )
         for rule, name, stated, made in islice(sums.disagreements(), _MOST)
-    )
-    witnesses = ("xml", "sums") if sums.can_check else ("xml",)
-    return replace(invoice, disagreements=found, witnesses=witnesses)
+    ]
+    checked: EInvoice = {**invoice, "disagreements": found}
+    return {**checked, "witnesses": ["xml", "sums"]} if sums.can_check else checked
 
 
 def _total(name: str, signed: Sequence[tuple[int, Reading]]) -> Term | None:
@@ -201,67 +212,79 @@ def _is_same(first: Decimal, other: Decimal, within: Decimal) -> bool:
     return first == other or abs(_rounded(first) - _rounded(other)) <= within
 
 
-def check_page(invoice: Invoice, own: str, pages: Sequence[str], first: int = 1) -> Invoice:
+def check_page(invoice: EInvoice, own: str, pages: Sequence[str], first: int = 1) -> EInvoice:
     """Compare it with the pages that show it, from number `first`; `own` are its XML's lines."""
     page, xml = _index(pages), _index([own])
     text = page.text
     if not text.strip():
         return invoice
-    differences = list(invoice.disagreements)
+    differences = list(invoice["disagreements"])
     for name, value, span in _differences(invoice, page, xml):
         start, end = span or (0, 0)
         whole = text[text.rfind("\n", 0, start) + 1 :].partition("\n")
         line = " ".join(whole[0].split())[:_MOST_LINE_CHARS] if span else ""
-        number = first - 1 + bisect_right(page_offsets(pages), start)
-        at = invoice.places.get(name, "")
-        differences.append(Disagreement("page", name, value, at, text[start:end], line, number))
-    return replace(
-        invoice,
-        disagreements=tuple(differences[:_MOST]),
-        witnesses=(*invoice.witnesses, "page"),
-        shown=tuple(_shown(invoice, page, xml)),
-    )
+        difference = InvoiceDisagreement(
+            rule="page",
+            field=name,
+            stated=value,
+            stated_at=invoice["places"].get(name, ""),
+            found=text[start:end],
+            found_at=line,
+            page=first - 1 + bisect_right(page_offsets(pages), start),
+        )
+        differences.append(difference)
+    return {
+        **invoice,
+        "disagreements": differences[:_MOST],
+        "witnesses": [*invoice["witnesses"], "page"],
+        "shown": [*_shown(invoice, page, xml)],
+    }
 
 
-def own_page(invoice: Invoice, documents: Sequence[Sequence[str]]) -> int | None:
+def own_page(invoice: EInvoice, documents: Sequence[Sequence[str]]) -> int | None:
     """Return which document shows its number, else the amount to pay; None: none, or several."""
-    shown = [*map(_index, documents)]
-    found = [n for n, page in enumerate(shown) if invoice.number and page.find(invoice.number)]
+    shown, number = [*map(_index, documents)], invoice["number"]
+    found = [n for n, page in enumerate(shown) if number and page.find(number)]
     if len(found) != 1:
-        amount = _amount(invoice.payable or 0)
+        amount = _amount(invoice["payable"] or 0)
         found = [n for n in found or range(len(shown)) if amount and amount in _amounts(shown[n])]
     return found[0] if len(found) == 1 else None
 
 
 def _differences(
-    invoice: Invoice, page: SourceIndex, xml: SourceIndex
+    invoice: EInvoice, page: SourceIndex, xml: SourceIndex
 ) -> Iterator[tuple[str, str, Span | None]]:
     """Yield a field, its value and where on the page another one stands instead."""
-    if invoice.number and not page.find(invoice.number):
-        yield "number", invoice.number, None
+    if (number := invoice["number"]) and not page.find(number):
+        yield "number", number, None
     # Other days before that of the invoice are those of orders
-    for name, value, after in (("date", invoice.date, ""), ("due", invoice.due, invoice.date)):
+    day_of_invoice = invoice["date"]
+    for name, value, after in (
+        ("date", day_of_invoice, ""),
+        ("due", invoice["due"], day_of_invoice),
+    ):
         others = _days_after(after, page, xml)
         if value and not page.find(value) and (day := next(others, None)):
             yield name, value, page.place(day.start, day.end)
     found, known = accounts_in(page.text), "".join(xml.text.split())
-    if invoice.iban and found and not any(account in known for account in found):
-        yield "iban", invoice.iban, next(iter(found.values()))
+    if invoice["iban"] and found and not any(account in known for account in found):
+        yield "iban", invoice["iban"], next(iter(found.values()))
     amounts, stated = _amounts(page), _amounts(xml)
     foreign = [tokens[0] for amount, tokens in amounts.items() if amount not in stated]
-    shows_lines = all(_amount(line) in amounts for line in invoice.lines)
-    for name in ("payable", "gross", "tax", "net"):
-        number: float = getattr(invoice, name) or 0
-        amount = _amount(number)
-        is_decisive = name == "payable" or (foreign and shows_lines)
+    shows_lines = all(_amount(line) in amounts for line in invoice["lines"])
+    for term in _AMOUNTS:
+        sum_stated = invoice[term] or 0
+        amount = _amount(sum_stated)
+        is_decisive = term == "payable" or (foreign and shows_lines)
         if amount and amount not in amounts and is_decisive:
             far = [abs((page.numbers.amount(token.raw) or 0) - amount) for token in foreign]
             nearest = foreign[far.index(min(far))] if far else None
-            yield name, f"{number:.2f}", page.place(*nearest.digits) if nearest else None
-    to_pay = amounts.get(_amount(invoice.payable or 0), ())
+            yield term, f"{sum_stated:.2f}", page.place(*nearest.digits) if nearest else None
+    to_pay = amounts.get(_amount(invoice["payable"] or 0), ())
     priced = [(t, t.unit.ids) for t in to_pay if t.unit and t.unit.is_currency]
-    if priced and invoice.currency and not any(invoice.currency in ids for _, ids in priced):
-        yield "currency", invoice.currency, page.place(priced[0][0].start, priced[0][0].end)
+    currency = invoice["currency"]
+    if priced and currency and not any(currency in ids for _, ids in priced):
+        yield "currency", currency, page.place(priced[0][0].start, priced[0][0].end)
 
 
 def _days_after(after: str, page: SourceIndex, xml: SourceIndex) -> Iterator[DateToken]:
@@ -273,25 +296,25 @@ def _days_after(after: str, page: SourceIndex, xml: SourceIndex) -> Iterator[Dat
             yield token
 
 
-def day_of_terms(invoice: Invoice) -> str:
+def day_of_terms(invoice: EInvoice) -> str:
     """Return the day to pay by, as payment terms say it in words; empty: none, or in doubt.
 
     It is the last one in them, if all their other numbers are known: the amount to pay, the days
     from the invoice to one of them, and the per cent of a discount, where an earlier day is its.
     """
-    if not any(map(str.isdigit, invoice.terms)):
+    if not any(map(str.isdigit, invoice["terms"])):
         return ""
-    index = _index([invoice.terms])
+    index = _index([invoice["terms"]])
     tokens = index.dates.all()
     readings = [{f"{y or 0:04}-{m:02}-{d:02}" for y, m, d in token.days} for token in tokens]
     days = {min(some) for some in readings}
     try:
-        start = date.fromisoformat(invoice.date)
+        start = date.fromisoformat(invoice["date"])
         distances = {Decimal((date.fromisoformat(day) - start).days) for day in days}
     except ValueError:
         return ""
-    known = {*distances, *(_amount(n) for n in (invoice.payable, invoice.gross) if n)}
-    rest = list(invoice.terms)
+    known = {*distances, *(_amount(n) for n in (invoice["payable"], invoice["gross"]) if n)}
+    rest = list(invoice["terms"])
     for token in tokens:
         rest[token.start : token.end] = " " * (token.end - token.start)
     numbers = _NUMBER.findall("".join(rest))
@@ -304,59 +327,59 @@ def day_of_terms(invoice: Invoice) -> str:
     return max(days) if is_known else ""
 
 
-def with_letter(invoice: Invoice, own: str, letter: str) -> Invoice:
+def with_letter(invoice: EInvoice, own: str, letter: str) -> EInvoice:
     """Add the mail that brought it to its witnesses, if its letter has no more than its XML."""
-    is_more = _has_more(invoice, _index([letter]), _index([own]))
-    return invoice if is_more else replace(invoice, witnesses=(*invoice.witnesses, "mail"))
+    if _has_more(invoice, _index([letter]), _index([own])):
+        return invoice
+    return {**invoice, "witnesses": [*invoice["witnesses"], "mail"]}
 
 
-def _has_more(invoice: Invoice, page: SourceIndex, xml: SourceIndex) -> bool:
+def _has_more(invoice: EInvoice, page: SourceIndex, xml: SourceIndex) -> bool:
     """Return whether a page has a later day or a larger amount."""
-    most = _amount(max(invoice.gross or 0, invoice.payable or 0, key=abs))
+    most = _amount(max(invoice["gross"] or 0, invoice["payable"] or 0, key=abs))
     stated = {xml.numbers.amount(token.raw) for token, _ in xml.numbers.all()}
     is_larger = any(amount > most for amount in _amounts(page) if amount not in stated)
-    return is_larger or next(_days_after(invoice.date, page, xml), None) is not None
+    return is_larger or next(_days_after(invoice["date"], page, xml), None) is not None
 
 
-def _has_vat_number(invoice: Invoice, text: str) -> bool:
-    number = invoice.seller_vat
-    return len(number) >= _VAT_CHARS and not number.isalpha() and number in "".join(text.split())
-
-
-def _shown(invoice: Invoice, page: SourceIndex, xml: SourceIndex) -> Iterator[str]:
+def _shown(invoice: EInvoice, page: SourceIndex, xml: SourceIndex) -> Iterator[InvoiceTerm]:
     """Yield the fields that a page shows, if it has no more than its XML: no day of a reminder."""
     amounts = _amounts(page)
     if _has_more(invoice, page, xml):
         return
     units = {id_ for tokens in amounts.values() for t in tokens if t.unit for id_ in t.unit.ids}
-    for name in ("number", "date", "due", "seller", "buyer", "payee", "iban", "reference"):
-        is_day = name in ("date", "due")
-        value: str = getattr(invoice, name)
+    vat = invoice["seller_vat"]
+    has_vat_number = (
+        len(vat) >= _VAT_CHARS and not vat.isalpha() and vat in "".join(page.text.split())
+    )
+    for name in _WORDS:
+        is_day, value = name in ("date", "due"), invoice[name]
         if value and (page.find(value) if is_day else page.words.find(value)):
             yield name
-        elif name == "seller" and _has_vat_number(invoice, page.text):
+        elif name == "seller" and has_vat_number:
             yield name  # which may be a picture
-    if invoice.currency and (invoice.currency in units or page.words.find(invoice.currency)):
+    currency = invoice["currency"]
+    if currency and (currency in units or page.words.find(currency)):
         yield "currency"
-    for name in ("net", "tax", "gross", "payable"):
-        if _amount(getattr(invoice, name) or 0) in amounts:
-            yield name
+    for term in reversed(_AMOUNTS):
+        if _amount(invoice[term] or 0) in amounts:
+            yield term
 
 
-def sum_disagreements(invoice: Invoice) -> list[str]:
+def sum_disagreements(invoice: EInvoice) -> list[str]:
     return [
-        f": the sums of its e-invoice do not agree: {d.field} is {d.stated}, its parts make "
-        f"{d.found} ({d.rule}, {d.stated_at})"
-        for d in invoice.disagreements[:_MOST_SHOWN]
+        f": the sums of its e-invoice do not agree: {d['field']} is {d['stated']}, its parts make "
+        f"{d['found']} ({d['rule']}, {d['stated_at']})"
+        for d in invoice["disagreements"][:_MOST_SHOWN]
     ]
 
 
-def page_disagreements(invoice: Invoice) -> list[str]:
+def page_disagreements(invoice: EInvoice) -> list[str]:
     return [
-        f": its e-invoice and its page do not agree: {d.field} is {d.stated}, and the page shows "
-        f"{d.found or 'nothing like it'}"
-        for d in invoice.disagreements
-        if d.rule == "page"
+        f": its e-invoice and its page do not agree: {d['field']} is {d['stated']}, and the page "
+        f"shows {d['found'] or 'nothing like it'}"
+        for d in invoice["disagreements"]
+        if d["rule"] == "page"
     ]
 
 

@@ -18,6 +18,7 @@ from decimal import Decimal
 from functools import cache, cached_property
 from itertools import chain
 from pathlib import Path
+from typing import Final, Literal
 from xml.etree.ElementTree import Element
 
 from paddock.engine.system.records import Struct, field
@@ -33,7 +34,7 @@ TITLES = {row["term"]: row["title"] for row in _ROWS if row["title"]}
 
 
 class Syntax(Struct, frozen=True):
-    name: str
+    name: Literal["cii", "ubl", "fatturapa", "ksef"]
     root: str
     """A pattern of an invoice's element: namespace and name."""
     each: str
@@ -44,9 +45,10 @@ class Syntax(Struct, frozen=True):
     """Of these, what may be left: it only tells how a number came about that is read."""
 
 
+_NAMES: Final = ("cii", "ubl", "fatturapa", "ksef")
 SYNTAXES = [
     Syntax(name, **{row["term"]: row[name] for row in _ROWS if row["bt"] == "syntax"})
-    for name in ("cii", "ubl", "fatturapa", "ksef")
+    for name in _NAMES
 ]
 
 

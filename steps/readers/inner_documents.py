@@ -19,12 +19,13 @@ from urllib.parse import unquote, unquote_to_bytes
 
 from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.system.text import counted
+from paddock.pipelines.e_invoices import EInvoice, InvoiceDisagreement
 from paddock.pipelines.text_cells import pack_cells, unpack_cells
 
 from . import ocr, reader, text_files
 from .document_kinds import HEAD_BYTES, MEDIA_TYPES, UnknownKind, kind_within
 from .e_invoice_checks import check_page, own_page, page_disagreements
-from .reader import Document, Invoice, ReadRequest, Unreadable, after_name, on_later_pages
+from .reader import Document, ReadRequest, Unreadable, after_name
 
 _DATA_URI = re.compile(rb"data:image/[\w.+-]+;base64,([\w+/=%\s]{200,})", re.ASCII)
 _SHOWN = re.compile(
@@ -58,8 +59,23 @@ def read_attached(
     cells = list(compress(document.cells or repeat(""), is_kept))
     cells[:1] = [pack_cells(unpack_cells(packed, len(title))) for packed in cells[:1]]
     notes = tuple(f": {what} '{name}'{after_name(note)}" for note in document.notes)
-    invoices = tuple(replace(i, page=sum(is_kept[: i.page])) for i in document.invoices)
-    return replace(document, pages=tuple(pages), notes=notes, invoices=invoices, cells=tuple(cells))
+    invoices: list[EInvoice] = [
+        {**invoice, "page": sum(is_kept[: invoice["page"]])} for invoice in document.invoices
+    ]
+    of_pages = {"pages": tuple(pages), "cells": tuple(cells), "invoices": tuple(invoices)}
+    return replace(document, notes=notes, **of_pages)
+
+
+def on_later_pages(invoices: Iterable[EInvoice], n_pages: int) -> list[EInvoice]:
+    found = list[EInvoice]()
+    for invoice in invoices:
+        places: list[InvoiceDisagreement] = [
+            {**place, "page": place["page"] and place["page"] + n_pages}
+            for place in invoice["disagreements"]
+        ]
+        page = invoice["page"] + n_pages
+        found.append({**invoice, "page": page, "disagreements": places})
+    return found
 
 
 class InnerDocuments(Struct):
@@ -70,7 +86,7 @@ class InnerDocuments(Struct):
     pages: list[str] = field(default_factory=list)
     cells: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    invoices: list[Invoice] = field(default_factory=list)
+    invoices: list[EInvoice] = field(default_factory=list)
     printed: list[tuple[int, list[str]]] = field(default_factory=list)
     """PDFs that have no e-invoice within: their first pages, their texts."""
     n_of_invoices: int = 0
@@ -83,7 +99,7 @@ class InnerDocuments(Struct):
             shown = [page.removeprefix(f"# {name}\n\n") for page in found.pages]
             self.printed.append((len(self.pages) + 1, shown))
         witness = _OF_INVOICES.get(found.media_type)
-        self.n_of_invoices += any(witness in invoice.witnesses for invoice in found.invoices)
+        self.n_of_invoices += any(witness in invoice["witnesses"] for invoice in found.invoices)
         self.invoices += on_later_pages(found.invoices, len(self.pages))
         self.pages += found.pages
         self.cells += found.cells
@@ -97,8 +113,8 @@ class InnerDocuments(Struct):
         """Compare the e-invoices from `start` on with the page of each, a PDF beside it."""
         beside = self.printed[n_printed:]
         for index, invoice in enumerate(self.invoices[start:], start):
-            own = self.pages[invoice.page - 1]
-            is_open = beside and "page" not in invoice.witnesses
+            own = self.pages[invoice["page"] - 1]
+            is_open = beside and "page" not in invoice["witnesses"]
             if is_open and (at := own_page(invoice, [pages for _, pages in beside])) is not None:
                 first, pages = beside[at]
                 self.n_of_invoices += 1

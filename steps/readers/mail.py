@@ -270,7 +270,7 @@ class _MailText(InnerDocuments):
         self.notes += pictures.notes()
         is_its_own = n_before == 0 and self.n_of_invoices == self.n_attachments
         if depth == 0 and is_its_own and len(self.invoices) == 1:
-            own, letter = self.pages[self.invoices[0].page - 1], [self.title, *blocks[1:]]
+            own, letter = self.pages[self.invoices[0]["page"] - 1], [self.title, *blocks[1:]]
             self.invoices[0] = with_letter(self.invoices[0], own, "\n\n".join(letter))
         if listed:
             blocks.append("Attachments:\n" + "\n".join(f"- {line}" for line in listed))

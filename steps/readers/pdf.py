@@ -15,19 +15,20 @@ from typing import Any, BinaryIO, Literal
 
 from paddock.engine.system.records import Struct
 from paddock.engine.system.text import counted, listed
+from paddock.pipelines.e_invoices import EInvoice
 from paddock.pipelines.text_cells import TextCell, moved_cells, pack_cells, unpack_cells
 
 from . import ocr, ocr_engine, reader
 from .document_kinds import MEDIA_TYPES
 from .e_invoice_checks import check_page, page_disagreements
-from .inner_documents import MOST_ATTACHED, read_attached
+from .inner_documents import MOST_ATTACHED, on_later_pages, read_attached
 from .ocr import page_ranges
 from .ocr_layout import SeenText, TextBox
 from .pdf_annotations import Losses
 from .pdf_page import PdfPages, ReadPage
 from .pdf_pictures import inserted
 from .pdfium import MOST_SIDE_PX, PDFIUM_LOCK, DamagedPage, open_pdf, page_pixels
-from .reader import Document, Invoice, ReadRequest, Unreadable, on_later_pages
+from .reader import Document, ReadRequest, Unreadable
 
 _MOST_UNNAMED = 0.2  # of a page's characters: then OCR reads it, or a note says so
 _LEAST_ALIKE = 0.5  # of a page's words: chance has hardly any
@@ -69,7 +70,7 @@ def read_pdf(file: BinaryIO, request: ReadRequest) -> Document:
         if all(page.source == "damaged" for page in pages):
             raise DamagedPage(1)
         notes = list(losses.notes(document))
-        attached, invoices = list[str](), list[Invoice]()
+        attached, invoices = list[str](), list[EInvoice]()
         for n, (name, n_bytes, data) in enumerate(losses.attached(document)):
             if n == MOST_ATTACHED:
                 notes.append(f": only the first {MOST_ATTACHED} attached files are read")
@@ -86,7 +87,7 @@ def read_pdf(file: BinaryIO, request: ReadRequest) -> Document:
             notes += behind.notes
         if len(invoices) == 1:  # else which one the pages show is open
             shown = [page.text for page in pages if page.number]
-            invoices = [check_page(invoices[0], pages[invoices[0].page - 1].text, shown)]
+            invoices = [check_page(invoices[0], pages[invoices[0]["page"] - 1].text, shown)]
             notes += page_disagreements(invoices[0])
         if attached:
             notes.append(f": attached files stand behind its own pages ({listed(attached)})")

@@ -8,14 +8,15 @@ processes import this module, so it imports next to nothing.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from importlib.util import find_spec
 from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Literal, Protocol
 
-from paddock.engine.system.records import Struct, field, replace
+from paddock.engine.system.records import Struct
+from paddock.pipelines.e_invoices import EInvoice
 from paddock.steps.plugins import (
     READER_GROUP,
     PluginImportError,
@@ -67,62 +68,6 @@ def page_offsets(pages: Sequence[str]) -> list[int]:
     return list(accumulate(lengths[:-1], initial=0)) if pages else []
 
 
-class Disagreement(Struct, frozen=True):
-    """Two witnesses of an e-invoice that say something else: its XML, its sums, its page."""
-
-    rule: str
-    """That of EN 16931, such as `BR-CO-15`; `page`: the printed page shows something else."""
-    field: str
-    stated: str
-    stated_at: str
-    """The path in the XML."""
-    found: str
-    """What the sum is, or what the page shows instead; empty: nothing like it."""
-    found_at: str
-    """The paths of what was summed, or the line of the page."""
-    page: int = 0
-    """From 1; 0: of a sum."""
-
-
-class Invoice(Struct, frozen=True):
-    """An e-invoice in a document; texts are empty and amounts None where it has none."""
-
-    syntax: str
-    """`cii`, `ubl`, `fatturapa` or `ksef`."""
-    type: str
-    """A code of UNTDID 1001: `380`."""
-    kind: Literal["invoice", "credit_note", "other"]
-    name: str
-    number: str
-    date: str
-    currency: str
-    seller: str
-    buyer: str
-    payee: str
-    """Empty: the seller."""
-    iban: str
-    reference: str
-    due: str
-    net: float | None
-    tax: float | None
-    gross: float | None
-    payable: float | None
-    lines: tuple[float, ...] = ()
-    """The amounts of its items."""
-    places: Mapping[str, str] = field(default_factory=dict)
-    """By field, its path in the XML."""
-    seller_vat: str = ""
-    terms: str = ""
-    """Of payment: `due` is the day in them where nothing else states it."""
-    page: int = 1
-    """Of the document, from 1: where its lines stand."""
-    witnesses: tuple[str, ...] = ("xml",)
-    """Also `sums` and `page`, if there was something to compare; `mail`, if it brings no more."""
-    shown: tuple[str, ...] = ()
-    """Its fields that the page shows, too; none where that has a later day or a larger amount."""
-    disagreements: tuple[Disagreement, ...] = ()
-
-
 class Document(Struct, frozen=True):
     """A document's text by pages; without pages it is a single one."""
 
@@ -136,7 +81,7 @@ class Document(Struct, frozen=True):
     """The message if it is empty; follows its name."""
     cells: tuple[str, ...] = ()
     """By page, where its text stands, as `text_cells.pack_cells` returns it."""
-    invoices: tuple[Invoice, ...] = ()
+    invoices: tuple[EInvoice, ...] = ()
 
     @property
     def text(self) -> str:
@@ -145,15 +90,6 @@ class Document(Struct, frozen=True):
     @property
     def is_empty(self) -> bool:
         return not any(page.strip() for page in self.pages)
-
-
-def on_later_pages(invoices: Iterable[Invoice], n_pages: int) -> list[Invoice]:
-    found = list[Invoice]()
-    for invoice in invoices:
-        places = (replace(d, page=d.page and d.page + n_pages) for d in invoice.disagreements)
-        page = invoice.page + n_pages
-        found.append(replace(invoice, page=page, disagreements=tuple(places)))
-    return found
 
 
 class Unreadable(ValueError):

@@ -12,6 +12,7 @@ from paddock.pipelines.expressions import Expression
 from paddock.pipelines.model import EvidenceSpec
 from paddock.pipelines.text_cells import SourceText, TextCell, pack_cells
 from paddock.runner.answers.evidence import EvidenceFinder, read_sources
+from paddock.runner.rules.document_offers import offers_of
 from paddock.runner.bind.scope import Scope
 from paddock.steps.base import StepError, Tools
 from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool
@@ -177,6 +178,12 @@ def test_a_document_has_its_path_and_pages() -> None:
     [source] = sources(document("One", "Two"), Path("/a"))
     assert (source.name, source.path, source.page_starts) == ("b.pdf", "/a/b.pdf", (0, 5))
     assert sources(document("One"), Path("/c"))[0].name == "/a/b.pdf"
+
+
+@pytest.mark.parametrize("given", [[1], "R-7", [{"number": "R-7"}], [{"page": "one"}]])
+def test_what_is_no_e_invoice_is_none_under_its_name(given: Any) -> None:
+    (source,) = sources({"text": "Total: 84.00", "invoices": given})
+    assert offers_of([source]).stated == {}
 
 
 def test_a_document_of_a_plug_in_has_pages_if_it_has_several() -> None:

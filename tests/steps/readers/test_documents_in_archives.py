@@ -72,12 +72,12 @@ def test_members_keep_their_places_and_their_e_invoices(placed: Placed) -> None:
     members = {"bill.xml": Made(3).xml().encode(), "bill.pdf": pdf([Made(3).page()])}
     found = read_here(placed("bills.zip", zipped(members)))
     mailed = read_here(placed("bills.eml", eml("See", attachments=members)))
-    assert [invoice.witnesses for invoice in found.invoices] == [("xml", "sums", "page")]
-    assert [invoice.page for invoice in found.invoices] == [1]
+    assert [invoice["witnesses"] for invoice in found.invoices] == [["xml", "sums", "page"]]
+    assert [invoice["page"] for invoice in found.invoices] == [1]
     assert found.pages == mailed.pages[1:]
     assert found.cells == mailed.cells[1:]
     within = read_here(placed("mail.eml", eml("See", attachments={"bills.zip": zipped(members)})))
-    assert [invoice.page for invoice in within.invoices] == [2]
+    assert [invoice["page"] for invoice in within.invoices] == [2]
 
 
 @pytest.mark.parametrize(
