@@ -17,7 +17,7 @@ from paddock.engine.system.text import one_line, sql_name
 from paddock.steps.base import StepError
 
 from .column_types import MOST_DIGITS, ColumnType
-from .database_tables import JSON, SERVERS, PostgresAccount
+from .database import JSON, SERVERS, Database, PostgresAccount
 
 _CONNECTION: Mapping[str, Any] = {
     "connect_timeout": 10,
@@ -47,8 +47,8 @@ and a.attgenerated = '' order by a.attnum
 """
 
 
-class PostgresTables:
-    """One connection, which is opened again when it broke; as `SqliteFile`."""
+class PostgresTables(Database):
+    """One connection, which is opened again when it broke."""
 
     mark, beginning = "%s", "like %"
     sql_types: Mapping[ColumnType, str] = {

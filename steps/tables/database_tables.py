@@ -1,4 +1,4 @@
-"""The step `database.write`: an item's rows in SQLite or PostgreSQL, beside those of others.
+"""Tables of databases in which items have rows, beside those of others.
 
 Each row that a step writes has a stamp in the column `paddock_item`: owner, step, digest and number
 of the rows that were written together. They are replaced and removed together, in one transaction;
@@ -7,125 +7,33 @@ a row without such a stamp is never touched.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import date, time
-from decimal import Decimal
 from functools import partial
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar
-
-from pydantic import Field
+from typing import Any, TypeVar
 
 from paddock.engine.system.records import Struct, field
 from paddock.engine.system.tasks import run_to_end
 from paddock.engine.system.text import cell_text, counted, one_line, sql_name
 from paddock.pipelines.typed_rows import TypedRows
-from paddock.steps.base import ItemName, Output, Params, Step, StepError, Tools
-from paddock.steps.facts import Facts, Missing, TextFacts, Use, Written, brings_none
-from paddock.steps.paths import printable, resolve_path
+from paddock.steps.base import ItemName, StepError
 from paddock.steps.row_sum import RowSum
 
-from .column_types import ColumnType, declared_type, plain_decimal, type_of_value, typed_value
+from .column_types import ColumnType, type_of_value, typed_value
+from .database import JSON, SERVERS, Database, PostgresAccount
+from .database_sqlite import SqliteFile
 
-Database: TypeAlias = Any
-"""A `SqliteFile`, or a `PostgresTables`, whose module knows this one."""
 T = TypeVar("T")
-OWN_COLUMN, JSON = "paddock_item", "json"
-SERVERS = Path("/postgresql:")
-"""Below it the ledger knows tables of servers, as if they were files."""
+OWN_COLUMN = "paddock_item"
 NEEDS_PSYCOPG = (
     "PostgreSQL needs psycopg, which is not installed.",
     "Install it: pip install 'paddock-llm[postgres]'.",
 )
-_BUSY_S = 10.0
 _MOST_CHARS = 60
-
-
-class PostgresAccount(Params):
-    """An account of a PostgreSQL server."""
-
-    host: str = Field(min_length=1, description="The server, or the folder of its socket.")
-    port: int = Field(default=5432, ge=1, le=65_535, description="Of the server.")
-    database: str = Field(min_length=1, pattern=r"^[^/]+$", description="On the server.")
-    user: str = Field(min_length=1, description="Who writes.")
-    password: str | None = Field(default=None, description="By a secret.")
-    tls: Literal["on", "off"] = Field(
-        default="on", description="`off` only where the server is on this machine."
-    )
-
-
-class SqliteFile:
-    """A file that is there. `PostgresTables` has the same methods; errors are `StepError`."""
-
-    mark, beginning = "?", "glob *"  # how a statement compares with a pattern, by an index
-    sql_types: Mapping[ColumnType, str] = {
-        "int": "integer", "float": "real", "bool": "boolean", "date": "date", "time": "time",
-        "datetime": "datetime", "decimal": "decimal(18,2)",
-    }  # fmt: skip
-
-    def __init__(self, path: Path) -> None:
-        self.place, self.name, self.turn = path, f"'{printable(path.name)}'", asyncio.Lock()
-        self._open: sqlite3.Connection | None = None
-
-    def columns(self, table: str) -> Mapping[str, ColumnType]:
-        """Return the type of each column that takes values; empty: there is no such table."""
-        found = self.execute(f"pragma table_xinfo({sql_name(table.removeprefix('main.'))})")
-        return {str(row[1]): declared_type(str(row[2])) for row in found if not row[6]}
-
-    def value(self, value: Any, kind: ColumnType) -> Any:
-        is_rounded = isinstance(value, int) and not -(2**63) <= value < 2**63
-        if isinstance(value, Decimal):
-            is_rounded = isinstance(value := plain_decimal(value), str)
-        if is_rounded:
-            raise ValueError(value)
-        if isinstance(value, date | time):
-            return value.isoformat()
-        return cell_text(value) if isinstance(value, list | dict) else value
-
-    def execute(self, query: str, *rows: Sequence[Any]) -> Sequence[Sequence[Any]]:
-        with self._errors():
-            connection = self._connection()
-            made = connection.executemany(query, rows) if rows else connection.execute(query)
-            return made.fetchall()
-
-    def undo(self) -> None:
-        if self._open is not None and self._open.in_transaction:
-            self._open.rollback()
-
-    def close(self) -> None:
-        if self._open is not None:
-            self._open.close()
-            self._open = None
-
-    def _connection(self) -> sqlite3.Connection:
-        if self._open is None:
-            uri = f"{self.place.as_uri()}?mode=rw"  # it is never made here
-            options: dict[str, Any] = {"timeout": _BUSY_S, "isolation_level": None}
-            self._open = sqlite3.connect(uri, uri=True, check_same_thread=False, **options)
-            self._open.execute("pragma trusted_schema=off")
-        return self._open
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            what, remedy = f"refuses: {one_line(str(error))}", ""
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            if code == sqlite3.SQLITE_CANTOPEN and not self.place.exists():
-                what, remedy = "is not there", f"Make it: `sqlite3 {self.place.name}`."
-            elif code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-                what, remedy = "is being written by another program", "The next run tries again."
-            raise StepError(f"{self.name} {what}.", remedy=remedy, kind="io") from error
-        except (UnicodeError, OverflowError) as error:
-            raise StepError(f"{self.name} cannot hold a value: {error}.") from error
 
 
 class TableRows(Struct, eq=False):
@@ -319,6 +227,7 @@ class DatabaseTables:
         """`recorded` returns what the ledger knows of a table, by owner; runs ask servers, too."""
         self._identity, self._recorded, self._is_run = identity, recorded, is_run
         self._databases: dict[Path, Database] = {}
+        self._accounts: dict[Path, PostgresAccount] = {}
         self._tables: dict[Path, TableRows] = {}
 
     def has(self, path: Path) -> bool:
@@ -343,14 +252,12 @@ class DatabaseTables:
             module = import_module(".database_postgres", __package__)
         except ImportError as error:
             raise StepError(NEEDS_PSYCOPG[0], remedy=NEEDS_PSYCOPG[1], kind="missing") from error
-        found = self._known(module.PostgresTables(account))
-        if found.account != account:
-            what = f"another step writes there as '{found.account.user}', by another account."
-            raise StepError(f"{found.name}: {what}", remedy="Let both have the same.")
-        return found
-
-    def of(self, database: Database, table: str) -> TableRows:
-        return self.at(self._known(database).place / table)
+        server: Database = module.PostgresTables(account)
+        known = self._accounts.setdefault(server.place, account)
+        if known != account:
+            what = f"another step writes there as '{known.user}', by another account."
+            raise StepError(f"{server.name}: {what}", remedy="Let both have the same.")
+        return self._databases.setdefault(server.place, server)
 
     def at(self, path: Path) -> TableRows:
         """Return a table; raise `StepError` where no step names its server's account."""
@@ -360,72 +267,16 @@ class DatabaseTables:
                 shown = path.parent.relative_to(SERVERS)
                 what = f"no step names an account at '{shown}' any more"
                 raise StepError(f"{what}.", remedy=f"Rows of ours have `{OWN_COLUMN}`.", kind="io")
-            known = self._databases.get(path.parent) or self._known(SqliteFile(path.parent))
-            made = TableRows(known, path.name, partial(self._recorded, path))
-            made.is_asked = self._is_run or not is_server
-            self._tables[path] = made
+            if path.parent not in self._databases:
+                self._databases[path.parent] = SqliteFile(path.parent)
+            self._tables[path] = TableRows(
+                self._databases[path.parent],
+                path.name,
+                partial(self._recorded, path),
+                is_asked=self._is_run or not is_server,
+            )
         return self._tables[path]
 
     def close(self) -> None:
         for database in self._databases.values():
             database.close()
-
-    def _known(self, database: Database) -> Database:
-        return self._databases.setdefault(database.place, database)
-
-
-class DatabaseWriteParams(Params):
-    one_of = ("sqlite", "postgres")
-
-    sqlite: Annotated[str | None, Use.DATABASE_FILE, Use.PATHS] = Field(
-        default=None, min_length=1, description="The file, which is there.", examples=["books.db"]
-    )
-    postgres: Annotated[PostgresAccount | None, Use.DATABASE, Use.DOORS] = Field(
-        default=None, description="The account."
-    )
-    table: str = Field(
-        min_length=1,
-        pattern=r"^[^/]+$",
-        description="It has a column `paddock_item`, a text.",
-        examples=["bills"],
-    )
-    rows: Annotated[TypedRows, Use.TABLE] = Field(description="All that the item has there.")
-
-
-class DatabaseWriteOutput(Output):
-    table: str
-    count: int
-    changed: bool
-
-
-def _missing(_step: str, written: Written, _folder: Path) -> Iterator[Missing]:
-    if written.get("postgres") is not None and find_spec("psycopg") is None:
-        yield ("postgres",), *NEEDS_PSYCOPG
-
-
-class DatabaseWrite(Step[DatabaseWriteParams, DatabaseWriteOutput]):
-    """Rows to a table of a database, beside those of others."""
-
-    params = DatabaseWriteParams
-    output = DatabaseWriteOutput
-    facts = Facts(is_repeatable=True, texts=TextFacts(brings_none), missing=_missing)
-
-    async def run(self, params: DatabaseWriteParams, tools: Tools) -> DatabaseWriteOutput:
-        rows, item = params.rows, tools.item
-        if tools.effects is None:
-            tools.log.note(f"rows are not written to '{params.table}' in a test.")
-            return DatabaseWriteOutput(table=params.table, count=len(rows), changed=False)
-        tables = tools.effects.tables
-        if params.postgres is not None:
-            database: Database = tables.server(params.postgres)
-        elif params.sqlite is not None:
-            path = resolve_path(tools.files.roots, params.sqlite)
-            tools.files.outputs.check_target(path, is_new=False)
-            database = SqliteFile(path)
-        else:
-            raise StepError("`sqlite` is null, so it is not known where the rows go.")
-        table = tables.of(database, params.table)
-        await tools.files.outputs.note_rows_kept(table.database.place / table.table)
-        owner, former = tables.owner(item), tables.owner(item, is_former=True)
-        changed = await table.replace(owner, former, item.step, rows)
-        return DatabaseWriteOutput(table=params.table, count=len(rows), changed=changed)

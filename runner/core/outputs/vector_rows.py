@@ -17,7 +17,8 @@ from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.item_states import DECIDED, WHOLE
 from paddock.steps.base import ItemName, StepError
 from paddock.steps.row_sum import RowSum
-from paddock.steps.tables.database_tables import DatabaseTables, PostgresAccount
+from paddock.steps.tables.database import PostgresAccount
+from paddock.steps.tables.database_tables import DatabaseTables
 
 from ..run_context import RunContext
 from ..traces.dependencies import RowsKept, dependencies_of

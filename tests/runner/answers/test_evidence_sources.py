@@ -12,8 +12,8 @@ from paddock.pipelines.expressions import Expression
 from paddock.pipelines.model import EvidenceSpec
 from paddock.pipelines.text_cells import SourceText, TextCell, pack_cells
 from paddock.runner.answers.evidence import EvidenceFinder, read_sources
-from paddock.runner.rules.document_offers import offers_of
 from paddock.runner.bind.scope import Scope
+from paddock.runner.rules.document_offers import offers_of
 from paddock.steps.base import StepError, Tools
 from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool
 from tests.fakes.tools import tools
