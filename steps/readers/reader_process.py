@@ -341,6 +341,8 @@ def _carried_out(answers: BinaryIO, request: Mapping[str, Any], data: bytes) -> 
                 page = draw_page(path, request["page"], most_px, request["max_bytes"])
                 return _frame(RESULT, {}, page)
             case "locate":
+                from paddock.pipelines.checking.evidence import locate  # 30 ms; documents need none
+
                 sources = list[SourceText]()
                 at = 0
                 for source in request["sources"]:
@@ -349,7 +351,7 @@ def _carried_out(answers: BinaryIO, request: Mapping[str, Any], data: bytes) -> 
                     sources.append(SourceText(**{**source, "text": text}))
                     at += n_bytes
                 answer, schema = request["answer"], request["schema"]
-                found = locate_values(answer, schema, sources, request["only"], request["language"])
+                found = locate(answer, schema, sources, request["only"], request["language"])
                 return _frame(RESULT, {}, json.dumps(found).encode())
             case "table":
                 work = importlib.import_module("paddock.steps.tables.table_work")
@@ -366,13 +368,6 @@ def _carried_out(answers: BinaryIO, request: Mapping[str, Any], data: bytes) -> 
         is_missing = isinstance(error, BrokenReader) and error.is_missing
         head = {"why": str(error), "remedy": getattr(error, "remedy", ""), "is_missing": is_missing}
         return _frame(FAILURE, head)
-
-
-def locate_values(*sought: Any) -> Any:
-    """Return where the values of an answer are in texts: `evidence.locate`."""
-    from paddock.pipelines.checking.evidence import locate  # 30 ms; documents need none
-
-    return locate(*sought)
 
 
 def document_frame(document: Document) -> bytes:
