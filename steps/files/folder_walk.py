@@ -116,15 +116,6 @@ class FolderWalk(Struct):
         )
         return [f"{listed_names(names)} {what}." for names, what in kinds if names]
 
-    def unmatched_by_cause(self) -> tuple[list[str], list[str]]:
-        """Return the paths of files that a pattern leaves out, and of those that none is about."""
-        named = list[str]()
-        not_taken = list[str]()
-        for relpath in self.without.unmatched:
-            is_named = self.include.names(relpath) or self.exclude.names(relpath)
-            (named if is_named else not_taken).append(f"{self.root}{os.sep}{relpath}")
-        return named, not_taken
-
     def _differs_in_case(self, relpath: str) -> bool:
         """Return whether a file would match with its suffix in small letters, or in capitals."""
         stem, dot, suffix = relpath.rpartition(".")

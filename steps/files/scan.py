@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from typing_extensions import TypedDict  # pydantic takes no other before Python
 
 from paddock.engine.system import no_links
 from paddock.engine.system.files import sha256_of
+from paddock.engine.system.records import Struct
 from paddock.engine.system.tasks import in_left_thread
 from paddock.pipelines.quantities import SizeBytes
 from paddock.steps.base import Params, RowsOutput, Step, StepError, Tools
@@ -111,13 +113,12 @@ class FilesScan(Step[FilesScanParams, FilesScanOutput]):
             await _fetch_documents(source, root, tools)
             if not root.is_dir():  # it is made with the first document
                 return FilesScanOutput(files=[])
-        files, notes, (left_out, not_taken) = await in_left_thread(
-            scan_folder, params, root, tools.files.roots.allowed, owned
-        )
-        for note in notes:
+        scanned = await in_left_thread(scan_folder, params, root, tools.files.roots.allowed, owned)
+        for note in scanned.notes:
             tools.log.note(f"{printable(params.root)}: {note}")
-        tools.log.scanned([*left_out, *(file["path"] for file in files)], not_taken)
-        return FilesScanOutput.model_construct(files=files)
+        known = [*scanned.left_out, *(file["path"] for file in scanned.files)]
+        tools.log.scanned(known, scanned.not_taken)
+        return FilesScanOutput.model_construct(files=scanned.files)
 
 
 async def _fetch_documents(source: SourceParams, root: Path, tools: Tools) -> None:
@@ -148,10 +149,19 @@ async def _fetch_documents(source: SourceParams, root: Path, tools: Tools) -> No
             tools.log.note(note)
 
 
+class FolderScan(Struct, frozen=True):
+    files: list[ScannedFile]
+    notes: list[str]
+    left_out: list[str]
+    """Paths of files that a pattern leaves out."""
+    not_taken: list[str]
+    """Paths of files that no pattern is about."""
+
+
 def scan_folder(
     params: FilesScanParams, root: Path, allowed: tuple[Path, ...], owned: frozenset[str]
-) -> tuple[list[ScannedFile], Sequence[str], tuple[list[str], list[str]]]:
-    """Walk and hash, in a thread; return the files, notes, and `FolderWalk.unmatched_by_cause`.
+) -> FolderScan:
+    """Walk and hash, in a thread.
 
     Raises:
         StepError: the root is missing or not a folder.
@@ -165,12 +175,16 @@ def scan_folder(
         allowed=allowed if params.follow_links else (),
     )
     found, files = walk.files(params.newest), list[ScannedFile]()
-    hint = () if found or walk.without.too_large else (_no_files_note(params, walk),)
+    hint = [] if found or walk.without.too_large else [_no_files_note(params, walk)]
     while found:  # what was found of a file takes as much memory as what is listed of it
         if (file := _hashed_file(found.pop())) is not None:
             files.append(file)
     files.reverse()
-    return files, (*hint, *walk.notes()), walk.unmatched_by_cause()
+    scanned = FolderScan(files, [*hint, *walk.notes()], left_out=[], not_taken=[])
+    for relpath in walk.without.unmatched:
+        is_named = walk.include.names(relpath) or walk.exclude.names(relpath)
+        (scanned.left_out if is_named else scanned.not_taken).append(f"{root}{os.sep}{relpath}")
+    return scanned
 
 
 def _no_files_note(params: FilesScanParams, walk: FolderWalk) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Collection
 from contextlib import ExitStack, suppress
 from io import BufferedReader
 from pathlib import Path
@@ -86,6 +87,15 @@ class _Objects(Struct):
     by_name: dict[str, _Object] = field(default_factory=dict)
 
 
+class _DueObjects(Struct):
+    changed: dict[str, str] = field(default_factory=dict)
+    """Digests of outputs that the bucket has in another state, or not at all."""
+    gone: list[str] = field(default_factory=list)
+    """Objects that have no file now."""
+    too_large: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+
+
 class Upload(Struct, frozen=True):
     folder: Path
     params: BucketParams
@@ -103,56 +113,65 @@ class Upload(Struct, frozen=True):
             raise StepError(f"{name} {error}.", remedy=error.remedy) from error
 
     def _send_outputs(self, at_end: FolderAtEnd) -> list[str]:
-        names, takes_over = at_end.outputs, at_end.takes_over
         of = hashlib.sha256(f"{at_end.pipeline}\n{self.params.url}".encode()).hexdigest()[:8]
         index = self.folder / f".upload-{of}.json"
         objects = _read_objects(index)
-        due, gone = dict[str, str](), list[str]()
-        kept, too_large, unread, failed = (list[str]() for _ in range(4))
-        for name in sorted({*names, *objects}):
-            known = objects.get(name, _Object())
-            try:
-                with self._open(name) as file:
-                    if os.fstat(file.fileno()).st_size > self.params.max_bytes:
-                        too_large.append(name)
-                        continue
-                    digest = hashlib.file_digest(file, "sha256").hexdigest()
-                if name in names and (known.intended or digest != known.sha256):
-                    due[name] = digest
-                    tried = [*dict.fromkeys([*known.intended, digest])]
-                    objects[name] = replace(known, intended=tried)
-            except (FileNotFoundError, NotADirectoryError):  # it was removed with its item
-                gone += [name] * (name in objects)
-            except (OSError, ValueError):
-                unread.append(name)
-        if due or gone:
+        due = self._compare(at_end.outputs, objects)
+        kept, failed = list[str](), list[str]()
+        if due.changed or due.gone:
             self._write(index, objects)  # a run that goes on knows what this one sent
             with ExitStack() as stack:
                 bucket = stack.enter_context(self.params.opened(""))
                 assert isinstance(bucket, Bucket)
                 stack.callback(self._write, index, objects)
-                for name, digest in due.items():
+                for name, digest in due.changed.items():
                     try:
-                        if not self._send(bucket, name, digest, objects[name], takes_over):
+                        if not self._send(bucket, name, digest, objects[name], at_end.takes_over):
                             kept.append(name)
                     except (SourceAway, OSError) as error:  # its folder is none, or all is away
                         failed.append(f"{name} ({error})")
                         if len(failed) == MOST_FAILURES:
                             raise
-                for name in gone:
+                for name in due.gone:
                     known, version = objects[name], bucket.version(name)
                     if version in (None, known.version) or known.is_digest(_digest(bucket, name)):
                         bucket.remove(name)
                     else:
                         kept.append(name)
                     del objects[name]
-        whys = {"changed there by another program, and kept": kept, "too large": too_large}
-        whys |= {"unreadable, or behind a link, and not sent": unread, "not sent now": failed}
+        whys = {
+            "changed there by another program, and kept": kept,
+            "too large": due.too_large,
+            "unreadable, or behind a link, and not sent": due.unread,
+            "not sent now": failed,
+        }
         return [
             f"{counted(len(those), 'output')} of {self.params.name} {why}: {listed(those, _NAMED)}."
             for why, those in whys.items()
             if those
         ]
+
+    def _compare(self, names: Collection[str], objects: dict[str, _Object]) -> _DueObjects:
+        """Compare the folder with what the bucket has; note digests of what is about to be sent."""
+        due = _DueObjects()
+        for name in sorted({*names, *objects}):
+            known = objects.get(name, _Object())
+            try:
+                with self._open(name) as file:
+                    if os.fstat(file.fileno()).st_size > self.params.max_bytes:
+                        due.too_large.append(name)
+                        continue
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+            except (FileNotFoundError, NotADirectoryError):  # it was removed with its item
+                due.gone += [name] * (name in objects)
+            except (OSError, ValueError):
+                due.unread.append(name)
+            else:
+                if name in names and (known.intended or digest != known.sha256):
+                    due.changed[name] = digest
+                    tried = [*dict.fromkeys([*known.intended, digest])]
+                    objects[name] = replace(known, intended=tried)
+        return due
 
     def _send(
         self, bucket: Bucket, name: str, digest: str, known: _Object, takes_over: bool

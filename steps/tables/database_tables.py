@@ -259,6 +259,10 @@ class DatabaseTables:
             raise StepError(f"{server.name}: {what}", remedy="Let both have the same.")
         return self._databases.setdefault(server.place, server)
 
+    def of(self, database: Database, table: str) -> TableRows:
+        known = self._databases.setdefault(database.place, database)
+        return self.at(known.place / table)
+
     def at(self, path: Path) -> TableRows:
         """Return a table; raise `StepError` where no step names its server's account."""
         if path not in self._tables:

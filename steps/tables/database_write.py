@@ -15,6 +15,7 @@ from paddock.steps.facts import Facts, Missing, TextFacts, Use, Written, brings_
 from paddock.steps.paths import resolve_path
 
 from .database import PostgresAccount
+from .database_sqlite import SqliteFile
 from .database_tables import NEEDS_PSYCOPG
 
 
@@ -61,14 +62,15 @@ class DatabaseWrite(Step[DatabaseWriteParams, DatabaseWriteOutput]):
             return DatabaseWriteOutput(table=params.table, count=len(rows), changed=False)
         tables = tools.effects.tables
         if params.postgres is not None:
-            place = tables.server(params.postgres).place
+            database = tables.server(params.postgres)
         elif params.sqlite is not None:
-            place = resolve_path(tools.files.roots, params.sqlite)
-            tools.files.outputs.check_target(place, is_new=False)
+            path = resolve_path(tools.files.roots, params.sqlite)
+            tools.files.outputs.check_target(path, is_new=False)
+            database = SqliteFile(path)
         else:
             raise StepError("`sqlite` is null, so it is not known where the rows go.")
-        table = tables.at(place / params.table)
-        await tools.files.outputs.note_rows_kept(place / params.table)
+        table = tables.of(database, params.table)
+        await tools.files.outputs.note_rows_kept(database.place / params.table)
         owner, former = tables.owner(item), tables.owner(item, is_former=True)
         changed = await table.replace(owner, former, item.step, rows)
         return DatabaseWriteOutput(table=params.table, count=len(rows), changed=changed)

@@ -105,7 +105,7 @@ def scan_digest(folder: str, scan_params: str, roots: Roots, owned: frozenset[st
     """Return the digest of what a scan finds; empty where the folder cannot be listed. Blocks."""
     try:
         params = FilesScanParams.model_validate({**json.loads(scan_params), "root": folder})
-        files, _, _ = scan_folder(params, Path(folder), roots.allowed, owned)
+        files = scan_folder(params, Path(folder), roots.allowed, owned).files
     except (OSError, ValueError, StepError):
         return ""
     return listing_digest((file["relpath"], file["sha256"]) for file in files)
