@@ -427,47 +427,55 @@ async def ask_checked(
     n_logprobs = N_ALTERNATIVES if constraint and form.wants_confidence else None
     own_prompt = prompt = with_schema_hint(messages, form)
     before, n_repairs, shows_answer = "", 0, True
-    way_out = ""
     while True:
         reply = await caller.ask(
             prompt, constraint=constraint, n_logprobs=n_logprobs, most_tokens=most_tokens
         )
-        text, output, wrong = reply.text, None, list[str]()
+        answer = _JudgedReply(reply, reply.text)
         if constraint is not None:
-            output, wrong, way_out = _parsed_reply(reply, form.schema)
-        if constraint is not None and not wrong:
-            text = json.dumps(output, ensure_ascii=False, separators=(",", ":"))
-        wrong = wrong or await form.checked(output, text)
-        if not wrong:
+            answer = _parsed_reply(reply, form.schema)
+        if not answer.wrong:
+            answer = replace(answer, wrong=await form.checked(answer.output, answer.text))
+        if not answer.wrong:
             break
-        if n_repairs and text == before and caller.is_greedy:
+        if n_repairs and answer.text == before and caller.is_greedy:
             if not shows_answer:
-                break  # the same prompt would get the same answer
+                raise answer.refusal(n_repairs)  # the same prompt would get the same answer
             shows_answer = False  # small models repeat what they see
         again = None
         if n_repairs < form.repair:
-            again = await _repair_messages(
-                caller, own_prompt, reply if shows_answer else None, wrong
-            )
+            shown = reply if shows_answer else None
+            again = await _repair_messages(caller, own_prompt, shown, answer.wrong)
         if again is None:
-            break
-        prompt, before, n_repairs = again, text, n_repairs + 1
-    if wrong:
-        after = f", even after {counted(n_repairs, 'repair')}" if n_repairs else ""
-        remedy = way_out or "Loosen `check`, raise `repair`, or ask a larger model."
-        if reply.done_reason == "length":
-            remedy = "Raise `max_tokens` under `params`, or ask for less."
-        shown = one_line(text, _SHOWN_CHARS)
-        what = f"the answer fails its checks{after}. {' '.join(wrong)} It was: {shown}"
-        raise StepError(what, remedy=remedy, kind="check")
+            raise answer.refusal(n_repairs)
+        prompt, before, n_repairs = again, answer.text, n_repairs + 1
     if constraint is None:
-        return CheckedAnswer(text, None, reply)
+        return CheckedAnswer(answer.text, None, reply)
     likely = None
     if form.wants_confidence:
         value = json.loads(reply.text)
         likely = confidence(reply.text, reply.logprobs, value, form.schema)
         _, likely = without_repeats(value, form.schema, likely)
-    return CheckedAnswer(text, output, reply, await form.evidence(output), likely)
+    evidence = await form.evidence(answer.output)
+    return CheckedAnswer(answer.text, answer.output, reply, evidence, likely)
+
+
+class _JudgedReply(Struct, frozen=True):
+    reply: Reply
+    text: str
+    """Its text; with a schema that it holds to, the value's JSON."""
+    output: Any = None
+    wrong: Sequence[str] = ()
+    """Sentences; empty: it passes its checks."""
+    way_out: str = "Loosen `check`, raise `repair`, or ask a larger model."
+
+    def refusal(self, n_repairs: int) -> StepError:
+        after = f", even after {counted(n_repairs, 'repair')}" if n_repairs else ""
+        shown = one_line(self.text, _SHOWN_CHARS)
+        what = f"the answer fails its checks{after}. {' '.join(self.wrong)} It was: {shown}"
+        is_cut_off = self.reply.done_reason == "length"
+        longer = "Raise `max_tokens` under `params`, or ask for less."
+        return StepError(what, remedy=longer if is_cut_off else self.way_out, kind="check")
 
 
 def schema_constraint(schema: Any) -> Constraint:
@@ -504,11 +512,15 @@ def _of_single_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
-def _parsed_reply(reply: Reply, schema: Any) -> tuple[Any, list[str], str]:
-    """Return an answer's value, with each label of a list once; what is wrong, and a way out.
+def _parsed_reply(reply: Reply, schema: Any) -> _JudgedReply:
+    """Return an answer's value, with each label of a list once, or what is wrong.
 
     Remote servers may not enforce the schema.
     """
+
+    def refused(*wrong: str, way_out: str = _NOT_HELD) -> _JudgedReply:
+        return _JudgedReply(reply, reply.text, None, wrong, way_out)
+
     try:
         value = parse_shallow_json(
             reply.text,
@@ -517,18 +529,19 @@ def _parsed_reply(reply: Reply, schema: Any) -> tuple[Any, list[str], str]:
             object_pairs_hook=_of_single_keys,
         )
     except NestedTooDeep:
-        return None, [TOO_DEEP], _NOT_HELD
+        return refused(TOO_DEEP)
     except _NotStorable as error:
-        return None, [str(error)], error.way_out
+        return refused(str(error), way_out=error.way_out)
     except ValueError:
         if reply.done_reason != "length":
-            return None, ["It is not JSON."], _NOT_HELD
+            return refused("It is not JSON.")
         n_tokens = reply.usage.completion_tokens
-        what = f"It was cut off at its limit of {n_tokens} tokens: it must be shorter."
-        return None, [what], ""
+        return refused(f"It was cut off at its limit of {n_tokens} tokens: it must be shorter.")
     if wrong := [fault.sentence for fault in value_faults(value, schema)]:
-        return None, wrong, _NOT_HELD
-    return without_repeats(value, schema)[0], [], ""
+        return refused(*wrong)
+    output = without_repeats(value, schema)[0]
+    text = json.dumps(output, ensure_ascii=False, separators=(",", ":"))
+    return _JudgedReply(reply, text, output)
 
 
 async def _repair_messages(
