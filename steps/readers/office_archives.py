@@ -63,80 +63,93 @@ def load_archive(
         yield loaded, file, ()
         return
     with tempfile.TemporaryFile() as written:
-        notes = _write_copy(archive, written)
+        notes = _ArchiveCopy(archive).write(written)
         written.seek(0)
         yield load(written), written, notes
 
 
-def _write_copy(archive: zipfile.ZipFile, file: BinaryIO) -> tuple[str, ...]:
-    """Write an archive as the libraries can read it, and return the note on what was lost."""
-    etree = import_library("lxml.etree", WORD_DOCUMENT)
-    lost = dict[str, None]()
+class _ArchiveCopy:
+    """An archive as the libraries can read it."""
 
-    def pieces(name: str) -> Iterator[bytes]:
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        self._archive = archive
+        self._etree = import_library("lxml.etree", WORD_DOCUMENT)
+        self._lost = dict[str, None]()
+        names = archive.namelist()
+        markup = [name for name in names if name.endswith((".xml", ".rels"))]
+        self._parts = {name: self._markup(name) for name in markup}
+        self._present = {name for name in names if self._parts.get(name, b"-")}
+
+    def write(self, file: BinaryIO) -> tuple[str, ...]:
+        """Write it, and return the note on what was lost."""
+        parts = self._parts
+        for name in [name for name in parts if name.endswith(".rels") and name in self._present]:
+            self._drop_dead_relations(name)
+        types = self._tree_of(parts.get(CONTENT_TYPES, b"<Types/>"))
+        for entry in types:  # documents within have the type of a main part, which is read as XML
+            ends = ("xml", "rels")
+            if not (entry.get("PartName") or entry.get("Extension", "xml")).endswith(ends):
+                entry.set("ContentType", "application/octet-stream")
+        parts[CONTENT_TYPES] = self._etree.tostring(types)
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as out:
+            for name in self._present:
+                with out.open(name, "w", force_zip64=True) as part:
+                    for piece in [parts[name]] if name in parts else self._pieces(name):
+                        part.write(piece)
+        return damage_note([*self._lost])
+
+    def _pieces(self, name: str) -> Iterator[bytes]:
         """Yield a part as far as it can be unpacked."""
         try:
-            with archive.open(name) as part:
+            with self._archive.open(name) as part:
                 part._expected_crc = None  # type: ignore[attr-defined]  # a wrong sum loses nothing
                 while piece := part.read(PIECE_BYTES):
                     yield piece
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError):
-            lost[name] = None
+            self._lost[name] = None
 
-    def tree_of(data: bytes, *, is_broken: bool = False) -> Any:
+    def _tree_of(self, data: bytes, *, is_broken: bool = False) -> Any:
         options = {"resolve_entities": False, "no_network": True, "recover": is_broken}
-        return etree.fromstring(data, etree.XMLParser(**options))
+        return self._etree.fromstring(data, self._etree.XMLParser(**options))
 
-    def markup(name: str) -> bytes:
+    def _markup(self, name: str) -> bytes:
         """Return a part of XML, a broken one as far as it can be read."""
-        data = _renamed(b"".join(pieces(name)))
+        data = _renamed(b"".join(self._pieces(name)))
         try:
-            tree_of(data)
-        except etree.XMLSyntaxError as error:
+            self._tree_of(data)
+        except self._etree.XMLSyntaxError as error:
             if bomb_of(error):
                 raise
-            lost[name] = None
-            with suppress(etree.XMLSyntaxError):
-                tree = tree_of(data, is_broken=True)
-                return b"" if tree is None else bytes(etree.tostring(tree))
+            self._lost[name] = None
+            with suppress(self._etree.XMLSyntaxError):
+                tree = self._tree_of(data, is_broken=True)
+                return b"" if tree is None else bytes(self._etree.tostring(tree))
             return b""
         return data
 
-    parts = {name: markup(name) for name in archive.namelist() if name.endswith((".xml", ".rels"))}
-    present = {name for name in archive.namelist() if parts.get(name, b"-")}
-    for name in [name for name in parts if name.endswith(".rels") and name in present]:
-        relations = tree_of(parts[name])
+    def _drop_dead_relations(self, name: str) -> None:
+        """Drop relations to parts that are not there, and what refers to these."""
+        relations = self._tree_of(self._parts[name])
         folder = posixpath.dirname(posixpath.dirname(name))
         dropped = set[str]()
         kinds = set[str]()
         for relation in list(relations):
             kind, target = relation.get("Type", ""), relation.get("Target", "").partition("#")[0]
             path = posixpath.normpath(posixpath.join("/", folder, target))[1:]
-            is_missing = relation.get("TargetMode") != "External" and path not in present
+            is_missing = relation.get("TargetMode") != "External" and path not in self._present
             if is_missing or (kind.endswith(_CORE_PROPERTIES) and kind in kinds):
-                lost.update({path: None} if is_missing else {})
+                self._lost.update({path: None} if is_missing else {})
                 dropped.add(relation.get("Id", ""))
                 relations.remove(relation)
             kinds.add(kind)
-        parts[name] = etree.tostring(relations)
+        self._parts[name] = self._etree.tostring(relations)
         source = posixpath.join(folder, posixpath.basename(name).removesuffix(".rels"))
-        if dropped and parts.get(source):
-            tree = tree_of(parts[source])
+        if dropped and self._parts.get(source):
+            tree = self._tree_of(self._parts[source])
             for element in tree.xpath("//*[@*]"):
                 if element.get(RELATION_ID) in dropped and element.tag.endswith(_REFERENCES):
                     element.getparent().remove(element)
-            parts[source] = etree.tostring(tree)
-    types = tree_of(parts.get(CONTENT_TYPES, b"<Types/>"))
-    for entry in types:  # documents within have the type of a main part, which is read as XML
-        if not (entry.get("PartName") or entry.get("Extension", "xml")).endswith(("xml", "rels")):
-            entry.set("ContentType", "application/octet-stream")
-    parts[CONTENT_TYPES] = etree.tostring(types)
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as out:
-        for name in present:
-            with out.open(name, "w", force_zip64=True) as part:
-                for piece in [parts[name]] if name in parts else pieces(name):
-                    part.write(piece)
-    return damage_note([*lost])
+            self._parts[source] = self._etree.tostring(tree)
 
 
 def _renamed(data: bytes) -> bytes:

@@ -6,7 +6,7 @@ The page is drawn only where a text may be hidden: white text may stand on a dar
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from ctypes import (
     byref,
     c_double,
@@ -22,7 +22,7 @@ from functools import cache
 from itertools import chain, pairwise
 from math import hypot
 from operator import sub
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from pypdfium2 import raw  # type: ignore[import-untyped]
 
@@ -54,6 +54,9 @@ text_object_at = direct(raw.FPDFText_GetTextObject, c_void_p)
 ink_at = direct(raw.FPDFText_GetCharBox)
 
 
+Bounds: TypeAlias = tuple[float, float, float, float]
+
+
 class HiddenText(Struct, frozen=True):
     objects: Set[int]
     """The addresses of text objects that are not shown."""
@@ -69,6 +72,10 @@ def hidden_text(
     if left >= right or bottom >= top:  # a damaged crop box, which most programs leave out
         return HiddenText(frozenset(), frozenset())
     covers, pixels = _covers_of(pieces), cache(lambda: low_pixels(page))
+
+    def is_drawn(bounds: Bounds) -> bool:
+        return _is_drawn(frame.box(*bounds), pixels())
+
     objects = set[int]()
     partly = dict[int, list[_Cover]]()
     """By text objects: what may hide a part of them."""
@@ -102,7 +109,7 @@ def hidden_text(
             or (n_marks and _is_of_layer(handle, n_marks))
             or (near and any(cover.hides(index, bounds, colour) for cover in near))
         ):
-            is_hidden = not _is_drawn(frame.box(x_0, y_0, x_1, y_1), pixels())
+            is_hidden = not is_drawn(bounds)
         if is_hidden:
             # Points and lines are too fine for few pixels.
             if any(map(str.isalnum, utf16(raw.FPDFTextObj_GetText, text.piece, textpage))):
@@ -111,9 +118,20 @@ def hidden_text(
             partly[text.address] = over
         elif is_cut:
             clips[text.address] = clip
+    chars = _hidden_chars(textpage, partly, clips, is_drawn) if partly or clips else set[int]()
+    return HiddenText(objects, chars)
+
+
+def _hidden_chars(
+    textpage: Any,
+    partly: Mapping[int, Sequence[_Cover]],
+    clips: Mapping[int, Sequence[float]],
+    is_drawn: Callable[[Bounds], bool],
+) -> set[int]:
+    """Return the characters under what hides a part of their text, or out of its clip."""
     unseen, box = set[int](), (c_double * 4)()
     sides = [byref(box, at * sizeof(c_double)) for at in range(4)]
-    for place in range(textpage.count_chars()) if partly or clips else ():
+    for place in range(textpage.count_chars()):
         host = text_object_at(textpage.raw, place)
         if host not in partly and host not in clips:
             continue
@@ -124,9 +142,9 @@ def hidden_text(
         if host in clips:
             clip = clips[host]
             may_be_hidden = x_0 >= clip[2] or x_1 <= clip[0] or y_0 >= clip[3] or y_1 <= clip[1]
-        if may_be_hidden and not _is_drawn(frame.box(x_0, y_0, x_1, y_1), pixels()):
+        if may_be_hidden and not is_drawn(char):
             unseen.add(place)
-    return HiddenText(objects, unseen)
+    return unseen
 
 
 def _texts(

@@ -415,8 +415,10 @@ class XlsxWorkbook:
         if inline is not None:
             words, pieces = rich_text(inline)
             return Cell(words or None, style, "", pieces)
-        if text is None:
-            return Cell(None, style)
+        return Cell(None, style) if text is None else self._stored(kind, text, style)
+
+    def _stored(self, kind: str, text: str, style: CellStyle) -> Cell:
+        """Return a cell by the type of its stored value."""
         if kind == "s":
             at = _int(text.strip(), -1)
             if 0 <= at < len(self._strings):
