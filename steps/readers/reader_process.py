@@ -341,8 +341,6 @@ def _carried_out(answers: BinaryIO, request: Mapping[str, Any], data: bytes) -> 
                 page = draw_page(path, request["page"], most_px, request["max_bytes"])
                 return _frame(RESULT, {}, page)
             case "locate":
-                from paddock.pipelines.checking.evidence import locate  # 30 ms; documents need none
-
                 sources = list[SourceText]()
                 at = 0
                 for source in request["sources"]:
@@ -350,8 +348,10 @@ def _carried_out(answers: BinaryIO, request: Mapping[str, Any], data: bytes) -> 
                     text = data[at : at + n_bytes].decode("utf-8", "surrogatepass")
                     sources.append(SourceText(**{**source, "text": text}))
                     at += n_bytes
+                evidence = importlib.import_module("paddock.pipelines.checking.evidence")
                 answer, schema = request["answer"], request["schema"]
-                found = locate(answer, schema, sources, request["only"], request["language"])
+                only, language = request["only"], request["language"]
+                found = evidence.locate(answer, schema, sources, only, language)
                 return _frame(RESULT, {}, json.dumps(found).encode())
             case "table":
                 work = importlib.import_module("paddock.steps.tables.table_work")
