@@ -72,16 +72,10 @@ def with_tool_names(messages: Iterable[Message]) -> tuple[Message, ...]:
     names: dict[str, str] = {}
     named: list[Message] = []
     for message in messages:
-        for call in message.tool_calls:
-            names[call.id] = call.name
-        name = (
-            names.get(message.tool_call_id)
-            if message.role == "tool" and message.tool_call_id
-            else None
-        )
-        named.append(
-            replace(message, tool_name=name) if name and not message.tool_name else message
-        )
+        names.update((call.id, call.name) for call in message.tool_calls)
+        name = names.get(message.tool_call_id) if message.tool_call_id else None
+        lacks_it = message.role == "tool" and name and not message.tool_name
+        named.append(replace(message, tool_name=name) if lacks_it else message)
     return tuple(named)
 
 
@@ -351,7 +345,7 @@ LOWEST_LOGPROB = -9999.0
 """Stands for an impossible token, as in OpenAI's API: JSON knows no infinity."""
 
 
-class TokenLogprob(tuple[Any, ...]):
+class TokenLogprob(tuple[str, float, *tuple[tuple[str, float], ...]]):
     """One chosen token with its natural log probability, and those of the likeliest tokens.
 
     It is what JSON has of it, since most are written and never read: the token's bytes as text, one

@@ -107,12 +107,7 @@ def _decompressed(body: bytes | bytearray, encoding: str, max_bytes: int) -> byt
 
 
 async def read_json(request: Request) -> dict[str, Any]:
-    """Return the fields of a request's body, their names in lower case.
-
-    Raises:
-        ApiError: 400, there is no body, or it is not a JSON object.
-        starlette.requests.ClientDisconnect: the client disconnected before it had sent it.
-    """
+    """Return the fields of a request's body, their names in lower case."""
     body = await read_body(request)
     is_large = len(body) > PARSE_IN_THREAD_BYTES
     fields = await asyncio.to_thread(parse_object, body) if is_large else parse_object(body)
@@ -126,9 +121,6 @@ def parse_object(body: bytes | bytearray) -> dict[str, Any]:
 
     >>> parse_object(b'{"Model": "smol"}')
     {'model': 'smol'}
-
-    Raises:
-        ApiError: 400, with what is wrong.
     """
     if not body or body.isspace():
         raise ApiError(400, "missing request body")

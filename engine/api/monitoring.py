@@ -157,7 +157,7 @@ async def service_state(service: Service, devices: Sequence[Mapping[str, Any]]) 
 
 
 def _model_state(model: ModelStats, metrics: ModelMetrics | None) -> dict[str, Any]:
-    return {
+    state: dict[str, Any] = {
         "name": model.name,
         "state": model.state,
         "users": model.n_users,
@@ -177,12 +177,10 @@ def _model_state(model: ModelStats, metrics: ModelMetrics | None) -> dict[str, A
         "digest": model.digest[:12],
         "role": model.role,
         "n_cells": model.n_cells,
-        **(_model_counts(metrics) if metrics else {}),
     }
-
-
-def _model_counts(metrics: ModelMetrics) -> dict[str, Any]:
-    return {
+    if metrics is None:
+        return state
+    return state | {
         "computed": metrics.batch_tokens,
         "said": metrics.streamed_tokens,
         "prompt": metrics.prompt_tokens,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from starlette.requests import Request
@@ -18,6 +19,7 @@ from starlette.routing import Route
 
 from paddock.engine.api.openai.requests import model_ref
 from paddock.engine.api.streaming import stream_response
+from paddock.engine.backends.answer import joined_chunk
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.backends.rpc import BEAT, MEDIA_TYPE, PREFIX, CountRequest, WireLine, write_line
 from paddock.engine.errors import BadRequest, EngineError, pack_error
@@ -171,15 +173,7 @@ class _PoolRoutes:
 
 def _joined_text_chunks(chunks: Sequence[Chunk]) -> list[Chunk]:
     joined: list[Chunk] = []
-    for chunk in chunks:
-        is_plain = not (chunk.tool_calls or chunk.logprobs)
-        last = joined[-1] if joined else None
-        if last is None or not is_plain or last.tool_calls or last.logprobs:
-            joined.append(chunk)
-        else:
-            joined[-1] = Chunk(
-                last.text + chunk.text,
-                last.n_tokens + chunk.n_tokens,
-                last.reasoning + chunk.reasoning,
-            )
+    for is_plain, run in groupby(chunks, lambda chunk: not (chunk.tool_calls or chunk.logprobs)):
+        pieces = [*run]
+        joined += [joined_chunk(pieces)] if is_plain else pieces
     return joined

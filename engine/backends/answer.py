@@ -145,7 +145,7 @@ class Answer:
             places = {0, len(self._chunks), *(reader.n_seen for reader in self._readers)}
             borders = sorted(places)
             self._chunks[:] = [
-                _joined_chunks(self._chunks[start:end]) for start, end in pairwise(borders)
+                joined_chunk(self._chunks[start:end]) for start, end in pairwise(borders)
             ]
             for reader in self._readers:
                 reader.n_seen = borders.index(reader.n_seen)
@@ -159,7 +159,7 @@ class Answer:
         self._n_reasoning_tokens = 0
 
     def reply_of(self, ended: AnswerEnd, digest: str) -> Reply:
-        whole = _joined_chunks(self._chunks)
+        whole = joined_chunk(self._chunks)
         likeliest = max(ended.scores, key=lambda score: score.logprob, default=None)
         return Reply(
             self.request.answers[ended.scores.index(likeliest)] if likeliest else whole.text,
@@ -199,7 +199,7 @@ class OpenAnswers(Struct, eq=False):
         await end(*(answer.task for answer in self._answers))
 
 
-def _joined_chunks(chunks: Sequence[Chunk]) -> Chunk:
+def joined_chunk(chunks: Sequence[Chunk]) -> Chunk:
     return Chunk(
         "".join(chunk.text for chunk in chunks),
         sum(chunk.n_tokens for chunk in chunks),

@@ -249,11 +249,7 @@ class LocalPool(Pool):
         return await self._briefly(model, lambda worker: worker.tokenise(text))
 
     async def detokenise(self, model: ModelSpec, tokens: Sequence[int]) -> str:
-        """Return the text of token ids, control tokens as they are spelled.
-
-        Raises:
-            BadRequest: the model has no such token.
-        """
+        """Return the text of token ids, control tokens as they are spelled."""
         return await self._briefly(model, lambda worker: worker.detokenise(tokens))
 
     def chat(self, request: ChatRequest, *, waits: bool = True) -> Answer:
@@ -279,13 +275,7 @@ class LocalPool(Pool):
         return await score_options(ask, request, questions)
 
     async def embed(self, request: EmbedRequest, *, waits: bool = True) -> EmbedReply:
-        """Embed whole texts.
-
-        Raises:
-            TextTooLong: a text exceeds the model's context; nothing was cut.
-            DeadlineExceeded: not within `total_s`.
-            Busy: the caller does not wait, and `max_queue` requests are before it.
-        """
+        """Embed whole texts; a caller that does not wait gets `Busy`, as of `chat`."""
         self.on_request()
         async with total_deadline(request.total_s):
             facts = await self._facts_of(request.model, "embed")
@@ -300,13 +290,7 @@ class LocalPool(Pool):
             return EmbedReply(whole.vectors, usage, digest, *counts)
 
     async def rerank(self, request: RerankRequest, *, waits: bool = True) -> RerankReply:
-        """Score documents for a query.
-
-        Raises:
-            WrongRole: the model is no reranker.
-            TextTooLong: query and document exceed the context; nothing was cut.
-            DeadlineExceeded: not within `total_s`.
-        """
+        """Score documents for a query; TextTooLong counts both."""
         facts = await self._facts_of(request.model, "rerank")
         async with total_deadline(request.total_s):
             whole, usage, digest = await self._computed(
@@ -335,17 +319,32 @@ class LocalPool(Pool):
         order = EmbedOrder(
             (), query, dimensions, facts.n_ctx_tokens, request.priority, request.on_overflow
         )
-        portions = _Portions(self, request.model, order, waits=waits)
+        digests = set[str]()
+        load_s = 0.0
+
+        async def send(portion: tuple[str, ...], start: int) -> Embedded:
+            since = self._residents.now()
+
+            async def work(worker: WorkerProcess, model_use: ModelUse) -> Embedded:
+                nonlocal load_s
+                load_s = max(load_s, self._residents.awaited_load_s(model_use.key, since))
+                embedded = await worker.embed(replace(order, texts=portion), PendingRequest())
+                digests.add(model_use.facts.served_digest)
+                return embedded
+
+            return await self._repeatedly(
+                request.model, work, priority=order.priority, waits=waits or start > 0
+            )
+
         while True:
-            portions.digests.clear()
-            whole = await embed_in_portions(texts, portions.send)
-            if len(portions.digests) < 2:  # else the model was replaced between two portions
+            digests.clear()
+            whole = await embed_in_portions(texts, send)
+            if len(digests) < 2:  # else the model was replaced between two portions
                 break
         seconds = time.monotonic() - began
         self.events.embedded(facts.name, len(texts), whole.n_tokens, seconds)
-        load_s = portions.load_s
         usage = Usage(whole.n_tokens, load_s=load_s, prefill_s=max(0.0, seconds - load_s))
-        return whole, usage, next(iter(portions.digests), facts.served_digest)
+        return whole, usage, next(iter(digests), facts.served_digest)
 
     async def _briefly(
         self, model: ModelSpec, work: Callable[[WorkerProcess], Awaitable[_T]]
@@ -502,28 +501,3 @@ class LocalPool(Pool):
         self.events.answered(facts.name, ended.reason, usage, answer.first_s)
         usage = replace(usage, load_s=load_s, queue_s=usage.queue_s + outside_s)
         return answer.reply_of(replace(ended, usage=usage), facts.served_digest)
-
-
-class _Portions:
-    """The texts of an embedding request on their way to workers, and what served them."""
-
-    def __init__(
-        self, pool: LocalPool, model: ModelSpec, order: EmbedOrder, *, waits: bool
-    ) -> None:
-        self._pool, self._model, self._order, self._waits = pool, model, order, waits
-        self.load_s = 0.0
-        self.digests = set[str]()
-
-    async def send(self, texts: tuple[str, ...], start: int) -> Embedded:
-        residents, order = self._pool._residents, replace(self._order, texts=texts)
-        since = residents.now()
-
-        async def work(worker: WorkerProcess, model_use: ModelUse) -> Embedded:
-            self.load_s = max(self.load_s, residents.awaited_load_s(model_use.key, since))
-            embedded = await worker.embed(order, PendingRequest())
-            self.digests.add(model_use.facts.served_digest)
-            return embedded
-
-        return await self._pool._repeatedly(
-            self._model, work, priority=order.priority, waits=self._waits or start > 0
-        )

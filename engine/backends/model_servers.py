@@ -41,7 +41,7 @@ from paddock.engine.workers.worker_protocol import AnswerEnd, Embedded
 from .answer import deadlines, total_deadline
 from .model_discovery import ServedModel, look_up_model
 from .openai_client import ServerAway, ServerBusy, ServerConnection
-from .openai_codec import LOGPROB_FIELDS, StreamDecoder, chat_body, unsupported_sampling
+from .openai_codec import StreamDecoder, chat_body, unsupported_sampling
 from .option_wires import cannot_compare, option_scoring_body, read_answer_scores
 from .rpc import PREFIX, RemotePool
 from .token_bounds import least_tokens, most_tokens
@@ -146,7 +146,7 @@ class OpenAIServer:
         except BadRequest as error:
             if request.n_logprobs is None or "logprobs" not in str(error):
                 raise
-            plain = {name: body[name] for name in body if name not in LOGPROB_FIELDS}
+            plain = {name: body[name] for name in body if "logprobs" not in name}
             decoder = StreamDecoder(bool(request.tools))
             await self._read_stream(request, plain, decoder, on_chunk)
         if request.n_logprobs is not None and not decoder.has_logprobs:

@@ -35,7 +35,13 @@ ServerKind = Literal["llama-server", "vllm", "ollama", "paddock", "other"]
 
 Json = dict[str, Any]
 
-LOGPROB_FIELDS = ("logprobs", "top_logprobs")
+_OF_CHANCE = ("top_k", "min_p", "typical_p")
+"""Sampling values that do not change a greedy answer."""
+_OWN_NAMES: Mapping[ServerKind, Mapping[str, str]] = {
+    "llama-server": {name: name for name in (*_OF_CHANCE, "repeat_penalty", "repeat_last_n")},
+    "vllm": {"top_k": "top_k", "min_p": "min_p", "repeat_penalty": "repetition_penalty"},
+}
+"""Servers' names of sampling values that OpenAI's API has not; other servers take none of them."""
 _IMAGE_KINDS = ((b"\x89PNG", "png"), (b"GIF8", "gif"), (b"RIFF", "webp"))
 
 
@@ -51,7 +57,7 @@ def chat_body(
         raise BadRequest("template variables and token ids cannot be sent to another server")
     body: Json = {
         "model": model,
-        "messages": messages_body(request.messages),
+        "messages": list(map(message_body, request.messages)),
         "stream": True,
         "stream_options": {"include_usage": True},
         **sampling_body(sampling, kind, n_ctx_tokens),
@@ -71,10 +77,6 @@ def chat_body(
     return body
 
 
-def messages_body(turns: Sequence[Message]) -> list[Json]:
-    return [_message_body(turn) for turn in turns]
-
-
 def tools_body(given: Sequence[Tool]) -> list[Json]:
     return [
         {
@@ -89,7 +91,7 @@ def tools_body(given: Sequence[Tool]) -> list[Json]:
     ]
 
 
-def _message_body(turn: Message) -> Json:
+def message_body(turn: Message) -> Json:
     body: Json = {"role": turn.role, "content": turn.content}
     if turn.images:
         text = [{"type": "text", "text": turn.content}] if turn.content else []
@@ -128,35 +130,21 @@ def sampling_body(sampling: Sampling, kind: ServerKind, n_ctx_tokens: int) -> Js
         body["frequency_penalty"] = sampling.frequency_penalty
     if sampling.logit_bias:
         body["logit_bias"] = {str(token): bias for token, bias in sampling.logit_bias.items()}
-    return body | dict(_server_sampling(sampling, kind))
+    for name, own in _OWN_NAMES.get(kind, {}).items():
+        if not (sampling.is_greedy and name in _OF_CHANCE):
+            body[own] = getattr(sampling, name)
+    return body
 
 
-def _server_sampling(sampling: Sampling, kind: ServerKind) -> Iterator[tuple[str, Any]]:
-    if kind not in ("llama-server", "vllm"):
-        return
-    if not sampling.is_greedy:
-        yield "top_k", sampling.top_k
-        yield "min_p", sampling.min_p
-    if kind == "vllm":
-        if sampling.repeat_penalty != 1:
-            yield "repetition_penalty", sampling.repeat_penalty
-        return
-    if not sampling.is_greedy:
-        yield "typical_p", sampling.typical_p
-    yield "repeat_penalty", sampling.repeat_penalty
-    yield "repeat_last_n", sampling.repeat_last_n
-
-
-def unsupported_sampling(sampling: Sampling, kind: ServerKind) -> tuple[str, ...]:
+def unsupported_sampling(sampling: Sampling, kind: ServerKind) -> list[str]:
     """Name the values that were asked for and that a server of this kind does not take."""
-    if kind in ("llama-server", "vllm"):
-        return ()
-    plain = Sampling()
-    unsupported = ["repeat_penalty"] if sampling.repeat_penalty != plain.repeat_penalty else []
-    if not sampling.is_greedy:
-        names = ("top_k", "min_p", "typical_p")
-        unsupported += [name for name in names if getattr(sampling, name) != getattr(plain, name)]
-    return tuple(unsupported)
+    plain, taken = Sampling(), _OWN_NAMES.get(kind, {})
+    names = ("repeat_penalty",) if sampling.is_greedy else ("repeat_penalty", *_OF_CHANCE)
+    return [
+        name
+        for name in names
+        if name not in taken and getattr(sampling, name) != getattr(plain, name)
+    ]
 
 
 def _thinking_body(think: Think | None, kind: ServerKind) -> Json:

@@ -22,8 +22,7 @@ from paddock.engine.system.tasks import run_concurrently
 
 from .model_discovery import ServedModel
 from .openai_client import ServerConnection
-from .openai_codec import messages_body as as_json
-from .openai_codec import tools_body as tools_as_json
+from .openai_codec import message_body, tools_body
 from .token_bounds import least_in_chat, least_tokens, most_in_chat, most_tokens
 
 START_S, COUNT_S = 60.0, 60.0
@@ -106,9 +105,9 @@ async def count_chat(
     tools: Sequence[Tool] = (),
     tokenizer: LocalTokenizer | None = None,
 ) -> TokenCount:
-    body: dict[str, object] = {"model": looked.name, "messages": as_json(messages)}
+    body: dict[str, object] = {"model": looked.name, "messages": list(map(message_body, messages))}
     if tools:
-        body["tools"] = tools_as_json(tools)
+        body["tools"] = tools_body(tools)
     if any(message.images for message in messages):
         return _estimated_count(messages, tools)  # what a picture takes only the server knows
     if looked.has_tokenizer and looked.kind == "llama-server":
@@ -124,7 +123,7 @@ async def count_chat(
         n_content = sum(await tokenizer.count_texts([message.content for message in messages]))
         n_whole = await tokenizer.count_chat(messages)
         if tools:
-            n_whole += sum(await tokenizer.count_texts([json.dumps(tools_as_json(tools))]))
+            n_whole += sum(await tokenizer.count_texts([json.dumps(tools_body(tools))]))
         # The server's template may be another one than the file's.
         return TokenCount(
             n_whole + _SLACK_TOKENS, max(0, n_content - _SLACK_TOKENS * len(messages))
@@ -154,7 +153,7 @@ async def count_texts(
 
 
 def _estimated_count(messages: Sequence[Message], tools: Sequence[Tool]) -> TokenCount:
-    n_tools = most_tokens(json.dumps(tools_as_json(tools))) if tools else 0
+    n_tools = most_tokens(json.dumps(tools_body(tools))) if tools else 0
     return TokenCount(most_in_chat(messages) + n_tools, least_in_chat(messages))
 
 

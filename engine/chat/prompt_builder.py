@@ -118,11 +118,7 @@ class PromptTokeniser:
         return np.array(ids, np.int32)
 
     def tokens_before(self, ids: Sequence[int]) -> Tokens:
-        """Return the tokens that stand before a prompt, with BOS where the model wants it.
-
-        Raises:
-            BadRequest: the model has no such token.
-        """
+        """Return the tokens that stand before a prompt, with BOS where the model wants it."""
         tokens = self.checked(ids)
         if not len(tokens) or self.n_bos(tokens):
             return tokens
@@ -224,8 +220,8 @@ class PromptBuilder:
 
         pieces = render(request.messages)
         n_original = None
-        if limit is not None and self._may_exceed(limit, pieces, request):
-            request, n_original = self._truncated(request, render, limit)
+        if limit is not None:
+            request, n_original = self._truncated(request, pieces, render, limit)
         if n_original is not None:
             pieces = render(request.messages)
         if request.answers and template.chat_format.is_harmony:
@@ -255,22 +251,20 @@ class PromptBuilder:
 
     # Truncation
 
-    @staticmethod
-    def _may_exceed(limit: PromptLimit, pieces: Sequence[TextPiece], request: ChatRequest) -> bool:
-        """Return whether counting is needed: each token has at least one byte."""
-        n_bytes = sum(len(piece.text.encode(errors="replace")) for piece in pieces)
-        n_images = sum(len(message.images) for message in request.messages)
-        n_most = n_bytes + 1 + len(request.prompt_tokens) + n_images * _IMAGE_TOKENS
-        return n_most > limit.n_most
-
     def _truncated(
         self,
         request: ChatRequest,
+        pieces: Sequence[TextPiece],
         render: Callable[[Sequence[Message]], tuple[TextPiece, ...]],
         limit: PromptLimit,
     ) -> tuple[ChatRequest, int | None]:
         """Return a conversation that fits, if it can, and the tokens of the whole one."""
         tokeniser = self._tokeniser
+        n_bytes = sum(len(piece.text.encode(errors="replace")) for piece in pieces)
+        n_images = sum(len(message.images) for message in request.messages)
+        n_most = n_bytes + 1 + len(request.prompt_tokens) + n_images * _IMAGE_TOKENS
+        if n_most <= limit.n_most:  # each token has at least one byte: nothing has to be counted
+            return request, None
 
         def count(messages: Sequence[Message]) -> int:
             n_images = sum(len(message.images) for message in messages)
@@ -430,9 +424,4 @@ class PromptBuilder:
         return ids
 
     def detokenise(self, ids: Sequence[int]) -> str:
-        """Return the text of token ids.
-
-        Raises:
-            BadRequest: the model has no such token.
-        """
         return self._tokeniser.text(self._tokeniser.checked(ids))

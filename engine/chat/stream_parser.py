@@ -27,22 +27,6 @@ from .tool_call_syntax import (
 )
 
 
-class Utf8Decoder:
-    """Decodes bytes that are cut anywhere; half a character at the end is left out."""
-
-    def __init__(self) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-
-    def feed(self, piece: bytes) -> str:
-        """Add bytes; return the characters that are complete now."""
-        if not self._decoder.getstate()[0]:
-            try:
-                return piece.decode()
-            except UnicodeDecodeError:
-                pass  # it ends within a character
-        return self._decoder.decode(piece)
-
-
 class AnswerDelta(Struct, frozen=True):
     text: str = ""
     reasoning: str = ""
@@ -62,7 +46,7 @@ class StreamParser(ABC):
         self._text = StopStringFilter(stop)
         self.may_stop = any(stop)
         """Whether the text decides where the answer ends."""
-        self._characters = Utf8Decoder()
+        self._characters = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._buffer = ""
         self._is_cut = False
 
@@ -75,7 +59,7 @@ class StreamParser(ABC):
         return self._text.stopped_by
 
     def feed(self, piece: bytes) -> AnswerDelta:
-        self._buffer += self._characters.feed(piece)
+        self._buffer += self._characters.decode(piece)
         return self._advance(is_end=False)
 
     def close(self, *, is_cut: bool = False) -> AnswerDelta:
@@ -165,7 +149,7 @@ class MarkupParser(StreamParser):
         self._waits_for = (*self._closing, *self._inner)
 
     def feed(self, piece: bytes) -> AnswerDelta:
-        new = self._characters.feed(piece)
+        new = self._characters.decode(piece)
         self._buffer += new
         if self._is_waiting and not _CALL_END_CHARS.intersection(new):
             return AnswerDelta()  # the call is still incomplete

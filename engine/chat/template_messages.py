@@ -251,20 +251,19 @@ def _template_turn(message: Message, rules: TurnRules) -> TemplateTurn:
         turn["name"] = message.tool_name
         turn["tool_call_id"] = _fitting_call_id(message.tool_call_id, rules)
     if message.tool_calls:
-        turn["tool_calls"] = [_call_value(call, rules) for call in message.tool_calls]
+        turn["tool_calls"] = []
+        for call in message.tool_calls:
+            arguments: Any = dict(call.arguments)
+            if rules.arguments_as_text:
+                arguments = json.dumps(arguments, ensure_ascii=False)
+            function = {"name": call.name, "arguments": arguments}
+            call_id = _fitting_call_id(call.id, rules)
+            turn["tool_calls"].append({"type": "function", "id": call_id, "function": function})
         if rules.thinking_key and message.reasoning:
             turn |= {"content": "", "thinking": f"{message.reasoning}\n\n{content}".strip()}
         if rules.null_content and not message.content:
             turn["content"] = None
     return turn
-
-
-def _call_value(call: ToolCall, rules: TurnRules) -> dict[str, Any]:
-    arguments: str | Mapping[str, Any] = dict(call.arguments)
-    if rules.arguments_as_text:
-        arguments = json.dumps(arguments, ensure_ascii=False)
-    function = {"name": call.name, "arguments": arguments}
-    return {"type": "function", "id": _fitting_call_id(call.id, rules), "function": function}
 
 
 def _fitting_call_id(call_id: str, rules: TurnRules) -> str:

@@ -355,10 +355,6 @@ def parse_gemma_object(text: str, at: int) -> tuple[JsonObject, int]:
         raise IncompleteValue
     if text[at] != "{":
         raise MalformedValue
-    return _gemma_object(text, at)
-
-
-def _gemma_object(text: str, at: int) -> tuple[dict[str, Any], int]:
     members: dict[str, Any] = {}
     at += 1
     while True:
@@ -398,7 +394,7 @@ def _gemma_separator(text: str, at: int, closes: str) -> int:
 def _gemma_value(text: str, at: int) -> tuple[Any, int]:
     at = _next_at(text, at)
     if text[at] == "{":
-        return _gemma_object(text, at)
+        return parse_gemma_object(text, at)
     if text[at] == "[":
         items: list[Any] = []
         at += 1

@@ -155,9 +155,6 @@ class BlobStore:
             self.folder.mkdir(parents=True, exist_ok=True)
         return self.folder / f".{os.getpid()}-{secrets.token_hex(6)}.part"
 
-    def true_digest(self, digest: str) -> str:
-        return f"sha256:{sha256_of(self.path(digest))}"
-
     def remove(self, digest: str) -> int:
         path = self.path(digest)
         with suppress(FileNotFoundError), store_write_errors(self.folder):

@@ -26,7 +26,7 @@ from .manifests import (
     go_json,
     make_manifest,
 )
-from .model_cards import weight_count_text, weights_format
+from .model_cards import config_of_header, with_family
 from .model_recipe import RecipeFile
 from .model_store import ModelStore
 from .transfer import ProgressLine, ReportProgress
@@ -131,7 +131,7 @@ def add_gguf_files(
             parts = sorted(split.values() or [header], key=lambda part: part.part)
             draft.config = config_of_header(draft.config, join_headers(parts))
         elif kind == manifests.PROJECTOR_TYPE:
-            draft.config = _with_family(draft.config, header.architecture)
+            draft.config = with_family(draft.config, header.architecture)
 
 
 def _read_header(name: str, path: Path) -> GgufHeader:
@@ -178,23 +178,6 @@ def _copy_to_blob(store: ModelStore, path: Path, report: ReportProgress) -> tupl
             )
         digest = writer.commit()
     return digest, writer.is_new
-
-
-def config_of_header(config: ModelConfig, header: GgufHeader) -> ModelConfig:
-    described = replace(
-        config,
-        model_format="gguf",
-        model_family=header.architecture,
-        model_type=weight_count_text(header.n_weights),
-        file_type=weights_format(header),
-    )
-    return _with_family(described, header.architecture)
-
-
-def _with_family(config: ModelConfig, family: str) -> ModelConfig:
-    if family in config.model_families:
-        return config
-    return replace(config, model_families=(*config.model_families, family))
 
 
 class ImportedFiles(Struct, frozen=True):

@@ -46,11 +46,6 @@ class HubFile(Struct, frozen=True):
     """`sha256:…`; empty for a small text, which has another digest on the hub."""
 
 
-class HubListing(Struct, frozen=True):
-    files: tuple[HubFile, ...]
-    auth: HubAuth
-
-
 class HubAuth:
     def __init__(self, token: str | None, hub: str) -> None:
         self.origin = url_origin(httpx.URL(hub))
@@ -64,8 +59,10 @@ def hub_address(options: TransferOptions) -> str:
     return (options.hub or constants.ENDPOINT).rstrip("/")
 
 
-def list_hub_files(repository: str, revision: str | None, options: TransferOptions) -> HubListing:
-    """Return a repository's files; blocks.
+def list_hub_files(
+    repository: str, revision: str | None, options: TransferOptions
+) -> tuple[list[HubFile], HubAuth]:
+    """Return a repository's files, and what is sent for them; blocks.
 
     Raises:
         NotPublished: there is no such repository or revision.
@@ -81,7 +78,7 @@ def list_hub_files(repository: str, revision: str | None, options: TransferOptio
         info = api.model_info(
             repository, revision=revision, files_metadata=True, timeout=options.stall_s
         )
-    files = tuple(
+    files = [
         HubFile(
             sibling.rfilename,
             hf_hub_url(repository, sibling.rfilename, revision=info.sha or revision, endpoint=hub),
@@ -89,8 +86,8 @@ def list_hub_files(repository: str, revision: str | None, options: TransferOptio
             f"sha256:{sibling.lfs.sha256}" if sibling.lfs is not None else "",
         )
         for sibling in info.siblings or ()
-    )
-    return HubListing(files, HubAuth(token, hub))
+    ]
+    return files, HubAuth(token, hub)
 
 
 @contextmanager

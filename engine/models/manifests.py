@@ -183,6 +183,10 @@ class StoredModel(Struct, frozen=True):
     """Of a split model: the files after the first one, in order."""
 
     @property
+    def weights(self) -> tuple[Path, ...]:
+        return (self.model, *self.parts)
+
+    @property
     def own_template(self) -> str | None:
         """The template to use instead of the file's own; None: the file's own.
 

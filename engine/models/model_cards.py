@@ -23,7 +23,7 @@ from . import manifests
 from .manifests import ManifestLayer, ModelConfig, StoredModel, go_json, make_manifest
 from .model_finder import FoundModel, ModelFiles, ModelFinder, model_params, sampling_params
 from .model_names import shown_name
-from .modelfile import ModelfileCommand, each_value, print_parameters, write_modelfile
+from .modelfile import ModelfileCommand, each_value, print_parameters, value_text, write_modelfile
 
 # Shown elsewhere, or a page of text.
 _HIDDEN_KEYS = ("general.name", "tokenizer.chat_template")
@@ -81,26 +81,21 @@ class ModelCard(Struct, frozen=True):
 
 def describe_model(finder: ModelFinder, ref: str, *, is_verbose: bool = False) -> ModelCard:
     found = finder.locate(ref)
-    header = finder.files.header(found.path, found.parts)
-    own = found.own
+    own, config = found.own, found.own.config
+    header = finder.files.header(found.path, own.parts)
     card = _short_card(finder, found, header)
-    projector = finder.files.header(found.projector) if found.projector else None
-    commands = [ModelfileCommand("FROM", str(found.path))]
-    if found.projector:
-        commands.append(ModelfileCommand("FROM", str(found.projector)))
-    commands += [ModelfileCommand("ADAPTER", str(path)) for path in own.adapters]
-    if own.template:  # the file's own template needs no command
-        commands.append(ModelfileCommand("TEMPLATE", own.template))
-    if own.system:
-        commands.append(ModelfileCommand("SYSTEM", own.system))
+    projector = finder.files.header(own.projector) if own.projector else None
+    given: list[tuple[str, object]] = [("FROM", found.path), ("FROM", own.projector)]
+    given += [("ADAPTER", path) for path in own.adapters]
+    given += [("TEMPLATE", own.template), ("SYSTEM", own.system)]  # the file's own needs none
+    commands = [ModelfileCommand(name, str(value)) for name, value in given if value]
     commands += [
-        ModelfileCommand("PARAMETER", _parameter_text(value), key)
-        for key, value in each_value(found.params)
+        ModelfileCommand("PARAMETER", value if isinstance(value, str) else value_text(value), key)
+        for key, value in each_value(own.params)
     ]
     commands += [
         ModelfileCommand("MESSAGE", message.content, message.role) for message in own.messages
     ]
-    config = own.config
     for name, value in (("RENDERER", config.renderer), ("PARSER", config.parser),
                         ("REQUIRES", config.requires)):  # fmt: skip
         if value:
@@ -120,16 +115,16 @@ def describe_model(finder: ModelFinder, ref: str, *, is_verbose: bool = False) -
         system=own.system,
         messages=own.messages,
         model_info=_header_values(header, found.path, is_verbose),
-        projector_info=_header_values(projector, found.projector, is_verbose)
-        if projector and found.projector
+        projector_info=_header_values(projector, own.projector, is_verbose)
+        if projector and own.projector
         else None,
         tensors=tuple(
             TensorInfo(tensor.name, TYPE_NAMES.get(tensor.kind, f"type {tensor.kind}"), tensor.axes)
             for tensor in header.tensors
         ),
-        renderer=own.config.renderer,
-        parser=own.config.parser,
-        requires=own.config.requires,
+        renderer=config.renderer,
+        parser=config.parser,
+        requires=config.requires,
     )
 
 
@@ -144,7 +139,9 @@ def list_cards(finder: ModelFinder) -> list[ModelCard]:
         name = shown_name(found.name).lower()
         if name not in listed:
             try:
-                list_card = _short_card(finder, found, finder.files.header(found.path, found.parts))
+                list_card = _short_card(
+                    finder, found, finder.files.header(found.path, found.own.parts)
+                )
             except (ModelBroken, TrialTimeout):  # what its template supports is not known
                 list_card = _short_card(finder, found, None)
             listed[name] = list_card
@@ -184,14 +181,18 @@ def weights_format(header: GgufHeader) -> str:
 
 def _short_card(finder: ModelFinder, found: FoundModel, header: GgufHeader | None) -> ModelCard:
     own = found.own
-    sees = found.projector is not None
+    sees = own.projector is not None
     abilities: tuple[str, ...] = ()
+    of_file: dict[str, Any] = {}
     if header:
         abilities = _capabilities_of(finder.files, found.path, header, own.own_template, sees)
+        of_file = sampling_params(header.sampling)
+        if n_suppressed := header.array_lengths.get(SUPPRESSED):
+            of_file["suppress_tokens"] = n_suppressed
     if found.manifest:
         n_bytes = found.manifest.size_bytes
     else:
-        n_bytes = sum(path.stat().st_size for path in (*found.weights, found.projector) if path)
+        n_bytes = sum(path.stat().st_size for path in (*own.weights, own.projector) if path)
     if found.stored_as is not None:
         model_modified_at = finder.store.modified_at(found.stored_as)
     else:
@@ -206,14 +207,8 @@ def _short_card(finder: ModelFinder, found: FoundModel, header: GgufHeader | Non
         capabilities=abilities,
         origin=found.origin,
         path=str(found.path),
-        of_file=_decoding_of_file(header) if header else {},
+        of_file=of_file,
     )
-
-
-def _decoding_of_file(header: GgufHeader) -> dict[str, Any]:
-    n_suppressed = header.array_lengths.get(SUPPRESSED)
-    never_said = {"suppress_tokens": n_suppressed} if n_suppressed else {}
-    return sampling_params(header.sampling) | never_said
 
 
 def _model_digest(finder: ModelFinder, found: FoundModel, header: GgufHeader | None) -> str:
@@ -224,21 +219,14 @@ def _model_digest(finder: ModelFinder, found: FoundModel, header: GgufHeader | N
     """
     if found.manifest:
         return found.manifest.digest
-    weights = finder.files.digest(found.path, found.parts)
+    weights = finder.files.digest(found.path, found.own.parts)
     if header is None or found.origin not in ("package", "bundled"):
         return weights
-    details = _model_details(StoredModel(found.path), header)
-    config = ModelConfig(
-        details.format,
-        details.family,
-        details.families,
-        details.parameter_size,
-        details.quantization_level,
-    )
+    config = config_of_header(ModelConfig(), header)
     size_bytes = found.path.stat().st_size
     layers = [ManifestLayer(manifests.MODEL_TYPE, f"sha256:{weights}", size_bytes, found.name)]
-    if found.params:
-        params = go_json(dict(sorted(found.params.items())))
+    if found.own.params:
+        params = go_json(dict(sorted(found.own.params.items())))
         layers.append(_layer_of_bytes(manifests.PARAMS_TYPE, params))
     return make_manifest(_layer_of_bytes(manifests.CONFIG_TYPE, config.dump(layers)), layers).digest
 
@@ -247,26 +235,35 @@ def _layer_of_bytes(media_type: str, raw: bytes) -> ManifestLayer:
     return ManifestLayer(media_type, f"sha256:{hashlib.sha256(raw).hexdigest()}", len(raw))
 
 
+def config_of_header(config: ModelConfig, header: GgufHeader) -> ModelConfig:
+    described = replace(
+        config,
+        model_format="gguf",
+        model_family=header.architecture,
+        model_type=weight_count_text(header.n_weights),
+        file_type=weights_format(header),
+    )
+    return with_family(described, header.architecture)
+
+
+def with_family(config: ModelConfig, family: str) -> ModelConfig:
+    if family in config.model_families:
+        return config
+    return replace(config, model_families=(*config.model_families, family))
+
+
 def _model_details(own: StoredModel, header: GgufHeader | None) -> ModelDetails:
     config = own.config
-    if header is None:
-        return ModelDetails(
-            config.model_format,
-            config.model_family,
-            config.model_families,
-            config.model_type,
-            config.file_type,
-            parent_model=own.parent,
-        )
-    family = config.model_family or header.architecture
+    of_file = config_of_header(ModelConfig(), header) if header else ModelConfig()
+    family = config.model_family or of_file.model_family
     return ModelDetails(
-        format=config.model_format or "gguf",
+        format=config.model_format or of_file.model_format,
         family=family,
-        families=config.model_families or (family,),
-        parameter_size=config.model_type or weight_count_text(header.n_weights),
-        quantization_level=config.file_type or weights_format(header),
-        context_length=header.number("context_length"),
-        embedding_length=header.number("embedding_length"),
+        families=config.model_families or ((family,) if header else ()),
+        parameter_size=config.model_type or of_file.model_type,
+        quantization_level=config.file_type or of_file.file_type,
+        context_length=header.number("context_length") if header else 0,
+        embedding_length=header.number("embedding_length") if header else 0,
         parent_model=own.parent,
     )
 
@@ -314,11 +311,3 @@ def _json_number(value: object) -> object:
     """Return a value for JSON, which has no infinite numbers."""
     is_odd = isinstance(value, float) and not math.isfinite(value)
     return None if is_odd else value
-
-
-def _parameter_text(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value)

@@ -25,9 +25,9 @@ from paddock.engine.system.records import replace
 
 from . import manifests
 from .blobs import BlobStore
-from .gguf_import import ModelDraft, add_gguf_files, config_of_header
+from .gguf_import import ModelDraft, add_gguf_files
 from .manifests import StoredModel, make_manifest, read_stored_model
-from .model_cards import weights_format
+from .model_cards import config_of_header, weights_format
 from .model_finder import ModelFinder
 from .model_names import ModelName, parse_name
 from .model_recipe import ModelRecipe
@@ -220,19 +220,19 @@ def _add_base(
     # Never a path: the recipe may come from another machine.
     found = finder.named(parse_name(recipe.base))
     if found.manifest is not None:
-        draft.config = read_stored_model(draft.store.blobs, found.manifest).config
+        draft.config = found.own.config
         for layer in found.manifest.layers:
             # `source` is the base's name in the store.
             draft.add(replace(layer, source=found.name), is_new=False)
         if not draft.config.model_format:  # the base's config is empty
             draft.config = config_of_header(
-                draft.config, finder.files.header(found.path, found.parts)
+                draft.config, finder.files.header(found.path, found.own.parts)
             )
         return
-    files = {path.name: path for path in (*found.weights, found.projector) if path}
+    files = {path.name: path for path in (*found.own.weights, found.own.projector) if path}
     add_gguf_files(draft, files, report, expected_type=manifests.MODEL_TYPE, source=found.name)
-    if found.params:
-        draft.add_json(manifests.PARAMS_TYPE, dict(sorted(found.params.items())))
+    if found.own.params:
+        draft.add_json(manifests.PARAMS_TYPE, dict(sorted(found.own.params.items())))
 
 
 def _quantise_draft(draft: ModelDraft, target: str, report: ReportProgress) -> None:

@@ -28,7 +28,7 @@ from paddock.engine.system.files import (
     sha256_of,
     write_json_atomically,
 )
-from paddock.engine.system.records import Struct, field, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.tuning.tuned_copies import TunedCopyStore
 
 from .manifests import Manifest, StoredModel, read_stored_model
@@ -145,24 +145,15 @@ def file_stamp(path: Path) -> FileStamp:
 
 class FoundModel(Struct, frozen=True):
     name: str
-    path: Path
     origin: ModelOrigin
-    projector: Path | None = None
-    params: Mapping[str, Any] = field(default_factory=dict)
+    own: StoredModel
+    """What its manifest holds; of a model outside the store, its files and parameters."""
     manifest: Manifest | None = None
-    contents: StoredModel | None = None
     stored_as: ModelName | None = None
-    parts: tuple[Path, ...] = ()
-    """Of a split model: the files after the first one, in order."""
 
     @property
-    def own(self) -> StoredModel:
-        """What its manifest holds; of a model outside the store, its file alone."""
-        return self.contents or StoredModel(self.path)
-
-    @property
-    def weights(self) -> tuple[Path, ...]:
-        return (self.path, *self.parts)
+    def path(self) -> Path:
+        return self.own.model
 
 
 class ModelFinder:
@@ -220,9 +211,9 @@ class ModelFinder:
             parts = tuple(
                 path.with_name(name).resolve() for name in split_file_names(path.name)[1:]
             )
-            return FoundModel(
-                ref, path.resolve(), "path", neighbouring_projector(path), parts=parts
-            )
+            projector = neighbouring_projector(path)
+            own = StoredModel(path.resolve(), projector=projector, parts=parts)
+            return FoundModel(ref, "path", own)
         return self.named(parse_name(ref), ref)
 
     def named(self, name: ModelName, ref: str = "") -> FoundModel:
@@ -298,41 +289,39 @@ class ModelFinder:
                 faults.append(found)
                 continue
             try:
-                self.files.summary(found.path, found.parts)
+                self.files.summary(found.path, found.own.parts)
             except ModelBroken as error:
                 faults.append(error)
         return tuple(faults)
 
     def _facts(self, found: FoundModel, n_ctx_tokens: int | None) -> ModelFacts:
-        header = self.files.summary(found.path, found.parts)
+        own, header = found.own, self.files.summary(found.path, found.own.parts)
         if header.decides_by:
             why = f"it decides by layers ('{header.decides_by}') that are not computed here"
             raise ModelBroken(str(found.path), why, "Any chat model answers `/v1/systemone`")
         n_train = header.number("context_length", DEFAULT_CTX_TOKENS)
         # Its own context, the setting, or the default of its role
-        n_ctx = found.params.get("num_ctx")
+        n_ctx = own.params.get("num_ctx")
         if isinstance(n_ctx, bool) or not isinstance(n_ctx, int | float) or not 1 <= n_ctx < 2**31:
             n_ctx = n_ctx_tokens or (DEFAULT_CTX_TOKENS if header.role == "chat" else n_train)
-        of_manifest: dict[str, Any] = {}
-        if (stored := found.contents) is not None:
-            of_manifest = {"template": stored.own_template, "system": stored.system}
-            of_manifest["messages"] = stored.messages
-            of_manifest["adapters"] = tuple(map(str, stored.adapters))
-        projector = found.projector if found.projector and found.projector.is_file() else None
+        projector = own.projector if own.projector and own.projector.is_file() else None
         return ModelFacts(
             name=found.name,
             path=str(found.path),
-            digest=self.files.digest(found.path, found.parts),
-            size_bytes=sum(file.stat().st_size for file in (found.path, *found.parts)),
+            digest=self.files.digest(found.path, own.parts),
+            size_bytes=sum(file.stat().st_size for file in own.weights),
             architecture=header.architecture,
             role=header.role,
             n_ctx_train_tokens=n_train,
             n_ctx_tokens=min(int(n_ctx), n_train),
             params=sampling_params(model_params(found, header)),
-            projector=str(found.projector) if found.projector else None,
+            projector=str(own.projector) if own.projector else None,
             projector_digest=self.files.digest(projector) if projector else "",
-            parts=tuple(map(str, found.parts)),
-            **of_manifest,
+            template=own.own_template,
+            system=own.system,
+            messages=own.messages,
+            adapters=tuple(map(str, own.adapters)),
+            parts=tuple(map(str, own.parts)),
         )
 
     def _stored(self, name: ModelName) -> FoundModel | None:
@@ -341,17 +330,7 @@ class ModelFinder:
         if there is None or manifest is None:
             return None
         own = read_stored_model(self.store.blobs, manifest)
-        return FoundModel(
-            name=there.short,
-            path=own.model,
-            origin="store",
-            parts=own.parts,
-            projector=own.projector,
-            params=own.params,
-            manifest=manifest,
-            contents=own,
-            stored_as=there,
-        )
+        return FoundModel(there.short, "store", own, manifest, there)
 
     def _elsewhere(self) -> Iterator[FoundModel]:
         for name, package, file, origin, params in _PACKAGED_MODELS:
@@ -363,13 +342,13 @@ class ModelFinder:
                 # Resolved: an editable install is a tree of links without the data files.
                 path = (Path(folder) / "__init__.py").resolve().parent / file
                 if path.is_file():
-                    yield FoundModel(name, path, origin, params=params)
+                    yield FoundModel(name, origin, StoredModel(path, params=params))
                     break
 
 
 def model_params(found: FoundModel, header: GgufHeader) -> dict[str, Any]:
     """Return a model's parameters: its Modelfile's take precedence over its file's."""
-    return {**sampling_params(header.sampling), **found.params}
+    return {**sampling_params(header.sampling), **found.own.params}
 
 
 def sampling_params(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -92,16 +92,7 @@ def parse_name(text: str) -> ModelName:
     steps = path.rsplit("/", 2)
     if found and len(steps) < 3:
         raise InvalidName(text, "an address needs host/namespace/model")
-    if len(steps) == 1:
-        host = DEFAULT_HOST
-        namespace = DEFAULT_NAMESPACE
-        model = steps[0]
-    elif len(steps) == 2:
-        host = DEFAULT_HOST
-        namespace = steps[0]
-        model = steps[1]
-    else:
-        (host, namespace, model) = steps[0], steps[1], steps[2]
+    host, namespace, model = (*(DEFAULT_HOST, DEFAULT_NAMESPACE)[: 3 - len(steps)], *steps)
     for what, part, form in (
         ("host", host, _HOST),
         ("namespace", namespace, _NAMESPACE),

@@ -78,23 +78,18 @@ def read_recipe(
         base=base if not files else None,
         files=files,
         adapters=adapters,
-        template=_last_value(modelfile, "TEMPLATE"),
-        system=_last_value(modelfile, "SYSTEM"),
+        template=modelfile.last_value("TEMPLATE"),
+        system=modelfile.last_value("SYSTEM"),
         licenses=tuple(command.value for command in modelfile.all_of("LICENSE")),
         parameters=_recipe_parameters(modelfile),
         messages=tuple(
             Message(command.key, command.value) for command in modelfile.all_of("MESSAGE")
         ),
         quantize=quantize,
-        renderer=_last_value(modelfile, "RENDERER"),
-        parser=_last_value(modelfile, "PARSER"),
-        requires=_last_value(modelfile, "REQUIRES"),
+        renderer=modelfile.last_value("RENDERER"),
+        parser=modelfile.last_value("PARSER"),
+        requires=modelfile.last_value("REQUIRES"),
     )
-
-
-def _last_value(modelfile: Modelfile, name: str) -> str:
-    command = modelfile.last_of(name)
-    return command.value if command else ""
 
 
 def _recipe_parameters(modelfile: Modelfile) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Literal
 
 from paddock.engine.errors import BadDigest, BlobMissing, InvalidName, ManifestBroken, ModelNotFound
-from paddock.engine.system.files import atomic_file
+from paddock.engine.system.files import atomic_file, sha256_of
 from paddock.engine.system.records import Struct
 from paddock.engine.system.units import DAY_S
 
@@ -365,7 +365,7 @@ class ModelStore:
     def _fault(self, digest: str, names: tuple[str, ...]) -> BlobFault | None:
         path = str(self.blobs.path(digest))
         try:
-            found = self.blobs.true_digest(digest)
+            found = f"sha256:{sha256_of(self.blobs.path(digest))}"
         except FileNotFoundError:
             return BlobFault(digest, path, "missing", names)
         except OSError:

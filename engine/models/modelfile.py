@@ -84,7 +84,7 @@ def print_parameters(params: Mapping[str, Any]) -> str:
     stop                           "b c"
     num_ctx                        4096
     """
-    return "\n".join(f"{name:<30} {_value_text(value)}" for name, value in each_value(params))
+    return "\n".join(f"{name:<30} {value_text(value)}" for name, value in each_value(params))
 
 
 def each_value(params: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -93,7 +93,7 @@ def each_value(params: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, item
 
 
-def _value_text(value: Any) -> str:
+def value_text(value: Any) -> str:
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return str(int(value))
     return json.dumps(value, ensure_ascii=False)
@@ -125,8 +125,8 @@ class Modelfile(Struct, frozen=True):
     def all_of(self, name: str) -> tuple[ModelfileCommand, ...]:
         return tuple(command for command in self.commands if command.name == name)
 
-    def last_of(self, name: str) -> ModelfileCommand | None:
-        return next(iter(self.all_of(name)[::-1]), None)
+    def last_value(self, name: str) -> str:
+        return next((command.value for command in self.all_of(name)[::-1]), "")
 
 
 class ModelfileError(EngineError):

@@ -28,8 +28,8 @@ from .download import (
 )
 from .gguf_import import ImportedFiles, check_model_files, make_imported_manifest
 from .hugging_face import (
+    HubAuth,
     HubFile,
-    HubListing,
     choose_model_files,
     choose_projector,
     hub_address,
@@ -207,27 +207,27 @@ class _Pull:
         async with TransferClient(options, self.report) as connection:
             connection.check(parse_url(hub))
             try:
-                listing = await asyncio.to_thread(
+                files, auth = await asyncio.to_thread(
                     list_hub_files, source.repository, source.revision, options
                 )
             except HostUnreachable as error:
                 await self._accept_local_copy(source.name, error)
                 return
-            model = choose_model_files(listing.files, source.requested, str(source))
+            model = choose_model_files(files, source.requested, str(source))
             n_more = f" and {len(model) - 1} more" if len(model) > 1 else ""
             where = f"{parse_url(hub).host}/{source.repository}"
             self.report(ProgressLine(f"found {model[0].name}{n_more} at {where}"))
-            projector = choose_projector(listing.files)
-            files = [*model, projector] if projector else model
+            projector = choose_projector(files)
+            weights = [*model, projector] if projector else model
             remote_blobs = [
-                RemoteBlob(file.url, file.size_bytes, file.digest, listing.auth) for file in files
+                RemoteBlob(file.url, file.size_bytes, file.digest, auth) for file in weights
             ]
             digests = await self._download(connection, remote_blobs)
             # Download a repository's files for Ollama: `template`, `system`, `params`
             texts = []
-            for file in listing.files:
+            for file in files:
                 if file.name in _TEXT_FILE_TYPES and file.size_bytes <= _MAX_TEXT_BYTES:
-                    content = await self._text(connection, listing, file)
+                    content = await self._text(connection, auth, file)
                     digest = await run_to_end_in_thread(self.store.blobs.add, content)
                     texts.append((_TEXT_FILE_TYPES[file.name], digest))
         n = len(model)
@@ -249,8 +249,8 @@ class _Pull:
         self.report(ProgressLine("verifying sha256 digest"))
         return [await download.finish() for download in downloads]
 
-    async def _text(self, connection: TransferClient, listing: HubListing, file: HubFile) -> bytes:
-        response = await connection.read(TransferRequest("GET", file.url, auth=listing.auth))
+    async def _text(self, connection: TransferClient, auth: HubAuth, file: HubFile) -> bytes:
+        response = await connection.read(TransferRequest("GET", file.url, auth=auth))
         check_response(response, file.url)
         if file.name == "params":
             try:

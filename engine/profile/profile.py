@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -233,15 +234,6 @@ def device_slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unknown"
 
 
-def write_json(file: Path, data: object) -> bool:
-    """Write a small file atomically; return False if its folder cannot be written."""
-    try:
-        files.write_json_atomically(file, data)
-    except OSError:
-        return False
-    return True
-
-
 class ProfileStore:
     def __init__(self, cache_dir: Path) -> None:
         self._folder = cache_dir / "profiles"
@@ -257,10 +249,11 @@ class ProfileStore:
         )  # fmt: skip
         return found if is_same else None
 
-    def keep(self, profile: Profile) -> bool:
-        """Write a profile; return False if the folder cannot be written."""
+    def keep(self, profile: Profile) -> None:
+        """Write a profile, unless the folder cannot be written."""
         place = DeviceBuild(profile.device, profile.build)
-        return write_json(self._file(profile.digest, place), asdict(profile))
+        with suppress(OSError):
+            files.write_json_atomically(self._file(profile.digest, place), asdict(profile))
 
     def _file(self, digest: str, place: DeviceBuild) -> Path:
         build = hashlib.sha256(place.build.encode()).hexdigest()[:_BUILD_CHARS]

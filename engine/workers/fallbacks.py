@@ -13,11 +13,12 @@ once one has crashed with them; the other fallbacks are stored for each model.
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paddock.engine.llama.build import find_build
-from paddock.engine.profile.profile import device_slug, write_json
+from paddock.engine.profile.profile import device_slug
 from paddock.engine.system import files
 from paddock.engine.system.distribution import is_clone
 from paddock.engine.system.hardware import read_cpu
@@ -106,7 +107,8 @@ class FallbackStore:
         models = {**self.all(), digest[:_DIGEST_CHARS]: needed}
         fields = {name: asdict(fallback) for name, fallback in models.items()}
         data = {"build": self._build, "processor": self._processor, "models": fields}
-        write_json(self.file, data)
+        with suppress(OSError):  # a folder that cannot be written
+            files.write_json_atomically(self.file, data)
 
 
 def fallback_sentence(fallback: int, reason: str) -> str:

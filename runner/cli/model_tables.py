@@ -207,7 +207,7 @@ def _script_shares(finder: ModelFinder, row: ModelRow) -> Mapping[str, float]:
         return dict(sorted(known.items(), key=lambda item: (-item[1], item[0])))
 
     def read(path: Path) -> dict[str, float]:
-        parts = map(str, finder.locate(row.name).parts)
+        parts = map(str, finder.locate(row.name).own.parts)
         return asyncio.run(ask(LocalTokenizer(path, tuple(parts))))
 
     return dict(finder.files.kept(f"scripts-{own_version()}.json", Path(row.path), read))

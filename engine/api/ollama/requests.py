@@ -286,9 +286,6 @@ def read_keep_alive(value: Any) -> float | None:
 
     >>> read_keep_alive("1h30m"), read_keep_alive(-7), read_keep_alive(0), read_keep_alive(None)
     (5400.0, -1.0, 0.0, None)
-
-    Raises:
-        ApiError: 400, neither a number nor a duration.
     """
     if value is None:
         return None
@@ -310,9 +307,6 @@ def parse_go_duration(text: str) -> float:
 
     >>> parse_go_duration("300ms"), parse_go_duration("-1m"), parse_go_duration("0")
     (0.3, -60.0, 0.0)
-
-    Raises:
-        ApiError: 400, with Go's text.
     """
     rest = text[1:] if text[:1] in ("+", "-") else text
     shown = text if len(text) <= 64 else text[:64] + "…"

@@ -223,11 +223,7 @@ async def has_blob(request: Request) -> Response:
 async def upload_blob(request: Request) -> Response:
     """Handle POST /api/blobs/DIGEST: 201, or 200 for a known blob, which is not read again.
 
-    Raises:
-        BadDigest: it is no digest.
-        DigestMismatch: the content has another digest; nothing is kept.
-        StoreFull, StoreReadOnly: nothing is kept.
-        starlette.requests.ClientDisconnect: the client disconnected; nothing is kept.
+    Of a blob that does not arrive whole, or has another digest, nothing is kept.
     """
     blobs, digest = service_of(request).store.blobs, request.path_params["digest"]
     if await asyncio.to_thread(blobs.has, digest):

@@ -151,16 +151,6 @@ def finish_reason(reply: Reply) -> str:
     return "tool_calls" if reply.tool_calls and reason == "stop" else reason
 
 
-def limited_calls(calls: Sequence[ToolCall], *, in_parallel: bool) -> Sequence[ToolCall]:
-    """Return all calls, or only the first where the client wants no parallel calls."""
-    return calls if in_parallel else calls[:1]
-
-
-def tool_call_value(call: ToolCall, index: int) -> dict[str, Any]:
-    function = {"name": call.name, "arguments": arguments_text(call)}
-    return {"index": index, "id": call.id, "type": "function", "function": function}
-
-
 def arguments_text(call: ToolCall) -> str:
     """Return a call's arguments as JSON text, which OpenAI's clients parse."""
     return json.dumps(call.arguments, ensure_ascii=False)
@@ -275,7 +265,7 @@ class ChatCall(_ChoicesCall, frozen=True):
         return self.whole_body("chat.completion", stamp, choices, replies)
 
     def _choice(self, index: int, reply: Reply) -> Body:
-        calls = limited_calls(reply.tool_calls, in_parallel=self.calls_in_parallel)
+        calls = reply.tool_calls if self.calls_in_parallel else reply.tool_calls[:1]
         message: Body = {
             "role": "assistant",
             "content": None if calls and not reply.text else reply.text,
@@ -294,7 +284,11 @@ class ChatCall(_ChoicesCall, frozen=True):
         }
 
     def calls_value(self, calls: Sequence[ToolCall], first: int) -> Body:
-        values = [tool_call_value(call, number) for number, call in enumerate(calls, first)]
+        values: list[Body] = []
+        for number, call in enumerate(calls, first):
+            function = {"name": call.name, "arguments": arguments_text(call)}
+            own = {"index": number, "id": call.id, "type": "function", "function": function}
+            values.append(own)
         if self.answers_by_function:
             return {"function_call": values[0]["function"]}
         return {"tool_calls": values}
@@ -537,8 +531,7 @@ def _completion_logprobs_value(
 class _CompletionStreamWriter(_ChoicesStreamWriter):
     def __init__(self, call: CompletionCall, stamp: Stamp) -> None:
         super().__init__(call, "text_completion", stamp)
-        n_echoes = len(call.requests) if call.echoed else 0
-        self._echoes = [call.echo_of(index) for index in range(n_echoes)]
+        self._echoes = [call.echo_of(n) for n in range(len(call.requests))] if call.echoed else []
         self._n_chars = [0] * len(call.requests)
 
     def begin(self) -> Iterator[bytes]:

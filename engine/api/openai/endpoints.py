@@ -62,10 +62,7 @@ class GenerationStream:
         self._call = call
         self._caller = caller
         self._stream_writer: CallStreamWriter | None = None
-        self._headers: dict[str, str] = {}
-
-    def headers(self) -> dict[str, str]:
-        return self._headers
+        self.headers: dict[str, str] = {}
 
     async def events(self) -> AsyncGenerator[bytes, None]:
         with openai_errors(self._call.constraint_field):
@@ -90,7 +87,7 @@ class GenerationStream:
     ) -> Iterator[bytes]:
         if self._stream_writer is None:
             if any(answer.prompt_tokens_original is not None for answer in answers):
-                self._headers["Warning"] = TRUNCATION_WARNING
+                self.headers["Warning"] = TRUNCATION_WARNING
             self._stream_writer = call.stream_writer(Stamp.new(call.prefix))
             yield from self._stream_writer.begin()
         if isinstance(piece, Reply):
@@ -177,7 +174,7 @@ def generation_handler(read: CallReader) -> Callable[[Request], Awaitable[Respon
         call = _read_call(read, body, caller)
         if call.streams:
             stream = GenerationStream(service.pool, call, caller)
-            return await sse_response(request, stream.events(), stream.fail, stream.headers)
+            return await sse_response(request, stream.events(), stream.fail, lambda: stream.headers)
         value, replies = await while_connected(request, run_call(service.pool, call, caller))
         is_truncated = any(reply.prompt_tokens_original is not None for reply in replies)
         headers = {"Warning": TRUNCATION_WARNING} if is_truncated else None

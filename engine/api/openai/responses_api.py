@@ -26,7 +26,6 @@ from .chat_completions import (
     Stamp,
     arguments_text,
     finish_reason,
-    limited_calls,
     logprob_values,
     new_id,
     requests_for_choices,
@@ -286,7 +285,7 @@ class ResponseCall(GenerationCall, frozen=True):
         items: list[Body] = []
         if reply.reasoning:
             items.append(reasoning_item(new_id("rs_"), reply.reasoning))
-        calls = limited_calls(reply.tool_calls, in_parallel=self.calls_in_parallel)
+        calls = reply.tool_calls if self.calls_in_parallel else reply.tool_calls[:1]
         if reply.text or not calls:
             status = "incomplete" if is_incomplete(reply) else "completed"
             logprobs = logprob_values(reply.logprobs) if self.wants_logprobs else []

@@ -94,6 +94,7 @@ async def test_the_key_is_shown_and_every_sampling_value_is_said() -> None:
             "temperature": 0.0,
             "seed": 0,
             "max_tokens": 9,
+            "repetition_penalty": 1.0,
         }
     ]
     assert "".join(chunk.text for chunk in chunks) == "It leaves at noon."
@@ -115,6 +116,17 @@ async def test_what_a_server_cannot_be_told_is_said_once() -> None:
         "http://far:1 takes no `repeat_penalty`; it is left out.",
         "http://far:1 takes no `top_k`; it is left out.",
     ]
+
+
+async def test_vllm_is_told_what_it_takes_and_the_rest_is_said() -> None:
+    service = OpenAIService("vllm")
+    async with opened(service) as (server, notes):
+        params = {"temperature": 0.7, "top_k": 5, "typical_p": 0.5, "repeat_penalty": 1.1}
+        await answer_of(server, ChatRequest(M, TWO_WORDS, params))
+    own = {name: service.bodies[0].get(name) for name in ("top_k", "min_p", "repetition_penalty")}
+    assert own == {"top_k": 5, "min_p": 0.0, "repetition_penalty": 1.1}
+    assert "typical_p" not in service.bodies[0]
+    assert notes == ["http://far:1 takes no `typical_p`; it is left out."]
 
 
 NO_LOGPROBS = "http://far:1 sends no log probabilities: how sure it was is not known."

@@ -14,7 +14,6 @@ from paddock.engine.models.modelfile import (
     print_parameters,
     write_modelfile,
 )
-from tests.optional import present
 
 EVERYTHING = '''
 # a reviewer
@@ -94,8 +93,7 @@ def test_every_instruction_is_read() -> None:
     ],
 )
 def test_values_are_read_as_ollama_reads_them(text: str, value: str) -> None:
-    command = present(parse_modelfile(text).last_of("SYSTEM"))
-    assert command.value == value
+    assert parse_modelfile(text).last_value("SYSTEM") == value
 
 
 def test_every_fault_is_told_with_its_line() -> None:

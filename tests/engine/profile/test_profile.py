@@ -81,7 +81,7 @@ def profile(place: DeviceBuild = HERE) -> Profile:
 def test_what_was_kept_is_found_again_and_lies_in_one_file(tmp_path: Path) -> None:
     book = ProfileStore(tmp_path)
     assert book.find("ab" * 32, HERE) is None
-    assert book.keep(profile())
+    book.keep(profile())
     assert book.find("ab" * 32, HERE) == profile()
     (file,) = (tmp_path / "profiles").iterdir()
     assert file.name.startswith("abababababab-cpu2-some-processor-")
@@ -102,13 +102,13 @@ def test_a_damaged_file_counts_as_none_and_is_replaced(tmp_path: Path) -> None:
     for text in ("", "[]", '{"version": 1}', "\x00\xff", '{"version": 99}'):
         file.write_text(text, "utf-8")
         assert book.find("ab" * 32, HERE) is None
-    assert book.keep(profile())
+    book.keep(profile())
     assert book.find("ab" * 32, HERE) == profile()
 
 
 def test_a_folder_that_cannot_be_written_is_no_fault(tmp_path: Path) -> None:
     (tmp_path / "profiles").write_text("a file where the folder should be", "utf-8")
-    assert not ProfileStore(tmp_path).keep(profile())
+    ProfileStore(tmp_path).keep(profile())
 
 
 def test_what_a_worker_tells_is_there_at_the_next_load(tmp_path: Path) -> None:
