@@ -38,8 +38,6 @@ class ModelNotFound(WrongModel):
 
 
 class NoModelFile(ModelNotFound):
-    """A model is named by the path of a file, and there is none."""
-
     def __init__(self, ref: str) -> None:
         self.ref, self.known = ref, ()
         WrongModel.__init__(self, f"no such file: '{ref}'.")
@@ -57,8 +55,6 @@ class NotInStore(ModelNotFound):
 
 
 class NotServed(ModelNotFound):
-    """A server elsewhere has no model of this name."""
-
     def __init__(self, ref: str, known: Sequence[str], url: str) -> None:
         self.ref = ref
         self.known = tuple(known)
@@ -350,8 +346,6 @@ class InvalidName(WrongModel):
 
 
 class BadDigest(EngineError):
-    """A digest that is not `sha256:` and 64 hexadecimal digits."""
-
     def __init__(self, text: str) -> None:
         self.text = text
         super().__init__("invalid digest format")
@@ -377,8 +371,6 @@ class StoreFull(EngineError):
 
 
 class StoreReadOnly(EngineError):
-    """The store cannot be written."""
-
     def __init__(self, path: str, why: str) -> None:
         self.path, self.why = path, why
         super().__init__(
@@ -387,15 +379,11 @@ class StoreReadOnly(EngineError):
 
 
 class ManifestBroken(ModelBroken):
-    """A manifest that cannot be read, with its path and the reason."""
-
     def __init__(self, path: str, why: str) -> None:
         super().__init__(path, f"{why}. Pull or create the model again.")
 
 
 class BlobMissing(EngineError):
-    """A blob that a model needs is not in the store."""
-
     def __init__(self, digest: str) -> None:
         self.digest = digest
         super().__init__(f"blob {digest} is not in the store. Pull or create its model again.")

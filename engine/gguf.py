@@ -1,7 +1,7 @@
 """GGUF headers: read them, and check that a file is complete. Without llama_cpp.
 
 llama.cpp ends the process on some broken files, so a file is checked here first. Only scalars,
-strings and short arrays are kept; `read_arrays` returns the vocabulary's arrays too. The format is
+strings and short arrays are kept, unless all are wanted. The format is
 described in github.com/ggml-org/ggml, docs/gguf.md.
 """
 
@@ -330,7 +330,7 @@ def join_headers(headers: Sequence[GgufHeader]) -> GgufHeader:
 def read_header(path: Path, *, has_all_arrays: bool = False) -> GgufHeader:
     """Read the header and check that every tensor is within the file.
 
-    Only short arrays are read, unless `has_all_arrays`.
+    Only short arrays are read, unless `has_all_arrays`: half a second for a large vocabulary.
 
     Raises:
         ModelBroken: the file is not GGUF, truncated or corrupt; with the path and the reason.
@@ -420,15 +420,6 @@ def _find_fill_in_middle_tokens(
         return data.find(_LENGTH.pack(len(raw)) + raw, begin, end) >= 0
 
     return next((marks for marks in _FILL_IN_MIDDLE_TOKENS if all(map(is_there, marks))), None)
-
-
-def read_arrays(path: Path) -> dict[str, tuple[GgufScalar, ...]]:
-    """Read every array of a header, the vocabulary's too: half a second for a large one.
-
-    Raises:
-        ModelBroken: as `read_header`.
-    """
-    return read_header(path, has_all_arrays=True).arrays
 
 
 def _read_tensor(path: Path, reader: _GgufReader) -> GgufTensor:

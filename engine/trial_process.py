@@ -68,25 +68,15 @@ class TrialProcess:
 def answer_trials(answer: Callable[[FrameHead], FrameHead]) -> None:
     """Answer orders within limits until the pipe closes; an empty order is answered at once."""
     requests, answers = take_pipes()
-    _limit_memory()
-
-    def answered(order: FrameHead) -> bytes:
-        _limit_time()
-        return pack_frame(answer(order) if order else {})
-
-    answer_frames(requests, answers, answered)
-
-
-def _limit_memory() -> None:
-    """Limit the process to `TRIAL_MEMORY_BYTES` more than its libraries take."""
     with suppress(OSError, NameError):  # not Linux
-        pages = int(Path("/proc/self/statm").read_bytes().split()[0])
+        pages = int(Path("/proc/self/statm").read_bytes().split()[0])  # of its libraries
         limit = pages * resource.getpagesize() + TRIAL_MEMORY_BYTES
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
+    def answered(order: FrameHead) -> bytes:
+        with suppress(AttributeError):  # Windows
+            signal.setitimer(signal.ITIMER_PROF, TRIAL_CPU_S)  # whose signal ends the process
+        return pack_frame(answer(order) if order else {})
 
-def _limit_time() -> None:
-    """Limit the next answer to `TRIAL_CPU_S`: then comes a signal that ends the process."""
-    with suppress(AttributeError):  # Windows
-        signal.setitimer(signal.ITIMER_PROF, TRIAL_CPU_S)
+    answer_frames(requests, answers, answered)

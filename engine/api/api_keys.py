@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from paddock.engine.api.errors import ApiError
 from paddock.engine.api.request_log import RefusingMiddleware, RequestLog, exchange_of
 from paddock.engine.errors import EngineError
-from paddock.engine.system.files import read_text
+from paddock.engine.system.files import content_stamp, read_text
 from paddock.engine.system.key_proof import PROOF_PATH
 from paddock.engine.system.records import Struct
 
@@ -42,8 +42,6 @@ STATE_PATH = "/ui/state.json"
 
 
 class InvalidKeyFile(EngineError):
-    """A key file that cannot be used: where, what is wrong, what to do."""
-
     def __init__(self, where: str, problem: str, remedy: str) -> None:
         super().__init__(f"{where}: {problem}\n  {remedy}")
 
@@ -130,7 +128,10 @@ class KeyRing:
         if self._seen is not None and now - self._checked_at < _CHECK_S:
             return
         self._checked_at = now
-        seen = _file_signature(self._file)
+        try:
+            seen: object = content_stamp(self._file.stat())
+        except OSError as error:
+            seen = error.errno or "missing"
         if seen == self._seen:
             return
         self._seen = seen
@@ -140,14 +141,6 @@ class KeyRing:
             # Refuse everyone rather than accept a key that was removed.
             self._keys = ()
             log.error("no API key is valid until this is corrected: %s", error)  # noqa: TRY400
-
-
-def _file_signature(file: Path) -> object:
-    try:
-        stat = file.stat()
-    except OSError as error:
-        return error.errno or "missing"
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
 class KeyCheck(RefusingMiddleware):

@@ -93,7 +93,6 @@ async def get_root(request: Request) -> Response:
 
 
 async def get_version(request: Request) -> Response:
-    """Return the version of Ollama's API that is implemented, and Paddock's own."""
     return json_response({"version": OLLAMA_API, "paddock": service_of(request).version})
 
 

@@ -223,8 +223,6 @@ class InvalidValue(ApiError):
 
 
 class NoSuchObject(ApiError):
-    """There is no object with the requested id."""
-
     def __init__(self, what: str, found_id: str) -> None:
         super().__init__(404, f"No such {what}: '{found_id[:80]}'", code="not_found", param="id")
 

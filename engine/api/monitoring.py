@@ -43,12 +43,6 @@ class HealthReport(Struct, frozen=True):
         """Whether every worker answered; true where there is none."""
         return all(probe.is_well for probe in self.probes)
 
-    @property
-    def why(self) -> str:
-        """What is wrong; empty where all is well."""
-        ill = (f"{probe.name}: {probe.why}" for probe in self.probes if not probe.is_well)
-        return "; ".join(ill)
-
     def value(self, *, in_full: bool) -> dict[str, Any]:
         short: dict[str, Any] = {"status": "ok" if self.is_well else "unwell"}
         if not in_full:
@@ -62,7 +56,8 @@ class HealthReport(Struct, frozen=True):
             }
             for probe in self.probes
         ]
-        return {**short, "workers": workers, **({} if self.is_well else {"error": self.why})}
+        ill = "; ".join(f"{probe.name}: {probe.why}" for probe in self.probes if not probe.is_well)
+        return {**short, "workers": workers, **({"error": ill} if ill else {})}
 
 
 class HealthProbe:
@@ -99,8 +94,6 @@ _N_RECENT = 30
 
 
 class ServiceState:
-    """The state of a service, cached for `_STATE_FRESH_S`."""
-
     def __init__(self) -> None:
         self._known: dict[str, Any] | None = None
         self._read_at = float("-inf")

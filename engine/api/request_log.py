@@ -306,8 +306,6 @@ def _with_relative_target(scope: Scope) -> Scope:
 
 
 class _ExchangeWatch:
-    """Wraps `receive` and `send` of one exchange."""
-
     def __init__(self, exchange: Exchange, receive: Receive, send: Send) -> None:
         self._exchange = exchange
         self._receive = receive

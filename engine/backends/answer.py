@@ -185,8 +185,6 @@ class Answer:
 
 
 class OpenAnswers(Struct, eq=False):
-    """The answers of a pool that have not ended."""
-
     _answers: set[Answer] = field(default_factory=set)
 
     def start(self, request: ChatRequest, serve: Callable[[Answer], Awaitable[Reply]]) -> Answer:

@@ -28,7 +28,6 @@ class HistogramReading(Struct, frozen=True):
 
     @property
     def mean(self) -> float:
-        """The average; 0 where nothing was observed."""
         return self.total / self.n if self.n else 0.0
 
     def quantile(self, share: float) -> float:

@@ -34,8 +34,6 @@ class ServedModel(Struct, frozen=True):
     """Whether it can be asked how many tokens a text has."""
     option_wire: OptionWire | None = None
     """Where it compares given answers; None: nowhere."""
-    says_only_its_name: bool = False
-    """A replaced model under the same name cannot be detected."""
 
 
 async def look_up_model(
@@ -81,14 +79,7 @@ async def look_up_model(
         n_ctx_tokens=fits,
         compares_answers=option_wire is not None or spec.role != "chat",
     )
-    served = ServedModel(
-        report.kind,
-        report.name,
-        facts,
-        report.n_slots,
-        option_wire=option_wire,
-        says_only_its_name=report.kind == "other",
-    )
+    served = ServedModel(report.kind, report.name, facts, report.n_slots, option_wire=option_wire)
     if report.kind not in ("llama-server", "vllm"):
         return served
     # A gateway may pass nothing but /v1.

@@ -240,7 +240,7 @@ class OpenAIServer:
         key = model_key_of(spec)
         if key not in self._looked:
             found = await look_up_model(self._line, spec, self._usual_ctx_tokens)
-            if found.says_only_its_name:
+            if found.kind == "other":  # another model under the same name cannot be detected
                 self._note(
                     f"{self.url} tells of '{found.name}' nothing but its name: its answers are "
                     "known by that, also when another model comes under the same name."

@@ -165,11 +165,8 @@ def _is_model_file(name: str) -> bool:
 def choose_projector(files: Sequence[HubFile]) -> HubFile | None:
     """Choose a model's projector: half precision, or else the first; None: there is none."""
     found = [file for file in files if is_projector_file(file.name) and file.name.endswith(".gguf")]
-    for kind in ("F16", "BF16", "Q8_0"):
-        for file in found:
-            if quantisation_label(file.name) == kind:
-                return file
-    return found[0] if found else None
+    rank = {"F16": 0, "BF16": 1, "Q8_0": 2}
+    return min(found, key=lambda file: rank.get(quantisation_label(file.name), 3), default=None)
 
 
 def _fits_request(name: str, requested: str) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 
 from paddock.engine.chat.known_templates import insert_form
 from paddock.engine.errors import ModelBroken, TrialTimeout
-from paddock.engine.gguf import SUPPRESSED, TYPE_NAMES, GgufHeader, read_arrays
+from paddock.engine.gguf import SUPPRESSED, TYPE_NAMES, GgufHeader, read_header
 from paddock.engine.request import Message, ModelFacts
 from paddock.engine.system.records import Struct, field, replace
 
@@ -301,7 +301,7 @@ def _header_values(header: GgufHeader, path: Path, is_verbose: bool) -> dict[str
         key: _json_number(value) for key, value in header.values.items() if key not in _HIDDEN_KEYS
     }
     info["general.parameter_count"] = header.n_weights
-    arrays = read_arrays(path) if is_verbose else header.arrays
+    arrays = (read_header(path, has_all_arrays=True) if is_verbose else header).arrays
     for key in header.array_lengths:
         info[key] = [_json_number(number) for number in arrays.get(key, ())]
     return info

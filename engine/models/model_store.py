@@ -323,7 +323,6 @@ class ModelStore:
         return [fault for fault in faults if fault is not None]
 
     def lock(self, what: str, wait_s: float = -1.0) -> AbstractContextManager[None]:
-        """Hold the lock for `what` (see `blobs.store_lock`)."""
         return store_lock(self.root, what, wait_s)
 
     # Parts

@@ -130,8 +130,6 @@ class Modelfile(Struct, frozen=True):
 
 
 class ModelfileError(EngineError):
-    """A Modelfile with faults: each with its line."""
-
     def __init__(self, path: str, faults: Iterable[tuple[int, str]]) -> None:
         self.path = path
         self.faults = tuple(sorted(faults))

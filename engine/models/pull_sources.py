@@ -21,8 +21,6 @@ _HUB_HOSTS = ("hf.co", "huggingface.co", "www.huggingface.co")
 
 
 class RegistrySource(Struct, frozen=True):
-    """A model of an OCI registry, under its own name."""
-
     name: ModelName
 
     def __str__(self) -> str:
@@ -30,8 +28,6 @@ class RegistrySource(Struct, frozen=True):
 
 
 class HubSource(Struct, frozen=True):
-    """A GGUF file of a repository at Hugging Face."""
-
     name: ModelName
     repository: str
     requested: str = ""

@@ -141,7 +141,6 @@ def _errno(error: BaseException) -> int | None:
 
 
 def _is_permanent(error: httpx.HTTPError) -> bool:
-    """Return whether trying again cannot help."""
     return isinstance(error, (httpx.UnsupportedProtocol, httpx.LocalProtocolError)) or (
         any(word in str(error) for word in ("CERTIFICATE_VERIFY_FAILED", *_NO_TLS_REASONS))
     )

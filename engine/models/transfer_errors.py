@@ -15,8 +15,6 @@ class TransferError(EngineError):
 
 
 class NotPublished(TransferError):
-    """The server has no such model, file or blob."""
-
     def __init__(self, what: str, advice: str = "") -> None:
         super().__init__(f"{what}: file does not exist{f'. {advice}' if advice else ''}")
 
@@ -66,8 +64,6 @@ class HostNotTrusted(TransferError):
 
 
 class NotEncrypted(TransferError):
-    """The URL is http://, which was not allowed."""
-
     def __init__(self, url: str) -> None:
         super().__init__(f"insecure protocol http: {url} is not encrypted. {INSECURE_ADVICE}")
 

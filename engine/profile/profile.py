@@ -15,6 +15,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -264,7 +265,7 @@ class PoolProfiles:
     def __init__(self, settings: PoolSettings) -> None:
         self._settings = settings
         self._book = ProfileStore(settings.cache_dir)
-        self._places: dict[tuple[int, str, int, int | None, int], DeviceBuild] = {}
+        self._place = cache(partial(this_device_build, settings))
 
     def load_fields(
         self,
@@ -288,20 +289,7 @@ class PoolProfiles:
         }
 
     def find(self, digest: str, n_threads: int, gpu: str) -> Profile | None:
-        return self._book.find(digest, self._place(n_threads, gpu, 0))
-
-    def _place(
-        self,
-        n_threads: int,
-        gpu: str,
-        fallback: int,
-        n_gpu_layers: int | None = None,
-        n_cpu_experts: int = 0,
-    ) -> DeviceBuild:
-        key = (n_threads, gpu, fallback, n_gpu_layers, n_cpu_experts)
-        if key not in self._places:
-            self._places[key] = this_device_build(self._settings, *key)
-        return self._places[key]
+        return self._book.find(digest, self._place(n_threads, gpu))
 
     def keep(self, report: Mapping[str, Any]) -> None:
         """Save the new profile that a worker's frame may have."""

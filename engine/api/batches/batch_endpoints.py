@@ -247,7 +247,6 @@ async def upload_file(request: Request) -> Response:
 
 
 async def list_files(request: Request) -> Response:
-    """Handle GET /v1/files: the newest first."""
     query = _ListQuery.read(dict(request.query_params))
     files = await asyncio.to_thread(batches_of(request).files.list, owner_of(request))
     found = [file for file in files if query.purpose in ("", file.purpose)]
@@ -302,7 +301,6 @@ async def create_batch(request: Request) -> Response:
 
 
 async def list_batches(request: Request) -> Response:
-    """Handle GET /v1/batches: the newest first."""
     query = _ListQuery.read(dict(request.query_params))
     batches = batches_of(request).batches
     found = await asyncio.to_thread(batches.list, owner_of(request))

@@ -209,8 +209,6 @@ class BatchInterrupted(Exception):
 
 
 def answers_of(pool: LocalPool) -> LineAnswerer:
-    """Return a function that answers lines by a pool, with priority `batch`."""
-
     async def answer(line: BatchLine) -> tuple[int, Mapping[str, Any]]:
         try:
             return 200, await answer_batch_line(pool, line.url, line.body, _BATCH_CALLER)

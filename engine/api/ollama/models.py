@@ -28,7 +28,6 @@ from .requests import model_not_found
 
 
 async def list_tags(request: Request) -> Response:
-    """Handle GET /api/tags: every model, the newest first."""
     listed = await asyncio.to_thread(list_cards, service_of(request).finder)
     models = [
         {
@@ -137,7 +136,6 @@ class _CopyBody(Body):
 
 
 async def copy_model(request: Request) -> Response:
-    """Handle POST /api/copy: add a second name to a model."""
     body = _CopyBody.read(await read_json(request))
     source, destination = body.source, body.destination
     from_name = _valid_name(source, f'source "{source}" is invalid')

@@ -63,7 +63,6 @@ def read_options(options: Mapping[str, Any]) -> OllamaOptions:
 
 
 def default_sampling() -> dict[str, Any]:
-    """Return Ollama's defaults with a new seed."""
     return {**DEFAULT_OPTIONS, "seed": secrets.randbelow(INT32)}
 
 

@@ -29,7 +29,6 @@ from paddock.engine.models.download import run_to_end_in_thread
 from paddock.engine.models.model_names import parse_name
 from paddock.engine.models.model_recipe import ModelRecipe
 from paddock.engine.models.pull import pull
-from paddock.engine.models.pull_sources import FileSource, parse_source
 from paddock.engine.models.push import push
 from paddock.engine.models.transfer import ProgressLine, ReportProgress, TransferOptions
 from paddock.engine.models.transfer_client import progress_lines
@@ -120,8 +119,6 @@ async def pull_model(request: Request) -> Response:
     source = body.model or body.name
     own_name = body.own_name or None
     options = await transfer_options(service, insecure=body.insecure)
-    if isinstance(parse_source(source, own_name), FileSource):
-        raise InvalidName(source, "it is the path of a file")  # on this machine
     lines = pull(service.store, source, options=options, as_name=own_name)
     return await respond_with_progress(request, lines, streams=body.stream)
 

@@ -146,7 +146,6 @@ def stop_fields(reply: Reply) -> dict[str, Any]:
 
 
 def finish_reason(reply: Reply) -> str:
-    """Return why an answer ended: `stop`, `length` or `tool_calls`."""
     reason = _FINISH_REASONS[reply.done_reason]
     return "tool_calls" if reply.tool_calls and reason == "stop" else reason
 

@@ -82,7 +82,6 @@ def read_decision(fields: Mapping[str, Any], caller: ApiCaller) -> DecisionBody:
 
 
 async def run_decision(pool: LocalPool, body: DecisionBody, caller: ApiCaller) -> Body:
-    """Return the answers; raise ApiError with OpenAI's texts."""
     if isinstance(body.input, str):
         messages: tuple[Message, ...] = (Message("user", body.input),)
     else:

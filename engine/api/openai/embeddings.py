@@ -50,7 +50,6 @@ def read_embedding(fields: Mapping[str, Any], caller: ApiCaller) -> EmbeddingBod
 
 
 async def run_embedding(pool: LocalPool, body: EmbeddingBody, caller: ApiCaller) -> EmbedReply:
-    """Return the pool's vectors; raise ApiError with OpenAI's texts."""
     with openai_errors():
         spec = body.spec("embed")
         try:

@@ -245,7 +245,6 @@ def _read_call(
 
 
 async def list_models(request: Request) -> Response:
-    """Handle GET /v1/models: the newest first."""
     listed = await asyncio.to_thread(list_cards, service_of(request).finder)
     if is_anthropic_client(request):
         return json_response(model_list_value(listed))

@@ -46,7 +46,6 @@ def read_rerank(fields: Mapping[str, Any], caller: ApiCaller) -> RerankBody:
 
 
 async def run_rerank(pool: LocalPool, body: RerankBody, caller: ApiCaller) -> RerankReply:
-    """Return the pool's scores; raise ApiError with OpenAI's texts."""
     with openai_errors():
         request = RerankRequest(
             body.spec("rerank"),
