@@ -592,9 +592,6 @@ def resolve_sampling(*layers: Mapping[str, Any]) -> Sampling:
 
     >>> resolve_sampling({"temperature": 0.5}, {"temperature": 1, "num_predict": 9}).max_tokens
     9
-
-    Raises:
-        BadRequest: a name that is not known, or a value that cannot be used.
     """
     merged: dict[str, Any] = {}
     for layer in reversed(layers):

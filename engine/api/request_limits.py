@@ -96,8 +96,12 @@ class _LimitedBody:
             return await self._receive()
         if self.error:
             raise ClientDisconnect
+        # By `idle_s`, and by the least average speed of all that came so far
+        elapsed_s = asyncio.get_running_loop().time() - self._began
+        whole_s = self._idle_s + self._n_bytes / _MIN_BYTES_PER_S - elapsed_s
+        timeout_s = max(0.0, min(self._idle_s, whole_s)) if self._idle_s else None
         try:
-            async with asyncio.timeout(self._timeout_s() if self._idle_s else None):
+            async with asyncio.timeout(timeout_s):
                 message = await self._receive()
         except TimeoutError:
             text = f"the request's body came too slowly: {self._n_bytes} bytes so far"
@@ -110,12 +114,6 @@ class _LimitedBody:
                 self.error = body_too_large(self._limit)
                 raise ClientDisconnect
         return message
-
-    def _timeout_s(self) -> float:
-        """Return how long to wait for the next part, by `idle_s` and the least average speed."""
-        elapsed_s = asyncio.get_running_loop().time() - self._began
-        whole_s = self._idle_s + self._n_bytes / _MIN_BYTES_PER_S - elapsed_s
-        return max(0.0, min(self._idle_s, whole_s))
 
     async def send(self, message: Message) -> None:
         if self.error and not self.is_answered:

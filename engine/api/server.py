@@ -162,11 +162,7 @@ async def serve(
     listener: socket.socket | None = None,
     when_ready: Callable[[socket.socket], None] | None = None,
 ) -> None:
-    """Serve until SIGTERM or Ctrl-C, then drain.
-
-    Raises:
-        PortTaken, CannotListen: nothing was served.
-    """
+    """Serve until SIGTERM or Ctrl-C, then drain."""
     listener = listener or listen(service.settings.host, service.settings.port)
     server = make_server(service)
 

@@ -172,8 +172,6 @@ class Metrics(PoolEvents):
         self._batch_rows = made.histogram("batch_sequences", "Sequences of one step", _SEQUENCES)
         self._embed_s = made.histogram("embed_seconds", "Requests for vectors", _LONG_S)
 
-    # Reading
-
     def text(self, resident: Sequence[ModelStats] = ()) -> bytes:
         for name in {model.name for model in resident}:
             replicas = [model for model in resident if model.name == name]
@@ -205,8 +203,6 @@ class Metrics(PoolEvents):
             first_token_s=read_histogram(self._first_s, model),
             between_tokens_s=read_histogram(self._between_s, model),
         )
-
-    # Hearing
 
     def loaded(self, model: str, seconds: float) -> None:
         self._models.setdefault(model)

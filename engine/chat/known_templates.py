@@ -263,10 +263,7 @@ def served_template(own: str | None, of_file: str | None) -> str | None:
     """Return the Jinja template by which a model is rendered; None: it has none.
 
     `own`: of its package or Modelfile. A Go template comes from a package, and then the one of the
-    model's file serves, which knows tools and reasoning.
-
-    Raises:
-        BadRequest: as `jinja_template`.
+    model's file serves, which knows tools and reasoning. Raises what `jinja_template` does.
     """
     check_template_length(own or "")
     is_go = own is not None and is_go_template(own)

@@ -128,11 +128,7 @@ class BlobStore:
             return BlobWriter(TemporaryFile(self.folder / "blob"), expected)
 
     def add(self, source: BinaryIO | bytes, digest: str | None = None) -> str:
-        """Write a blob completely or not at all; return its digest.
-
-        Raises:
-            DigestMismatch: its content has another digest.
-        """
+        """Write a blob completely or not at all; return its digest."""
         with self.writer(digest) as writer:
             if isinstance(source, bytes):
                 writer.write(source)

@@ -177,12 +177,8 @@ class ModelFinder:
     def find(self, ref: str, n_ctx_tokens: int | None = None) -> ModelFacts:
         """Return a model's facts without loading it, with its tuned copy if it has one.
 
-        `n_ctx_tokens` is the context of a model without a `num_ctx` of its own.
-
-        Raises:
-            InvalidName: `ref` cannot be a name.
-            ModelNotFound: with the known names.
-            ModelBroken: the file is not a complete GGUF file.
+        `n_ctx_tokens` is the context of a model without a `num_ctx` of its own. Raises what
+        `locate` does; also ModelBroken: the file is not a complete GGUF file.
         """
         facts = self.find_original(ref, n_ctx_tokens)
         copy = None if self.is_exact else self.tuned.find(facts.digest)

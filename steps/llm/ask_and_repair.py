@@ -240,7 +240,7 @@ class ModelCaller(Struct):
         self._accept(reply, limit)
         return reply
 
-    async def decide(
+    async def score_options(
         self, messages: Sequence[Message], questions: Sequence[OptionQuestion]
     ) -> list[OptionShares]:
         """Return how likely each option of each question is.

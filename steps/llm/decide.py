@@ -134,7 +134,7 @@ async def _decide(
     parts = {"": form.schema} if schemas is None else schemas
     fields = [_LabelField.of(name, part, form) for name, part in parts.items()]
     answers = [(text, json.loads(answer)) for text, answer in caller.tools.llm.examples]
-    ask, plain = partial(caller.decide, messages), [field.question for field in fields]
+    ask, plain = partial(caller.score_options, messages), [field.question for field in fields]
     shorter = [without_examples(caller, plain)] if answers else []
     taught = [field.taught(answers) for field in fields] if answers else plain
     found = await ask_fitting(ask, taught, *shorter)
