@@ -690,8 +690,8 @@ class Effects(Struct, frozen=True):
 
     at_end: list[RunEndAction]
     claims: RequestClaims
-    tables: Any
-    """The run's `DatabaseTables`."""
+    stores: Any
+    """The run's `OpenStores`, with the tables of databases."""
 
 
 class CallTools(Struct, frozen=True):

@@ -93,12 +93,9 @@ class AnswerReviewer:
             hashlib.sha256(canonical_json(schema).encode()).hexdigest(),
         )
 
-    async def n_rejected(self, attempt: StepAttempt) -> int:
-        step, item = attempt.step, attempt.item
-        if step.review is None:
-            return 0
-        review = item.reviews.get(step.id)
-        if review is None:
+    def n_rejected(self, attempt: StepAttempt) -> int:
+        step = attempt.step
+        if step.review is None or (review := attempt.item.reviews.get(step.id)) is None:
             return 0
         decisions = [(row.get("state"), row.get("document_sha256")) for row in review.earlier]
         if self._context.options.retry_failed:  # the present answer is replaced, too

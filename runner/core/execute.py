@@ -156,8 +156,8 @@ class Execute(Walk):
                 chunk.state = self._state_of(node)
 
     def _state_of(self, node: BoundNode) -> PrefectState:
-        if (wait := self.left.wait_of(node.id)) is not None:
-            return completed(str(wait))
+        if (left := self.left.reasons.get(node.id)) is not None and left.wait is not None:
+            return completed(str(left.wait))
         if self.scope.is_skipped(node.id):
             return completed("skipped")
         if not isinstance(node, BoundBlock):

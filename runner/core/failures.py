@@ -25,7 +25,6 @@ from paddock.engine.errors import (
     WorkerLost,
 )
 from paddock.pipelines.keys import RetryKeys
-from paddock.runner.bind.bound import BoundStep
 from paddock.runner.progress.item_states import ItemState, Phase
 from paddock.runner.progress.reasons import Reason
 from paddock.steps.base import StepError
@@ -118,16 +117,6 @@ class OutputTaken(StepError):
 
 class SkippedByReview(StepFailed):
     """No one decided in time, and `on_expiry` says that the item is skipped."""
-
-
-def stop_if_fatal(error: StepError | EngineError, step: BoundStep) -> None:
-    """Raise `RunStopped` for an error that every other item would meet, too."""
-    is_fatal = error.is_fatal if isinstance(error, StepError) else False
-    if is_fatal or isinstance(error, FATAL_ERRORS):
-        at = f"{step.mark.file}:{step.mark.line}:{step.mark.column}: "
-        raise RunStopped(
-            f"{at if isinstance(error, UNUSABLE_MODEL_ERRORS) else ''}{error}"
-        ) from error
 
 
 def max_retries(retry: RetryKeys | None, cause: Cause) -> int:

@@ -36,7 +36,7 @@ from .traces.block_work import BlockWork, FiledItems, ItemWork, JudgedRule
 from .traces.dependencies import KeptOutput, Trace
 from .traces.document_places import Document
 from .traces.done_within import is_older, newest_within
-from .traces.filed_items import FiledDocuments, may_have_filed
+from .traces.filed_items import BlockListing, FiledDocuments
 from .traces.node_parts import NodeParts
 from .traces.parts import KEYED, OuterValue, Part, RulePart, part_digest, parts_hash, parts_of
 from .traces.past_items import PastItems
@@ -196,13 +196,23 @@ class Judge(Struct, kw_only=True, eq=False, dict=True):
         entries = await ledger.ask(ledger.listed_entries, scope_id, names)
         sources = await ledger.ask(source_folders, self.bound, index, block, scope, scope_id)
         former = () if keys_around else await ledger.ask(self.scopes.former, self.bound)
+
+        def may_lack(key: str, keys: Collection[str]) -> bool:
+            return any(lack and lack.may_be_of(key, keys) for lack in lacks)
+
+        listing = BlockListing(
+            block=block,
+            scope=scope,
+            scope_id=scope_id,
+            sources=sources,
+            is_of_results=is_of_results,
+            may_lack=may_lack,
+            undone=frozenset[Document]().union(*(lack.documents for lack in lacks)),
+        )
         documents = None
-        if former or is_of_results or await ledger.ask(may_have_filed, ledger, scope_id, sources):
-            documents = await ledger.ask(
-                FiledDocuments, index, scope_id, sources, block, scope, former
-            )
-            documents.is_of_results = is_of_results
-            documents.lacking = frozenset[Document]().union(*(lack.documents for lack in lacks))
+        may_have_filed = await ledger.ask(listing.may_have_filed, ledger)
+        if former or may_have_filed:
+            documents = await ledger.ask(FiledDocuments, index, listing, former)
             items = await ledger.ask(documents.items, names, values, excluded, entries)
         else:
             pairs = zip(names, values, strict=True)
@@ -213,15 +223,11 @@ class Judge(Struct, kw_only=True, eq=False, dict=True):
         for place, item in enumerate(items):
             item.entry, item.position = entries.get(item.key), (place, len(items))
         if documents is not None and is_of_results and ListOrigin.FOLDERS not in origin:
-            documents.rows = {
-                key: row
-                for key, row in documents.rows.items()
-                if key in keys or any(lack and lack.may_be_of(key, keys) for lack in lacks)
-            }
+            documents.leave_out_unlisted(keys)
         later = {  # which may be listed again, once the list lacks nothing
             key
             for key, entry in (entries.items() if lacks else ())
-            if entry.gone is None and any(lack and lack.may_be_of(key, keys) for lack in lacks)
+            if entry.gone is None and may_lack(key, keys)
         }
         work = BlockWork(
             block=block,
@@ -257,12 +263,10 @@ class Judge(Struct, kw_only=True, eq=False, dict=True):
             return [*listed.items]
         if not listed.keys_around:
             await self.runnable_versions.read()
-        is_unsettled = self.runnable_versions.is_unsettled
-        has_work = (
-            item.verdict.is_work or item.verdict.case is Case.NOT_REQUESTED for item in listed.items
-        )
-        pairs = zip(listed.items, has_work, strict=True)
-        return [item for item, is_due in pairs if not (is_due and is_unsettled(item.value))]
+        is_unsettled, items = self.runnable_versions.is_unsettled, listed.items
+        due = (i for i in items if i.verdict.is_work or i.verdict.case is Case.NOT_REQUESTED)
+        left = {item.key for item in due if is_unsettled(item.value)}
+        return [item for item in items if item.key not in left]
 
     def _files_documents(self) -> bool:
         """Return whether documents leave the folders in which they are listed, once done."""

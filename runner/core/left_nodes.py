@@ -71,9 +71,6 @@ class StepsLeft(Struct):
     def first_left(self, by: LeftBy) -> Left | None:
         return next((left for left in self.reasons.values() if left.by is by), None)
 
-    def wait_of(self, node: str) -> ItemWaits | None:
-        return self.reasons[node].wait if node in self.reasons else None
-
     def is_read_by(self, references: frozenset[tuple[str, ...]]) -> bool:
         left = self.reasons.keys()
         return any(path[0] == "steps" and left & {*(path[1:2] or left)} for path in references)

@@ -191,7 +191,8 @@ async def open_session(
         readers = _document_readers(stack, prepared, stats)
         bound = await _with_rows_of_files(bound, readers, stats)
         are_filled = any(step.facts.fills for step in all_steps(bound.nodes))
-        tables = database_tables(index, None if is_plan else bound, prepared.secrets)
+        of_run = None if is_plan else bound
+        tables = partial(database_tables, index, of_run, prepared.secrets)
         stores = OpenStores(bound.roots.base, stats.note, are_filled, tables)
         stack.push_async_callback(stores.close)
         reviews = RunReviews(ledger, bound, options.review)

@@ -30,6 +30,8 @@ from paddock.steps.paths import os_refusal
 
 from .calls.recorded_calls import PutOff
 from .failures import (
+    FATAL_ERRORS,
+    UNUSABLE_MODEL_ERRORS,
     Cause,
     ItemWaits,
     OutputTaken,
@@ -38,7 +40,6 @@ from .failures import (
     cause_of,
     max_retries,
     retry_pause_s,
-    stop_if_fatal,
 )
 from .item_attempt import ItemAttempt, StepAttempt
 from .run_context import RunContext
@@ -100,7 +101,7 @@ class StepRunner:
         context, result = self.context, None
         with self._recorded(StepAttempt.begin(context, step, scope, item)) as attempt:  # 1
             if step.has_answer:
-                attempt.n_refused = await self._answers.n_rejected(attempt)
+                attempt.n_refused = self._answers.n_rejected(attempt)
             if (kept := item.kept.get(step.id)) is not None:
                 return kept
             for n_retries in itertools.count():
@@ -176,7 +177,11 @@ class StepRunner:
         if isinstance(error, OSError) and is_transient(error):
             error = os_refusal("the step failed", error)
         if isinstance(error, StepError | EngineError):
-            stop_if_fatal(error, step)
+            is_fatal = isinstance(error, StepError) and error.is_fatal
+            if is_fatal or isinstance(error, FATAL_ERRORS):
+                at = f"{step.mark.file}:{step.mark.line}:{step.mark.column}: "
+                place = at if isinstance(error, UNUSABLE_MODEL_ERRORS) else ""
+                raise RunStopped(f"{place}{error}") from error
             cause = cause_of(error)
             if n_retries < max_retries(step.retry, cause):
                 return cause

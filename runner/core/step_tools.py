@@ -77,9 +77,10 @@ def item_tools(attempt: StepAttempt, outputs: OutputFiles) -> Tools:
             toolset = ItemToolset(bound, context.tool_runtime, memo, within)
         if context.tape is not None:
             memo, toolset = context.tape.memo(memo), context.tape.toolset(toolset)
-    effects, tables = None, context.world.stores.tables
-    if context.at_end is not None and tables is not None:
-        effects = Effects(context.at_end, ClaimedRequests(ledger, stats, caller), tables)
+    effects = None
+    if context.at_end is not None:
+        claims = ClaimedRequests(ledger, stats, caller)
+        effects = Effects(context.at_end, claims, context.world.stores)
     return Tools(
         log,
         ModelTools(

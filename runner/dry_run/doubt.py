@@ -117,7 +117,12 @@ class DoubtPropagation(Struct):
         is_at_most = not is_sure or self.may_have_ended or Doubt.IF_DONE in doubt
         of_readers = doubt
         own = steps if self.is_of_item else [step for step in steps if step is node]
-        if estimated.may_fail or any(_may_refuse(step, doubt) for step in own):  # 5
+        may_refuse = (
+            (step.review is not None and not step.facts.hosts)
+            or (doubt and step.reply and step.reply.checks)
+            for step in own
+        )
+        if estimated.may_fail or any(may_refuse):  # 5
             if self.is_of_item:
                 self.may_have_ended = True
             else:
@@ -125,20 +130,11 @@ class DoubtPropagation(Struct):
         if estimated.within is not None:  # 5 and 6 of a pipeline whose steps were walked
             self.may_have_ended |= estimated.within.may_have_ended
             self.files |= estimated.within.files
-        elif doubt and any(map(_may_change, steps)):  # 6
+        elif doubt and not all(s.inner or only_reads(s) or s.facts.calls.tree for s in steps):  # 6
             self.files = Doubt.FILES
         if of_readers:
             self.nodes[node.id] = of_readers
         return replace(estimated.if_done() if is_at_most else estimated, doubt=doubt)
-
-
-def _may_refuse(step: BoundStep, doubt: Doubt) -> bool:
-    is_asked = step.review is not None and not step.facts.hosts
-    return is_asked or bool(doubt and step.reply and step.reply.checks)
-
-
-def _may_change(step: BoundStep) -> bool:
-    return not (step.inner or only_reads(step) or step.facts.calls.tree)
 
 
 def may_read_files(step: BoundStep) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from enum import Enum, auto
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -60,16 +59,6 @@ _SURELY_FITS = 0.25
 which takes a second to load. An answer keeps at most as much free unless its author said more."""
 
 
-class PriorAsk(Enum):
-    """Whether a plan met a prompt before, and for whom."""
-
-    NONE = auto()
-    OTHER_ITEM = auto()
-    """The reply may be another one than this item's."""
-    SHARED = auto()
-    """This item asked for it, or an item whose reply serves all."""
-
-
 class AskedPrompts(Struct):
     has_history: bool
     """Whether the ledger has any reply at all."""
@@ -81,11 +70,6 @@ class AskedPrompts(Struct):
     def as_of(self, n_prompts: int) -> AskedPrompts:
         """Return a copy with the first so many prompts, for another try."""
         return replace(self, items=dict(islice(self.items.items(), n_prompts)))
-
-    def prior_ask(self, hash_: str, item: tuple[str, str]) -> PriorAsk:
-        if hash_ not in self.items:
-            return PriorAsk.NONE
-        return PriorAsk.SHARED if self.items[hash_] in (None, item) else PriorAsk.OTHER_ITEM
 
     def note(self, hash_: str, item: tuple[str, str], *, serves_all: bool) -> None:
         self.items[hash_] = None if serves_all else self.items.get(hash_, item)
@@ -219,14 +203,15 @@ class DryPool(LedgerPool):
         """
         self.asked_unknown = True
         item, looks_up = (self._caller.scope_id, self._caller.key), self._caller.looks_up
-        prior = self.prompts.prior_ask(hash_, item)
+        is_asked = hash_ in self.prompts.items
+        is_shared = is_asked and self.prompts.items[hash_] in (None, item)
         may_differ = self.reads_unknown or any(PLACEHOLDER in text for text in texts)
-        if looks_up and prior is PriorAsk.SHARED and not may_differ:  # 1
+        if looks_up and is_shared and not may_differ:  # 1
             self.n_known += 1
             self.asked_equal = True
             return
         self.prompts.note(hash_, item, serves_all=looks_up)
-        may_be_known = prior is not PriorAsk.NONE or (may_differ and self.prompts.has_history)
+        may_be_known = is_asked or (may_differ and self.prompts.has_history)
         is_sure = not (looks_up and may_be_known)  # 2, 3
         self.calls += CallBounds(Counter([model]), Counter([model] if is_sure else ()))
         if self._in_tree:

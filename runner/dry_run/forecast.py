@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,6 @@ from .dry_tools import AskedPrompts
 
 if TYPE_CHECKING:
     from paddock.engine.backends.speed_estimates import SpeedBook
-    from paddock.engine.profile.context_layout import Workload
     from paddock.runner.core.run_stats import RunStats
 
 MAX_WALK_S = 5.0
@@ -64,21 +63,17 @@ class PlanCost(Struct):
         """Add up what the models' profiles say; as the last run, where one is missing."""
         if not tokens or last is None or not last.get("seconds"):
             return None
+        shares = last["tokens"]
+        then = shares["prompt"] + shares["completion"]
         if speeds is not None:
-            each = [speeds.seconds(ref, work) for ref, work in self._workloads(speeds, last)]
+            parts = (shares["prompt"], shares["completion"], shares.get("prompt_reused", 0))
+            each = list[float | None]()
+            for ref, (n_calls, n_tokens) in self.measured.items() if then else ():
+                work = speeds.workload(n_calls, *(n_tokens * part / then for part in parts))
+                each.append(speeds.seconds(ref, work))
             if None not in each:
                 return round(sum(seconds or 0.0 for seconds in each), 1)
-        then = last["tokens"]["prompt"] + last["tokens"]["completion"]
         return round(tokens * last["seconds"] / then, 1) if then else None
-
-    def _workloads(
-        self, speeds: SpeedBook, last: dict[str, Any] | None
-    ) -> Iterator[tuple[str, Workload]]:
-        shares = last["tokens"] if last is not None else {}
-        then = shares.get("prompt", 0) + shares.get("completion", 0)
-        for ref, (n_calls, n_tokens) in self.measured.items() if then else ():
-            parts = (shares["prompt"], shares["completion"], shares.get("prompt_reused", 0))
-            yield ref, speeds.workload(n_calls, *(n_tokens * part / then for part in parts))
 
 
 class PlanForecast(Struct, dict=True):

@@ -201,7 +201,7 @@ class StepEstimator(Struct, frozen=True):
         """
         attempt, context, step = self.attempt, self.attempt.context, self.attempt.step
         kind, reviewer = step.kind(), AnswerReviewer(context)
-        attempt.n_refused = await reviewer.n_rejected(attempt)
+        attempt.n_refused = reviewer.n_rejected(attempt)
         await attempt.item.note_files(context, kind.reads(params), context.bound.roots)
         tools = await self._tools(params, pool)
         tree = None if step.facts.calls.tree is None else await kind.foresee(params, tools)

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -108,8 +109,8 @@ class _PathsInLedger:
         self._index = OutputIndex(ledger, base, set())
         settings = read_settings(base)
         models = RunModels(model_pools.LookupPool(settings).facts)
-        tables = database_tables(self._index)
-        self._world = World(self._index, OpenStores(base, tables=tables), models)
+        stores = OpenStores(base, _open_tables=partial(database_tables, self._index))
+        self._world = World(self._index, stores, models)
         self._pipelines = CurrentPipelines(self._world, settings)
 
     def answer(self, path: Path) -> PathLineage:

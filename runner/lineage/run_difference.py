@@ -205,18 +205,13 @@ def _answers(ledger: Ledger, past: PastRun) -> Mapping[StepAndKey, Sequence[str]
         for name, hashes in first_made.items()
         if len(hashes) >= n_made[name] or name in embedding
     }
-    return {**whole, **noted, **_hashes_of_lineage(ledger, past)}
-
-
-def _hashes_of_lineage(ledger: Ledger, past: PastRun) -> dict[StepAndKey, list[str]]:
     steps = {str(scope): str(step) for scope, _, step, _ in ledger.rows(queries.SCOPES)}
-    outers = outer_keys(ledger)
-    found: dict[StepAndKey, list[str]] = defaultdict(list)
+    outers, of_lineage = outer_keys(ledger), defaultdict[StepAndKey, list[str]](list)  # 1
     for row in LineageStore(ledger).of_run(past.row.run):
         calls = [call for step in read_lineage(row).steps for call in step.calls]
         name = steps.get(row.scope, ""), f"{outers.get(row.scope, '')}{row.key}"
-        found[name] += [call.hash for call in calls if call.kind == "chat"]
-    return found
+        of_lineage[name] += [call.hash for call in calls if call.kind == "chat"]
+    return {**whole, **noted, **of_lineage}
 
 
 def change_rows(changes: Sequence[RunItemChange]) -> Iterator[tuple[RunItemChange, Markup]]:

@@ -135,7 +135,9 @@ class PipelineFlow(Flow[..., Any]):
         }
         of_flow = {name: getattr(self, name) for name in FLOW_OPTIONS if getattr(self, name)}
         if of_runs or of_flow:
-            options = quote(json.dumps([of_runs, of_flow], default=_as_json), safe="")
+            sample = of_runs.get("sample")
+            of_runs |= {} if sample is None else {"sample": asdict(sample)}
+            options = quote(json.dumps([of_runs, of_flow], default=sorted), safe="")
             deployment.entrypoint += f"?{options.replace('.', '%2E')}"
         return deployment
 
@@ -170,10 +172,6 @@ def _refusing_left_out(of_pipeline: PipelineFlow) -> PipelineFlow:
     if faults := [Fault(f"the input '{name}' {what}.", "rename it") for name in left_out]:
         raise PipelineError(faults)
     return of_pipeline
-
-
-def _as_json(value: frozenset[str] | ItemSample) -> Any:
-    return sorted(value) if isinstance(value, frozenset) else asdict(value)
 
 
 def __getattr__(name: str) -> PipelineFlow:

@@ -60,7 +60,7 @@ class DatabaseWrite(Step[DatabaseWriteParams, DatabaseWriteOutput]):
         if tools.effects is None:
             tools.log.note(f"rows are not written to '{params.table}' in a test.")
             return DatabaseWriteOutput(table=params.table, count=len(rows), changed=False)
-        tables = tools.effects.tables
+        tables = tools.effects.stores.tables
         if params.postgres is not None:
             database = tables.server(params.postgres)
         elif params.sqlite is not None:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -323,17 +324,21 @@ class StoreHandle(Struct, frozen=True):
         return await self.writer.matching(text, k, where)
 
 
-class OpenStores(Struct, eq=False):
+class OpenStores(Struct, eq=False, dict=True):
     """Implements `paddock.steps.base.VectorStores`; one for a run, closed at its end."""
 
     _home: Path
     _note: Callable[[str], None] = lambda text: None
     _are_filled: bool = False
     """A step of the run fills stores: one that is not there yet is empty."""
-    tables: DatabaseTables | None = None
-    """Tables of databases, in which items have rows as in stores."""
+    _open_tables: Callable[[], DatabaseTables] | None = None
+    """Opens, once they are asked for, the tables of databases in which items have rows as well."""
     _writers: dict[Path, StoreWriter] = field(default_factory=dict)
     _manifests: dict[Path, tuple[str, StoreManifest]] = field(default_factory=dict)
+
+    @cached_property
+    def tables(self) -> DatabaseTables | None:
+        return None if self._open_tables is None else self._open_tables()
 
     async def open(
         self, path: Path, dimensions: int | None, model: EmbedModel, *, is_new_allowed: bool = True
@@ -432,8 +437,8 @@ class OpenStores(Struct, eq=False):
         return await writer.drop(owners)
 
     async def close(self) -> None:
-        if self.tables is not None:
-            self.tables.close()
+        if (opened := self.__dict__.get("tables")) is not None:
+            opened.close()
         for writer in self._writers.values():
             try:
                 await writer.close()

@@ -96,7 +96,8 @@ async def open_pools(
         EngineError: another model cannot be used, or a server cannot be asked.
         LookupInterrupted: `stop` was set before all were looked up.
     """
-    specs = (*used_models(bound), *options.besides)
+    used = {spec.key: spec for step in all_steps(bound.nodes) for spec in step.models}
+    specs = (*used.values(), *options.besides)
     if options.given is not None:
         yield await _look_up_models(options.given, specs, options.stop, bound), options.given
         return
@@ -173,11 +174,6 @@ class _PoolOpener(Struct, frozen=True):
             reach_s=self.settings.pool_wait_s,
             is_patient=self.options.is_patient,
         )
-
-
-def used_models(bound: BoundPlan) -> tuple[ModelSpec, ...]:
-    models = (spec for step in all_steps(bound.nodes) for spec in step.models)
-    return tuple({spec.key: spec for spec in models}.values())
 
 
 async def _look_up_models(

@@ -167,15 +167,11 @@ class RunReviews:
         """
         old = await self.at(short_question.scope, short_question.key, short_question.step)
         is_decided = old is not None and old.is_decided and stands(short_question, old)
-        if not is_decided and not is_due:
-            if old is not None and not old.is_decided:
-                await self._withdraw(old)
-            return None
-        if not is_decided and self.mode != "ask":
-            if self.mode == "skip":
-                raise ItemWaits(Why.REVIEW_SKIPPED(), None)
-            if self.mode == "fail":
-                raise ReviewDue("a review is due (`--review fail`)")
+        if not is_decided and is_due and self.mode == "skip":
+            raise ItemWaits(Why.REVIEW_SKIPPED(), None)
+        if not is_decided and is_due and self.mode == "fail":
+            raise ReviewDue("a review is due (`--review fail`)")
+        if not (is_decided or (is_due and self.mode == "ask")):
             if old is not None and not old.is_decided:
                 await self._withdraw(old)
             return None

@@ -28,7 +28,6 @@ from paddock.runner.progress.reasons import Reason, Why, quoted
 from paddock.steps.base import Roots
 from paddock.steps.files.scan import SOURCES, FilesScanParams
 
-from .parts import Older, PreviousResult
 from .past_decisions import StepDecisions, StepName
 from .past_items import PastItems
 from .world import LabelVectors, PreparedWorld, World, listing_digest, scan_digest
@@ -532,9 +531,3 @@ class Trace:
         """Dependencies, in the order in which their reasons count."""
         self.outputs = _outputs(scope_id, entry)
         """The outputs of the item itself, without those of items within it."""
-
-    def previous_result(self, older: Older) -> PreviousResult:
-        """Return the result of the item; those made with the values of `older` are equivalent."""
-        entry = self.entry
-        has_fitted = entry.state == "done" and not dependencies_of(entry, LimitedContext)
-        return PreviousResult(entry, has_fitted, older)

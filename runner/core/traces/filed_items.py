@@ -14,11 +14,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from paddock.engine.system.records import replace
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.text import free_name
 from paddock.runner.bind.bound import BoundBlock
 from paddock.runner.bind.plan_walks import steps_of
@@ -47,39 +47,44 @@ from .verify import FRESH, Case, ItemVerdict
 from .world import PreparedWorld
 
 
-def may_have_filed(ledger: Ledger, scope_id: str, sources: Sequence[SourceFolder]) -> bool:
-    """Return whether a block's documents may be filed: some were, or any file was moved. Blocks."""
-    is_hot = any(source.is_hot for source in sources)
-    return is_hot or bool(ledger.rows(queries.MAY_HAVE_FILED, scope=scope_id))
+class BlockListing(Struct, frozen=True, kw_only=True):
+    """How the items of a block were listed, which tells whether one that is missing is filed."""
+
+    block: BoundBlock
+    scope: Scope
+    scope_id: str
+    sources: Sequence[SourceFolder]
+    """The folders in which they are listed."""
+    is_of_results: bool
+    """Whether the list has results of other blocks, whose documents may leave."""
+    may_lack: Callable[[str, Collection[str]], bool]
+    """Returns whether an item, by its key, may be of what the list lacks, by the keys it has."""
+    undone: Collection[Document]
+    """Documents of the blocks before it of which a person took back what they came to."""
+
+    def may_have_filed(self, ledger: Ledger) -> bool:
+        """Return whether documents may be filed: some were, or any file was moved. Blocks."""
+        if self.is_of_results or any(source.is_hot for source in self.sources):
+            return True
+        return bool(ledger.rows(queries.MAY_HAVE_FILED, scope=self.scope_id))
 
 
 class FiledDocuments:
     """Which items of one block are filed, and which of these are items again?"""
 
     def __init__(
-        self,
-        index: OutputIndex,
-        scope_id: str,
-        sources: Sequence[SourceFolder],
-        block: BoundBlock,
-        scope: Scope,
-        former: Collection[str] = (),
+        self, index: OutputIndex, listing: BlockListing, former: Collection[str] = ()
     ) -> None:
-        """Read the ledger's rows. `sources`: the folders in which the block's items are listed.
+        """Read the ledger's rows.
 
         `former`: scopes of blocks that the pipeline no longer has. What they filed of these folders
         is this block's.
         """
-        self._index, self._ledger, self._scope_id = index, index.ledger, scope_id
-        self.places = DocumentPlaces(index, [source.root for source in sources])
-        self._block, self._scope = block, scope
-        self.is_of_results = False
-        """Whether the block's list has results of other blocks, whose documents may leave."""
-        self.lacking: Collection[Document] = ()
-        """Documents of the blocks before it of which a person took back what they came to."""
-        self._is_hot = any(source.is_hot for source in sources)
+        self._index, self._ledger, self._listing = index, index.ledger, listing
+        self._block, self._scope_id = listing.block, listing.scope_id
+        self.places = DocumentPlaces(index, [source.root for source in listing.sources])
         self._store = FiledStore(self._ledger)
-        self._recorded = {row.key: row for row in self._store.of(scope_id)}
+        self._recorded = {row.key: row for row in self._store.of(self._scope_id)}
         self.former = dict[ItemKey, str]()
         self.rows = dict(self._recorded)
         """By their keys, as they are now; `FiledItems.new` has those that the ledger lacks so."""
@@ -104,7 +109,7 @@ class FiledDocuments:
             # Where something lies at the old path, it may be the document, not moved yet.
             is_back = os.path.lexists(self._index.absolute(move.path))
             if document is not None and not (is_back and document["sha256"] != row.sha256):
-                name = raw_item_keys(self._block, self._scope, [document])[0]
+                name = raw_item_keys(self._block, self._listing.scope, [document])[0]
                 row = row._replace(name=name, sha256=document["sha256"])
                 item = ItemWork(key=row.key, name=name, value=document, filed=row)
                 unfinished[row.key] = item
@@ -146,6 +151,11 @@ class FiledDocuments:
             items.append(ItemWork(key=key, name=name, value=item, was_filed=self.rows.get(key)))
         return [*items, *unfinished.values()]
 
+    def leave_out_unlisted(self, keys: Collection[str]) -> None:
+        """Leave out the rows of documents whose results the list has no more; `keys`: its items."""
+        rows, may_lack = self.rows, self._listing.may_lack
+        self.rows = {key: rows[key] for key in rows if key in keys or may_lack(key, keys)}
+
     def _file_those_that_left(
         self, listed: Mapping[str, Document], present: Collection[str], entries: Mapping[str, Entry]
     ) -> None:
@@ -160,6 +170,7 @@ class FiledDocuments:
         5. It was filed before, and came again: it is filed as it was.
         6. The list of a hot folder lacks it: it is filed, and no one knows where.
         """
+        is_hot = any(source.is_hot for source in self._listing.sources)
         done = [k for k, entry in entries.items() if entry.gone is None and entry.state in WHOLE]
         moves = self.places.moves_from([listed[key][0] for key in done if key in listed])
         vacated = {path for path, _ in moves}
@@ -187,14 +198,14 @@ class FiledDocuments:
                 row = FiledRow(key, key, path, sha256, move.target)
             elif was is not None:  # 5
                 row = was
-            elif self._is_hot and key not in present:  # 6
+            elif is_hot and key not in present:  # 6
                 row = FiledRow(key, key, path, sha256)
             else:
                 continue
             name = key if was is None else was.name
-            if not self.is_of_results:  # its list has documents
+            if not self._listing.is_of_results:  # its list has documents
                 value = self.places.as_listed(row, lineage[key])
-                name = raw_item_keys(self._block, self._scope, [value])[0]
+                name = raw_item_keys(self._block, self._listing.scope, [value])[0]
             row = row._replace(returns=entry.returns, returns_object=entry.returns_object)
             self.rows[key] = row._replace(name=name)
 
@@ -307,7 +318,7 @@ class FiledDocuments:
         """
         items, made_by = [*listed], rule.rule_digest
         earlier = dict[str, tuple[Reason, ...]]()
-        if self.is_of_results:  # 1
+        if self._listing.is_of_results:  # 1
             candidates = {
                 item.key: item
                 for item in items
@@ -338,10 +349,11 @@ class FiledDocuments:
                 earlier[row.key] = reasons
                 if is_other_rule:
                     noted[row.key] = row._replace(outdated_by=made_by)
+        undone = self._listing.undone
         taken_back = {
             key: row._replace(returns=None, returns_object=None)
-            for key, row in (noted.items() if self.lacking else ())
-            if (row.path, row.sha256) in self.lacking
+            for key, row in (noted.items() if undone else ())
+            if (row.path, row.sha256) in undone
         }
         return items, FiledItems(
             rows=noted | taken_back,

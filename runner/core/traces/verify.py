@@ -17,8 +17,16 @@ from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.item_states import WAITS, WORK, ItemState
 from paddock.runner.progress.reasons import Reason, Why, in_words
 
-from .dependencies import OTHER_LABELS, ChosenLabels, KeptOutput, TakenPath, Trace
-from .parts import Older, changed_parts, parts_hash, renewed_parts, stale_parts
+from .dependencies import (
+    OTHER_LABELS,
+    ChosenLabels,
+    KeptOutput,
+    LimitedContext,
+    TakenPath,
+    Trace,
+    dependencies_of,
+)
+from .parts import Older, PreviousResult, changed_parts, parts_hash, renewed_parts, stale_parts
 from .world import PreparedWorld
 
 
@@ -180,7 +188,8 @@ def _of_parts(
         parts |= {name: before[name] for name in before if name in unknown}
         if parts == before:
             return ()
-    stale = stale_parts(before, parts, trace.previous_result(now.older))
+    has_fitted = entry.state == "done" and not dependencies_of(entry, LimitedContext)
+    stale = stale_parts(before, parts, PreviousResult(entry, has_fitted, now.older))
     if not stale and changed_parts(before, parts):
         return ()
     return trace.past.changes(entry.key).reasons(stale, before, parts, now.item)
