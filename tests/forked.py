@@ -4,6 +4,7 @@ A start takes some milliseconds of a processor; that of a new Python, with its i
 """
 
 import contextlib
+import gc
 import importlib
 import logging
 import os
@@ -168,6 +169,8 @@ def _serve(door: socket.socket) -> None:
     """Fork a process for each task, and write to its pipe how it ended."""
     for module in PRELOAD:
         importlib.import_module(module)
+    gc.freeze()  # else each forked process copies the pages of all modules when it collects
+    gc.set_threshold(50_000, 20, 100)
     died, dies = os.pipe()
     os.set_blocking(dies, False)
     signal.set_wakeup_fd(dies)
