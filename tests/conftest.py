@@ -169,7 +169,6 @@ def pytest_collection() -> Generator[None, object, object]:
     result = yield
     gc.freeze()
     gc.enable()
-    gc.set_threshold(50_000, 20, 100)  # not at each 700 objects: 3 % of the tests' time
     return result
 
 
