@@ -487,8 +487,10 @@ class Value(Struct, frozen=True, eq=False, dict=True):
         """
         if not others:
             return self._render(scope)
-        given = self.expressions, self.tables
-        parts = {name: _renderer(item, (name,), *given) for name, item in self.data.items()}
+        parts = {
+            name: _renderer(item, (name,), self.expressions, self.tables)
+            for name, item in self.data.items()
+        }
         return {name: render(others.get(name, scope)) for name, render in parts.items()}
 
 
@@ -510,8 +512,9 @@ def _renderer(
     if not any(place[: len(path)] == path for place in places):
         return lambda scope: data
     if isinstance(data, dict):
-        given = places, tables
-        items = [(name, _renderer(item, (*path, name), *given)) for name, item in data.items()]
+        items = [
+            (name, _renderer(item, (*path, name), places, tables)) for name, item in data.items()
+        ]
         return lambda scope: {name: render(scope) for name, render in items}
     parts = [_renderer(item, (*path, n), places, tables) for n, item in enumerate(data)]
     return lambda scope: [render(scope) for render in parts]

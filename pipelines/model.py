@@ -406,8 +406,9 @@ class StepParser(Struct, eq=False):
         base = FilePath(self._checks.document.file).parent
         written = keys.schema_
         form = ReplySchema(None) if written is None else read_reply_schema(written, base)
-        own = keys.repair, evidence, keys.confidence, keys.readings
-        return ReplySpec(written, form, checks, *own)
+        return ReplySpec(
+            written, form, checks, keys.repair, evidence, keys.confidence, keys.readings
+        )
 
     def _escalate(self, data: Any, at: Path) -> EscalationSpec | None:
         if (keys := _sound(EscalateKeys, data["escalate"])) is None:

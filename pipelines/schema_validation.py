@@ -14,7 +14,7 @@ from fractions import Fraction
 from functools import lru_cache, partial
 from heapq import nlargest
 from math import isfinite
-from typing import Any, TypeAlias
+from typing import Any
 
 from paddock.engine.system import schema_patterns
 from paddock.engine.system.text import is_shallow, path_text, without_middle
@@ -75,14 +75,18 @@ class _TooCostly(Exception):
     pass
 
 
-class _TimedValidator:
-    """Finds errors by jsonschema with our own checks of five keywords, for a limited time."""
+class _AnswerValidator:
+    """Finds errors by jsonschema, for a limited time, with our own checks of five keywords.
+
+    A check gets a validator, the keyword's value, the answer's value, and the schema of both.
+    """
 
     def __init__(self) -> None:
         import jsonschema  # type: ignore[import-untyped]
         from referencing import Registry
 
         self._exceptions = jsonschema.exceptions
+        self._error = jsonschema.ValidationError
         self._ends = threading.local()
         self._formats = jsonschema.FormatChecker(
             formats=("json-pointer", "regex", "relative-json-pointer")
@@ -90,15 +94,14 @@ class _TimedValidator:
         for name in schema_patterns.FORMATS:
             self._formats.checks(name)(partial(_is_of_format, name))
         self._registry = Registry()  # without one, a `$ref` would be fetched from the network
-        error = jsonschema.ValidationError
-        own = {
-            "pattern": partial(_pattern_errors, error),
-            "patternProperties": _pattern_properties_errors,
-            "multipleOf": partial(_multiple_errors, error),
-            "uniqueItems": partial(_unique_errors, error),
-            "additionalProperties": partial(_additional_properties_errors, error),
+        checks = {
+            **jsonschema.Draft202012Validator.VALIDATORS,
+            "pattern": self._pattern,
+            "patternProperties": self._pattern_properties,
+            "multipleOf": self._multiple_of,
+            "uniqueItems": self._unique_items,
+            "additionalProperties": self._additional_properties,
         }
-        checks = {**jsonschema.Draft202012Validator.VALIDATORS, **own}
         kind = jsonschema.validators.extend(
             jsonschema.Draft202012Validator,
             {name: self._timed(check) for name, check in checks.items()},
@@ -126,41 +129,51 @@ class _TimedValidator:
 
         return check_in_time
 
+    def _pattern(self, validator: Any, pattern: str, value: Any, _: Any) -> Iterator[Any]:
+        if isinstance(value, str) and not _has_match(pattern, value):
+            yield self._error(f"{value!r} does not match {pattern!r}")
+
+    def _multiple_of(self, validator: Any, step: float, value: Any, _: Any) -> Iterator[Any]:
+        """Divide decimals, as the grammar does: in binary 0.07 is no multiple of 0.01."""
+        if validator.is_type(value, "number") and not (
+            isfinite(value) and (Fraction(repr(value)) / Fraction(repr(step))).denominator == 1
+        ):
+            yield self._error(f"{value!r} is not a multiple of {step!r}")
+
+    def _unique_items(self, validator: Any, is_unique: bool, value: Any, _: Any) -> Iterator[Any]:
+        """Compare hashes: the library compares each pair, which no time limit interrupts."""
+        if is_unique and isinstance(value, list) and len({*map(_hashable, value)}) < len(value):
+            yield self._error(f"{value!r} has non-unique elements")
+
+    def _pattern_properties(
+        self, validator: Any, named: Mapping[str, Any], value: Any, _: Any
+    ) -> Iterator[Any]:
+        for pattern, schema in named.items() if isinstance(value, dict) else ():
+            for name in (key for key in value if _has_match(pattern, key)):
+                yield from validator.descend(value[name], schema, path=name, schema_path=pattern)
+
+    def _additional_properties(
+        self, validator: Any, rest: Any, value: Any, schema: Mapping[str, Any]
+    ) -> Iterator[Any]:
+        named, patterns = schema.get("properties") or {}, schema.get("patternProperties") or {}
+        extra = [
+            name
+            for name in (value if isinstance(value, dict) else ())
+            if name not in named and not any(_has_match(pattern, name) for pattern in patterns)
+        ]
+        if rest is not False:
+            for name in extra:
+                yield from validator.descend(value[name], rest, path=name)
+        elif extra:
+            verb = "was" if len(extra) == 1 else "were"
+            names = ", ".join(map(repr, sorted(extra)))
+            yield self._error(f"Additional properties are not allowed ({names} {verb} unexpected)")
+
 
 @lru_cache(maxsize=1)
-def _validator() -> _TimedValidator:
+def _validator() -> _AnswerValidator:
     """Load the library, which takes 80 ms."""
-    return _TimedValidator()
-
-
-MakeError: TypeAlias = Callable[[str], Any]
-"""Makes the library's error of a sentence."""
-
-
-def _pattern_errors(
-    error: MakeError, validator: Any, pattern: str, value: Any, _: Any
-) -> Iterator[Any]:
-    if isinstance(value, str) and not _has_match(pattern, value):
-        yield error(f"{value!r} does not match {pattern!r}")
-
-
-def _multiple_errors(
-    error: MakeError, validator: Any, step: float, value: Any, _: Any
-) -> Iterator[Any]:
-    """Divide decimals, as the grammar does: in binary 0.07 is no multiple of 0.01."""
-    if not validator.is_type(value, "number"):
-        return
-    quotient = Fraction(repr(value)) / Fraction(repr(step)) if isfinite(value) else Fraction(1, 2)
-    if quotient.denominator != 1:
-        yield error(f"{value!r} is not a multiple of {step!r}")
-
-
-def _unique_errors(
-    error: MakeError, validator: Any, is_unique: bool, value: Any, _: Any
-) -> Iterator[Any]:
-    """Compare hashes: the library compares each pair, which no time limit interrupts."""
-    if is_unique and isinstance(value, list) and len({*map(_hashable, value)}) < len(value):
-        yield error(f"{value!r} has non-unique elements")
+    return _AnswerValidator()
 
 
 def _hashable(value: Any) -> Hashable:
@@ -170,36 +183,6 @@ def _hashable(value: Any) -> Hashable:
     if isinstance(value, list):
         return list, tuple(map(_hashable, value))
     return (bool, value) if isinstance(value, bool) else value
-
-
-def _pattern_properties_errors(
-    validator: Any, named: Mapping[str, Any], value: Any, _: Any
-) -> Iterator[Any]:
-    if not isinstance(value, dict):
-        return
-    for pattern, schema in named.items():
-        for name in (key for key in value if _has_match(pattern, key)):
-            yield from validator.descend(value[name], schema, path=name, schema_path=pattern)
-
-
-def _additional_properties_errors(
-    error: MakeError, validator: Any, rest: Any, value: Any, schema: Mapping[str, Any]
-) -> Iterator[Any]:
-    if not isinstance(value, dict):
-        return
-    named, patterns = schema.get("properties") or {}, schema.get("patternProperties") or {}
-    extra = [
-        name
-        for name in value
-        if name not in named and not any(_has_match(pattern, name) for pattern in patterns)
-    ]
-    if rest is not False:
-        for name in extra:
-            yield from validator.descend(value[name], rest, path=name)
-    elif extra:
-        verb = "was" if len(extra) == 1 else "were"
-        names = ", ".join(map(repr, sorted(extra)))
-        yield error(f"Additional properties are not allowed ({names} {verb} unexpected)")
 
 
 def _has_match(pattern: str, text: str) -> bool:

@@ -16,7 +16,7 @@ from decimal import Decimal
 from functools import cached_property
 from typing import Literal, TypeAlias
 
-from paddock.engine.system.records import Struct, replace
+from paddock.engine.system.records import Struct
 
 from . import cldr
 from .cldr import UNKNOWN, Unit, unit_named
@@ -84,6 +84,12 @@ _MOST_PLACES = 1000
 """Of one number: the first ones count."""
 
 
+Obstacle: TypeAlias = Literal[
+    "code", "range", "power", "scale", "fraction", "dash", "sign", "bound"
+]
+"""What keeps a token from being a number by itself; `sign`: whether it is negative is open."""
+
+
 class NumberToken(Struct, frozen=True):
     start: int
     """With its sign and a currency before it."""
@@ -95,13 +101,7 @@ class NumberToken(Struct, frozen=True):
     is_negative: bool
     unit: Unit | None
     """UNKNOWN: it has one that no table has."""
-
-
-Obstacle: TypeAlias = Literal[
-    "number", "code", "range", "power", "scale", "fraction", "dash", "sign", "bound"
-]
-"""What keeps a token from being a number by itself; `number`: nothing does; `sign`: whether it is
-negative is open."""
+    obstacle: Obstacle | None = None
 
 
 class SoughtNumber(Struct, frozen=True):
@@ -135,8 +135,8 @@ class NumberIndex:
             places = [place for held in self._by_digits.values() for place in held]
         for start, end in places:
             if self._may_be(sought, self._text[start:end], within):
-                token, obstacle = read_number(self._text, start, end, self._is_in_date)
-                if obstacle == "number" and self._is_place(sought, token):
+                token = read_number(self._text, start, end, self._is_in_date)
+                if token.obstacle is None and self._is_place(sought, token):
                     yield token
 
     def same_digits(self, sought: SoughtNumber) -> list[Span]:
@@ -144,15 +144,13 @@ class NumberIndex:
         digits = sought.raw or f"{sought.amount:f}"
         return self._by_digits.get(_significant(digits), [])[:_MOST_PLACES]
 
-    def all(
-        self, is_sought: Callable[[str], object] = bool
-    ) -> Iterator[tuple[NumberToken, Obstacle]]:
+    def all(self, is_sought: Callable[[str], object] = bool) -> Iterator[NumberToken]:
         """Yield the numbers whose digits, with their marks, are sought."""
         for start, end in self._tokens:
             if is_sought(self._text[start:end]):
                 yield read_number(self._text, start, end, self._is_in_date)
 
-    def parts(self, start: int, end: int) -> Iterator[tuple[NumberToken, Obstacle]]:
+    def parts(self, start: int, end: int) -> Iterator[NumberToken]:
         """Yield the numbers of a token if its spaces group nothing."""
         for found in _PART.finditer(self._text, start, end):
             yield read_number(self._text, *found.span(), self._is_in_date)
@@ -326,88 +324,198 @@ def _is_grouped(groups: list[str]) -> bool:
     )
 
 
-class _Lead(Struct, frozen=True):
-    start: int
-    """Of its currency or its sign, else of its digits."""
-    digits: int
-    """Where its digits begin, with a sign that touches them."""
-    currency: Unit | None
-    is_negative: bool
-    obstacle: Obstacle
-
-
 def read_number(
     text: str, start: int, end: int, is_in_date: Callable[[int, int], bool]
-) -> tuple[NumberToken, Obstacle]:
-    """Return a token with its sign and unit, and what keeps it from being a number by itself.
+) -> NumberToken:
+    """Return a token with its sign and unit, and the first obstacle that is met.
 
-    1. Digits that make no number, or are a part of a code, have neither sign nor unit.
-    2. Before it: a currency and a sign. Behind it: a unit.
-    3. A sign may stand apart: `12.50 -`, `(12.50)`.
-    4. The first obstacle: before it, behind it, a scale, a bound, the rest of a range.
-    5. A currency before it is its unit.
-    6. A percent sign before it, as in Turkish, is its unit: %5, but not in 5 % 12.
+    Digits that make no number, or are a part of a code, have neither sign nor unit.
     """
-    raw = text[start:end]
+    raw, span = text[start:end], (start, end)
     is_number = amount_of(raw, ".") is not None or amount_of(raw, ",") is not None
-    if not is_number or _is_in_code(text, start, end):  # 1
-        return NumberToken(start, end, (start, end), raw, is_negative=False, unit=None), "code"
-    lead = _lead_of(text, start)  # 2
-    stop, unit, behind = _unit_behind(text, end)
-    digits = lead.digits, end
-    if lead.obstacle == "number" and not lead.is_negative:  # 3
-        is_of_money = lead.currency is not None or (unit is not None and unit.is_currency)
-        is_amount = is_of_money or (unit is None and not raw.isdecimal())
-        signed = _sign_apart(text, lead, end, stop, is_amount=is_amount)
-        if not isinstance(signed, str):
-            lead, behind = replace(lead, start=signed[0], is_negative=True), "number"
-            digits, stop = signed, signed[1]
-        elif signed != "number":
-            lead = replace(lead, obstacle=signed)
-    obstacle = lead.obstacle if lead.obstacle != "number" else behind  # 4
-    scale_end = _scale_end(text, start, end, is_of_money=lead.currency is not None)
-    if scale_end is None and unit is not None and unit.is_currency:  # 8 EUR million
-        scale_end = _scale_end(text, stop, stop, is_of_money=True)
-    if obstacle == "number" and scale_end is not None:
-        obstacle, stop = "scale", scale_end
-    if (
-        _BOUND_BEFORE.search(text, max(0, lead.start - 4), lead.start)
-        and not _TAG.search(text, max(0, lead.start - _TAG_CHARS), lead.start)
-    ):  # fmt: skip
-        obstacle = "bound" if obstacle == "number" else obstacle
-        lead = replace(lead, start=lead.start - (not text[lead.start - 1].isspace()))
-    if (
-        obstacle == "number"
-        and (range_end := _range_end(text, lead.start, stop, end, is_in_date)) is not None
-    ):
-        obstacle, stop = "range", range_end
-    if obstacle in ("power", "fraction") or unit is UNKNOWN:
-        rest = _REST.match(text, stop)
-        stop = rest.end() if rest else stop
-    begin, currency = lead.start, lead.currency  # 5
-    if currency is not None and (unit is None or unit.ids):
-        if unit is not None and not unit.is_currency:
-            stop = end
-        is_other = unit is not None and unit.is_currency and not unit.is_same(currency)
-        unit = UNKNOWN if is_other else currency
-    sign_at = begin - 1 - (text[begin - 1 : begin] in (" ", "\u00a0"))
-    is_percent = sign_at >= 0 and text[sign_at] in "%\u066a"
-    if is_percent and _owner(text, sign_at, sign_at + 1) == "behind":  # 6
-        unit = unit_named("%")
-    return NumberToken(begin, stop, digits, raw, lead.is_negative, unit), obstacle
+    if not is_number or _is_in_code(text, start, end):
+        return NumberToken(*span, span, raw, is_negative=False, unit=None, obstacle="code")
+    read = _TokenReader(text, start, end, begin=start, stop=end, digits=span)
+    read.lead()
+    read.unit_behind()
+    if read.obstacle is None and not read.is_negative:
+        read.sign_apart()
+    read.obstacle = read.obstacle or read.behind
+    if read.obstacle is None:
+        read.scale()
+    read.bound()
+    if read.obstacle is None:
+        read.range(is_in_date)
+    read.rest()
+    read.choose_unit()
+    return NumberToken(
+        read.begin, read.stop, read.digits, raw, read.is_negative, read.unit, read.obstacle
+    )
 
 
-def _lead_of(text: str, start: int) -> _Lead:
-    before, currency = _currency_before(text, start)
-    sign_at = start if text[start - 1 : start] == "-" else before
-    if text[sign_at - 1 : sign_at] != "-":
-        return _Lead(before, start, currency, is_negative=False, obstacle="number")
-    before_sign = text[sign_at - 2 : sign_at - 1] if sign_at > 1 else ""
-    obstacle: Obstacle = "code" if before_sign.isdecimal() or before_sign == "-" else "number"
-    if sign_at < start:
-        return _Lead(sign_at - 1, start, currency, is_negative=True, obstacle=obstacle)
-    before, currency = _currency_before(text, start - 1)  # EUR -40
-    return _Lead(min(before, start - 1), start - 1, currency, is_negative=True, obstacle=obstacle)
+class _TokenReader(Struct, eq=False):
+    """Reads what belongs to a number, stage by stage, from its digits outwards."""
+
+    text: str
+    start: int
+    """Of the bare digits, which stay as they are."""
+    end: int
+    begin: int
+    """Of the token, as far as it is read."""
+    stop: int
+    digits: Span
+    """With its sign."""
+    currency: Unit | None = None
+    """Before the digits."""
+    unit: Unit | None = None
+    is_negative: bool = False
+    obstacle: Obstacle | None = None
+    behind: Obstacle | None = None
+    """What stands where a unit could; a sign apart explains it."""
+
+    def lead(self) -> None:
+        """Read a currency and a sign before the digits: EUR 40, -EUR 40, EUR -40."""
+        text, start = self.text, self.start
+        self.begin, self.currency = _currency_before(text, start)
+        sign_at = start if text[start - 1 : start] == "-" else self.begin
+        if text[sign_at - 1 : sign_at] != "-":
+            return
+        self.is_negative = True
+        before_sign = text[sign_at - 2 : sign_at - 1] if sign_at > 1 else ""
+        if before_sign.isdecimal() or before_sign == "-":
+            self.obstacle = "code"
+        if sign_at < start:
+            self.begin = sign_at - 1
+            return
+        self.digits = start - 1, self.end
+        begin, self.currency = _currency_before(text, start - 1)
+        self.begin = min(begin, start - 1)
+
+    def unit_behind(self) -> None:
+        """Read a unit behind the digits, or what stands there in place of one."""
+        text, end = self.text, self.end
+        if text[end : end + 2] in (".-", ",-") and not text[end + 2 : end + 3].isalnum():
+            end += 2  # CHF 40.-
+        last = text[end : end + 1]
+        at = end + (last == ")" and _OPENED.search(text, max(0, end - 24), end) is not None)
+        at += text[at : at + 1] in (" ", "\u00a0")  # ninety (90) days
+        near = text[at : at + 1]
+        is_sign = near != "" and not near.isdecimal()
+        self.stop = end
+        if (after := _unit_after_hyphen(text, end)) is not None:
+            self.stop, self.unit = after
+        elif last == "-" and not text[end + 1 : end + 2].isdecimal():
+            self.behind = "dash"
+        elif _POWER.match(text, end):
+            self.behind = "power"
+        elif _FRACTION.match(text, end) or (is_sign and unicodedata.category(near) in ("No", "Nl")):
+            self.behind = "fraction"
+        elif at == end and is_sign and unicodedata.numeric(near, None) is not None:
+            self.stop, self.behind = end + 1, "scale"  # 5万
+        else:
+            stop, unit = _named_unit(text, at)
+            if unit is None:
+                is_rate = last == "/" and _named_unit(text, end + 1)[1] is not None
+                self.unit = UNKNOWN if is_rate else None
+            elif not unit.is_currency or _owner(text, at, stop, end) != "behind":
+                is_more = _PER.match(text, stop) or text[stop : stop + 1].isdecimal()
+                self.stop, self.unit = stop, UNKNOWN if is_more else unit
+
+    def sign_apart(self) -> None:
+        """Read a sign that stands apart: a minus behind, a dash and a space before, brackets.
+
+        1. Words for credit and debit leave open whether it is negative.
+        2. A minus that touches an amount makes it negative, and so does any of these signs where
+           the amount is alone in its line or cell and is no entry of a list; but not a dash and a
+           minus.
+        3. Brackets do not count where it is no amount, but has a unit or is a year.
+        4. Otherwise a minus, brackets, and a dash before what is alone, leave that open.
+        5. A dash is an obstacle unless it is between a word and the number, `Lunch - 12`, and open
+           behind a currency, `EUR - 12`. It is none before words, `- 12 apples`.
+        """
+        text, begin, end, unit_end = self.text, self.begin, self.end, self.stop
+        is_dashed = text[begin - 2 : begin] in ("- ", "-\u00a0")
+        is_closed = text[begin - 1 : begin] == "(" and text[unit_end : unit_end + 1] == ")"
+        first = begin - 2 if is_dashed else begin - 1 if is_closed else begin
+        minus = _MINUS_BEHIND.match(text, end) or _MINUS_BEHIND.match(text, unit_end)
+        last = minus.end() if minus else unit_end + 1 if is_closed else unit_end
+        is_first = _LINE_OR_CELL_START.search(text, max(0, first - 2), first) is not None
+        is_last = _LINE_OR_CELL_END.match(text, last) is not None
+        if minus and minus["gap"] and not is_last and _named_unit(text, last + 1)[1] is None:
+            minus, last = None, unit_end  # 4711 - 3 May
+        if _SIDE_BEHIND.match(text, unit_end):
+            self.obstacle = "sign"  # 1
+        elif minus or is_closed or (is_dashed and is_first and is_last):
+            unit = self.currency or self.unit
+            is_decimal = text[self.start : end].isdecimal()
+            is_amount = not is_decimal if unit is None else unit.is_currency
+            above = text[max(0, first - _LINE_CHARS) : first].rstrip("\n\f").rpartition("\n")[2]
+            is_listed = above.startswith("- ") or _DASH_OF_NEXT_LINE.match(text, last) is not None
+            is_alone = is_first and is_last and not (is_dashed and is_listed)
+            makes_negative = is_alone or (minus is not None and not minus["gap"])
+            if is_amount and makes_negative and not (minus and is_dashed):  # 2
+                self.begin, self.stop = self.digits = first, last
+                self.is_negative = True
+                self.behind = None
+            elif is_amount or not is_closed or (unit_end == end and end - self.start != 4):  # 3
+                self.obstacle = "sign"  # 4
+        elif is_dashed and not is_first:  # 5
+            around = text[max(0, first - 2) : first]
+            if around[-1] != " " or not (around[0].isalpha() or around[0] in "')]"):
+                self.obstacle = "dash"
+            elif begin == self.start and _currency_before(text, first)[1] is not None:
+                self.obstacle = "sign"
+
+    def scale(self) -> None:
+        """Read a word for thousands or more."""
+        end = _scale_end(self.text, self.start, self.end, is_of_money=self.currency is not None)
+        if end is None and self.unit is not None and self.unit.is_currency:  # 8 EUR million
+            end = _scale_end(self.text, self.stop, self.stop, is_of_money=True)
+        if end is not None:
+            self.obstacle, self.stop = "scale", end
+
+    def bound(self) -> None:
+        text, begin = self.text, self.begin
+        if (
+            _BOUND_BEFORE.search(text, max(0, begin - 4), begin)
+            and not _TAG.search(text, max(0, begin - _TAG_CHARS), begin)
+        ):  # fmt: skip
+            self.obstacle = self.obstacle or "bound"
+            self.begin -= not text[begin - 1].isspace()
+
+    def range(self, is_in_date: Callable[[int, int], bool]) -> None:
+        """Read the rest of a range of which it is a part: 5-40, 5 EUR - 40 EUR."""
+        text = self.text
+        for at in {self.stop, self.end}:
+            found = _RANGE.match(text, at)
+            if found is None or is_in_date(found.end(), found.end() + 1):
+                continue
+            before = found["before"].strip()
+            if not before or unit_named(before):
+                rest = _REST.match(text, found.end())
+                self.obstacle, self.stop = "range", (rest or found).end()
+                return
+        found = _RANGE_BEFORE.search(text, max(0, self.begin - 32), self.begin)
+        if found is not None and (not found["unit"] or unit_named(found["unit"]) is not None):
+            self.obstacle = "range"
+
+    def rest(self) -> None:
+        if self.obstacle in ("power", "fraction") or self.unit is UNKNOWN:
+            found = _REST.match(self.text, self.stop)
+            self.stop = found.end() if found else self.stop
+
+    def choose_unit(self) -> None:
+        """Prefer the currency before it, and the percent sign of Turkish: %5, but not in 5 % 12."""
+        text, unit = self.text, self.unit
+        if self.currency is not None and (unit is None or unit.ids):
+            if unit is not None and not unit.is_currency:
+                self.stop = self.end
+            is_other = unit is not None and unit.is_currency and not unit.is_same(self.currency)
+            self.unit = UNKNOWN if is_other else self.currency
+        sign_at = self.begin - 1 - (text[self.begin - 1 : self.begin] in (" ", "\u00a0"))
+        is_percent = sign_at >= 0 and text[sign_at] in "%\u066a"
+        if is_percent and _owner(text, sign_at, sign_at + 1) == "behind":
+            self.unit = unit_named("%")
 
 
 def _is_in_code(text: str, start: int, end: int) -> bool:
@@ -450,54 +558,6 @@ def _is_in_code(text: str, start: int, end: int) -> bool:
 
 def _joins(sign: str) -> bool:
     return sign.isalnum() or sign == "_"
-
-
-def _sign_apart(
-    text: str, lead: _Lead, end: int, unit_end: int, *, is_amount: bool
-) -> Span | Literal["number", "dash", "sign"]:
-    """Return where a number with its sign is that stands apart and makes it negative.
-
-    Such signs are a minus behind it, a dash and a space before it, and brackets around it. Without
-    one return whether a sign is an obstacle (`number`: none is).
-
-    1. Words for credit and debit leave open whether it is negative.
-    2. A minus that touches an amount makes it negative, and so does any of these signs where the
-       amount is alone in its line or cell and is no entry of a list; but not a dash and a minus.
-    3. Brackets do not count where it is no amount, but has a unit or is a year.
-    4. Otherwise a minus, brackets, and a dash before what is alone, leave that open.
-    5. A dash is an obstacle unless it is between a word and the number, `Lunch - 12`, and open
-       behind a currency, `EUR - 12`.
-    6. It is none before words, `- 12 apples`.
-    """
-    before, start = lead.start, lead.digits
-    is_dashed = text[before - 2 : before] in ("- ", "-\u00a0")
-    is_closed = text[before - 1 : before] == "(" and text[unit_end : unit_end + 1] == ")"
-    first = before - 2 if is_dashed else before - 1 if is_closed else before
-    minus = _MINUS_BEHIND.match(text, end) or _MINUS_BEHIND.match(text, unit_end)
-    last = minus.end() if minus else unit_end + 1 if is_closed else unit_end
-    is_first = _LINE_OR_CELL_START.search(text, max(0, first - 2), first) is not None
-    is_last = _LINE_OR_CELL_END.match(text, last) is not None
-    if minus and minus["gap"] and not is_last and _named_unit(text, last + 1)[1] is None:
-        minus, last = None, unit_end  # 4711 - 3 May
-    if _SIDE_BEHIND.match(text, unit_end):  # 1
-        return "sign"
-    if minus or is_closed or (is_dashed and is_first and is_last):
-        if is_amount and not (minus and is_dashed):  # 2
-            above = text[max(0, first - _LINE_CHARS) : first].rstrip("\n\f").rpartition("\n")[2]
-            is_listed = above.startswith("- ") or _DASH_OF_NEXT_LINE.match(text, last) is not None
-            is_alone = is_first and is_last and not (is_dashed and is_listed)
-            if is_alone or (minus and not minus["gap"]):
-                return first, last
-        if is_closed and not is_amount and (unit_end > end or end - start == 4):  # 3
-            return "number"
-        return "sign"  # 4
-    if is_dashed and not is_first:  # 5
-        around = text[max(0, first - 2) : first]
-        if around[-1] != " " or not (around[0].isalpha() or around[0] in "')]"):
-            return "dash"
-        if before == start and _currency_before(text, first)[1] is not None:
-            return "sign"
-    return "number"  # 6
 
 
 def _owner(text: str, start: int, end: int, before: int = 0) -> Literal["before", "behind", "both"]:
@@ -575,38 +635,6 @@ def _unit_after_hyphen(text: str, end: int) -> tuple[int, Unit] | None:
     return (stop, unit) if unit is not None and not unit.is_currency and is_word else None
 
 
-def _unit_behind(text: str, end: int) -> tuple[int, Unit | None, Obstacle]:
-    """Return where the unit behind a number ends, and what else stands there."""
-    if text[end : end + 2] in (".-", ",-") and not text[end + 2 : end + 3].isalnum():
-        end += 2  # CHF 40.-
-    last = text[end : end + 1]
-    if (after := _unit_after_hyphen(text, end)) is not None:
-        return *after, "number"
-    if last == "-" and not text[end + 1 : end + 2].isdecimal():
-        return end, None, "dash"
-    if _POWER.match(text, end):
-        return end, None, "power"
-    if _FRACTION.match(text, end):
-        return end, None, "fraction"
-    is_opened = text[end : end + 1] == ")" and _OPENED.search(text, max(0, end - 24), end)
-    at = end + bool(is_opened)  # ninety (90) days
-    at += text[at : at + 1] in (" ", "\u00a0")
-    near = text[at : at + 1]
-    if near and unicodedata.category(near) in ("No", "Nl"):
-        return end, None, "fraction"
-    if at == end and near and not near.isdecimal() and unicodedata.numeric(near, None) is not None:
-        return end + 1, None, "scale"  # 5万
-    stop, unit = _named_unit(text, at)
-    if unit is not None and unit.is_currency and _owner(text, at, stop, end) == "behind":
-        return end, None, "number"
-    if unit is None:
-        is_rate = text[end : end + 1] == "/" and _named_unit(text, end + 1)[1] is not None
-        return end, UNKNOWN if is_rate else None, "number"
-    if _PER.match(text, stop) or text[stop : stop + 1].isdecimal():
-        return stop, UNKNOWN, "number"
-    return stop, unit, "number"
-
-
 def _scale_end(text: str, start: int, end: int, *, is_of_money: bool) -> int | None:
     """Return where a number ends that has a word for thousands or more behind it, or before it.
 
@@ -633,19 +661,3 @@ def _scale_end(text: str, start: int, end: int, *, is_of_money: bool) -> int | N
     word = text[max(0, start - 24) : start].rstrip(" \u00a0")
     is_before = word.rpartition(" ")[2] in before and text[start - 1].isspace()
     return end if is_before else None
-
-
-def _range_end(
-    text: str, start: int, stop: int, end: int, is_in_date: Callable[[int, int], bool]
-) -> int | None:
-    """Return where a range ends of which a number is a part: 5-40, 5 EUR - 40 EUR."""
-    for at in {stop, end}:
-        found = _RANGE.match(text, at)
-        if found and is_in_date(found.end(), found.end() + 1):
-            continue
-        if found and (not found["before"].strip() or unit_named(found["before"].strip())):
-            rest = _REST.match(text, found.end())
-            return rest.end() if rest else found.end()
-    found = _RANGE_BEFORE.search(text, max(0, start - 32), start)
-    is_end = found is not None and (not found["unit"] or unit_named(found["unit"]) is not None)
-    return stop if is_end else None

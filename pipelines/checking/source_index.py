@@ -20,7 +20,7 @@ from .codes import Code, CodeIndex, codes_in, is_code, is_long
 from .dates import DateIndex
 from .folding import FoldedText, Span, plain
 from .language_model import languages_of
-from .numbers import NumberIndex, NumberToken, Obstacle, SoughtNumber
+from .numbers import NumberIndex, NumberToken, SoughtNumber
 from .text_index import Quote, TextIndex
 
 _MOST_VALUE_CHARS = 100
@@ -226,9 +226,9 @@ def values_in(text: str, language: str = "") -> list[TextValue]:
         days = [datetime.date(y, m, d) for y, m, d in date.days if y is not None]
         is_sure = len(days) == 1 and date.reason is None
         add(date.start, date.end, DayAndTime(days[0]) if is_sure else None)
-    for token, obstacle in numbers.all():
-        if obstacle != "code":
-            span, number = _number_of(numbers, token, obstacle)
+    for token in numbers.all():
+        if token.obstacle != "code":
+            span, number = _number_of(numbers, token)
             add(*span, number, token.digits)
             if numbers.is_open(*token.digits):
                 opened[span] = token.digits
@@ -247,7 +247,7 @@ def values_in(text: str, language: str = "") -> list[TextValue]:
             value = replace(value, readings=((value,), tuple(runs)))
         if span in opened:  # Pier 7 500: as one, as text, and apart; by itself it is one
             as_text = replace(value, sought=None)
-            parts = (_number_of(numbers, *part) for part in numbers.parts(*opened[span]))
+            parts = (_number_of(numbers, part) for part in numbers.parts(*opened[span]))
             readings = (value,), (as_text,), tuple(value_at(*at, part) for at, part in parts)
             if _WORD_END.search(text, max(0, value.start - 3), value.start):
                 value = replace(as_text, readings=readings)
@@ -259,12 +259,10 @@ def values_in(text: str, language: str = "") -> list[TextValue]:
     return found
 
 
-def _number_of(
-    numbers: NumberIndex, token: NumberToken, obstacle: Obstacle
-) -> tuple[Span, Sought | None]:
-    if obstacle == "code":
+def _number_of(numbers: NumberIndex, token: NumberToken) -> tuple[Span, Sought | None]:
+    if token.obstacle == "code":
         return token.digits, Code(token.raw)
-    if obstacle != "number" or (token.unit is not None and not token.unit.ids):
+    if token.obstacle is not None or (token.unit is not None and not token.unit.ids):
         return (token.start, token.end), None
     amount = numbers.amount(token.raw)
     is_version = token.unit is None and amount is not None and _IS_VERSION.fullmatch(token.raw)

@@ -84,8 +84,14 @@ class StepReads(Struct, frozen=True, dict=True):
         for place, made in made_at.items():
             doors[place[0] in facts.doors].update(made.references)
         opening = frozenset(path for path in doors[True] - doors[False] if path[0] == "secrets")
-        every = known(parameters), known(lists), known(answer), known(shown)
-        return cls(*every, facts.shows_path, opening)
+        return cls(
+            parameters=known(parameters),
+            lists=known(lists),
+            answer=known(answer),
+            shown=known(shown),
+            shows_path=facts.shows_path,
+            doors=opening,
+        )
 
     @cached_property
     def all(self) -> References:

@@ -214,11 +214,15 @@ class ParameterBinder:
             return
         given = {name: _Later() for name in self.step.params.data} | known
         _, details = _validated(self.params_type, given, strict=False)
-        place = self.params_type, given, self._checks.document, self._at
+        document = self._checks.document
         for name in known:
             of_name = [detail for detail in details if detail["loc"][:1] == (name,)]
             if of_name and all(detail["type"] in _OTHER_KIND for detail in of_name):
-                self._checks.include(faults_of(of_name, *place, is_rendered=True))
+                self._checks.include(
+                    faults_of(
+                        of_name, self.params_type, given, document, self._at, is_rendered=True
+                    )
+                )
 
     def reads_names(self, name: str) -> frozenset[str] | None:
         """Return which names the step adds for the text of a parameter; None: any."""

@@ -337,7 +337,7 @@ def with_letter(invoice: EInvoice, own: str, letter: str) -> EInvoice:
 def _has_more(invoice: EInvoice, page: SourceIndex, xml: SourceIndex) -> bool:
     """Return whether a page has a later day or a larger amount."""
     most = _amount(max(invoice["gross"] or 0, invoice["payable"] or 0, key=abs))
-    stated = {xml.numbers.amount(token.raw) for token, _ in xml.numbers.all()}
+    stated = {xml.numbers.amount(token.raw) for token in xml.numbers.all()}
     is_larger = any(amount > most for amount in _amounts(page) if amount not in stated)
     return is_larger or next(_days_after(invoice["date"], page, xml), None) is not None
 
@@ -394,11 +394,9 @@ def _index(pages: Sequence[str]) -> SourceIndex:
 def _amounts(index: SourceIndex) -> Mapping[Decimal, list[NumberToken]]:
     """Return the numbers with two decimals, without their signs: a credit may have one."""
     found: dict[Decimal, list[NumberToken]] = {}
-    for token, obstacle in index.numbers.all(_CENTS.search):
-        if (
-            obstacle in ("number", "sign")
-            and (amount := index.numbers.amount(token.raw)) is not None
-        ):
+    for token in index.numbers.all(_CENTS.search):
+        amount = index.numbers.amount(token.raw)
+        if token.obstacle in (None, "sign") and amount is not None:
             found.setdefault(abs(amount), []).append(token)
     return found
 
