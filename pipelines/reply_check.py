@@ -103,7 +103,9 @@ class Check(Struct, frozen=True):
     ) -> list[AnswerFault]:
         """Return what is wrong with the answer, and with which field; [] if it is true."""
         found = self._evaluated(scope, functions)
-        if found is None or found.sentences:
+        if found is None:
+            return []
+        if found.sentences:
             return self._explained(found)
         known_values = {**found.values, **dict(self._read(scope))}
         values = "; ".join(f"{name} is {value}" for name, value in known_values.items())
@@ -124,13 +126,13 @@ class Check(Struct, frozen=True):
         ready = {name: found.watching(name, functions[name], scope) for name in names}
         return None if self.expression.evaluate({**scope, **ready}) else found
 
-    def _explained(self, found: _CheckFindings | None) -> list[AnswerFault]:
+    def _explained(self, found: _CheckFindings) -> list[AnswerFault]:
         firsts = (call.first or () for call in self.calls)
         fields = {path[1] for path in firsts if len(path) > 1 and path[0] == "output"}
         field = next(iter(fields)) if len(fields) == 1 else ""
         return [
             AnswerFault(text, f"`{field}`: {text}" if field else text, field)
-            for text in (found.sentences if found is not None else ())
+            for text in found.sentences
         ]
 
     def _read(self, scope: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -13,8 +13,10 @@ import hashlib
 import json
 import math
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from itertools import accumulate
 from pathlib import Path as FilePath
 from typing import Any, NamedTuple
 
@@ -118,8 +120,17 @@ class YamlDocument(SelectiveFields, Struct, frozen=True):
         is_flow = isinstance(node, ScalarNode) or bool(getattr(node, "flow_style", False))
         keys = [key for key, _ in node.value] if isinstance(node, MappingNode) else []
         column = keys[0].start_mark.column if keys else 0
-        end = _last_of(node).end_mark.index
-        return YamlSpan(node.start_mark.index, end, is_flow, isinstance(node, MappingNode), column)
+        last = node  # with which a block's text ends, without comments below it
+        while isinstance(last, MappingNode | SequenceNode) and not last.flow_style and last.value:
+            inner = last.value[-1]
+            last = inner[1] if isinstance(inner, tuple) else inner
+        return YamlSpan(
+            node.start_mark.index,
+            last.end_mark.index,
+            is_flow,
+            isinstance(node, MappingNode),
+            column,
+        )
 
     def _trail(self, path: Path) -> list[tuple[Node | None, Node | None]]:
         found: list[tuple[Node | None, Node | None]] = [(self._root, self._root)]
@@ -144,14 +155,6 @@ class YamlDocument(SelectiveFields, Struct, frozen=True):
             first = node.value[0]
             return self.mark_of(first[0] if isinstance(first, tuple) else first)
         return _mark(self.file, self._lines, start.line, start.column, length)
-
-
-def _last_of(node: Node) -> Node:
-    """Return the node with which a block's text ends, without comments below it."""
-    while isinstance(node, MappingNode | SequenceNode) and not node.flow_style and node.value:
-        last = node.value[-1]
-        node = last[1] if isinstance(last, tuple) else last
-    return node
 
 
 def _mark(file: str, lines: tuple[str, ...], line: int, column: int, length: int) -> Mark:
@@ -333,15 +336,11 @@ def _syntax(error: yaml.YAMLError, file: str, lines: tuple[str, ...]) -> Fault:
     if place is not None:
         mark = _mark(file, lines, place.line, place.column, 1)
     else:
-        position, mark = (
-            int(getattr(error, "position", 0)),
-            _mark(file, lines, len(lines) - 1, 0, 1),
-        )
-        for number, line in enumerate(lines):
-            if position <= len(line):
-                mark = _mark(file, lines, number, position, 1)
-                break
-            position -= len(line) + 1
+        starts = [*accumulate((len(line) + 1 for line in lines), initial=0)]
+        position = int(getattr(error, "position", 0))
+        number = min(bisect_right(starts, position), len(lines)) - 1
+        column = position - starts[number] if position < starts[-1] else 0
+        mark = _mark(file, lines, number, column, 1)
     what = problem if isinstance(error, _YamlRefused) else f"this is not valid YAML: {problem}"
     remedy = next((text for part, text in _REMEDIES if part in problem), "Correct the line.")
     return Fault(f"{what}.", remedy, mark)

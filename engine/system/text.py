@@ -253,6 +253,18 @@ def nested_values(
         yield from nested_values(inner, (*path, name))
 
 
+def find_all(part: str, text: str, step: int = 0) -> Iterator[int]:
+    """Yield where a part is in a text; `step`: how much further on the next may be, else behind it.
+
+    >>> [*find_all("aa", "aaaa")], [*find_all("aa", "aaaa", 1)]
+    ([0, 2], [0, 1, 2])
+    """
+    at = text.find(part)
+    while at >= 0:
+        yield at
+        at = text.find(part, at + (step or len(part)))
+
+
 def encodable(text: str) -> str:
     """Return a text with lone surrogates, as of a file's name, written out."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -10,6 +10,7 @@ from functools import cached_property, lru_cache
 import regex
 
 from paddock.engine.system.records import Struct
+from paddock.engine.system.text import find_all
 
 from .folding import Span, small
 from .text_index import UNSPACED
@@ -130,38 +131,28 @@ class CodeIndex:
     def find(self, code: str) -> list[Span]:
         """Return where a code is as a whole token, in its groups or without them."""
         sought = small(code)
-        spans = list(self._spans(sought))
+        spans = self._spans(sought)
         if not spans and _FORMULA.fullmatch(code):
             lowered = _FORMULA_DIGITS.sub(lambda n: f"_({n[0]})" if n[1] else f"_{n[0]}", code)
-            spans = list(self._spans(small(lowered)))
+            spans = self._spans(small(lowered))
         if not spans and sum(map(str.isalnum, sought)) >= _LEAST_SPACED_SIGNS:
-            spans = list(self._spaced_spans(_SPACE.sub("", sought)))
+            bare, (text, gaps) = _SPACE.sub("", sought), self._unspaced
+            for at in find_all(bare, text):
+                last = at + len(bare)
+                spaced = at + bisect_right(gaps, at), last + bisect_right(gaps, last - 1)
+                if self._is_whole(*spaced):
+                    spans.append(spaced)
         return spans
 
-    def _spans(self, sought: str) -> Iterator[Span]:
-        at = self._text.find(sought)
-        while at >= 0:
-            end = at + len(sought)
-            if self._is_whole(at, end):
-                yield at, end
-            at = self._text.find(sought, end)
+    def _spans(self, sought: str) -> list[Span]:
+        spans = ((at, at + len(sought)) for at in find_all(sought, self._text))
+        return [span for span in spans if self._is_whole(*span)]
 
     @cached_property
     def _unspaced(self) -> tuple[str, list[int]]:
         """The text without spaces within lines and cells, and before which sign these were."""
         places = [found.start() for found in _SPACE.finditer(self._text)]
         return _SPACE.sub("", self._text), [at - number for number, at in enumerate(places)]
-
-    def _spaced_spans(self, sought: str) -> Iterator[Span]:
-        text, gaps = self._unspaced
-        at = text.find(sought)
-        while at >= 0:
-            end = at + len(sought)
-            start = at + bisect_right(gaps, at)
-            stop = end + bisect_right(gaps, end - 1)
-            if self._is_whole(start, stop):
-                yield start, stop
-            at = text.find(sought, end)
 
     def _is_whole(self, start: int, end: int) -> bool:
         text = self._text

@@ -12,11 +12,13 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, lru_cache
+from operator import attrgetter
 from typing import Any
 
 import regex
 
 from paddock.engine.system.records import Struct
+from paddock.engine.system.text import find_all
 
 from . import cldr
 from .codes import is_letter
@@ -79,8 +81,8 @@ class DateIndex:
         )
 
     def _near(self, start: int, end: int) -> Iterator[DateToken]:
-        first = bisect_left(self._name_starts, start - _AROUND_CHARS)
-        last = bisect_right(self._name_starts, end + _AROUND_CHARS)
+        first = bisect_left(self._names, (start - _AROUND_CHARS,))
+        last = bisect_left(self._names, (end + _AROUND_CHARS + 1,))
         near = (self._at_name(*place) for place in self._names[first:last])
         yield from (date for date in near if date is not None)
 
@@ -98,18 +100,10 @@ class DateIndex:
 
     def holds_digits(self, start: int, end: int) -> bool:
         """Return whether digits belong to a date."""
-        at = bisect_right(self._digit_starts, start) - 1
+        at = bisect_right(self.in_digits, start, key=attrgetter("start")) - 1
         if at >= 0 and self.in_digits[at].end >= end:
             return True
         return any(date.start <= start and end <= date.end for date in self._near(start, end))
-
-    @cached_property
-    def _digit_starts(self) -> list[int]:
-        return [token.start for token in self.in_digits]
-
-    @cached_property
-    def _name_starts(self) -> list[int]:
-        return [start for start, _, _ in self._names]
 
     # Dates with a month's name
 
@@ -122,15 +116,13 @@ class DateIndex:
         there = [name for name in there if self._is_set or cldr.months_of(name)]
         found: dict[int, tuple[int, int, str]] = {}
         for name in sorted(there, key=len):
-            at = self._text.find(name)
-            while at >= 0:
+            for at in find_all(name, self._text):
                 end = at + len(name)
                 before, first = self._text[max(0, at - 1) : at], name[0]
                 is_begun = is_letter(first) and is_letter(before)
                 is_begun = is_begun or before.isdecimal()
                 if not (is_begun or is_letter(self._text[end : end + 1])):
                     found[at] = at, end, name  # of several, the longest
-                at = self._text.find(name, end)
         return [found[at] for at in sorted(found)]
 
     def _at_name(self, start: int, end: int, name: str) -> DateToken | None:

@@ -13,6 +13,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate, chain
+from operator import attrgetter
 from typing import Any, TypeAlias
 
 from paddock.engine.system.records import Struct, field
@@ -136,23 +137,14 @@ def _label_of(name: str) -> str:
     return _CAMEL.sub(" ", name).replace("_", " ").replace("-", " ").strip()
 
 
-class _Found(Struct, dict=True):
-    """The places that may be meant by a value, in order."""
-
-    quotes: Sequence[Quote]
-
-    @cached_property
-    def starts(self) -> list[int]:
-        return [quote.start for quote in self.quotes]
-
-
 class _Leaf(Struct):
     """A value of the answer, where it may be, and which of these was chosen."""
 
     path: Path
     value: Any
     labels: Labels
-    found: _Found = field(default_factory=lambda: _Found(()))
+    found: Sequence[Quote] = ()
+    """The places that may be meant, in order."""
     chosen: Quote | None = None
     is_empty: bool = False
 
@@ -178,7 +170,7 @@ class _SourcePart(Struct, dict=True):
 class _Sources(Struct, dict=True):
     sources: tuple[SourceText, ...]
     language: str
-    _known: dict[tuple[type, Any], _Found] = field(default_factory=dict)
+    _known: dict[tuple[type, Any], list[Quote]] = field(default_factory=dict)
     """Values that occur often in an answer often occur often in the text."""
     _parts: dict[tuple[int, int], _SourcePart] = field(default_factory=dict)
 
@@ -232,7 +224,7 @@ class _Sources(Struct, dict=True):
             end - start < _MOST_MARKS and _MARKS.fullmatch(self.index.text, start, end) is not None
         )
 
-    def find(self, value: Any) -> _Found:
+    def find(self, value: Any) -> list[Quote]:
         key = type(value), value
         if key not in self._known:
             quotes = self.index.find(value)
@@ -243,7 +235,7 @@ class _Sources(Struct, dict=True):
                     kept.append(quote)
                 elif quote.match == "exact" and kept[-1].match != "exact":
                     kept[-1] = quote
-            self._known[key] = _Found(kept)
+            self._known[key] = kept
         return self._known[key]
 
     def evidence(self, leaf: _Leaf) -> dict[str, Any]:
@@ -270,7 +262,7 @@ class _Sources(Struct, dict=True):
             first = bisect_right(self._lines, at) - 1
             found["line"] = line - first + 1
             found["column"] = quote.start - max(at, self._lines[line]) + 1
-        return {**found, "others": len(leaf.found.quotes) - 1}
+        return {**found, "others": len(leaf.found) - 1}
 
 
 class _Choice:
@@ -285,8 +277,8 @@ class _Choice:
         self._labels: dict[tuple[str, ...], list[Span]] = {}
 
     def choose(self) -> None:
-        for leaf in sorted(self._leaves, key=lambda leaf: len(leaf.found.quotes)):
-            if leaf.found.quotes:
+        for leaf in sorted(self._leaves, key=lambda leaf: len(leaf.found)):
+            if leaf.found:
                 leaf.chosen = quote = self._best(leaf)
                 span = quote.start, quote.end
                 self._taken.setdefault(span, leaf.path)
@@ -294,8 +286,8 @@ class _Choice:
                     insort(self._anchors.setdefault(leaf.path[:n], []), span)
 
     def _best(self, leaf: _Leaf) -> Quote:
-        if len(leaf.found.quotes) == 1:
-            return leaf.found.quotes[0]
+        if len(leaf.found) == 1:
+            return leaf.found[0]
         labels = self._places_of(leaf.labels)
         anchors = self._neighbours(leaf.path)
         return min(
@@ -333,18 +325,17 @@ class _Choice:
         return []
 
     def _compared(
-        self, found: _Found, labels: Sequence[Span], anchors: Sequence[Span]
+        self, quotes: Sequence[Quote], labels: Sequence[Span], anchors: Sequence[Span]
     ) -> Sequence[Quote]:
         """Return the places to compare: of many, those next to labels and to other values."""
-        quotes, starts = found.quotes, found.starts
         if len(quotes) <= _MOST_COMPARED_QUOTES:
             return quotes
         step = max(1, len(anchors) // _MOST_NEIGHBOURS)
         near = [*anchors[::step], *(labels if len(labels) <= _MOST_LABEL_PLACES else ())]
         numbers = {0}
         for start, end in near:
-            after = bisect_left(starts, end)
-            before = bisect_left(starts, start) - 1
+            after = bisect_left(quotes, end, key=attrgetter("start"))
+            before = bisect_left(quotes, start, key=attrgetter("start")) - 1
             numbers |= {n for n in (before - 1, before, after, after + 1) if 0 <= n < len(quotes)}
         return [quotes[n] for n in sorted(numbers)]
 

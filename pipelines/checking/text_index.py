@@ -17,6 +17,7 @@ from typing import Literal
 import regex
 
 from paddock.engine.system.records import Struct
+from paddock.engine.system.text import find_all
 
 from .folding import FoldedText, Span, folded
 
@@ -133,10 +134,8 @@ class TextIndex(Struct, dict=True):
                 return
         # Long ones without overlap, so that it takes linear time
         step = 1 if len(sought) <= _MOST_OVERLAPPING_CHARS else len(sought)
-        at = whole.text.find(sought) if words else -1
-        while at >= 0:
-            yield at
-            at = whole.text.find(sought, at + step)
+        if words:
+            yield from find_all(sought, whole.text, step)
 
     def _find_parts(self, parts: Sequence[str]) -> list[Span]:
         first, *others = (folded(part).text.strip() for part in parts)

@@ -56,6 +56,14 @@ class ListOrigin(Flag):
     FOLDERS = auto()
 
 
+class InputSource(Struct, frozen=True):
+    """Where the value of a sub-pipeline's input comes from, in the pipeline that runs it."""
+
+    origin: ListOrigin = ListOrigin.NEITHER
+    follows_item: bool = False
+    """Whether it is always the same for the item that the sub-pipeline is run for."""
+
+
 class BoundEscalation(Struct, frozen=True):
     """Which answers another model gives in place of the step's own."""
 
@@ -229,10 +237,8 @@ class BoundPlan(Struct, frozen=True, dict=True):
     """Whose requests the pool takes first."""
     moment: float = 0.0
     """When it was bound, in seconds since 1970: `now` and `today` of a whole run are of then."""
-    inputs_by_item: frozenset[str] = frozenset()
-    """Inputs of a sub-pipeline whose values follow from the item that it is run for."""
-    input_origins: Mapping[str, ListOrigin] = field(default_factory=dict)
-    """By input of a sub-pipeline, what its value is made of."""
+    input_sources: Mapping[str, InputSource] = field(default_factory=dict)
+    """Of a sub-pipeline, by input."""
 
     @property
     def name(self) -> str:
@@ -259,6 +265,10 @@ class BoundPlan(Struct, frozen=True, dict=True):
         """The `dir` and `path` inputs: they name what a run works on."""
         types = self.input_types
         return {n: str(v) for n, v in self.inputs.items() if types.get(n) in FOLDER_TYPES}
+
+    @property
+    def inputs_by_item(self) -> frozenset[str]:
+        return frozenset(n for n, source in self.input_sources.items() if source.follows_item)
 
     @property
     def inputs_in_paths(self) -> frozenset[str]:

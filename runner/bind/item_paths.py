@@ -15,7 +15,7 @@ from paddock.pipelines.expressions import Reference, Value, loop_parts
 from paddock.steps import registry
 from paddock.steps.registry import is_function_reference
 
-from .bound import BoundNode, BoundPlan, BoundStep
+from .bound import BoundNode, BoundPlan, BoundStep, InputSource, ListOrigin
 from .plan_walks import blocks_of, origin_of, steps_of
 from .specs import whole_spec
 
@@ -76,23 +76,23 @@ def _references_in(data: Any, is_bare: bool = False) -> Collection[Reference]:
 
 
 def called_plan(outer: BoundPlan, caller: BoundStep) -> BoundPlan | None:
-    """Return the pipeline that a step runs, with its `inputs_by_item` and `input_origins`."""
+    """Return the pipeline that a step runs, with its `input_sources`."""
     inner = caller.inner
     if inner is None:
         return None
     top = next(node for node in outer.nodes if caller.id in (step.id for step in steps_of([node])))
     spec = whole_spec(top)
     given = caller.written.get(caller.facts.inputs, {})
-    by_item = (
-        name
-        for name in inner.pipeline.inputs
-        if isinstance(given, Mapping)  # else an expression makes all of them
-        and _follows_from_item(given.get(name), spec, outer.inputs_in_paths)
-    )
-    of_all = {} if isinstance(given, Mapping) else dict.fromkeys(inner.pipeline.inputs, given)
-    written = (of_all or given).items()
-    origins = {name: origin_of(outer, caller, _references_in(text)) for name, text in written}
-    return replace(inner, inputs_by_item=frozenset(by_item), input_origins=origins)
+    is_one_by_one = isinstance(given, Mapping)  # else an expression makes all of them
+    sources: dict[str, InputSource] = {}
+    for name in inner.pipeline.inputs:
+        written = given.get(name) if is_one_by_one else given
+        read = _references_in(written)
+        sources[name] = InputSource(
+            origin=origin_of(outer, caller, read) if read else ListOrigin.NEITHER,
+            follows_item=is_one_by_one and _follows_from_item(written, spec, outer.inputs_in_paths),
+        )
+    return replace(inner, input_sources=sources)
 
 
 def find_in_plans(bound: BoundPlan, name: str) -> tuple[BoundPlan, BoundNode] | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from paddock.pipelines.expressions import Reference, steps_read
 from paddock.pipelines.times import TIME_NAMES
 
-from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep, ListOrigin
+from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep, InputSource, ListOrigin
 from .node_reads import read_by
 
 
@@ -100,22 +100,32 @@ def follows_time(nodes: Iterable[BoundNode], node: BoundNode) -> bool:
 
 
 def origin_of(bound: BoundPlan, reader: BoundNode, paths: Iterable[Reference]) -> ListOrigin:
-    """Return what the values are made of that a node reads."""
+    """Return what the values are made of that a node reads.
+
+    1. An input: of what the caller of a sub-pipeline gives.
+    2. A block, or a step that runs a pipeline: of results.
+    3. Any other step: of a folder if it lists one, and of what it reads.
+    4. A loop variable: of what its block goes over.
+    """
     nodes = {node.id: node for node in nodes_of(bound.nodes)}
     around = {b.var: b for b in blocks_of(bound.nodes) if reader.id in node_ids(b.body)}
-    seen, origin = set[str](), ListOrigin.NEITHER
-    while paths:
-        roots, names = {path[0] for path in paths}, steps_read(paths) - seen
-        for path in (path for path in paths if path[0] == "inputs"):
-            for name in path[1:2] or bound.input_origins:
-                origin |= bound.input_origins.get(name, ListOrigin.NEITHER)
-        lists = [around.pop(name) for name in roots & around.keys()]
-        paths = {path for block in lists for path in read_by(block.over, block.where)}
-        seen |= names
-        for node in (nodes[name] for name in names if name in nodes):
-            if isinstance(node, BoundBlock) or node.inner is not None:
-                origin |= ListOrigin.RESULTS
-            else:
-                origin |= ListOrigin.FOLDERS if node.facts.lists else ListOrigin.NEITHER
-                paths |= node.reads.all
+    origin, seen, waiting = ListOrigin.NEITHER, set[Reference](), [*paths]
+    while waiting:
+        path = waiting.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        match path:
+            case ("inputs", *names):  # 1
+                for name in names[:1] or bound.input_sources:
+                    origin |= bound.input_sources.get(name, InputSource()).origin
+            case ("steps", name, *_) if name in nodes:
+                node = nodes[name]
+                if isinstance(node, BoundBlock) or node.inner is not None:  # 2
+                    origin |= ListOrigin.RESULTS
+                    continue
+                origin |= ListOrigin.FOLDERS if node.facts.lists else ListOrigin.NEITHER  # 3
+                waiting += node.reads.all
+            case (var, *_) if var in around:  # 4
+                waiting += read_by(around[var].over, around[var].where)
     return origin

@@ -96,9 +96,6 @@ class Variant(Struct, frozen=True):
     """The changes in which variants differ."""
     changes: tuple[Change, ...]
 
-    def changed_document(self, written: Mapping[str, Any]) -> dict[str, Any]:
-        return changed(written, self.changes)
-
 
 def variants_of(keys: CompareKeys, pipeline: Pipeline) -> list[Variant]:
     """Return each combination of values, those with the same models behind each other.

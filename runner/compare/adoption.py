@@ -16,7 +16,7 @@ from typing import Any
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.yaml_source import YamlDocument, parse_yaml
-from paddock.runner.bind.variations import Variant
+from paddock.runner.bind.variations import Variant, changed
 
 _PLAIN = re.compile(r"[A-Za-z0-9][\w./:+-]*[\w+-]|[A-Za-z]")
 """A text that needs no quotes, if it reads back as itself."""
@@ -42,7 +42,7 @@ def adopted_text(text: str, file: str, variant: Variant, compared: Mapping[str, 
             f"{file} was changed while its variants were compared, so '{variant.name}' is not "
             "adopted. Compare again: known calls are not made again."
         )
-    requested_data = variant.changed_document(compared)
+    requested_data = changed(compared, variant.changes)
     new = text
     try:
         for change in variant.changes:

@@ -29,7 +29,7 @@ from paddock.pipelines.errors import PipelineError, text_without_places
 from paddock.pipelines.plan import Plan, read_plan
 from paddock.runner import api
 from paddock.runner.bind.plan_walks import only_reads, steps_of
-from paddock.runner.bind.variations import Variant
+from paddock.runner.bind.variations import Variant, changed
 from paddock.runner.core.calls import model_pools
 from paddock.runner.core.calls.call_rows import cached_reply
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
@@ -166,7 +166,7 @@ class _Runner:
 
     async def _run(self, variant: Variant, left_s: float | None, default: Pool) -> VariantRun:
         compared = self._compared
-        data = variant.changed_document(compared.plan.pipeline.document.data)
+        data = changed(compared.plan.pipeline.document.data, variant.changes)
         plan = read_plan(compared.file, json.dumps(data))
         if faults := (*plan.pipeline.faults, *plan.faults):
             raise PipelineError(faults)

@@ -20,17 +20,13 @@ from paddock.engine.system.records import Struct
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import PipelineError, did_you_mean
 from paddock.pipelines.expressions import Expression, steps_read
-from paddock.pipelines.model import Block, Node, StepNode, step_nodes
+from paddock.pipelines.model import Block, Node
 from paddock.pipelines.plan import Plan
 from paddock.runner.bind.variations import Variant, answering_steps, not_answering
 from paddock.runner.ledger.entries import variant_file
 
 _NOT_RUN = ("on", "tests", "returns", "gold", "compare", "concurrency", "budget", "mcpServers")
 """Of a pipeline: what its compared part has no use for."""
-
-
-def _step_of(plan: Plan, step: str) -> StepNode:
-    return next(node for node in step_nodes(plan.pipeline) if node.id == step)
 
 
 def compared_step(plan: Plan, variants: Sequence[Variant], named: str | None) -> str:
@@ -117,7 +113,7 @@ def compared_part(plan: Plan, step: str, key: str | None, gold: str | None) -> C
         if "needs" in written:
             written["needs"] = [name for name in node.needs if name in kept]
             skipped += [name for name in node.needs if name not in kept and node.id in kept]
-    written = reduce(getitem, _step_of(plan, step).at, data)
+    written = reduce(getitem, nodes[step].at, data)
     written.pop("returns", None)
     if block is None:
         written["returns"] = results

@@ -20,7 +20,7 @@ from urllib.parse import quote, quote_plus
 
 from paddock.engine.system.no_links import open_file
 from paddock.engine.system.records import SelectiveFields, Struct, field, replace
-from paddock.engine.system.text import map_texts
+from paddock.engine.system.text import find_all, map_texts
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.keys import SecretKeys
 from paddock.pipelines.model import Pipeline
@@ -83,24 +83,19 @@ def _without_cut_ends(text: str, forms: Collection[str]) -> str:
 def _begun_before(text: str, end: int, forms: Iterable[str]) -> int:
     """Return how many letters before `end` are the beginning of a secret."""
     last = text[max(0, end - SHORTEST_SECRET) : end]
-    begins = (form[: at + len(last)] for form in forms for at in _places(last, form))
+    begins = (form[: at + len(last)] for form in forms for at in find_all(last, form, 1))
+    if len(last) < SHORTEST_SECRET:
+        return 0
     return max((len(begin) for begin in begins if text.endswith(begin, 0, end)), default=0)
 
 
 def _ended_after(text: str, start: int, forms: Iterable[str]) -> int:
     """Return how many letters from `start` on are the end of a secret."""
     first = text[start : start + SHORTEST_SECRET]
-    ends = (form[at:] for form in forms for at in _places(first, form))
+    ends = (form[at:] for form in forms for at in find_all(first, form, 1))
+    if len(first) < SHORTEST_SECRET:
+        return 0
     return max((len(end) for end in ends if text.startswith(end, start)), default=0)
-
-
-def _places(part: str, text: str) -> Iterator[int]:
-    if len(part) < SHORTEST_SECRET:
-        return
-    at = text.find(part)
-    while at >= 0:
-        yield at
-        at = text.find(part, at + 1)
 
 
 def _spellings(value: str) -> Iterator[str]:

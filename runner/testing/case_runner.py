@@ -37,12 +37,12 @@ from paddock.runner.settings import Settings
 from paddock.steps.base import StepError
 
 from . import expectations
+from .case_results import CaseProblem, CaseResult, ReplySource
 from .cassette import Cassette, CassetteError, read_cassette
 from .cassette_differences import changed_answers
 from .data_sets import DataRow, share_text
 from .expectations import FinishedRun
-from .junit_and_markdown import CaseProblem, CaseResult, ReplySource
-from .replay import CassettePool, CassetteSession, CassetteTools, ReseededPool, UnrecordedCall
+from .replay import CassettePool, CassetteSession, CassetteTape, ReseededPool, UnrecordedCall
 from .sandbox_copy import SandboxCopy, SandboxError, sandbox_copy
 
 ReplayMode = Literal["auto", "record", "replay"]
@@ -348,28 +348,28 @@ class _CaseRun(Struct, frozen=True):
         )
         prepared = api.prepare(stage.file, case_inputs(spec, stage, row), options, environment)
         bound, secrets = prepared.bound, prepared.secrets
-        tape = tools = None
+        session = tape = None
         if self.cassette is not None:
-            tape = CassetteSession(
+            session = CassetteSession(
                 self.cassette, stage, secrets.redact, is_replay, spec.shown_cassette,
                 test=spec.test.name,
             )  # fmt: skip
-            tools = CassetteTools(tape, number)
+            tape = CassetteTape(session, number)
         with secrets.guarded():
-            async with self._open_pool(tape, bound, secrets, number) as pool:
-                environment = replace(environment, pool=pool, tape=tools)
+            async with self._open_pool(session, bound, secrets, number) as pool:
+                environment = replace(environment, pool=pool, tape=tape)
                 api.refuse_unready(prepared, options, environment)
                 report = await run_prepared(prepared, options, environment)
                 if how.stop.is_set() or report.status == "interrupted":
                     raise CaseInterrupted
-                if tape is not None and tape.unseen:
-                    return _unrecorded_problems(tape.unseen)
+                if session is not None and session.unseen:
+                    return _unrecorded_problems(session.unseen)
                 values = None if row is None else row.values
                 run = FinishedRun(stage, report, bound.inputs, values)
                 models = BoundModels(bound.models, bound.defaults, None)
                 problems = await expectations.claim_problems(spec.test.expect, run, pool, models)
-                if tape is not None and tape.unseen:  # a judge's prompt, say
-                    problems += _unrecorded_problems(tape.unseen)
+                if session is not None and session.unseen:  # a judge's prompt, say
+                    problems += _unrecorded_problems(session.unseen)
         if how.stop.is_set():
             raise CaseInterrupted
         texts = map_texts([[p.kind, p.message, p.detail] for p in problems], secrets.redact)
@@ -377,11 +377,11 @@ class _CaseRun(Struct, frozen=True):
 
     @asynccontextmanager
     async def _open_pool(
-        self, tape: CassetteSession | None, bound: BoundPlan, secrets: Secrets, number: int
+        self, session: CassetteSession | None, bound: BoundPlan, secrets: Secrets, number: int
     ) -> AsyncIterator[Pool]:
         """Yield the pool of one repetition: the cassette, the same over the real pool, or that."""
-        if self.source == "replay" and tape is not None:
-            yield ReseededPool(CassettePool(tape, None), number)
+        if self.source == "replay" and session is not None:
+            yield ReseededPool(CassettePool(session, None), number)
             return
         models = BoundModels(bound.models, bound.defaults, None)
         judges = [
@@ -394,7 +394,7 @@ class _CaseRun(Struct, frozen=True):
             default=default, secrets=secrets, stop=self.options.stop, besides=judges
         )
         async with model_pools.open_pools(bound, self.options.settings, options) as (_, real):
-            yield ReseededPool(real if tape is None else CassettePool(tape, real), number)
+            yield ReseededPool(real if session is None else CassettePool(session, real), number)
 
 
 def case_inputs(spec: CaseSpec, stage: SandboxCopy, row: DataRow | None) -> dict[str, Any]:

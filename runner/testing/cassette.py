@@ -60,47 +60,42 @@ def call_key(kind: CallKind, request: Mapping[str, Any]) -> str:
 class Cassette(Struct, eq=False):
     file: Path
     models: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Facts of each model, by `model_name`."""
+    """Facts of each model, by reference, role and context."""
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     """Token counts of texts, by model."""
     calls: dict[str, RecordedCall] = field(default_factory=dict)
     is_there: bool = False
     recorded: list[RecordedCall] = field(default_factory=list)
     """Calls that were made and recorded in this run."""
-    _used: set[str] = field(default_factory=set)
-    _used_counts: dict[str, dict[str, int]] = field(default_factory=dict)
-    _used_models: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _used: set[tuple[str, ...]] = field(default_factory=set)
+    """`("call", KEY)`, `("count", MODEL, TEXT)`, `("model", NAME)`: what this run took or added."""
 
     def find(self, kind: CallKind, request: Mapping[str, Any]) -> Mapping[str, Any] | None:
         call = self.calls.get(call_key(kind, request))
         if call is None:
             return None
-        self._used.add(call.key)
+        self._used.add(("call", call.key))
         return call.given
 
     def keep(self, kind: CallKind, request: Mapping[str, Any], given: Mapping[str, Any]) -> None:
         call = RecordedCall(kind, request, given)
         self.calls[call.key] = call
         self.recorded.append(call)
-        self._used.add(call.key)
+        self._used.add(("call", call.key))
 
     def count(self, model: str, text: str) -> int | None:
         name = count_name(text)
-        n_tokens = self.counts.get(model, {}).get(name)
-        if n_tokens is not None:
-            self._used_counts.setdefault(model, {})[name] = n_tokens
-        return n_tokens
+        self._used.add(("count", model, name))
+        return self.counts.get(model, {}).get(name)
 
     def keep_count(self, model: str, text: str, n_tokens: int) -> None:
         name = count_name(text)
         self.counts.setdefault(model, {})[name] = n_tokens
-        self._used_counts.setdefault(model, {})[name] = n_tokens
+        self._used.add(("count", model, name))
 
     def model(self, name: str) -> Mapping[str, Any] | None:
-        facts = self.models.get(name)
-        if facts is not None:
-            self._used_models[name] = facts
-        return facts
+        self._used.add(("model", name))
+        return self.models.get(name)
 
     def keep_model(self, name: str, facts: dict[str, Any]) -> None:
         """Record a model's facts; drop the replies of another model of the same name."""
@@ -109,13 +104,13 @@ class Cassette(Struct, eq=False):
             ref = facts["ref"]
             self.calls = {k: v for k, v in self.calls.items() if v.asked.get("model") != ref}
             self.counts.pop(ref, None)
-            self._used &= self.calls.keys()
         self.models[name] = facts
-        self._used_models[name] = facts
+        self._used.add(("model", name))
 
     @property
     def unused(self) -> tuple[RecordedCall, ...]:
-        return tuple(call for key, call in self.calls.items() if key not in self._used)
+        calls = self.calls.items()
+        return tuple(call for key, call in calls if ("call", key) not in self._used)
 
     def of_kind(self, kind: CallKind) -> Iterator[RecordedCall]:
         return (call for call in self.calls.values() if call.kind == kind)
@@ -138,17 +133,21 @@ class Cassette(Struct, eq=False):
         return True
 
     def _lines(self, test: str, keeps_stale: bool) -> Iterator[Mapping[str, Any]]:
+        def is_kept(*name: str) -> bool:
+            return keeps_stale or name in self._used
+
         yield {"cassette": VERSION, "test": test}
-        models = self.models if keeps_stale else self._used_models
-        for name in sorted(models):
-            yield {"kind": "model", "name": name, "facts": models[name]}
-        counted = self.counts if keeps_stale else self._used_counts
-        for model, counts in sorted(counted.items()):
-            yield {"kind": "counts", "model": model, "tokens": dict(sorted(counts.items()))}
-        used = [call for key, call in self.calls.items() if keeps_stale or key in self._used]
+        for name, facts in sorted(self.models.items()):
+            if is_kept("model", name):
+                yield {"kind": "model", "name": name, "facts": facts}
+        for model, counts in sorted(self.counts.items()):
+            kept = {name: n for name, n in sorted(counts.items()) if is_kept("count", model, name)}
+            if kept:
+                yield {"kind": "counts", "model": model, "tokens": kept}
+        calls = [call for key, call in self.calls.items() if is_kept("call", key)]
         # Sorted, so that the order does not depend on which item came first.
         for call in sorted(
-            used, key=lambda call: (CALL_KINDS.index(call.kind), canonical_json(call.asked))
+            calls, key=lambda call: (CALL_KINDS.index(call.kind), canonical_json(call.asked))
         ):
             yield {"kind": call.kind, "asked": call.asked, "given": call.given}
 

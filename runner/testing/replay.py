@@ -140,19 +140,20 @@ class CassetteSession(Struct, eq=False):
 class CassettePool(Pool):
     """Implements `engine.request.Pool` over a cassette and, when recording, the real pool."""
 
-    def __init__(self, tape: CassetteSession, real: Pool | None) -> None:
-        self._tape = tape
+    def __init__(self, session: CassetteSession, real: Pool | None) -> None:
+        self._session = session
         self._real = real
 
     async def facts(self, model: ModelSpec) -> ModelFacts:
-        name = model_name(model)
+        n_ctx = model.n_ctx_tokens
+        name = f"{model.ref} ({model.role}{f', ctx {n_ctx}' if n_ctx else ''})"
         if self._real is None:
-            known = self._tape.cassette.model(name)
+            known = self._session.cassette.model(name)
             if known is None:
-                models = self._tape.cassette.models
+                models = self._session.cassette.models
                 names = ", ".join(f"'{model}'" for model in sorted(models)) or "none"
                 raise NotRecorded(
-                    f"model '{name}' is not recorded in {self._tape.shown}. Recorded: {names}. "
+                    f"model '{name}' is not recorded in {self._session.shown}. Recorded: {names}. "
                     f"Record the test again with `--record`."
                 )
             return ModelFacts(
@@ -178,31 +179,38 @@ class CassettePool(Pool):
             "takes_tools": facts.takes_tools,
             "sees_images": facts.projector is not None,
         }
-        self._tape.cassette.keep_model(name, facts_json)
+        self._session.cassette.keep_model(name, facts_json)
         return facts
 
     async def count_chat(
         self, model: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
     ) -> int:
         text = _conversation(messages, tools)
-        n_tokens = self._tape.count(model.ref, text)
+        n_tokens = self._session.count(model.ref, text)
         if n_tokens is None and self._real is not None:
             n_tokens = await self._real.count_chat(model, messages, tools)
-            self._tape.keep_count(model.ref, text, n_tokens)
+            self._session.keep_count(model.ref, text, n_tokens)
         return n_tokens or 0
 
     async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
-        known = {text: self._tape.count(model.ref, text) for text in texts}
+        known = {text: self._session.count(model.ref, text) for text in texts}
         uncounted = [text for text, n_tokens in known.items() if n_tokens is None]
         if uncounted and self._real is not None:
             counted = await self._real.count_texts(model, uncounted)
             for text, n_tokens in zip(uncounted, counted, strict=True):
-                self._tape.keep_count(model.ref, text, n_tokens)
+                self._session.keep_count(model.ref, text, n_tokens)
                 known[text] = n_tokens
         return [known[text] or 0 for text in texts]
 
     def chat(self, request: ChatRequest) -> Stream:
-        return whole_answer(request, self._answer)
+        async def serve(answer: Answer) -> Reply:
+            """Answer with all of it as one chunk."""
+            reply = await self._answer(request)
+            n_tokens = reply.usage.completion_tokens
+            answer.add(Chunk(reply.text, n_tokens, reply.reasoning, reply.tool_calls))
+            return reply
+
+        return Answer(request, serve)
 
     async def _answer(self, request: ChatRequest) -> Reply:
         async def ask(pool: Pool) -> Reply:
@@ -210,9 +218,9 @@ class CassettePool(Pool):
                 reply = await pool.chat(request).reply()
             except PromptTooLong as error:
                 text = _conversation(request.messages, request.tools)
-                self._tape.keep_count(request.model.ref, text, error.n_prompt_tokens)
+                self._session.keep_count(request.model.ref, text, error.n_prompt_tokens)
                 raise
-            if self._tape.masked(reply.text) != reply.text:
+            if self._session.masked(reply.text) != reply.text:
                 reply = replace(reply, logprobs=())  # its tokens spell what is masked
             return replace(reply, logprobs=recorded_logprobs(reply))
 
@@ -222,8 +230,8 @@ class CassettePool(Pool):
     async def _check_fit(self, request: ChatRequest) -> None:
         """Raise PromptTooLong where the count of a prompt is recorded, and is too large."""
         n_ctx_tokens = (await self.facts(request.model)).n_ctx_tokens
-        text = self._tape.masked(_conversation(request.messages, request.tools))
-        n_tokens = self._tape.cassette.count(request.model.ref, text)
+        text = self._session.masked(_conversation(request.messages, request.tools))
+        n_tokens = self._session.cassette.count(request.model.ref, text)
         if n_tokens is None:
             return
         max_tokens = resolve_sampling(request.params, request.model.params).max_tokens
@@ -253,7 +261,7 @@ class CassettePool(Pool):
         request_json = {name: value for name, value in plain.items() if value not in (None, {})}
         if self._real is not None:
             await self.facts(model)  # first drops replies of another model of this name
-        given = self._tape.find(kind, request_json)
+        given = self._session.find(kind, request_json)
         digest = (await self.facts(model)).served_digest
         if given is not None and "error" in given:
             raise RecordedRefusal(given["error"])
@@ -261,7 +269,7 @@ class CassettePool(Pool):
             try:
                 return from_plain(reply_kind, {**given, "digest": digest})
             except ValueError as error:  # edited by hand
-                what = f"a reply in {self._tape.shown} is damaged."
+                what = f"a reply in {self._session.shown} is damaged."
                 raise NotRecorded(f"{what} Delete the file, and record it again.") from error
         if self._real is None:
             raise NotRecorded("nothing is recorded.")
@@ -270,13 +278,13 @@ class CassettePool(Pool):
         except PromptTooLong:  # its count is recorded
             raise
         except _REPEATABLE_REFUSALS as error:
-            self._tape.keep(kind, request_json, {"error": str(error)})
+            self._session.keep(kind, request_json, {"error": str(error)})
             raise
         # No times, no cache hits, no digest
         usage = Usage(reply.usage.prompt_tokens, completion_tokens=reply.usage.completion_tokens)
         new: dict[str, Any] = to_plain(replace(reply, usage=usage, digest=""))
         kept = {name: new[name] for name in new if name not in ("digest", "fingerprint")}
-        self._tape.keep(kind, request_json, kept)
+        self._session.keep(kind, request_json, kept)
         return reply
 
 
@@ -311,47 +319,29 @@ class ReseededPool(ForwardingPool):
         return self._pool.chat(request)
 
 
-def whole_answer(request: ChatRequest, ask: Callable[[ChatRequest], Awaitable[Reply]]) -> Stream:
-    """Return the stream of an answer that comes as a whole, as one chunk."""
-
-    async def serve(answer: Answer) -> Reply:
-        reply = await ask(request)
-        n_tokens = reply.usage.completion_tokens
-        answer.add(Chunk(reply.text, n_tokens, reply.reasoning, reply.tool_calls))
-        return reply
-
-    return Answer(request, serve)
-
-
-def model_name(model: ModelSpec) -> str:
-    """Return a model's key in a cassette: reference, role and context."""
-    n = model.n_ctx_tokens
-    return f"{model.ref} ({model.role}{f', ctx {n}' if n else ''})"
-
-
 T = TypeVar("T")
 _EXTERNAL_TOOLS = frozenset(("now", "http.get"))
 RUN_COMMAND = "run"
 
 
-class CassetteTools:
+class CassetteTape:
     """Implements `paddock.runner.core.run_options.CallTape` over a cassette."""
 
-    def __init__(self, tape: CassetteSession, turn: int = 0) -> None:
-        self._tape = tape
+    def __init__(self, session: CassetteSession, turn: int = 0) -> None:
+        self._session = session
         self._turn = {"turn": turn} if turn else {}
         self._turns: Counter[str] = Counter()
         self._results: dict[str, list[Any]] = {}
 
     def toolset(self, inner: Toolset) -> Toolset:
-        return _CassetteToolset(inner, self)
+        return _CassetteTapeet(inner, self)
 
     def memo(self, inner: CallCache) -> CallCache:
         return _CassetteCallCache(inner, self)
 
     @property
     def is_replayed(self) -> bool:
-        return self._tape.is_replayed
+        return self._session.is_replayed
 
     def recorded(self, kind: Literal["tool", "listing"], request: Mapping[str, Any]) -> Any:
         """Return the next recorded result of a call; after the last one, that again.
@@ -359,11 +349,11 @@ class CassetteTools:
         Raises:
             StepError: the recorded result is an error, or nothing is recorded.
         """
-        given = self._tape.find(kind, request)
+        given = self._session.find(kind, request)
         if given is None:
             raise StepError("nothing is recorded.")
         results = given["results"]
-        name = f"{kind} {self._tape.masked(sorted(request.items(), key=str))}"
+        name = f"{kind} {self._session.masked(sorted(request.items(), key=str))}"
         turn = min(self._turns[name], len(results) - 1)
         self._turns[name] += 1
         result = results[turn]
@@ -378,7 +368,7 @@ class CassetteTools:
         results = self._results.setdefault(name, [])
         results.append(got)
         kept = results[:1] if all(result == got for result in results) else results
-        self._tape.keep(kind, request, {"results": kept})
+        self._session.keep(kind, request, {"results": kept})
 
     async def replay_or_record(
         self,
@@ -410,12 +400,12 @@ async def _unavailable(args: Mapping[str, Any]) -> ToolResult:
     raise StepError("this tool is not available in a replay.")
 
 
-class _CassetteToolset:
+class _CassetteTapeet:
     """Implements `paddock.steps.base.Toolset`."""
 
-    def __init__(self, inner: Toolset, tapes: CassetteTools) -> None:
+    def __init__(self, inner: Toolset, tape: CassetteTape) -> None:
         self._inner = inner
-        self._tapes = tapes
+        self._tape = tape
 
     async def tool(
         self, name: str, server: str | None = None, options: Mapping[str, Any] | None = None
@@ -441,7 +431,7 @@ class _CassetteToolset:
         listing_request = _plain_facts(
             {"tool": name, "server": server, "options": dict(options or {})}
         )
-        facts = await self._tapes.replay_or_record("listing", listing_request, ask)
+        facts = await self._tape.replay_or_record("listing", listing_request, ask)
         if opened:
             return replace(opened[0], do=self._calling(opened[0].do, listing_request))
         do = self._calling(_unavailable, listing_request)
@@ -454,7 +444,7 @@ class _CassetteToolset:
         async def ask() -> list[str]:
             return list(await self._inner.names(server))
 
-        return tuple(await self._tapes.replay_or_record("listing", {"server": server}, ask))
+        return tuple(await self._tape.replay_or_record("listing", {"server": server}, ask))
 
     def _calling(self, real: _CallTool, of: Mapping[str, Any]) -> _CallTool:
         async def do(args: Mapping[str, Any]) -> ToolResult:
@@ -463,7 +453,7 @@ class _CassetteToolset:
                 return {"text": got.text, "value": got.value, "is_error": got.is_error}
 
             call_request = {**of, "args": dict(args)}
-            return ToolResult(**await self._tapes.replay_or_record("tool", call_request, ask))
+            return ToolResult(**await self._tape.replay_or_record("tool", call_request, ask))
 
         return do
 
@@ -471,9 +461,9 @@ class _CassetteToolset:
 class _CassetteCallCache:
     """Implements `paddock.steps.base.CallCache`: commands are recorded, other calls are made."""
 
-    def __init__(self, inner: CallCache, tapes: CassetteTools) -> None:
+    def __init__(self, inner: CallCache, tape: CassetteTape) -> None:
         self._inner = inner
-        self._tapes = tapes
+        self._tape = tape
 
     async def once(
         self,
@@ -487,7 +477,7 @@ class _CassetteCallCache:
             return await self._inner.once(kind, request, do, keeps=keeps)
 
         async def answer() -> T:
-            return cast("T", await self._tapes.replay_or_record("tool", request, do))
+            return cast("T", await self._tape.replay_or_record("tool", request, do))
 
         return await self._inner.once(kind, request, answer, keeps=keeps)
 

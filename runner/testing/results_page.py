@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from paddock.engine.system.text import counted
 from paddock.runner.render.html_page import html_page
 
-from .junit_and_markdown import SuiteResult, count_cases, variant_rows
+from .case_results import SuiteResult, count_cases, variant_rows
 
 MAX_FAILURES, MAX_ROWS, MAX_DETAIL_CHARS = 200, 500, 8_000
 

@@ -23,15 +23,15 @@ from paddock.pipelines.model import Pipeline
 from paddock.pipelines.plan import read_plan
 from paddock.runner.api import FILE_THREADS
 from paddock.runner.bind.bind import bind_without_inputs
-from paddock.runner.bind.variations import variants_of
+from paddock.runner.bind.variations import changed, variants_of
 from paddock.runner.core.calls.model_pools import open_default_pool
 from paddock.runner.progress.drain import StopGate, stop_on_signals
 from paddock.runner.settings import read_settings
 
+from .case_results import CaseResult, SuiteResult
 from .case_runner import CaseInterrupted, CaseOptions, CaseSpec, ReplayMode, run_case
 from .cassette import cassette_file_names, variant_cassette
 from .data_sets import DataRow, read_data_set, sampled_rows
-from .junit_and_markdown import CaseResult, SuiteResult
 
 CASSETTE_FOLDER = "tests/cassettes"
 
@@ -41,7 +41,6 @@ class SuiteFile(Struct, frozen=True):
 
     file: Path
     name: str
-    stem: str
     specs: tuple[CaseSpec, ...]
     variant: str = ""
     """Name of the variant that is tested; empty: the file as it is."""
@@ -55,7 +54,7 @@ def read_suite(file: Path) -> SuiteFile:
     """
     plan = read_plan(file)
     bind_without_inputs(plan)
-    return case_specs(file, plan.pipeline, file.stem)
+    return case_specs(file, plan.pipeline)
 
 
 def variant_suites(file: Path, keys: CompareKeys) -> list[SuiteFile]:
@@ -69,11 +68,11 @@ def variant_suites(file: Path, keys: CompareKeys) -> list[SuiteFile]:
     suites: list[SuiteFile] = []
     faults: list[Fault] = []
     for variant in variants_of(keys, plan.pipeline):
-        text = json.dumps(variant.changed_document(plan.pipeline.document.data), ensure_ascii=False)
+        text = json.dumps(changed(plan.pipeline.document.data, variant.changes), ensure_ascii=False)
         try:
             own = read_plan(file, text)
             bind_without_inputs(own)
-            suite = case_specs(file, own.pipeline, file.stem, text=text)
+            suite = case_specs(file, own.pipeline, text=text)
         except PipelineError as error:  # its places are those of the text that was made
             faults += (
                 Fault(f"{file}: with {variant.name}: {fault.message}", fault.remedy)
@@ -91,7 +90,7 @@ def variant_suites(file: Path, keys: CompareKeys) -> list[SuiteFile]:
     return suites
 
 
-def case_specs(file: Path, pipeline: Pipeline, stem: str, *, text: str | None = None) -> SuiteFile:
+def case_specs(file: Path, pipeline: Pipeline, *, text: str | None = None) -> SuiteFile:
     """Return the tests of a pipeline; `text` is run instead of the file's own text.
 
     Raises:
@@ -111,7 +110,7 @@ def case_specs(file: Path, pipeline: Pipeline, stem: str, *, text: str | None = 
             faults += error.faults
     if faults:
         raise PipelineError(faults)
-    names = cassette_file_names(stem, [test.name for test in pipeline.tests])
+    names = cassette_file_names(file.stem, [test.name for test in pipeline.tests])
     paths = {name for name, spec in pipeline.inputs.items() if spec.type in PATH_TYPES}
     specs = tuple(
         CaseSpec(
@@ -125,7 +124,7 @@ def case_specs(file: Path, pipeline: Pipeline, stem: str, *, text: str | None = 
         )
         for test in pipeline.tests
     )
-    return SuiteFile(file, pipeline.name, stem, specs)
+    return SuiteFile(file, pipeline.name, specs)
 
 
 def orphaned_cassettes(specs: Iterable[CaseSpec], stem: str) -> Iterator[Path]:
@@ -247,7 +246,7 @@ async def _run_suite(file: SuiteFile, options: SuiteOptions) -> SuiteResult:
 def _orphan_notes(file: SuiteFile, mode: ReplayMode) -> tuple[str, ...]:
     """Return notes about cassettes without a test; delete them when recording."""
     notes = []
-    for cassette in orphaned_cassettes(file.specs, file.stem):
+    for cassette in orphaned_cassettes(file.specs, file.file.stem):
         shown = os.path.relpath(cassette)
         if mode == "record":
             cassette.unlink(missing_ok=True)

@@ -44,36 +44,52 @@ class ReadChecker:
     def check_parameters(
         self, parameters: ParameterBinder, facts: Facts, templates: Mapping[str, Template]
     ) -> None:
+        """Check what the parameters of a step get, as far as it is known.
+
+        1. An expression is of a kind that its parameter does not take.
+        2. Rows of a table are results of a block, and these are no rows.
+        3. What groups results is a text without an expression, or a field that they have not.
+        4. A text reads a field of results that they have not.
+        """
         step = parameters.step
         at = (*step.at, "with")
         places = (path for path in step.params.expressions if len(path) == 1)
         kinds = {str(path[0]): self._known.kind_of(step.params, path) for path in places}
-        parameters.check_kinds(kinds)
-        blocks: dict[str, Reference] = {}
+        parameters.check_kinds(kinds)  # 1
+        blocks: dict[str, Reference] = {}  # whose results a parameter has, or a name of its texts
         for (*above, name), made in step.params.expressions.items():
             match made.chain:
                 case ("steps", block, "results") if above in ([], [facts.names]):
                     blocks[str(name)] = ("steps", block)
-        table, group_by = facts.table, facts.group_by
-        item = self._known.element_of(blocks.get(table, ())).kind
-        if item not in (None, dict):
-            what = f"each result of '{blocks[table][1]}' is {KIND_NAMES[item]}, not a row"
-            self._checks.add((*at, table), what, "Give the block `returns: {name: …}`.")
-        if (by := templates.get(group_by)) is not None:
-            at_by, source, text = (*at, group_by), blocks.get(facts.grouped, ()), by.source.strip()
-            names = {(name,) for name in parameters.reads_names(group_by) or ()}
-            fields = {read[1] for read in by.references if read[:1] in names and read[1:]}
-            if not by.references and not re.fullmatch(r"[\w.]+", text):
-                with suppress(ExpressionError):
-                    if any(read[:1] in names for read in Expression.of(text).references):
-                        what = f"`{group_by}`: '{text}' is only a text here"
-                        self._checks.add(at_by, what, f"Did you mean `{{{{ {text} }}}}`?")
-                        source = ()
-            for field in sorted(fields) if by.references else [text.partition(".")[0]]:
-                self._check_field(at_by, source, field)
-        for name, template in templates.items():
+        item = self._known.element_of(blocks.get(facts.table, ())).kind
+        if item not in (None, dict):  # 2
+            what = f"each result of '{blocks[facts.table][1]}' is {KIND_NAMES[item]}, not a row"
+            self._checks.add((*at, facts.table), what, "Give the block `returns: {name: …}`.")
+        if (by := templates.get(facts.group_by)) is not None:  # 3
+            names = parameters.reads_names(facts.group_by) or frozenset()
+            self._check_grouping((*at, facts.group_by), by, names, blocks.get(facts.grouped, ()))
+        for name, template in templates.items():  # 4
             for path in sorted(template.element_reads(blocks)):
                 self._check_field((*at, name), blocks[path[0]], path[2])
+
+    def _check_grouping(
+        self, at: Place, by: Template, names: frozenset[str], source: Reference
+    ) -> None:
+        """Check the text by which the elements of `source` are grouped, each under `names`."""
+        text = by.source.strip()
+        if by.references:
+            for name in sorted(
+                {read[1] for read in by.references if read[0] in names and read[1:]}
+            ):
+                self._check_field(at, source, name)
+            return
+        if not re.fullmatch(r"[\w.]+", text):
+            with suppress(ExpressionError):
+                if any(read[0] in names for read in Expression.of(text).references):
+                    what = f"`{at[-1]}`: '{text}' is only a text here"
+                    self._checks.add(at, what, f"Did you mean `{{{{ {text} }}}}`?")
+                    return
+        self._check_field(at, source, text.partition(".")[0])
 
     def check_reference(
         self, use: ReferenceUse, parameters: Mapping[Place, ParameterBinder]

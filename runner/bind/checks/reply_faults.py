@@ -87,7 +87,8 @@ def check_answer_keys(
 def _check_reply(
     step: StepNode, reply: ReplySpec, checks: FaultCollector, *, is_constraint: bool
 ) -> None:
-    check_schema(step, checks, is_constraint=is_constraint)
+    at_schema = (*step.at, "reply", "schema")
+    _check_schema(at_schema, reply, checks, is_constraint=is_constraint)
     answer = reply_fields(reply)
     for index, check in reply.checks.items():
         at = (*step.at, "reply", "check", index)
@@ -128,17 +129,17 @@ def _check_reply(
             checks.add((*step.at, "reply", "evidence", "only"), what, did_you_mean(path, names))
 
 
-def check_schema(step: StepNode, checks: FaultCollector, *, is_constraint: bool = True) -> None:
-    if step.reply is None or step.reply.written is None:
-        return
-    at, form = (*step.at, "reply", "schema"), step.reply.form
+def _check_schema(
+    at: Place, reply: ReplySpec, checks: FaultCollector, *, is_constraint: bool
+) -> None:
+    form = reply.form
     for fault in form.faults:
         is_value = fault.path[-1:] == ("file",) or not fault.path
         place = (*at, "file") if form.file and not is_value else (*at, *fault.path)
         checks.add(place, f"{_schema_place(form, fault.path)}: {fault.message}", fault.remedy)
-    if form.faults:
+    if form.faults or reply.written is None:
         return
-    is_here = not (form.file or form.is_short or isinstance(step.reply.written, str))
+    is_here = not (form.file or form.is_short or isinstance(reply.written, str))
     for problem in _schema_problems(form, is_constraint=is_constraint):
         place = (*at, *problem.path) if is_here else at
         what = f"{_schema_place(form, problem.path)}: {problem.message}"

@@ -19,7 +19,7 @@ from paddock.pipelines.validation import FaultCollector
 from paddock.steps.facts import ToolUse
 from paddock.steps.registry import facts_of
 from paddock.steps.tools.python_files import FunctionNotFound, check_function
-from paddock.steps.tools.tool_names import TOOL_OPTIONS, ToolReference, resolve_tool, unknown_tool
+from paddock.steps.tools.tool_names import TOOL_OPTIONS, resolve_tool, unknown_tool
 
 
 def check_tools(step: StepNode, pipeline: Pipeline, base: Path, checks: FaultCollector) -> None:
@@ -34,24 +34,20 @@ def check_tools(step: StepNode, pipeline: Pipeline, base: Path, checks: FaultCol
             place = (*step.at, "with", "server") if use.server and not use.entry else at
             checks.add(place, *unknown_tool(use.name, use.server, pipeline.servers))
         elif named.kind == "function":
-            _check_function(named, base, at, checks)
+            assert named.file is not None
+            path = (base / named.file).resolve()
+            if not path.is_relative_to(base.resolve()):
+                what = f"the file '{named.file}' lies outside the pipeline's folder"
+                checks.add(at, what, "Move or copy it there.")
+                continue
+            try:
+                check_function(path, named.file, named.name)
+            except FunctionNotFound as error:
+                checks.add(at, error.what, error.remedy)
         elif named.kind == "built-in":
             _check_built_in(step, use, at, checks)
         else:
             _check_options(use, frozenset(), at, checks)
-
-
-def _check_function(named: ToolReference, base: Path, at: Place, checks: FaultCollector) -> None:
-    assert named.file is not None
-    path = (base / named.file).resolve()
-    if not path.is_relative_to(base.resolve()):
-        what = f"the file '{named.file}' lies outside the pipeline's folder"
-        checks.add(at, what, "Move or copy it there.")
-        return
-    try:
-        check_function(path, named.file, named.name)
-    except FunctionNotFound as error:
-        checks.add(at, error.what, error.remedy)
 
 
 def _check_built_in(step: StepNode, use: ToolUse, at: Place, checks: FaultCollector) -> None:

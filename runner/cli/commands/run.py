@@ -147,11 +147,11 @@ def run(flags: RunFlags) -> int:
 def write_ci_reports(flags: RunFlags, pipeline: Path, ended: Report) -> bool:
     if flags.junit is flags.summary is None and not os.environ.get("GITHUB_STEP_SUMMARY"):
         return True
-    from paddock.runner.testing import junit_and_markdown
+    from paddock.runner.testing import case_results, junit_and_markdown
 
     try:
         junit_and_markdown.write_reports(
-            [junit_and_markdown.run_as_suite(ended, str(pipeline))],
+            [case_results.run_as_suite(ended, str(pipeline))],
             junit_and_markdown.run_markdown(ended),
             junit=flags.junit,
             summary=flags.summary,

@@ -26,9 +26,9 @@ from paddock.runner.cli.arguments import (
 )
 from paddock.runner.cli.exit_status import DONE, TESTS_FAILED, CommandError
 from paddock.runner.progress import printing
-from paddock.runner.testing import junit_and_markdown, suite_runner
+from paddock.runner.testing import case_results, junit_and_markdown, suite_runner
+from paddock.runner.testing.case_results import CaseProblem, CaseResult, SuiteResult
 from paddock.runner.testing.case_runner import ReplayMode
-from paddock.runner.testing.junit_and_markdown import CaseProblem, CaseResult, SuiteResult
 from paddock.runner.testing.results_page import suites_page
 from paddock.runner.testing.suite_runner import SuiteFile
 
@@ -60,7 +60,7 @@ def test(flags: PipelineTestFlags) -> int:
         return _test(flags)
     except Exception as error:  # a report for CI tells any error, then it is raised
         _write_reports(
-            flags, [junit_and_markdown.error_as_suite(error, ", ".join(flags.files or (HERE,)))]
+            flags, [case_results.error_as_suite(error, ", ".join(flags.files or (HERE,)))]
         )
         raise
 
@@ -102,7 +102,7 @@ def _test(flags: PipelineTestFlags) -> int:
         raise CommandError(str(error)) from error
     printer.end(suites)
     _write_reports(flags, suites)
-    totals = junit_and_markdown.count_cases(suites)
+    totals = case_results.count_cases(suites)
     status = TESTS_FAILED if totals["failed"] or totals["error"] else DONE
     if flags.as_json:
         found = [suite.as_json() for suite in suites]
@@ -141,10 +141,8 @@ class _CasePrinter:
     def end(self, suites: Sequence[SuiteResult]) -> None:
         for note in (note for suite in suites for note in suite.notes):
             self._write(printing.printable_message(note))
-        if rows := junit_and_markdown.variant_rows(suites):
+        if rows := case_results.variant_rows(suites):
             self._write(f"\n{printing.table(rows)}\n")
         n_all = sum(len(suite.cases) for suite in suites)
         took = units.duration(sum(suite.seconds for suite in suites))
-        self._write(
-            f"{counted(n_all, 'test')}: {junit_and_markdown.counts_text(suites)}, in {took}."
-        )
+        self._write(f"{counted(n_all, 'test')}: {case_results.counts_text(suites)}, in {took}.")

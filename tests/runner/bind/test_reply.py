@@ -30,7 +30,7 @@ def schema_faults(step: str, base: Path) -> list[Fault]:
     (node,) = parse_pipeline(document).steps
     assert isinstance(node, StepNode)
     checks = FaultCollector(document)
-    reply_faults.check_schema(node, checks)
+    reply_faults.check_answer_keys(node, None, checks)
     return list(checks.faults)
 
 

@@ -14,7 +14,7 @@ from paddock.runner.ledger.run_history import LedgerFolder, PastRun
 from paddock.runner.render.html_page import COLOUR_CSS, html_page
 from paddock.runner.render.run_details import RunCall, RunDetails, RunItem
 from paddock.runner.render.run_page import MAX_FAILURES, MAX_ITEMS, saved_run_page
-from paddock.runner.testing.junit_and_markdown import CaseProblem, CaseResult, SuiteResult
+from paddock.runner.testing.case_results import CaseProblem, CaseResult, SuiteResult
 from paddock.runner.testing.results_page import suites_page
 from tests.browser import Browser, needs_browser
 from tests.runner.world import World

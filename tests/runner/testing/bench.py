@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from paddock.runner.testing import suite_runner
+from paddock.runner.testing.case_results import CaseResult, SuiteResult
 from paddock.runner.testing.case_runner import ReplayMode
-from paddock.runner.testing.junit_and_markdown import CaseResult, SuiteResult
 from tests.fakes.pool import FakePool
 
 PIPELINE = """\

@@ -11,13 +11,9 @@ from paddock.engine.system.item_samples import ItemSample
 from paddock.pipelines.comparison_keys import CompareKeys
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.testing import suite_runner
+from paddock.runner.testing.case_results import CaseResult, SuiteResult, variant_rows
 from paddock.runner.testing.case_runner import ReplayMode
-from paddock.runner.testing.junit_and_markdown import (
-    CaseResult,
-    SuiteResult,
-    junit_xml,
-    variant_rows,
-)
+from paddock.runner.testing.junit_and_markdown import junit_xml
 from paddock.runner.testing.results_page import suites_page
 from paddock.runner.testing.suite_runner import SuiteFile
 from tests.fakes.pool import FakePool
@@ -217,7 +213,7 @@ def test_variants_are_tested_side_by_side_each_with_its_own_replies(
     assert variant_rows(replayed) == variant_rows(suites)
     assert not data.case("replay", Nobody()).is_error
     (plain,) = suite_runner.read_suites([data.file])
-    assert not [*suite_runner.orphaned_cassettes(plain.specs, plain.stem)]
+    assert not [*suite_runner.orphaned_cassettes(plain.specs, plain.file.stem)]
     page = suites_page(suites)
     assert '<th scope="col">A</th><th scope="col">B</th>' in page
     assert "<p>1 file in 2 variants, " in page

@@ -13,7 +13,7 @@ from paddock.engine.request import ChatRequest, Reply, TokenLogprob
 from paddock.engine.system.records import replace
 from paddock.runner.core.item_toolset import NoToolset
 from paddock.runner.testing.cassette import read_cassette
-from paddock.runner.testing.replay import CassetteSession, CassetteTools, NotRecorded
+from paddock.runner.testing.replay import CassetteSession, CassetteTape, NotRecorded
 from paddock.runner.testing.sandbox_copy import SandboxCopy
 from paddock.steps.base import BoundTool, StepError, ToolResult
 from tests.fakes.pool import FakePool
@@ -76,8 +76,8 @@ class Clock:
 def taped(tmp_path: Path, inner: Any, *, is_replayed: bool) -> tuple[CassetteSession, Any]:
     cassette = read_cassette(tmp_path / "c.jsonl")
     stage = SandboxCopy(tmp_path / "folder" / "pipeline.yaml", tmp_path / "tmp", tmp_path)
-    tape = CassetteSession(cassette, stage, str, is_replayed, "c.jsonl")
-    return tape, CassetteTools(tape).toolset(inner)
+    session = CassetteSession(cassette, stage, str, is_replayed, "c.jsonl")
+    return session, CassetteTape(session).toolset(inner)
 
 
 async def tried(tools: Any) -> list[Any]:
@@ -92,27 +92,27 @@ async def tried(tools: Any) -> list[Any]:
 
 
 def test_a_servers_tool_gives_in_a_replay_what_it_gave_in_this_order(tmp_path: Path) -> None:
-    tape, tools = taped(tmp_path, Clock(), is_replayed=False)
+    session, tools = taped(tmp_path, Clock(), is_replayed=False)
     first = asyncio.run(tried(tools))
     assert [piece.text for piece in first[4:7]] == ["tick 1", "tick 2", "tick 3"]
-    tape.cassette.write("x")
+    session.cassette.write("x")
 
     _, replayed = taped(tmp_path, NoToolset(), is_replayed=True)
     assert asyncio.run(tried(replayed)) == first
 
 
 def test_what_was_not_recorded_fails(tmp_path: Path) -> None:
-    tape, tools = taped(tmp_path, Clock(), is_replayed=False)
+    session, tools = taped(tmp_path, Clock(), is_replayed=False)
     asyncio.run(tried(tools))
-    tape.cassette.write("x")
+    session.cassette.write("x")
 
     async def other(tools: Any) -> None:
         await (await tools.tool("tick", "clock")).call({"zone": "cet"})
 
-    tape, replayed = taped(tmp_path, NoToolset(), is_replayed=True)
+    session, replayed = taped(tmp_path, NoToolset(), is_replayed=True)
     with pytest.raises(NotRecorded):
         asyncio.run(other(replayed))
-    (unseen,) = tape.unseen
+    (unseen,) = session.unseen
     assert unseen.difference.endswith(
         ' server: clock\n-args: {"zone": "utc"}\n+args: {"zone": "cet"}'
     )

@@ -3,12 +3,9 @@
 from pathlib import Path
 
 from paddock.runner.progress.report import Report
+from paddock.runner.testing.case_results import CaseProblem, CaseResult, SuiteResult, run_as_suite
 from paddock.runner.testing.junit_and_markdown import (
-    CaseProblem,
-    CaseResult,
-    SuiteResult,
     github_annotations,
-    run_as_suite,
     run_markdown,
     suites_markdown,
     write_reports,

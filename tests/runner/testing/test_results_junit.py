@@ -8,13 +8,8 @@ from lxml import etree  # type: ignore[import-untyped]
 
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.report import ItemReport, Report
-from paddock.runner.testing.junit_and_markdown import (
-    CaseProblem,
-    CaseResult,
-    SuiteResult,
-    junit_xml,
-    run_as_suite,
-)
+from paddock.runner.testing.case_results import CaseProblem, CaseResult, SuiteResult, run_as_suite
+from paddock.runner.testing.junit_and_markdown import junit_xml
 
 # What Jenkins, GitLab, GitLab's importer and the actions of GitHub have in common.
 FORM = """\

@@ -1,11 +1,7 @@
 """The Markdown that GitHub shows next to a job: failures first, bounded, nothing breaks out."""
 
-from paddock.runner.testing.junit_and_markdown import (
-    CaseProblem,
-    CaseResult,
-    SuiteResult,
-    suites_markdown,
-)
+from paddock.runner.testing.case_results import CaseProblem, CaseResult, SuiteResult
+from paddock.runner.testing.junit_and_markdown import suites_markdown
 
 
 def test_tests_that_failed_come_first_with_what_is_wrong() -> None:
