@@ -153,6 +153,11 @@ def is_unit(name: str) -> bool:
     return name in _units()[0]
 
 
+def currency_signs() -> tuple[str, ...]:
+    """Return the codes and signs of all currencies; a sign may be of several."""
+    return (*_data()["currencies"], *_data()["currency_signs"])
+
+
 @lru_cache(maxsize=1)
 def _lengths() -> Mapping[tuple[str, str], Sequence[int]]:
     found: dict[tuple[str, str], int] = {}  # a bit for each length: sets take 6 MB

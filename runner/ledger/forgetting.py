@@ -11,8 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection
-from contextlib import ExitStack
-from functools import partial
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from paddock.engine.system import file_locks
@@ -24,7 +23,7 @@ from .database.ledger_tables import Execute
 from .entries import HANDED_OVER, ScopeOwner, whole_file
 from .ledger import Ledger
 from .lineage_store import LineageStore
-from .retention import RetentionLimits, Sweeper, sweep_ledger
+from .retention import RetentionLimits, Sweeper, open_sweeper
 from .reviews.review_store import ReviewStore
 from .reviews.reviews import Review
 from .run_history import LedgerFolder, open_for_reading
@@ -115,8 +114,13 @@ def forget(place: LedgerFolder, items: Collection[DocumentItem]) -> None:
                     raise Locked(f"Run '{row.run}' {busy} Wait.")
             for lock in (place.state / "locks").glob("*.lock"):  # none that has opened it begins
                 stack.enter_context(file_locks.lock_now(lock))
-            remove = partial(_remove, ledger, items)
-            sweep_ledger(place.state, url, RetentionLimits(0.0, 0.0), forgets=remove)
+            nothing_older = RetentionLimits(0.0, 0.0)
+            with (
+                suppress(FileNotFoundError),
+                open_sweeper(place.state, url, nothing_older, overwrites=True) as sweeper,
+            ):
+                _remove(ledger, items, sweeper)
+                sweeper.sweep()
     except file_locks.LockTaken:
         raise Locked(f"{place.state}: another process {busy} Wait.") from None
 

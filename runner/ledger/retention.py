@@ -9,15 +9,14 @@ in a subprocess of the lowest priority, which frees its memory at the end and ne
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import re
 import stat
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import ExitStack, suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from itertools import starmap
 from pathlib import Path
@@ -32,7 +31,7 @@ from paddock.runner.settings import Settings, read_settings
 
 from .database import queries
 from .database.ledger_tables import KEYS, Execute, LedgerDatabase
-from .database.sqlite_file import compact_file
+from .database.sqlite_file import compact_file, overwrite_unused_space
 from .entries import LedgerError, ScopeOwner, is_variant
 from .ledger import ObjectStore, open_existing
 from .own_state import LEDGER_FILE, open_state
@@ -158,55 +157,71 @@ async def clean_in_subprocess(settings: Settings, folders: Sequence[Path]) -> tu
 
 
 def sweep_ledger(
+    state: Path, url: str, limits: RetentionLimits, *, is_dry: bool = False
+) -> SweepResult:
+    """Clean one ledger's folder; with `is_dry` only count what would be removed.
+
+    Raises:
+        LedgerError: the ledger cannot be used, or another process cleans it.
+    """
+    try:
+        with open_sweeper(state, url, limits, is_dry=is_dry) as sweeper:
+            return sweeper.sweep()
+    except FileNotFoundError:
+        return SweepResult()
+
+
+@contextmanager
+def open_sweeper(
     state: Path,
     url: str,
     limits: RetentionLimits,
     *,
     is_dry: bool = False,
-    forgets: Callable[[Sweeper], None] | None = None,
-) -> SweepResult:
-    """Clean one ledger's folder; with `is_dry` only count what would be removed.
+    overwrites: bool = False,
+) -> Iterator[Sweeper]:
+    """Open a ledger's folder to clean it, as the only process that does.
 
-    `forgets` removes rows first; no run may be at work then. Nothing of them is left in its file.
+    At the end its file is compacted, if that is worth it. `overwrites`: always, so that nothing of
+    removed rows is left in it; no run may be at work then.
 
     Raises:
         LedgerError: the ledger cannot be used, or another process cleans it.
+        FileNotFoundError: there is none, or its folder was removed meanwhile.
     """
     try:
         with ExitStack() as stack:
             handle = open_state(state)
             stack.callback(os.close, handle)
             logs, objects, notices = (
-                stack.enter_context(contextlib.closing(_OwnFolder(handle, name)))
+                stack.enter_context(closing(_OwnFolder(handle, name)))
                 for name in ("runs", "objects", "told")
             )
             stack.enter_context(file_locks.lock_now(state / "clean.lock"))
             database = open_existing(state, url)
             if database is None:
-                return SweepResult()
-            with contextlib.closing(database):
+                raise FileNotFoundError(state)  # noqa: TRY301 - as without its folder
+            grace_s = 0.0 if overwrites else OBJECT_GRACE_S
+            with closing(database):
                 try:
-                    sweeper = Sweeper(state, logs, objects, notices, database, limits, is_dry)
-                    if forgets is not None:
-                        forgets(sweeper)
-                        sweeper.object_grace_s = 0.0
-                    swept = sweeper.sweep()
-                    is_overwritten = not url or forgets is None or _vacuum_full(database)
+                    yield Sweeper(state, logs, objects, notices, database, limits, is_dry, grace_s)
                 except Exception as error:  # what a damaged row causes may be of any kind
                     if damage := database.damage_behind(error):
                         raise damage from error
                     raise
-            if not (url or is_dry):
-                is_overwritten = compact_file(state / LEDGER_FILE, is_due=forgets is not None)
-            if forgets is not None and not is_overwritten:
+                is_overwritten = bool(url) and overwrites and _vacuum_full(database)
+            if overwrites and not url:
+                is_overwritten = overwrite_unused_space(state / LEDGER_FILE)
+            elif not (url or is_dry):
+                compact_file(state / LEDGER_FILE)
+            if overwrites and not is_overwritten:
                 later = "`vacuum (full)` in its database" if url else "`paddock clean`"
                 raise LedgerError(
                     f"{state}: forgotten, but its unused space is not overwritten: another process "
                     f"reads the ledger, or the disk is full. {later} does it when that is over."
                 )
-            return swept
     except FileNotFoundError:
-        return SweepResult()
+        raise
     except file_locks.LockTaken:
         raise LedgerError(f"{state}: another process cleans this ledger.") from None
     except OSError as error:
@@ -277,7 +292,7 @@ class Sweeper(Struct):
     database: LedgerDatabase
     limits: RetentionLimits
     is_dry: bool
-    object_grace_s: float = OBJECT_GRACE_S
+    object_grace_s: float
     now: float = field(default_factory=time.time)
     swept: SweepResult = field(default_factory=SweepResult)
 

@@ -18,19 +18,18 @@ from typing import Any
 from paddock.engine.system import no_links
 from paddock.engine.system.records import Struct, field
 from paddock.engine.system.text import one_line
+from paddock.pipelines.checking.cldr import currency_signs
 from paddock.pipelines.checking.schema_parts import SchemaParts
 from paddock.pipelines.yaml_source import to_yaml
 from paddock.runner.core.traces.past_decisions import known_decisions
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.review_store import ReviewStore
-from paddock.runner.rules.decision_rules import FieldRule, SenderLayout
-from paddock.runner.rules.document_offers import (
-    OfferedValue,
-    choices_of,
-    currencies_in,
-    is_currency,
-)
+from paddock.runner.rules.cell_values import currencies_in, is_currency
+from paddock.runner.rules.document_offers import choices_of
+from paddock.runner.rules.field_rules import FieldRule
+from paddock.runner.rules.offers import OfferedValue
 from paddock.runner.rules.reasons import NoRule
+from paddock.runner.rules.sender_layouts import SenderLayout
 
 _MARK = "paddock-template:"
 _MOST_BYTES = 16 * 1024 * 1024
@@ -57,7 +56,7 @@ _CELL = r"(?:^|[^\S\n]{2}|[\t|])[^\w\n]{0,9}"
 _BEGINS = rf"(?:{_CELL}|\d[.,;]?[^\S\n][^\w\n]{{0,9}})"
 _RATE = r"\d\d?(?:[.,]\d\d?)?\s?%"
 _PROSE = r"[^\W\d_]+(?:(?:(?!\s\s)[^\w\n\t|:]){1,2}[^\W\d_]+){5}"
-_CURRENCIES = "EUR USD GBP CHF JPY CNY INR CAD AUD SEK NOK DKK PLN CZK HUF RON TRY € $ £ ¥ ₹ ₺ zł"
+_WORD_BEGINS, _WORD_ENDS = r"(?<![^\W\d_])", r"(?![^\W\d_])"
 _APART, _LETTERS = re.compile(r"[^\S\n]{2,}|[\t|\n]"), re.compile(r"[^\W\d_]+")
 _REST = r"[ \t\u00a0.,:;|]{0,99}"
 
@@ -135,7 +134,7 @@ class RuleTemplate(Struct):
         made.issuer = str((layout.constants or {})[seller])
         cells = [cell for _, cell in layout.decisions[0].names if all(cell in t for t in texts)]
         for line in sorted(line for line in layout.words if cells and line[0] != "¤"):
-            written = (found[0] for found in re.finditer(f"(?i){_words(line)}", texts[0]))
+            written = (found[0] for found in re.finditer(f"(?i){_one_of([line])}", texts[0]))
             cells += [w for w in written if all(w in text for text in texts)][:1]
         made.keywords = [*dict.fromkeys(cells)]
         name = rf'(?:\w+: )?"?({re.escape(made.issuer)})(?=[*"]*(?:$|\s?[,<|(\t]|\s\s))'
@@ -174,14 +173,13 @@ class RuleTemplate(Struct):
         pairs = rf"(?!{_ANY}{_CELL}\b(?!{heads}[^\w\n]*:|{_PROSE})[^\W\d_][^\d\n:|]*:)"
         own = currencies_in(whole)
         same = {*own.values(), *map(str, constants.values())}
-        others = _one_of(
-            sign for sign, unit in currencies_in(_CURRENCIES).items() if unit not in same
-        )
-        signs = rf"(?={_ANY}(?-i:{_one_of(own)}))" if own else ""
+        currencies = currencies_in(" ".join(currency_signs())).items()
+        others = _one_sign_of(sign for sign, unit in currencies if unit not in same)
+        signs = rf"(?={_ANY}{_one_sign_of(own)})" if own else ""
         choices = {(n, str(c)) for n in constants for c in choices_of(SchemaParts.of(schema), n)}
         unnamed = (c for n, c in choices if c != str(constants[n]) and not is_currency(c))
         named = _one_of(c for c in unnamed if not re.search(f"(?i){_one_of([c])}", whole))
-        return f"{lines}{pairs}{signs}(?!{_ANY}(?:{named}|(?-i:{others})))"
+        return f"{lines}{pairs}{signs}(?!{_ANY}(?:{named}|{others}))"
 
     def _add(self, name: str) -> None:
         value, rules = (self.layout.constants or {}).get(name), self.layout.fields.get(name, ())
@@ -245,9 +243,13 @@ class RuleTemplate(Struct):
 def _one_of(texts: Iterable[str]) -> str:
     """Return an expression of some texts: their words, whatever stands between, or their signs."""
     words = {" ".join(_LETTERS.findall(text)) or text.strip() for text in texts} - {""}
-    return f"(?:{'|'.join(map(_words, sorted(words))) or '(?!)'})"
+    return f"{_WORD_BEGINS}(?:{'|'.join(map(_words, sorted(words))) or '(?!)'}){_WORD_ENDS}"
+
+
+def _one_sign_of(signs: Iterable[str]) -> str:
+    return f"{_WORD_BEGINS}(?-i:{'|'.join(map(re.escape, sorted(signs)))}){_WORD_ENDS}"
 
 
 def _words(words: str) -> str:
     apart = (re.escape(word).replace("ss", "(?:ss|ß)") for word in words.split())
-    return r"(?<![^\W\d_])" + r"(?:(?!\s\s)[^\w\n\t|]|[\d_]){1,9}".join(apart) + r"(?![^\W\d_])"
+    return r"(?:(?!\s\s)[^\w\n\t|]|[\d_]){1,9}".join(apart)

@@ -20,8 +20,7 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.asked_before import is_same_value
 from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.ledger.reviews.reviews import DecisionRefused, Review
-from paddock.runner.rules.decision_rules import Rules, TaughtAnswer
-from paddock.runner.rules.document_offers import Offers
+from paddock.runner.rules import Offers, Rules, TaughtAnswer
 from paddock.runner.rules.reasons import NoRule, WhyOpen
 from paddock.steps.readers.reader_pool import ReaderPool
 

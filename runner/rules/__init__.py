@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 from paddock.engine.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from .decision_rules import FieldReading, Rules, TaughtAnswer
-    from .document_offers import Offers, offers_of, signed_amounts
+    from .cell_values import signed_amounts
+    from .decision_rules import Rules
+    from .document_offers import offers_of
+    from .field_rules import FieldReading, TaughtAnswer
+    from .offers import Offers
 
 __all__ = ["FieldReading", "Offers", "Rules", "TaughtAnswer", "offers_of", "signed_amounts"]
 __getattr__ = lazy_names(__name__, {
-    "Offers": "document_offers", "offers_of": "document_offers",
-    "signed_amounts": "document_offers",
-    "FieldReading": "decision_rules", "Rules": "decision_rules", "TaughtAnswer": "decision_rules",
+    "Offers": "offers", "offers_of": "document_offers", "signed_amounts": "cell_values",
+    "FieldReading": "field_rules", "TaughtAnswer": "field_rules", "Rules": "decision_rules",
 })  # fmt: skip

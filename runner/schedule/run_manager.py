@@ -32,6 +32,7 @@ from .run_processes import PrefectPlace, RunExecutor, RunProcess, RunTask, StopR
 from .start_decisions import (
     ActiveRun,
     DueRun,
+    Restart,
     RunRule,
     StopReason,
     dispatch,
@@ -400,15 +401,15 @@ class RunManager:
         4. The order has ended; after 2 and 3 too, where its pipeline is gone or a later run of its
            schedule does the rest.
         """
-        order, pipeline, around = self._queue.orders[job.order], job.pipeline, self._around
-        name, now = pipeline.pipeline.name, datetime.now(UTC)
+        order, key = self._queue.orders[job.order], job.pipeline.key
+        name, now = job.pipeline.pipeline.name, datetime.now(UTC)
         if outcome is None:  # it may have ended normally while no `up` was there
-            known = await asyncio.to_thread(around.known_end, pipeline, order.id)
+            known = await asyncio.to_thread(self._around.known_end, job.pipeline, order.id)
             if known is not None:
                 job.run = known[0]
                 outcome = OrderOutcome(known[1])
         end, message = end_of(outcome, job.stopped, crash)
-        if end == "failed" and (fault := await around.check_ledger(pipeline)):
+        if end == "failed" and (fault := await self._around.check_ledger(job.pipeline)):
             end, message = "crashed", fault.rstrip(".")
         if end == "suspended" and job.stopped is None:  # 1
             self._queue.note(order.id, state="suspended", message=SUSPENDED)
@@ -416,27 +417,18 @@ class RunManager:
                      "Prefect", name, job.name, order.id)  # fmt: skip
             return
         if end == "crashed":  # 2
-            # A start that made progress is not counted: such a run comes to its end, since the
-            # ledger bounds how often an item may end it (`RunStore.has_progressed`).
-            has_progressed = bool(job.run) and await asyncio.to_thread(
-                around.has_progressed, pipeline, job.run
-            )
-            n_starts = 1 if has_progressed else order.attempt
-            restart = restart_of_crashed(message, n_starts, self._options.max_restarts, now)
+            restart = await self._restart_of_crashed(job, order, message, now)
         else:  # 3
             restart = restart_of_stopped(end, job.stopped, order.attempt, now)
-        is_given_up = end == "crashed" and restart is None
-        is_gone = pipeline.key not in self.pipelines and not order.is_promised
-        if is_gone or (restart and is_superseded_by_schedule(order, pipeline, now)):
-            restart = None
+        level = logging.ERROR if end in ("crashed", "failed") else logging.INFO
+        log.log(level, "%s: run %s of order %s %s: %s", name, job.name, order.id, end, message)
         report = outcome.report if outcome is not None else None
         if report is not None:
             missing = (item.error or "" for item in report.items if item.state == "missing")
-            self.missing[pipeline.key] = tuple(missing)
+            self.missing[key] = tuple(missing)
         self.wants_rest = self.wants_rest or job.stopped == "window"
-        level = logging.ERROR if end in ("crashed", "failed") else logging.INFO
-        log.log(level, "%s: run %s of order %s %s: %s", name, job.name, order.id, end, message)
-        if restart is not None:
+        is_wanted = key in self.pipelines or order.is_promised
+        if restart and is_wanted and not is_superseded_by_schedule(order, job.pipeline, now):
             log.info("%s: order %s is queued again for %s: %s", name, order.id,
                      f"{restart.at.astimezone():%H:%M:%S}", restart.message)  # fmt: skip
             self._queue.note(
@@ -444,15 +436,30 @@ class RunManager:
                 not_before=restart.at.timestamp(),
             )  # fmt: skip
             return
-        if is_given_up:
+        if end == "crashed" and restart is None:
             log.error(
                 "%s: order %s is not started again: its run crashed too often.", name, order.id
             )
-            self._telling.start(around.report_crashes(pipeline, message, job.name))
-        self.faults.pop(pipeline.key, None)
+            alert = self._around.report_crashes(job.pipeline, message, job.name)
+            self._telling.start(alert)
+        self.faults.pop(key, None)
         if report is None and end == "failed":
-            self.faults[pipeline.key] = message
+            self.faults[key] = message
         self._end(order, end, message, is_shown=outcome is not None and outcome.is_shown)  # 4
+
+    async def _restart_of_crashed(
+        self, job: ManagedRun, order: Order, crash: str, now: datetime
+    ) -> Restart | None:
+        """Return when a crashed run starts again.
+
+        A start that made progress is not counted: such a run comes to its end, since the ledger
+        bounds how often an item may end it (`RunStore.has_progressed`).
+        """
+        has_progressed = bool(job.run) and await asyncio.to_thread(
+            self._around.has_progressed, job.pipeline, job.run
+        )
+        n_starts = 1 if has_progressed else order.attempt
+        return restart_of_crashed(crash, n_starts, self._options.max_restarts, now)
 
     def _end(self, order: Order, end: OrderEnd, message: str, *, is_shown: bool = False) -> None:
         self._admissions.pop(order.id, None)

@@ -38,7 +38,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from paddock.pipelines.expressions import Expression
 from paddock.pipelines.model import EvidenceSpec
 from paddock.runner.answers.evidence import read_sources
-from paddock.runner.rules.decision_rules import Rules, TaughtAnswer
+from paddock.runner.rules import Rules, TaughtAnswer
 from paddock.runner.rules.document_offers import offers_of
 from tests.benchmarks.harness import table
 

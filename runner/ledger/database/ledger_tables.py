@@ -13,7 +13,7 @@ from paddock.engine.system.distribution import own_version
 
 from ..entries import LedgerError
 
-VERSION = 5
+VERSION = 6
 """Of the tables. A ledger of any other version is refused."""
 
 Row = Mapping[str, Any]

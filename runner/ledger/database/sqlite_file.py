@@ -227,14 +227,36 @@ class SqliteDatabase:
             self._ends_at = float("inf")
 
 
-def compact_file(file: Path, *, is_due: bool = False) -> bool:
-    """Remove unused space from a ledger's file, within `VACUUM_S`; return whether it was done.
+def compact_file(file: Path) -> bool:
+    """Remove unused space from a ledger's file within `VACUUM_S`; return whether it was done.
 
-    Skipped if it takes too long, the disk has no room for a second file, or a run writes. `is_due`:
-    however large it is, and no reader may hold the log.
+    Skipped if it is not worth it or takes too long.
 
     Raises:
         LedgerError: the file is broken.
+    """
+
+    def is_worth_it(n_bytes: int, n_unused: int) -> bool:
+        is_much = n_unused >= VACUUM_BYTES and n_unused >= VACUUM_SHARE * n_bytes
+        return is_much and n_bytes <= MOST_VACUUM_BYTES
+
+    return _vacuum(file, VACUUM_S, is_worth_it) is not None
+
+
+def overwrite_unused_space(file: Path) -> bool:
+    """Leave nothing of removed rows in a ledger's file; return False if a reader holds its log.
+
+    Raises:
+        LedgerError: the file is broken.
+    """
+    return _vacuum(file, WORK_S, lambda n_bytes, n_unused: True) or False
+
+
+def _vacuum(file: Path, limit_s: float, is_worth_it: Callable[[int, int], bool]) -> bool | None:
+    """Write a file again without unused space; return whether its log is emptied, too.
+
+    None: it was not done. The disk has no room for a second file, a run writes, or it took too
+    long. `is_worth_it` is asked with the bytes of the file, and those that are unused.
     """
     try:
         with contextlib.closing(_connect(file, 1.0)) as connection:
@@ -243,19 +265,16 @@ def compact_file(file: Path, *, is_due: bool = False) -> bool:
                 for name in ("page_size", "page_count", "freelist_count")
             )
             has_room = shutil.disk_usage(file.parent).free > 2 * page * n_pages
-            is_too_large = page * n_pages > MOST_VACUUM_BYTES
-            is_worth_it = n_free * page >= VACUUM_BYTES and n_free >= VACUUM_SHARE * n_pages
-            if not (has_room and (is_due or (is_worth_it and not is_too_large))):
-                return False
-            ends_at = time.monotonic() + (WORK_S if is_due else VACUUM_S)
+            if not (has_room and is_worth_it(page * n_pages, page * n_free)):
+                return None
+            ends_at = time.monotonic() + limit_s
             connection.set_progress_handler(lambda: int(time.monotonic() > ends_at), 10_000)
             connection.execute("VACUUM")
-            is_busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            return not connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
     except sqlite3.OperationalError:  # out of time, or another process writes
-        return False
+        return None
     except _DAMAGE as error:
         raise read_error(file, error) from error
-    return not (is_due and is_busy)
 
 
 def _connect(file: Path, wait_s: float) -> sqlite3.Connection:

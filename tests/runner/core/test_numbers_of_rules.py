@@ -1,9 +1,6 @@
 """What stands around a number is a part of its form: where it is new, a person is asked."""
 
-import json
 import re
-import zlib
-from base64 import b64decode, b64encode
 from collections.abc import Callable
 from typing import Any
 
@@ -57,17 +54,22 @@ PAPERS: dict[str, Callable[..., SourceText]] = {
 }  # fmt: skip
 
 
-def read(decided: list[tuple[SourceText | str, Any]], met: SourceText) -> tuple[Any, Any, str]:
+def read(decided: list[tuple[SourceText, Any]], met: SourceText) -> tuple[Any, Any, str]:
     """Return the total and currency that rules read, None where they are asked, and why.
 
-    What is decided: papers, or what they offer as it was packed, with the total of each.
+    What is decided: papers, with the total of each.
     """
     fields = frozenset((*NEXT, "sender", "total", "currency"))
     answer = {"sender": "Larkfield Print Works", **DAY_AND_NUMBER, "currency": "EUR"}
     taught = (
-        TaughtAnswer(str(n), {**answer, "total": total}, fields, frozenset(["currency"]), packed)
+        TaughtAnswer(
+            str(n),
+            {**answer, "total": total},
+            fields,
+            frozenset(["currency"]),
+            offers_of([source]).pack(),
+        )
         for n, (source, total) in enumerate(decided)
-        for packed in [source if isinstance(source, str) else offers_of([source]).pack()]
     )
     found = Rules(taught).read(offers_of([met]))
     values = {name: how.value for name, how in found.sure.items()}
@@ -281,20 +283,6 @@ def test_two_ways_to_write_are_known_after_two_decisions() -> None:
     assert read(decided, lines("Total: 60.00 EUR debit", **NEXT))[2] == "NEW_AROUND"
     both: list[Any] = [(plain, 120.0), (plain, 120.0), (credit, -120.0), (credit, 120.0)]
     assert read(both, lines("Total: 60.00 EUR credit", **NEXT))[0] is None
-
-
-def test_a_decision_of_before_this_was_known_reads_plain_numbers_alone() -> None:
-    offers = offers_of([lines("Total: 120.00 EUR", **DAY_AND_NUMBER)])
-    data = json.loads(zlib.decompress(b64decode(offers.pack())))
-    data[2] = [[v.how, v.label, v.written, v.block, v.start, v.end] for v in offers.values]
-    old = b64encode(zlib.compress(json.dumps(data).encode())).decode()
-    assert read([(old, 120.0)], lines("Total: 60.00 EUR", **NEXT))[0] == 60.0
-    assert read([(old, 120.0)], lines("Total: 60.00 EUR (paid)", **NEXT))[2] == "NEW_AROUND"
-    for signed in ("75.00-", "(75.00)", "75.00 CR"):
-        data[2] += [["in", "total", signed, data[2][-1][3], 0, 9]]
-        old = b64encode(zlib.compress(json.dumps(data).encode())).decode()
-        assert read([(old, 120.0)], lines("Total: 60.00 EUR", **NEXT))[0] is None
-        data[2].pop()
 
 
 # A customer's number in the first paper, as it stands in the next, and what is read there.

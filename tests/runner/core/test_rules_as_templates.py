@@ -183,6 +183,10 @@ ASKED |= {case: (decided, following) for case, (decided, following, _) in LINES.
 ASKED |= {
     "another currency as well": (
         [(bill(), {})], bill(line("We send you our prices in USD if you ask us."), **NEXT)),
+    "a seldom currency as well": (
+        [(bill(), {})], bill(line("We send you our prices in AED if you ask us."), **NEXT)),
+    "a currency by two signs as well": (
+        [(bill(), {})], bill(line("We send you our prices in A$ if you ask us."), **NEXT)),
     "two labels that two decisions taught": (
         [(bill(), {}), (bill(TO_BALANCE, **NEXT), READ)], bill(BOTH, **NEXT)),
     "one of two labels, and the sum is wrong": (
@@ -387,10 +391,11 @@ def test_a_file_that_is_no_template_as_it_was_written_is_named_and_nothing_is_wr
     if make is not edited:
         own.unlink()
     make(own)
-    before = own.lstat()
+    before = (own.lstat().st_ino, own.lstat().st_mtime_ns)
     text = export(desk, out, exit_code=2)
     assert f"'{own}' {NOT_OURS[make]}.\n  Name another folder, or move it away." in text
-    assert (own.lstat(), other.exists()) == (before, False)
+    assert (own.lstat().st_ino, own.lstat().st_mtime_ns) == before
+    assert not other.exists()
     if make is a_link:
         assert (out / "theirs.txt").read_text() == "theirs\n"
 

@@ -122,7 +122,7 @@ async def test_a_call_comes_back_with_its_raw_reply(tmp_path: Path) -> None:
         assert ledger.call("other") is None
 
 
-@pytest.mark.parametrize("version", [0, 1, 3, 4, 6])
+@pytest.mark.parametrize("version", [0, 1, 3, 4, 5, 7])
 def test_a_ledger_of_another_version_is_refused_by_every_verb_and_left_as_it_is(
     tmp_path: Path, version: int
 ) -> None:
@@ -138,7 +138,7 @@ def test_a_ledger_of_another_version_is_refused_by_every_verb_and_left_as_it_is(
     writer = f"Paddock {'9.9' if is_named else '0.1.0'}"
     text = (
         f"{file}: this ledger has version {version}, which {writer} reads; this is Paddock "
-        f"{own_version()}, for version 5. To keep what people decided: `paddock review FOLDER "
+        f"{own_version()}, for version 6. To keep what people decided: `paddock review FOLDER "
         f"--export decided.jsonl` with {writer}, and here, after a run, `paddock review FOLDER "
         "--import decided.jsonl`. Move the file away to start without it: what pipelines wrote "
         "stays (`run --take` replaces it)."
