@@ -134,10 +134,6 @@ class BlockState(Struct):
         return [item for item in self.work.items if item.phase in phases]
 
     @property
-    def failed(self) -> list[ItemWork]:
-        return self.in_phase(Phase.FAILED)
-
-    @property
     def wait(self) -> ItemWaits | None:
         """Why the last item waits, or is not asked about; None: no item does."""
         if not (waiting := self.in_phase(*OPEN)):
@@ -185,7 +181,7 @@ class BlockState(Struct):
             unasked=tuple(item.key for item in unasked),
             expired=tuple(key for key in keys if key in expired),
             n_rejected=sum(key in rejected for key in keys),
-            error=next((str(item.why) for item in self.failed), ""),
+            error=next((str(item.why) for item in self.in_phase(Phase.FAILED)), ""),
             is_transient=self.n_failures > 0,
             documents=frozenset(filter(None, documents))
             | {(row.path, row.sha256) for row in without},
@@ -218,7 +214,7 @@ class BlockState(Struct):
                 *({"key": i.key, "state": i.changed.value} for i in items if i.changed),
                 *({"key": key, "state": "deleted"} for key in self.gone),
             ],
-            "failed": [{"key": item.key, "error": str(item.why)} for item in self.failed],
+            "failed": [{"key": i.key, "error": str(i.why)} for i in self.in_phase(Phase.FAILED)],
             "waiting": [item.key for item in self.in_phase(Phase.WAITING)],
         }
 

@@ -49,7 +49,7 @@ from .step_runner import StepRunner
 from .step_tools import sub_pipeline_context
 from .traces.dependencies import Dependencies
 from .traces.scopes import ItemKey
-from .walk import Walk, rendered_returns, returns_read
+from .walk import Walk, returns_read
 
 
 async def run(context: RunContext) -> Report:
@@ -238,7 +238,7 @@ class Execute(Walk):
         if self.has_unbegun or self.left.is_read_by(returns_read(self.bound)):
             return None
         try:
-            return rendered_returns(self.bound, self.scope)
+            return None if self.bound.returns is None else self.bound.returns.render(self.scope)
         except ExpressionError as error:
             raise RunFailed(f"`returns`: {error}") from error
 

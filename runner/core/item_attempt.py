@@ -162,13 +162,6 @@ class ItemAttempt(SelectiveFields, Struct, kw_only=True):
     def is_decided(self) -> bool:
         return self.work is not None and self.work.verdict.case is Case.DECIDED
 
-    def calls_before(self, step: str) -> dict[str, list[CallRecord]]:
-        by_hash: dict[str, list[CallRecord]] = {}
-        for step_record in () if self.work is None else self.work.begun:
-            for call in step_record.calls if step_record.id == step else ():
-                by_hash.setdefault(call.hash, []).append(call)
-        return by_hash
-
     # --- what steps and others see of it
 
     def document_digest(self, scope: Scope) -> str:
@@ -237,7 +230,10 @@ class StepAttempt(Struct, kw_only=True):
         options, block = context.options, item.node.id
         is_forced = not options.force.isdisjoint({step.id, block})
         looks_up = step.cache and not options.no_cache and not is_forced
-        before = item.calls_before(step.id)
+        before: dict[str, list[CallRecord]] = {}
+        for begun in () if item.work is None else item.work.begun:
+            for call in begun.calls if begun.id == step.id else ():
+                before.setdefault(call.hash, []).append(call)
         caller = CallOrigin(item.scope_id, block, item.shown_key, looks_up, before=before)
         record = StepRecord.begin(step, caller.calls)
         return cls(

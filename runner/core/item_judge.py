@@ -155,7 +155,13 @@ class Judge(Struct, kw_only=True, eq=False, dict=True):
         for item in of_list if newest else ():
             if rule.request.asks_for(item.key) and is_older(item, newest):
                 item.verdict = DONE_WITHIN
-        items, filed = await self._without_unsettled(listed), FiledItems()  # 4
+        items, filed = [*of_list], FiledItems()
+        if (versions := self.runnable_versions) is not None:  # 4
+            if not keys_around:
+                await versions.read()
+            due = (i for i in items if i.verdict.is_work or i.verdict.case is Case.NOT_REQUESTED)
+            left = {item.key for item in due if versions.is_unsettled(item.value)}
+            items = [item for item in items if item.key not in left]
         if documents is not None:  # 5
             items, filed = await asyncio.to_thread(
                 documents.items_and_filed, rule, world, items, doubtful, newest
@@ -257,16 +263,6 @@ class Judge(Struct, kw_only=True, eq=False, dict=True):
             base=base,
             rule_digest=self.parts.rule_digest(block, base),
         )
-
-    async def _without_unsettled(self, listed: BlockWork) -> list[ItemWork]:
-        if self.runnable_versions is None:
-            return [*listed.items]
-        if not listed.keys_around:
-            await self.runnable_versions.read()
-        is_unsettled, items = self.runnable_versions.is_unsettled, listed.items
-        due = (i for i in items if i.verdict.is_work or i.verdict.case is Case.NOT_REQUESTED)
-        left = {item.key for item in due if is_unsettled(item.value)}
-        return [item for item in items if item.key not in left]
 
     def _files_documents(self) -> bool:
         """Return whether documents leave the folders in which they are listed, once done."""

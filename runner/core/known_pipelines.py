@@ -45,9 +45,6 @@ class KnownPipeline(Struct, frozen=True):
     renames: Mapping[str, str]
     """Names in the ledger → what these files are called from now on, in order."""
 
-    def notes(self) -> Iterator[str]:
-        return (f"what '{was}' made is that of '{now}' now" for was, now in self.renames.items())
-
 
 class _Folder(Struct, frozen=True, dict=True):
     """The pipelines of a folder that its ledger knows, and its files."""

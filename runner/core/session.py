@@ -36,7 +36,7 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.ledger.own_state import has_folder_identity
 from paddock.runner.ledger.run_store import RunStore, session_name
-from paddock.runner.progress.events import MultiObserver, Observer
+from paddock.runner.progress.events import MultiObserver
 from paddock.runner.progress.journal import LineWriter, RunJournal
 from paddock.runner.progress.otel_extra import otel_module
 from paddock.runner.progress.report import Report
@@ -161,8 +161,8 @@ async def open_session(
         if not is_plan:
             has_crashed = await _take_turn(stack, prepared, options, environment, ledger, stats)
         known = await ledger.ask(known_pipeline, ledger, bound, options)
-        for text in known.notes():
-            stats.note(text)
+        for was, now in known.renames.items():
+            stats.note(f"what '{was}' made is that of '{now}' now")
         file = known.file
         if not is_plan:
             file = bound.file.name
@@ -271,20 +271,29 @@ async def _run_stats(
     environment: RunEnvironment,
     ledger: Ledger,
 ) -> RunStats:
-    """Name the run, open its journal unless it is a plan, and begin to count."""
+    """Name the run and begin to count; unless it is a plan, open its journal, and send spans."""
     bound, observer, runs = prepared.bound, environment.observer, RunStore(ledger)
+    settings, redact = prepared.settings, prepared.secrets.redact
+    runs_folder = bound.roots.base / STATE_FOLDER / "runs"
     while True:  # in a shared ledger another machine may take the same name
         run = new_run_name(await ledger.ask(runs.run_names))
         is_own = ledger.is_readonly or not ledger.is_shared
         if is_own or await ledger.ask(runs.reserve_run, run, bound.name, bound.file.name):
             break
     if not ledger.is_readonly:
-        observer = _recording_observer(stack, prepared, options, observer, run)
-    log_file = bound.roots.base / STATE_FOLDER / "runs" / f"{run}.log"
+        lines = stack.enter_context(LineWriter(runs_folder / f"{run}.jsonl"))
+        observers = [observer, RunJournal(lines, redact, trigger=options.trigger)]
+        if settings.otel != "off":
+            is_whole = settings.otel == "content"
+            otel = otel_module(settings)
+            spans = otel.otel_spans(observer.note, redact, is_with_content=is_whole)
+            observers.append(stack.enter_context(spans))
+        observer = MultiObserver(*observers)
+    log_file = runs_folder / f"{run}.log"
     stats = RunStats(run, bound.name, observer, log_file, prepared.secrets)
     stats.effect_times = environment.effect_times
     stats.tables = {} if environment.keeps_tables else None
-    for text in prepared.settings.left_out:
+    for text in settings.left_out:
         stats.note(text)
     return stats
 
@@ -363,21 +372,6 @@ async def _with_rows_of_files(
         elif isinstance(rows := bound.inputs[name], TypedRows) and rows.loss:
             stats.note(f"input '{name}': {rows.loss}.")
     return replace(bound, inputs={**bound.inputs, **found})
-
-
-def _recording_observer(
-    stack: AsyncExitStack, prepared: PreparedRun, options: RunOptions, observer: Observer, run: str
-) -> Observer:
-    """Return an observer that also keeps the run's journal, and sends spans if they are wanted."""
-    settings, redact = prepared.settings, prepared.secrets.redact
-    state = prepared.bound.roots.base / STATE_FOLDER
-    lines = stack.enter_context(LineWriter(state / "runs" / f"{run}.jsonl"))
-    observers = [observer, RunJournal(lines, redact, trigger=options.trigger)]
-    if settings.otel != "off":
-        is_whole = settings.otel == "content"
-        spans = otel_module(settings).otel_spans(observer.note, redact, is_with_content=is_whole)
-        observers.append(stack.enter_context(spans))
-    return MultiObserver(*observers)
 
 
 def _release_name(ledger: Ledger, run: str) -> None:

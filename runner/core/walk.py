@@ -296,15 +296,6 @@ def leave_unused(
     return True
 
 
-def rendered_returns(bound: BoundPlan, scope: Scope) -> Any:
-    """Return a pipeline's `returns`.
-
-    Raises:
-        ExpressionError: they cannot be evaluated.
-    """
-    return None if bound.returns is None else bound.returns.render(scope)
-
-
 def returns_read(bound: BoundPlan) -> frozenset[Reference]:
     return frozenset() if bound.returns is None else bound.returns.references
 

@@ -28,7 +28,7 @@ from paddock.runner.core.step_runner import item_result, step_outputs
 from paddock.runner.core.step_tools import sub_pipeline_context
 from paddock.runner.core.traces.block_work import ItemWork
 from paddock.runner.core.traces.verify import Case, ItemVerdict
-from paddock.runner.core.walk import ItemWalk, is_skipped, leave_unused, rendered_returns
+from paddock.runner.core.walk import ItemWalk, is_skipped, leave_unused
 from paddock.runner.progress.item_states import ItemState
 from paddock.steps.base import PLACEHOLDER, StepError
 from paddock.steps.run_pipeline import named_outputs
@@ -283,4 +283,5 @@ def pipeline_outputs(step: BoundStep, bound: BoundPlan, inner: Scope, scope: Sco
     Raises:
         ExpressionError: a `returns` failed.
     """
-    return step_outputs(step, scope, named_outputs(rendered_returns(bound, inner)))
+    returned = None if bound.returns is None else bound.returns.render(inner)
+    return step_outputs(step, scope, named_outputs(returned))

@@ -50,14 +50,13 @@ def block_list(block: BoundBlock, scope: Scope) -> Sequence[Any]:
 
 def split_by_where(
     block: BoundBlock, scope: Scope, listed: Sequence[Any]
-) -> tuple[Sequence[Any], Sequence[Any]]:
+) -> tuple[list[Any], list[Any]]:
     """Return the items for which a block's `where` holds, and the others.
 
     Raises:
         ExpressionError: it failed for an item.
     """
-    if block.where is None:
-        return listed, ()
+    assert block.where is not None
     chosen: list[Any] = []
     excluded: list[Any] = []
     for number, item in enumerate(listed):
@@ -137,7 +136,9 @@ def listed_items(
         PipelineError: the list is no list, or two items have the same key.
         ExpressionError: `for_each`, `where` or `key` failed.
     """
-    items, excluded = split_by_where(block, scope, block_list(block, scope))
+    items, excluded = block_list(block, scope), list[Any]()
+    if block.where is not None:
+        items, excluded = split_by_where(block, scope, items)
     keys = item_keys(block, scope, items, known)
     return keys, items, frozenset(raw_item_keys(block, scope, excluded))
 

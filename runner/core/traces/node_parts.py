@@ -102,7 +102,8 @@ class NodeParts(Struct, frozen=True):
 
     async def _of_step(self, step: BoundStep) -> dict[str, str]:
         id_ = step.id
-        rule = StepRule(step, self.world.models, self._server_part(step))
+        servers = self._server_part(step) if self.bound.pipeline.servers else None
+        rule = StepRule(step, self.world.models, servers)
         values = {what: await part.now(rule) for what, part in RULE_PARTS.items()}
         parts = {f"{id_}.{what}": value for what, value in values.items() if value is not None}
         older: Iterable[int] = getattr(step.kind, "compatible_versions", ())
@@ -145,7 +146,7 @@ class NodeParts(Struct, frozen=True):
     def _server_part(self, step: BoundStep) -> str | None:
         servers = self.bound.pipeline.servers
         named = step.spec.get("servers") or {}
-        if not servers or not named:
+        if not named:
             return None
         scope = Scope.of(self.bound.inputs, self.world.secrets.of(self.bound.file))
         read = {
