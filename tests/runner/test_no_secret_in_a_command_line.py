@@ -27,7 +27,7 @@ from tests.runner.cli.commands.test_serve import serving
 from tests.runner.schedule.up_process import UpFolder
 from tests.runner.world import each_document
 
-MCP = Path(__file__).parents[1] / "fakes/mcp_server.py"
+MCP = Path(__file__).parents[1] / "fakes/small_mcp_server.py"
 BILLS = """\
 name: bills
 secrets:

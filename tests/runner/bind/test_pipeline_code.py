@@ -20,7 +20,7 @@ from paddock.runner.progress.report import Report
 from tests.runner.world import World, carried_out, settings
 
 OWN = "http://127.0.0.1:11434"
-SERVER = Path(__file__).parents[2] / "fakes" / "mcp_server.py"
+SERVER = Path(__file__).parents[2] / "fakes" / "small_mcp_server.py"
 
 
 def run_of(command: str, more: str = "") -> str:

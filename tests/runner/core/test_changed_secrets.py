@@ -15,7 +15,7 @@ from paddock.runner.progress.report import Report
 from tests.fakes.pool import FakePool
 from tests.runner.world import ALL, World, reasons, settings
 
-SERVER = Path(__file__).parents[2] / "fakes" / "mcp_server.py"
+SERVER = Path(__file__).parents[2] / "fakes" / "small_mcp_server.py"
 PRINTS = "import os, sys; print('PIN' in os.environ, len(os.environ.get('PIN', '')))"
 COMMAND = f"""\
 secrets: {{pin: {{env: PIN_OF_TESTS}}}}
