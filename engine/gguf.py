@@ -337,32 +337,24 @@ def read_header(path: Path, *, has_all_arrays: bool = False) -> GgufHeader:
     """
     try:
         with open_file(path, follows_links=True) as file:
-            if path.stat().st_size < 24:
-                raise ModelBroken(str(path), f"too short for a model ({path.stat().st_size} bytes)")
+            n_bytes = path.stat().st_size
+            if n_bytes < 24:
+                raise ModelBroken(str(path), f"too short for a model ({n_bytes} bytes)")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _parse_header(path, data, has_all_arrays)
+                check_magic(str(path), data[:4])
+                reader = _GgufReader(data, 4)
+                return _read(path, reader, has_all_arrays)
     except OSError as error:
-        why = error.strerror or str(error)
-        raise ModelBroken(str(path), f"the file cannot be read: {why}") from error
-
-
-def _parse_header(path: Path, data: mmap.mmap, has_all_arrays: bool) -> GgufHeader:
-    check_magic(str(path), data[:4])
-    reader = _GgufReader(data, 4)
-    try:
-        return _read(path, reader, has_all_arrays)
+        why = f"the file cannot be read: {error.strerror or error}"
     except _FileTooShort:
-        raise ModelBroken(
-            str(path), f"the file is truncated: it ends at byte {len(data)} inside its header"
-        ) from None
+        why = f"the file is truncated: it ends at byte {n_bytes} inside its header"
     except RecursionError:
-        raise ModelBroken(str(path), "the file is corrupt: arrays within arrays") from None
+        why = "the file is corrupt: arrays within arrays"
     except _LimitExceeded as error:
-        raise ModelBroken(str(path), f"the file is corrupt: its header has {error}") from None
+        why = f"the file is corrupt: its header has {error}"
     except KeyError as error:
-        raise ModelBroken(
-            str(path), f"the file is corrupt: unknown value type {error} near byte {reader.at}"
-        ) from None
+        why = f"the file is corrupt: unknown value type {error} near byte {reader.at}"
+    raise ModelBroken(str(path), why)
 
 
 def _read(path: Path, reader: _GgufReader, has_all_arrays: bool) -> GgufHeader:

@@ -9,7 +9,7 @@ Neither flash attention nor the type of the cells is chosen by the job: both cha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from itertools import takewhile
 
 from paddock.engine.system.records import Struct
 
@@ -86,7 +86,15 @@ def choose_layout(
             limits.n_batch_max,
             n_tokens_per_pass(None, limits, limits.n_batch_max, is_unified=is_unified),
         )
-    layouts = [*_layouts(profile, workload, limits)]
+    counts = {True: max(1, limits.n_parallel_max), False: _n_streams(workload, limits)}
+    sizes = sorted({min(n, limits.n_batch_max) for n in _BATCHES})
+    layouts = [
+        ContextLayout(
+            is_unified, n, size, n_tokens_per_pass(profile, limits, size, is_unified=is_unified)
+        )
+        for is_unified, n in counts.items()
+        for size in sizes
+    ]
     rated = [(layout_s(profile, workload, layout, limits), layout) for layout in layouts]
     best_s = min(seconds for seconds, _ in rated)
     equal = [layout for seconds, layout in rated if seconds <= best_s * (1 + _EQUAL_WITHIN)]
@@ -120,17 +128,6 @@ def gpu_parallel(profile: Profile | None) -> int:
     )
     gain = GPU_PARALLEL_MOST / most_s / (GPU_PARALLEL / usual_s)
     return GPU_PARALLEL_MOST if gain >= _WORTH_MORE_SEQUENCES else GPU_PARALLEL
-
-
-def _layouts(profile: Profile, workload: Workload, limits: LayoutBounds) -> Iterator[ContextLayout]:
-    sizes = sorted({min(n, limits.n_batch_max) for n in _BATCHES})
-    for is_unified, n in (
-        (True, max(1, limits.n_parallel_max)),
-        (False, _n_streams(workload, limits)),
-    ):
-        for size in sizes:
-            n_pass = n_tokens_per_pass(profile, limits, size, is_unified=is_unified)
-            yield ContextLayout(is_unified, n, size, n_pass)
 
 
 def n_tokens_per_pass(
@@ -216,12 +213,9 @@ def turn_tokens(profile: Profile | None, turn_s: float, *, is_gpu: bool = False)
     """
     if profile is None or not profile.prefill:
         return GPU_PASSES[0] if is_gpu else UNPROFILED_TURN_TOKENS
-    n_tokens = LEAST_TURN_TOKENS
-    for candidate in range(LEAST_TURN_TOKENS, _BATCHES[-1] + 1, LEAST_TURN_TOKENS):
-        if prefill_s(profile, candidate) > turn_s:
-            break
-        n_tokens = candidate
-    return n_tokens
+    sizes = range(LEAST_TURN_TOKENS, _BATCHES[-1] + 1, LEAST_TURN_TOKENS)
+    in_time = takewhile(lambda n_tokens: prefill_s(profile, n_tokens) <= turn_s, sizes)
+    return max(in_time, default=LEAST_TURN_TOKENS)
 
 
 def workload_s(profile: Profile, workload: Workload) -> float:
