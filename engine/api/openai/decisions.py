@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from paddock.engine.api.body_models import Items, Needed, TextOr, invalid_value
+from paddock.engine.api.body_models import Items, Needed, TextOr, refused
 from paddock.engine.api.errors import openai_errors
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.option_scoring import MOST_OPTIONS, MOST_QUESTIONS, OptionQuestion, OptionShares
@@ -47,12 +46,14 @@ class _DecisionQuestion(OpenAIBody):
         options += [(level.label, level.description) for level in self.levels]
         return OptionQuestion.of(words, options)
 
-    def fault(self) -> str:
+    @model_validator(mode="after")
+    def _is_answerable(self) -> Self:
         unused = {"choice": self.levels, "predicate": (*self.choices, *self.levels)}
         if unused.get(self.type, self.choices):
-            return "choices have `choices`, scores `levels`, and predicates neither."
-        few = "it needs at least two options, each another one and none empty."
-        return "" if self.question.is_answerable else few
+            raise refused("choices have `choices`, scores `levels`, and predicates neither.")
+        if not self.question.is_answerable:
+            raise refused("it needs at least two options, each another one and none empty.")
+        return self
 
     def answer(self, scored: OptionShares) -> Body:
         head = {"type": self.type, "name": self.name}
@@ -71,14 +72,6 @@ class _DecisionQuestion(OpenAIBody):
 class DecisionBody(ModelBody):
     input: TextOr[InputItem]
     questions: Items[_DecisionQuestion] = Field((), min_length=1, max_length=MOST_QUESTIONS)
-
-
-def read_decision(fields: Mapping[str, Any], caller: ApiCaller) -> DecisionBody:
-    body = DecisionBody.read(fields)
-    for number, question in enumerate(body.questions):
-        if fault := question.fault():
-            raise invalid_value(f"questions[{number}]", fault)
-    return body
 
 
 async def run_decision(pool: LocalPool, body: DecisionBody, caller: ApiCaller) -> Body:

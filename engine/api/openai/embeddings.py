@@ -6,10 +6,10 @@ OpenAI's client requests base64 by default.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
-from typing import Any
+from typing import Self
 
 import numpy as np
+from pydantic import model_validator
 
 from paddock.engine.api.body_models import invalid_value, shown
 from paddock.engine.api.errors import InvalidValue, openai_errors
@@ -32,21 +32,20 @@ class EmbeddingBody(ModelBody):
     encoding_format: str = "float"
     dimensions: Limit | None = None
 
-
-def read_embedding(fields: Mapping[str, Any], caller: ApiCaller) -> EmbeddingBody:
-    body = EmbeddingBody.read(fields)
-    if body.encoding_format not in ("float", "base64"):
-        raise InvalidValue(
-            f"Invalid value for 'encoding_format' = {shown(body.encoding_format)}. "
-            "Supported values: ['float', 'base64'].",
-            "encoding_format",
-        )
-    if not body.input:
-        raise InvalidValue("invalid input", "input")
-    if len(body.input) > MAX_INPUTS:
-        why = f"at most {MAX_INPUTS:,} inputs are embedded at once, not {len(body.input):,}."
-        raise invalid_value("input", why)
-    return body
+    @model_validator(mode="after")
+    def _is_embeddable(self) -> Self:
+        if self.encoding_format not in ("float", "base64"):
+            raise InvalidValue(
+                f"Invalid value for 'encoding_format' = {shown(self.encoding_format)}. "
+                "Supported values: ['float', 'base64'].",
+                "encoding_format",
+            )
+        if not self.input:
+            raise InvalidValue("invalid input", "input")
+        if len(self.input) > MAX_INPUTS:
+            why = f"at most {MAX_INPUTS:,} inputs are embedded at once, not {len(self.input):,}."
+            raise invalid_value("input", why)
+        return self
 
 
 async def run_embedding(pool: LocalPool, body: EmbeddingBody, caller: ApiCaller) -> EmbedReply:

@@ -10,7 +10,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -37,10 +37,10 @@ from .chat_completions import (
     read_chat,
     read_completion,
 )
-from .decisions import read_decision, run_decision
-from .embeddings import EMBEDDINGS_PATH, embedding_answer, read_embedding, run_embedding
+from .decisions import DecisionBody, run_decision
+from .embeddings import EMBEDDINGS_PATH, EmbeddingBody, embedding_answer, run_embedding
 from .requests import ApiCaller, model_ref
-from .rerank import read_rerank, rerank_answer, run_rerank
+from .rerank import RerankBody, run_rerank
 from .responses_api import read_response
 
 TRUNCATION_WARNING = '299 paddock "the prompt was shortened to fit the context"'
@@ -156,7 +156,6 @@ async def _with_echoed_texts(pool: LocalPool, call: GenerationCall) -> Generatio
     return replace(call, echoed=tuple(texts))
 
 
-_T = TypeVar("_T")
 CallReader = Callable[[Mapping[str, Any], ApiCaller], GenerationCall]
 
 GENERATION_ENDPOINTS: Mapping[str, CallReader] = {
@@ -197,8 +196,8 @@ async def count_input_tokens(request: Request) -> Response:
 
 
 async def create_embeddings(request: Request) -> Response:
-    service, caller, body = await _read_request(request)
-    call = _read_call(read_embedding, body, caller)
+    service, caller, fields = await _read_request(request)
+    call = EmbeddingBody.read(fields)
     reply = await while_connected(request, run_embedding(service.pool, call, caller))
     written = await asyncio.to_thread(embedding_answer, call, reply)
     headers = {"Warning": TRUNCATION_WARNING} if any(reply.n_cut_tokens) else None
@@ -206,16 +205,15 @@ async def create_embeddings(request: Request) -> Response:
 
 
 async def create_decision(request: Request) -> Response:
-    service, caller, body = await _read_request(request)
-    call = _read_call(read_decision, body, caller)
-    return json_response(await while_connected(request, run_decision(service.pool, call, caller)))
+    service, caller, fields = await _read_request(request)
+    scoring = run_decision(service.pool, DecisionBody.read(fields), caller)
+    return json_response(await while_connected(request, scoring))
 
 
 async def rerank(request: Request) -> Response:
-    service, caller, body = await _read_request(request)
-    call = _read_call(read_rerank, body, caller)
-    reply = await while_connected(request, run_rerank(service.pool, call, caller))
-    return json_response(rerank_answer(call, reply))
+    service, caller, fields = await _read_request(request)
+    ranking = run_rerank(service.pool, RerankBody.read(fields), caller)
+    return json_response(await while_connected(request, ranking))
 
 
 async def answer_batch_line(
@@ -224,7 +222,7 @@ async def answer_batch_line(
     """Return the answer of a body's endpoint, not streamed; raise ApiError for an error answer."""
     body = {**fields, "stream": False}
     if url == EMBEDDINGS_PATH:
-        call = _read_call(read_embedding, body, caller)
+        call = EmbeddingBody.read(body)
         reply = await run_embedding(pool, call, caller)
         value = await asyncio.to_thread(lambda: json.loads(embedding_answer(call, reply)))
         return dict(value)
@@ -237,9 +235,7 @@ async def _read_request(request: Request) -> tuple[Service, ApiCaller, dict[str,
     return service, ApiCaller(priority_of(request, streams=bool(fields.get("stream")))), fields
 
 
-def _read_call(
-    read: Callable[[Mapping[str, Any], ApiCaller], _T], fields: Mapping[str, Any], caller: ApiCaller
-) -> _T:
+def _read_call(read: CallReader, fields: Mapping[str, Any], caller: ApiCaller) -> GenerationCall:
     with openai_errors():
         return read(fields, caller)
 

@@ -6,15 +6,14 @@ probabilities.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import PlainValidator
+from pydantic import PlainValidator, model_validator
 
 from paddock.engine.api.body_models import Items, Needed, invalid_value, refused
 from paddock.engine.api.errors import openai_errors
 from paddock.engine.backends.local import LocalPool
-from paddock.engine.request import RerankReply, RerankRequest
+from paddock.engine.request import RerankRequest
 
 from .embeddings import MAX_INPUTS
 from .requests import ApiCaller, Limit, ModelBody, reading_usage
@@ -35,17 +34,16 @@ class RerankBody(ModelBody):
     top_n: Limit | None = None
     return_documents: bool = False
 
+    @model_validator(mode="after")
+    def _has_documents(self) -> Self:
+        if not self.documents:
+            raise invalid_value("documents", "at least one document is needed")
+        if len(self.documents) > MAX_INPUTS:
+            raise invalid_value("documents", f"at most {MAX_INPUTS:,} are scored at once.")
+        return self
 
-def read_rerank(fields: Mapping[str, Any], caller: ApiCaller) -> RerankBody:
-    body = RerankBody.read(fields)
-    if not body.documents:
-        raise invalid_value("documents", "at least one document is needed")
-    if len(body.documents) > MAX_INPUTS:
-        raise invalid_value("documents", f"at most {MAX_INPUTS:,} are scored at once.")
-    return body
 
-
-async def run_rerank(pool: LocalPool, body: RerankBody, caller: ApiCaller) -> RerankReply:
+async def run_rerank(pool: LocalPool, body: RerankBody, caller: ApiCaller) -> dict[str, Any]:
     with openai_errors():
         request = RerankRequest(
             body.spec("rerank"),
@@ -54,10 +52,7 @@ async def run_rerank(pool: LocalPool, body: RerankBody, caller: ApiCaller) -> Re
             priority=caller.priority,
             on_overflow="cut" if body.truncates else "error",
         )
-        return await pool.rerank(request, waits=caller.waits)
-
-
-def rerank_answer(body: RerankBody, reply: RerankReply) -> dict[str, Any]:
+        reply = await pool.rerank(request, waits=caller.waits)
     order = sorted(range(len(reply.scores)), key=lambda index: -reply.scores[index])
     results: list[dict[str, Any]] = []
     for index in order[: body.top_n]:
