@@ -335,21 +335,27 @@ def read_number(
     is_number = amount_of(raw, ".") is not None or amount_of(raw, ",") is not None
     if not is_number or _is_in_code(text, start, end):
         return NumberToken(*span, span, raw, is_negative=False, unit=None, obstacle="code")
-    read = _TokenReader(text, start, end, begin=start, stop=end, digits=span)
-    read.lead()
-    read.unit_behind()
-    if read.obstacle is None and not read.is_negative:
-        read.sign_apart()
-    read.obstacle = read.obstacle or read.behind
-    if read.obstacle is None:
-        read.scale()
-    read.bound()
-    if read.obstacle is None:
-        read.range(is_in_date)
-    read.rest()
-    read.choose_unit()
+    reader = _TokenReader(text, start, end, begin=start, stop=end, digits=span)
+    reader.read_lead()
+    reader.read_unit()
+    if reader.obstacle is None and not reader.is_negative:
+        reader.read_sign_apart()
+    reader.obstacle = reader.obstacle or reader.behind
+    if reader.obstacle is None:
+        reader.read_scale()
+    reader.read_bound()
+    if reader.obstacle is None:
+        reader.read_range(is_in_date)
+    reader.read_rest()
+    reader.choose_unit()
     return NumberToken(
-        read.begin, read.stop, read.digits, raw, read.is_negative, read.unit, read.obstacle
+        reader.begin,
+        reader.stop,
+        reader.digits,
+        raw,
+        reader.is_negative,
+        reader.unit,
+        reader.obstacle,
     )
 
 
@@ -373,7 +379,7 @@ class _TokenReader(Struct, eq=False):
     behind: Obstacle | None = None
     """What stands where a unit could; a sign apart explains it."""
 
-    def lead(self) -> None:
+    def read_lead(self) -> None:
         """Read a currency and a sign before the digits: EUR 40, -EUR 40, EUR -40."""
         text, start = self.text, self.start
         self.begin, self.currency = _currency_before(text, start)
@@ -391,7 +397,7 @@ class _TokenReader(Struct, eq=False):
         begin, self.currency = _currency_before(text, start - 1)
         self.begin = min(begin, start - 1)
 
-    def unit_behind(self) -> None:
+    def read_unit(self) -> None:
         """Read a unit behind the digits, or what stands there in place of one."""
         text, end = self.text, self.end
         if text[end : end + 2] in (".-", ",-") and not text[end + 2 : end + 3].isalnum():
@@ -421,7 +427,7 @@ class _TokenReader(Struct, eq=False):
                 is_more = _PER.match(text, stop) or text[stop : stop + 1].isdecimal()
                 self.stop, self.unit = stop, UNKNOWN if is_more else unit
 
-    def sign_apart(self) -> None:
+    def read_sign_apart(self) -> None:
         """Read a sign that stands apart: a minus behind, a dash and a space before, brackets.
 
         1. Words for credit and debit leave open whether it is negative.
@@ -466,7 +472,7 @@ class _TokenReader(Struct, eq=False):
             elif begin == self.start and _currency_before(text, first)[1] is not None:
                 self.obstacle = "sign"
 
-    def scale(self) -> None:
+    def read_scale(self) -> None:
         """Read a word for thousands or more."""
         end = _scale_end(self.text, self.start, self.end, is_of_money=self.currency is not None)
         if end is None and self.unit is not None and self.unit.is_currency:  # 8 EUR million
@@ -474,7 +480,7 @@ class _TokenReader(Struct, eq=False):
         if end is not None:
             self.obstacle, self.stop = "scale", end
 
-    def bound(self) -> None:
+    def read_bound(self) -> None:
         text, begin = self.text, self.begin
         if (
             _BOUND_BEFORE.search(text, max(0, begin - 4), begin)
@@ -483,7 +489,7 @@ class _TokenReader(Struct, eq=False):
             self.obstacle = self.obstacle or "bound"
             self.begin -= not text[begin - 1].isspace()
 
-    def range(self, is_in_date: Callable[[int, int], bool]) -> None:
+    def read_range(self, is_in_date: Callable[[int, int], bool]) -> None:
         """Read the rest of a range of which it is a part: 5-40, 5 EUR - 40 EUR."""
         text = self.text
         for at in {self.stop, self.end}:
@@ -499,7 +505,7 @@ class _TokenReader(Struct, eq=False):
         if found is not None and (not found["unit"] or unit_named(found["unit"]) is not None):
             self.obstacle = "range"
 
-    def rest(self) -> None:
+    def read_rest(self) -> None:
         if self.obstacle in ("power", "fraction") or self.unit is UNKNOWN:
             found = _REST.match(self.text, self.stop)
             self.stop = found.end() if found else self.stop
