@@ -285,11 +285,6 @@ def field_spans(fields: Iterable[AnswerField], source: str) -> list[Span]:
     ]
 
 
-def is_span(at: Any) -> bool:
-    """Return whether a value from outside is the bounds of some words."""
-    return isinstance(at, list) and len(at) == 2 and all(type(n) is int and n >= 0 for n in at)
-
-
 def page_words(source: SourceText, page: int, offers: str) -> list[list[Any]]:
     """Return each word of a page: what a click on it means, with its bounds, and the word's box.
 

@@ -7,7 +7,6 @@ the item at the next run; nothing here calls a model or runs a step.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import secrets
 import time
@@ -17,15 +16,10 @@ from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
-from paddock.engine.errors import EngineError
 from paddock.engine.system import units
 from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.trial_process import TrialProcess
-from paddock.engine.wire import from_plain
-from paddock.pipelines.expressions import ExpressionError
-from paddock.pipelines.reply_check import AnswerFault, Check
-from paddock.pipelines.schema_validation import value_faults
-from paddock.pipelines.text_cells import SourceText
+from paddock.pipelines.reply_check import AnswerFault
 from paddock.runner.ledger.reviews.asked_before import is_same_value
 from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.ledger.reviews.reviews import (
@@ -35,12 +29,9 @@ from paddock.runner.ledger.reviews.reviews import (
     refuse_stranger,
     unknown_review,
 )
-from paddock.steps.base import StepError
-from paddock.steps.readers import documents
-from paddock.steps.readers.reader_pool import EvidenceRequest, ReaderPool
-from paddock.steps.registry import CHECK_FUNCTIONS, UnusableCheckPlugin
+from paddock.steps.readers.reader_pool import ReaderPool
 
-from .answer_fields import is_span
+from .answer_checks import AnswerCheck
 from .label_tables import add_row, with_present_labels
 
 Verb = Literal["accept", "edit", "reject"]
@@ -55,12 +46,8 @@ _UNTOUCHED: Mapping[str, Any] = {"is_applied": False, "lease_by": None, "lease_u
 """Of a review that was decided, or opened again, just now."""
 
 _FOLDER_ID_CHARS = 8
-_COSTLY_KEYS = ('"$ref"', '"patternProperties"')
-"""Of schemas that are compared in a process, as with many patterns: each takes 15 ms and 4 MB."""
 SHORT_QUESTION_CHARS = 16
 """Of a question's digest, in lists: 64 bits tell one question of an item from the next."""
-
-
 LEASE_S = 120.0
 """How long a person who looks at an item keeps it to themselves; a page renews it meanwhile."""
 
@@ -84,18 +71,50 @@ class GivenDecision(Struct, frozen=True):
     reason: str = ""
     places: Places = _NOWHERE
     faults: Sequence[AnswerFault] | None = None
-    """What `faults` returned for the value that counts; None: that is not known."""
+    """What the check of the value that counts has found; None: that is not known."""
 
 
 def clicked_places(written: Any) -> dict[str, tuple[int, int]]:
     """Return where a person clicked, by field, of JSON from outside; what is none is left out."""
     found = written.items() if isinstance(written, dict) else ()
-    return {name: (at[0], at[1]) for name, at in found if is_span(at)}
+    return {
+        name: (at[0], at[1])
+        for name, at in found
+        if isinstance(at, list) and len(at) == 2 and all(type(n) is int and n >= 0 for n in at)
+    }
 
 
 def is_checked(review: Review, verb: Verb) -> bool:
     """Return whether a decision must pass the checks: the model's own answer passed them."""
     return verb == "edit" or (verb == "accept" and bool(review.subject.readings))
+
+
+class ToAcceptTogether(Struct):
+    """Answers that are to be accepted in one decision, checked one after the other."""
+
+    left: dict[str, str] = field(default_factory=dict)
+    """Id of each review that is not accepted, and why."""
+    known: dict[tuple[str, str], list[AnswerFault]] = field(default_factory=dict)
+    """Id and question of each answer that was checked, and its faults."""
+
+    def check(
+        self, own: AnswerCheck, of_rules: AnswerCheck | None, readers: ReaderPool | None = None
+    ) -> None:
+        """Check an answer, but for one that other decisions answer; any thread may."""
+        review = own.review
+        if of_rules is not None and not of_rules.faults(readers):
+            name = review.shown_name
+            what = f"{name} is answered by another decision: the next run reads it so."
+            self.left[review.id] = what
+        else:
+            self.known[review.id, review.question] = own.faults(readers)
+
+    def enter(
+        self, reviews: LedgerReviews, shown: Sequence[tuple[str, str]], by: str
+    ) -> AcceptedTogether:
+        rest = [row for row in shown if row[0] not in self.left]
+        done = reviews.accept_together(rest, by, self.known)
+        return replace(done, left={**self.left, **done.left})
 
 
 class LedgerReviews(ReviewStore, dict=True):
@@ -169,57 +188,9 @@ class LedgerReviews(ReviewStore, dict=True):
             return str(error)
         return None
 
-    def faults(self, review: Review, value: Any) -> list[AnswerFault]:
-        """Return what is wrong with an edited value by schema and checks.
-
-        `review` is whole, as `get` returns it. This may take as long as a document may be read.
-        """
-        return self.faults_by(review, value, self.evidence_request(review, value))
-
-    def faults_by(
-        self, review: Review, value: Any, request: Any, readers: ReaderPool | None = None
-    ) -> list[AnswerFault]:
-        """Return the same; any thread may. `request` is what `evidence_request` returned."""
-        schema = review.subject.schema
-        if schema is None and not isinstance(value, str):
-            what = "The answer is a text, and the edited value is none."
-            return [AnswerFault(what, what)]
-        wrong = [] if schema is None else self._schema_faults(value, schema)
-        for number, fault in enumerate(wrong):
-            field = ".".join(name for name in fault.path.split(".") if not name.isdecimal())
-            if (table := review.subject.label_tables.get(field)) is not None:
-                what = f"It is not in '{table['path']}', from which it is chosen."
-                wrong[number] = replace(fault, message=what, sentence=f"{fault.path}: {what}")
-        if wrong:
-            return wrong
-        scope = review.subject.scope or {}
-        text = value if schema is None else json.dumps(value, ensure_ascii=False)
-        answer = {"output": None if schema is None else value, "text": text}
-        faults: dict[AnswerFault, None] = {}
-        if request is not None:
-            try:
-                answer["evidence"] = documents.locate_values_now(request, readers)
-            except StepError as error:
-                return [AnswerFault(str(error), str(error))]
-        for source in review.subject.checks:
-            try:
-                of_check = Check.of(source).answer_faults({**scope, **answer}, CHECK_FUNCTIONS)
-            except (ExpressionError, UnusableCheckPlugin) as error:
-                what = f"`check` ({source}): {error}"
-                of_check = [AnswerFault(what, what)]
-            faults |= dict.fromkeys(of_check)
-        return list(faults)
-
-    def _schema_faults(self, value: Any, schema: Any) -> list[AnswerFault]:
-        source = json.dumps(schema)
-        if not any(key in source for key in _COSTLY_KEYS) and source.count('"pattern"') <= 32:
-            return value_faults(value, schema, is_for_person=True)
-        order = {"value": value, "schema": schema}
-        try:
-            answer = self.trials.ask(order, "`reply.schema`", "Use fewer patterns and `$ref`s.")
-        except EngineError as error:
-            return [AnswerFault(str(error), str(error))]
-        return from_plain(list[AnswerFault], answer["faults"])
+    def check_of(self, review: Review, value: Any) -> AnswerCheck:
+        """Return the check of an edited value; `review` is whole, as `get` returns it."""
+        return AnswerCheck.of(self, self.trials, review, value)
 
     def decide(
         self, id_: str, question: str, verb: Verb, value: Any = None, *, reason: str = "", by: str
@@ -236,8 +207,7 @@ class LedgerReviews(ReviewStore, dict=True):
                 `by` may not decide; an edited value, or one that is not the model's alone, does
                 not pass schema or checks.
         """
-        seen = self.get(id_)
-        return self.change(id_, self._deciding(seen, given))
+        return self.change(id_, self._deciding(self.get(id_), given))
 
     def check(self, id_: str, given: GivenDecision) -> None:
         """Refuse what `enter` would refuse now; change nothing.
@@ -262,7 +232,7 @@ class LedgerReviews(ReviewStore, dict=True):
         values = {"accept": seen.subject.answer, "edit": given.value, "reject": None}
         _refuse_changed(seen, given.question)
         if is_checked(seen, verb) and wrong is None:
-            wrong = self.faults(seen, values[verb])
+            wrong = self.check_of(seen, values[verb]).faults()
         if wrong:
             sentences = " ".join(fault.sentence for fault in wrong)
             raise DecisionRefused(f"The {verb}ed value is not valid. {sentences}")
@@ -381,24 +351,6 @@ class LedgerReviews(ReviewStore, dict=True):
             return _opened_again(review, now)
 
         return self.change(id_, undo)
-
-    def evidence_request(self, review: Review, value: Any) -> EvidenceRequest | None:
-        """Return the question where an edited value stands; None if no check may ask."""
-        subject = review.subject
-        checks = map(Check.of, subject.checks)
-        if subject.evidence is None or not any(check.reads_evidence for check in checks):
-            return None
-        sources = tuple(
-            SourceText(
-                source.name,
-                self.source_text(source) or "",
-                source.page_starts or (0,),
-                is_paged=bool(source.page_starts),
-            )
-            for source in subject.sources
-        )
-        only, language = subject.evidence_only, subject.evidence_language
-        return EvidenceRequest(value, subject.schema, only, sources, language)
 
 
 def _opened_again(review: Review, now: float) -> Review:

@@ -11,11 +11,11 @@ import asyncio
 import hashlib
 import json
 import os
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -30,6 +30,7 @@ from paddock.engine.models.well_known import MEASURED
 from paddock.engine.system import files, no_links
 from paddock.engine.system.text import cell_text
 from paddock.pipelines.checking.schema_parts import empty_fields
+from paddock.pipelines.reply_check import AnswerFault
 from paddock.pipelines.text_cells import SourceText
 from paddock.runner.calibration.confidence_calibration import like_this_text
 from paddock.runner.ledger.entries import LedgerError
@@ -67,13 +68,14 @@ from .decisions import (
     SHORT_QUESTION_CHARS,
     GivenDecision,
     LedgerReviews,
+    ToAcceptTogether,
     Verb,
     clicked_places,
     is_checked,
 )
 from .label_tables import LabelTable
 from .page_access import PAGE_PATH, AccessRefused, PageAccess, request_body
-from .taught_rules import Checks, answered_by, taught_rules
+from .taught_rules import answered_by, checks_to_accept, taught_rules
 
 WINDOW_CHARS, MOST_WINDOW_CHARS = 6_000, 40_000
 MOST_SIDE_PX = 1600
@@ -120,7 +122,10 @@ class ReviewPage:
 
     async def ask(self, work: Callable[[Sequence[LedgerReviews]], _T]) -> _T:
         """Call a function with the reviews of all ledgers, in the thread that may use those."""
-        return await self._work(lambda: work(self._all_reviews()))
+        return await self._work(self._with_reviews, work)
+
+    def _with_reviews(self, work: Callable[[Sequence[LedgerReviews]], _T]) -> _T:
+        return work(self._all_reviews())
 
     async def close(self, last: Callable[[], None] = lambda: None) -> None:
         """Call `last` in the thread, after everything else, and end it and the readers."""
@@ -332,18 +337,33 @@ class ReviewPage:
             )
         except WrongField as error:
             return {"faults": [{"path": "", "message": str(error)}], "answers": []}
-        checks, others, most = self._checks(reviews, NEAR_S), list[Review](), 0
-        wrong = await asyncio.to_thread(checks.faults, review, value)
+        others, most = list[Review](), 0
+        wrong = await self._faults(reviews, review, value)
         if not wrong and not review.is_decided:
             places = clicked_places(body.get("places"))
-            near, most = await self._work(partial(answered_by, reviews, review, value, places))
-            others = await asyncio.to_thread(checks.answered, near)
+            near, most = await self._work(answered_by, reviews, review, value, places)
+            others = await self._sound(reviews, near)
         shown = [{"path": fault.path, "message": fault.message} for fault in wrong]
         return {"faults": shown, "answers": [r.item for r in others], "looked_at": most}
 
-    def _checks(self, reviews: LedgerReviews, within_s: float) -> Checks:
-        """Return what checks values in other threads, so that it holds no other page."""
-        return Checks(reviews, within_s, self._thread, self._readers)
+    async def _faults(
+        self, reviews: LedgerReviews, review: Review, value: Any
+    ) -> list[AnswerFault]:
+        """Return what is wrong with a value; it is checked where it holds no other page."""
+        check = await self._work(reviews.check_of, review, value)
+        return await asyncio.to_thread(check.faults, self._readers)
+
+    async def _sound(
+        self, reviews: LedgerReviews, answered: Sequence[tuple[Review, Any]]
+    ) -> list[Review]:
+        """Return the questions whose answers are sound, as far as that is known in time."""
+        ends_at, sound = time.monotonic() + NEAR_S, list[Review]()
+        for review, value in answered:
+            if value is None or time.monotonic() >= ends_at:
+                continue
+            if not await self._faults(reviews, review, value):
+                sound.append(review)
+        return sound
 
     async def _add_label(self, request: Request, by: str) -> Any:
         """Add a row to the table of a field's labels; return its label, and what that changes."""
@@ -374,9 +394,9 @@ class ReviewPage:
 
         is_edit = verb == "edit"
         reviews, review, value = await self._at(request, seen)
-        checks, wrong = self._checks(reviews, NEAR_S), None
+        wrong = None
         if is_checked(review, verb) and review.question == question:
-            wrong = await asyncio.to_thread(checks.faults, review, value)
+            wrong = await self._faults(reviews, review, value)
         places = clicked_places(body.get("places"))
         given = GivenDecision(question, verb, by, value, reason, places, wrong)
 
@@ -387,7 +407,7 @@ class ReviewPage:
             return decided, [] if verb == "reject" else answered_by(reviews, decided, *teaches)[0]
 
         decided, near = await self._work(decide)
-        others = await asyncio.to_thread(checks.answered, near)
+        others = await self._sound(reviews, near)
         ids = [page_id(reviews, other.id) for other in others]
         looked_at = {page_id(reviews, other.id) for other, _ in near}
         answer = page_id(reviews, decided.id), decided.item
@@ -429,11 +449,15 @@ class ReviewPage:
             if not own:
                 continue
             unknown -= {*own.values()}
-            checks = self._checks(reviews, TOGETHER_S)
+            to_accept, ends_at = ToAcceptTogether(), time.monotonic() + TOGETHER_S
             try:
-                done = await asyncio.to_thread(
-                    checks.accept, [(id_, pairs[shown]) for id_, shown in own.items()], by
-                )
+                for id_ in own:
+                    if time.monotonic() >= ends_at:
+                        to_accept.left[id_] = "It was not checked in time: accept again."
+                    elif checks := await self._work(checks_to_accept, reviews, id_):
+                        await asyncio.to_thread(to_accept.check, *checks, self._readers)
+                questions = [(id_, pairs[shown]) for id_, shown in own.items()]
+                done = await self._work(to_accept.enter, reviews, questions, by)
             except LedgerError as error:  # what other folders' ledgers took stands
                 left += [str(error)] * len(own)
                 continue
@@ -494,8 +518,8 @@ class ReviewPage:
 
         return await self.ask(act_on_it)
 
-    async def _work(self, work: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+    async def _work(self, work: Callable[..., _T], *values: Any) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *values)
 
 
 def _refusal(status: int, sentence: str) -> Response:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any
 
 from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.units import iso_time
-from paddock.pipelines.reply_check import AnswerFault
 from paddock.runner.core.traces.dependencies import UsedRules, read_dependencies
 from paddock.runner.core.traces.past_decisions import MOST_TAUGHT, known_decisions, taught_answer
 from paddock.runner.ledger.database import queries
@@ -22,11 +18,10 @@ from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.ledger.reviews.reviews import DecisionRefused, Review
 from paddock.runner.rules import Offers, Rules, TaughtAnswer
 from paddock.runner.rules.reasons import NoRule, WhyOpen
-from paddock.steps.readers.reader_pool import ReaderPool
 
-from .decisions import AcceptedTogether, LedgerReviews, is_checked
+from .answer_checks import AnswerCheck
+from .decisions import LedgerReviews, is_checked
 
-T = TypeVar("T")
 _OF_DOCUMENTS = (WhyOpen.OCR, WhyOpen.SEVERAL_DOCUMENTS, WhyOpen.TOO_LONG)
 MOST_LOOKED_AT = 500  # waiting questions at a decision
 
@@ -40,50 +35,6 @@ class TaughtRules(Struct, frozen=True):
     checked: Mapping[str, int]
     """Of `unasked` answers that readings made alone, those that random checks showed a person
     (`looked_at`), and of these the `wrong` ones."""
-
-
-class Checks(Struct, frozen=True):
-    """Checks of values, each of which may take seconds."""
-
-    reviews: LedgerReviews
-    within_s: float = math.inf
-    thread: Executor | None = None
-    """Where the ledger is asked; None: in the thread of the caller."""
-    readers: ReaderPool | None = None
-
-    def _ask(self, work: Callable[..., T], *values: Any) -> T:
-        return work(*values) if self.thread is None else self.thread.submit(work, *values).result()
-
-    def faults(self, review: Review, value: Any) -> list[AnswerFault]:
-        request = self._ask(self.reviews.evidence_request, review, value)
-        return self.reviews.faults_by(review, value, request, self.readers)
-
-    def answered(self, others: Sequence[tuple[Review, Any]]) -> list[Review]:
-        """Return the questions whose answers are sound, as far as that is known in time."""
-        ends_at = time.monotonic() + self.within_s
-        in_time = (pair for pair in others if pair[1] is not None and time.monotonic() < ends_at)
-        return [other for other, value in in_time if not self.faults(other, value)]
-
-    def accept(self, shown: Sequence[tuple[str, str]], by: str) -> AcceptedTogether:
-        """Accept answers together, but for those that other decisions answer.
-
-        What is not checked in time is left as well.
-        """
-        ends_at, left = time.monotonic() + self.within_s, dict[str, str]()
-        known = dict[tuple[str, str], list[AnswerFault]]()
-        for id_, _ in shown:
-            if time.monotonic() >= ends_at:
-                left[id_] = "It was not checked in time: accept again."
-                continue
-            for review, value in self._ask(_answered_since, self.reviews, id_):
-                if value is not None and not self.faults(review, value):
-                    name = review.shown_name
-                    left[id_] = f"{name} is answered by another decision: the next run reads it so."
-                else:
-                    known[id_, review.question] = self.faults(review, review.subject.answer)
-        rest = [row for row in shown if row[0] not in left]
-        done = self._ask(self.reviews.accept_together, rest, by, known)
-        return AcceptedTogether(done.id, done.reviews, {**left, **done.left})
 
 
 class KnownDecision(Struct, frozen=True):
@@ -172,14 +123,20 @@ def answered_by(
     return found, MOST_LOOKED_AT if len(waiting) > MOST_LOOKED_AT else 0
 
 
-def _answered_since(reviews: LedgerReviews, id_: str) -> list[tuple[Review, Any]]:
-    """Return a review that is checked when it is accepted, and how decisions answer it, or None."""
-    with suppress(DecisionRefused):  # it is gone
+def checks_to_accept(
+    reviews: LedgerReviews, id_: str
+) -> tuple[AnswerCheck, AnswerCheck | None] | None:
+    """Return the checks of an answer that is to be accepted, and of that which decisions give.
+
+    None: it is not checked, or is gone.
+    """
+    with suppress(DecisionRefused):
         if is_checked(review := reviews.get(id_), "accept"):
             near = [(review, Offers.unpack(review.subject.offers))]
             found = _read(reviews, (review.subject.pipeline, review.step), near)
-            return found or [(review, None)]
-    return []
+            own = reviews.check_of(review, review.subject.answer)
+            return own, reviews.check_of(review, found[0][1]) if found else None
+    return None
 
 
 def _read(

@@ -55,9 +55,9 @@ from paddock.runner.review.csv_and_gold_data import (
     review_json,
     reviews_csv,
 )
-from paddock.runner.review.decisions import LedgerReviews
+from paddock.runner.review.decisions import LedgerReviews, ToAcceptTogether
 from paddock.runner.review.invoice2data_templates import NotOurs, ledger_templates, why_not_ours
-from paddock.runner.review.taught_rules import Checks, taught_rules
+from paddock.runner.review.taught_rules import checks_to_accept, taught_rules
 from paddock.runner.settings import read_settings
 from paddock.steps.readers.text_encoding import NotText, UnclearEncoding, decode_text
 from paddock.steps.tables.row_formats import CSV, JSONL
@@ -231,8 +231,12 @@ def _accept_all(opened: _ReviewSession, flags: ReviewFlags) -> int:
     if not shown:
         printing.print_err(_nothing_text(flags))
         return DONE
+    to_accept = ToAcceptTogether()
+    for review in shown:
+        if checks := checks_to_accept(opened.reviews, review.id):
+            to_accept.check(*checks)
     rows = [(review.id, review.question) for review in shown]
-    done = Checks(opened.reviews).accept(rows, opened.by)
+    done = to_accept.enter(opened.reviews, rows, opened.by)
     if flags.as_json:
         printing.print_json(
             {"decision": done.id, "accepted": len(done.reviews), "left": list(done.left.values())}

@@ -398,7 +398,7 @@ def test_a_person_chooses_from_the_list_and_is_asked_again_when_that_label_is_go
     (field,) = subject_fields(review.subject)
     assert (field.kind, field.choices) == ("choice", (*TAGS, "none of these"))
     with here.reviews() as reviews:
-        (fault,) = reviews.faults(review, {"tag": "tunnel"})
+        (fault,) = reviews.check_of(review, {"tag": "tunnel"}).faults()
     what = "It is not in 'tags.csv', from which it is chosen."
     assert (fault.path, fault.message) == ("tag", what)
     here.decide("0.txt", "edit", {"tag": "tram"})

@@ -117,9 +117,9 @@ def test_a_schema_that_says_the_same_in_many_ways_is_refused_by_a_process_of_its
     # The process's own limit ends it, or that of the comparison.
     assert text.startswith("The edited value is not valid. ") and "too complex" in text
     assert text.endswith("Use fewer patterns and `$ref`s.")
-    (fault,) = reviews.faults(review, {**ANSWER, "number": 7})
+    (fault,) = reviews.check_of(review, {**ANSWER, "number": 7}).faults()
     assert (fault.path, fault.message) == ("number", "7 is not of type 'string'.")
-    assert reviews.faults(review, ANSWER) == []
+    assert reviews.check_of(review, ANSWER).faults() == []
 
 
 def test_a_decision_on_another_question_is_refused_and_the_new_one_waits(ledger: Ledger) -> None:
