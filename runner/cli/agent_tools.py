@@ -117,8 +117,6 @@ class AgentTools:
     def changing(self) -> tuple[Callable[..., Answer], ...]:
         return self.run, self.stop, self.decide
 
-    # --- pipelines
-
     def list_pipelines(self, offset: Offset = 0, limit: Limit = 20) -> Answer:
         """List the pipelines of the folder with their inputs."""
         files = sorted(path for path, _ in walk_yaml_files(self.folder))
@@ -179,8 +177,6 @@ class AgentTools:
             notes=report.notes, advice=report.advice, remarks=report.remarks,
         )  # fmt: skip
         return {"has_work": report.has_work, **costs, **page}
-
-    # --- runs
 
     def run(
         self,
@@ -286,8 +282,12 @@ class AgentTools:
         offset: Annotated[int, Field(ge=0), "Bytes to pass over."] = 0,
     ) -> Answer:
         """Return the text of an output, in parts of 10 KiB: `next_offset` goes on."""
-        file = self._within(path)
-        if not self._is_output(file):
+        file, is_output = self._within(path), False
+        for place in find_ledgers([self.folder]):
+            with suppress(LedgerError), open_for_reading(place) as ledger:
+                index = OutputIndex(ledger, place.folder.resolve(), set())
+                is_output |= bool(index.rows_at(index.stored(file)))
+        if not is_output:
             raise ToolRefusal(
                 f"'{shorten(path, 200)}' is no output of a pipeline.\n  `results` names them."
             )
@@ -311,8 +311,6 @@ class AgentTools:
         if not answer.is_known:
             raise CommandError("\n".join((*answer.faults, unknown_path_text(path, answer))))
         return {DATA: answer.as_json()}
-
-    # --- reviews
 
     def reviews(self, pipeline: Pipeline, offset: Offset = 0, limit: Limit = 20) -> Answer:
         """List the answers of a pipeline that wait for a person's decision."""
@@ -361,16 +359,6 @@ class AgentTools:
                 f"  `reviews` lists what waits."
             )
         return found
-
-    # --- paths
-
-    def _is_output(self, file: Path) -> bool:
-        for place in find_ledgers([self.folder]):
-            with suppress(LedgerError), open_for_reading(place) as ledger:
-                index = OutputIndex(ledger, place.folder.resolve(), set())
-                if index.rows_at(index.stored(file)):
-                    return True
-        return False
 
     def _within(self, text: str) -> Path:
         """Return a path below the folder, without links."""

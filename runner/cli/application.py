@@ -32,39 +32,23 @@ from .completion import REQUEST_VARIABLE, completed_command
 from .exit_status import INTERRUPTED, with_exit_status
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "commands.validate": ("validate",),
-    "commands.plan": ("plan",),
-    "commands.run": ("run",),
-    "commands.init": ("init",),
-    "commands.schema": ("schema",),
-    "commands.steps": ("steps",),
-    "commands.doctor": ("doctor",),
-    "commands.graph": ("graph",),
-    "commands.tools": ("tools",),
+    **{
+        f"commands.{name}": (name,)
+        for name in (
+            *("validate", "plan", "run", "init", "schema", "steps", "doctor", "graph", "tools"),
+            *("config", "test", "compare", "chat", "embed", "batch", "up", "allow", "setup"),
+            *("status", "why", "clean", "adopt", "ledger", "mcp"),
+        )
+    },
     "commands.summarise": ("summarise", "summarize"),
-    "commands.config": ("config",),
-    "commands.test": ("test",),
-    "commands.compare": ("compare",),
-    "commands.chat": ("chat",),
-    "commands.embed": ("embed",),
-    "commands.batch": ("batch",),
     "commands.model_transfers": ("models", "pull", "push", "create"),
     "commands.model_commands": (
         *("list", "ls", "show", "cp", "rm", "check", "prune", "ps", "stop"),
     ),
     "commands.service": ("serve", "service"),
-    "commands.up": ("up",),
-    "commands.allow": ("allow",),
     "commands.pauses": ("pause", "resume"),
-    "commands.setup": ("setup",),
-    "commands.status": ("status",),
     "commands.run_history": ("runs", "logs"),
-    "commands.why": ("why",),
-    "commands.clean": ("clean",),
-    "commands.adopt": ("adopt",),
-    "commands.ledger": ("ledger",),
     "commands.review": ("review", "console"),
-    "commands.mcp": ("mcp",),
     "completion": ("completion",),
 }
 """Module → its commands, functions or groups of these names."""
@@ -256,9 +240,6 @@ def main(begun: Callable[[], None] = lambda: None) -> None:
         gc.freeze()
 
 
-# --- help
-
-
 class HelpGroup(TyperGroup):
     """Group whose help shows each command's first paragraph uncut."""
 
@@ -278,6 +259,4 @@ class HelpGroup(TyperGroup):
 
 
 class RootGroup(HelpGroup):
-    """Root group, with the headings of `SECTIONS`."""
-
     sections = SECTIONS

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -38,16 +38,9 @@ PipelineArgument = Annotated[
         metavar="FILE", help="A pipeline, or a folder with one; this folder by default."
     ),
 ]
-ApiKeysOption = Annotated[
-    str | None, typer.Option("--api-keys", metavar="FILE", help="File with one key per line.")
-]
-ExactOption = Annotated[
-    bool, typer.Option("--exact", help="Compute models in their own form, not tuned copies.")
-]
 PermissionsOption = Annotated[
     list[str] | None, typer.Option(metavar="NAME,...", help="Permissions of pipelines.")
 ]
-RetryFailedOption = Annotated[bool, typer.Option("--retry-failed", help="Retry quarantined items.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 InputsOption = Annotated[
     list[str] | None,
@@ -57,40 +50,6 @@ PoolOption = Annotated[
     str | None,
     typer.Option(metavar="URL,...", help="Use these servers instead of this machine's pool."),
 ]
-KeepAliveOption = Annotated[
-    str | None,
-    typer.Option("--keepalive", "--keep-alive", metavar="TIME", help="How long the model stays."),
-]
-
-YesOption = Annotated[
-    bool, typer.Option("--yes", help="Do not ask whether missing documents were deleted.")
-]
-TakeOption = Annotated[
-    bool,
-    typer.Option("--take", help="Replace outputs that were edited, or that other pipelines wrote."),
-]
-JunitOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Write JUnit XML for CI.")]
-SummaryOption = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Write a summary in Markdown.")
-]
-ReportOption = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Write a report as one HTML page.")
-]
-LocalOption = Annotated[
-    bool, typer.Option("--local", help="Run inside this process, without Prefect.")
-]
-MaxRunsOption = Annotated[int | None, typer.Option("--max-runs", min=1, help="Concurrent runs.")]
-FailOnOption = Annotated[
-    Literal["new", "any", "never"],
-    typer.Option(
-        help="Exit with 3 for newly quarantined items, or if no item of a block is done; "
-        "for any quarantined; or never."
-    ),
-]
-LogOption = Annotated[
-    bool, typer.Option("--log-json", help="Log one JSON object per line, with the items of runs.")
-]
-
 HERE = "."
 """Default of FILE."""
 
@@ -106,6 +65,22 @@ def option(
 
 
 argument, flag = partial(option, kind=typer.Argument), partial(option, default=False)
+
+# Options of several commands: each call makes the field of one.
+api_keys_option = partial(option, "File with one key per line.", "--api-keys", metavar="FILE")
+exact_flag = partial(flag, "Compute models in their own form, not tuned copies.", "--exact")
+junit_option = partial(option, "Write JUnit XML for CI.", metavar="FILE")
+keep_alive_option = partial(
+    option, "How long the model stays.", "--keepalive", "--keep-alive", metavar="TIME"
+)
+local_flag = partial(flag, "Run inside this process, without Prefect.", "--local")
+max_runs_option = partial(option, "Concurrent runs.", "--max-runs", min=1)
+report_option = partial(option, "Write a report as one HTML page.", metavar="FILE")
+summary_option = partial(option, "Write a summary in Markdown.", metavar="FILE")
+take_flag = partial(
+    flag, "Replace outputs that were edited, or that other pipelines wrote.", "--take"
+)
+yes_flag = partial(flag, "Do not ask whether missing documents were deleted.", "--yes")
 
 STANDARD_NAME = "pipeline.yaml"
 _MAX_BYTES = 1024 * 1024  # the largest file that `pipelines.yaml_source` reads
@@ -346,11 +321,10 @@ def given_settings(**options: object) -> dict[str, object]:
 
 
 def existing_paths(texts: Sequence[str] | None) -> list[Path]:
-    paths = [Path(text) for text in texts or ()]
-    for path, text in zip(paths, texts or (), strict=True):
-        if not path.exists():
+    for text in texts or ():
+        if not Path(text).exists():
             raise CommandError(f"There is no file or folder '{text}'.")
-    return paths
+    return [Path(text) for text in texts or ()]
 
 
 def recorded_inputs(

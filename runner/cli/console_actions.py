@@ -94,8 +94,6 @@ class PipelineState(Struct, frozen=True):
 
 
 class ConsoleActions:
-    """The actions on the pipelines and runs below some folders."""
-
     def __init__(self, sources: ConsoleSources, runs: RunPages) -> None:
         self._sources = sources
         self._settings = sources.settings
@@ -104,8 +102,6 @@ class ConsoleActions:
         self._ending: set[tuple[Path, str, int | None]] = set()
         """Runs that were told to end at once: ledger, name and process."""
         self._turn = threading.Lock()
-
-    # --- pipelines
 
     def state_of(self, file: Path) -> PipelineState:
         """Return what a pipeline wants and may do.
@@ -155,8 +151,6 @@ class ConsoleActions:
         log.info("%s: %s by %s", what, "paused" if is_paused else "resumed", by)
         return pipeline_address(file)
 
-    # --- runs
-
     def stop(self, by: str, form: Form, past: PastRun) -> str:
         is_now = "now" in form
         run = past.place.state.resolve(), past.row.run, past.row.pid
@@ -193,12 +187,10 @@ class ConsoleActions:
         file = Path(order.file)
         folder = self.shown_folder(file)
         with self._turn:
-            if folder not in self._detached:
-                most = self._settings.unattended.max_runs
-                own = self._sources
-                made = DetachedRuns(folder, own.flags, most, CONSOLE_TRIGGER, own.environ)
-                self._detached[folder] = made
-            runs = self._detached[folder]
+            if (runs := self._detached.get(folder)) is None:
+                most, own = self._settings.unattended.max_runs, self._sources
+                runs = DetachedRuns(folder, own.flags, most, CONSOLE_TRIGGER, own.environ)
+                self._detached[folder] = runs
         name = runs.start(order)
         runs.close()  # what a run says is in the ledger, too
         log.info("%s: run %s is started: %s", file, name, order.trigger)

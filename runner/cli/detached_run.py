@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -189,12 +189,8 @@ def _wait_for_name(process: _RunProcess, place: LedgerFolder) -> str:
         if run and runs_named([place], run).runs:
             return run
         if has_ended:
-            raise CommandError(
-                str(
-                    answers.get("error")
-                    or f"The run's process {exit_status_text(process.code or 0)}."
-                )
-            )
+            why = f"The run's process {exit_status_text(process.code or 0)}."
+            raise CommandError(str(answers.get("error") or why))
         time.sleep(_POLL_S)
     with suppress(ProcessLookupError):
         os.kill(process.pid, signal.SIGKILL)
@@ -254,16 +250,6 @@ def refuse_paths_outside(file: Path, inputs: Mapping[str, Any], folder: Path) ->
         raise PipelineError(faults)
 
 
-class _BeginObserver(Observer):
-    """Passes on the name of the run."""
-
-    def __init__(self, say: Callable[..., None]) -> None:
-        self._say = say
-
-    def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
-        self._say(run=run)
-
-
 def main() -> None:
     """Carry out the order in the file that is the standard input, and answer in its place."""
     order = json.loads(sys.stdin.buffer.read())
@@ -274,6 +260,10 @@ def main() -> None:
 
     def say(**fields: Any) -> None:
         print(json.dumps(fields, default=str), file=answers, flush=True)
+
+    class BeginObserver(Observer):
+        def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
+            say(run=run)
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -292,7 +282,7 @@ def main() -> None:
             needs_consent=True,
             trigger=order["trigger"],
         )
-        environment = RunEnvironment(settings=settings, observer=_BeginObserver(say))
+        environment = RunEnvironment(settings=settings, observer=BeginObserver())
         report = api.run_until_end(file, order["inputs"], options, environment)
         returns = report.as_json()["returns"]
         kept = fit_json(returns, _MOST_RETURNS_BYTES)

@@ -44,7 +44,7 @@ from paddock.runner.config.service_address import DEFAULT_PORT, ServiceAddress
 from paddock.runner.daemon.service_client import ask_up
 from paddock.runner.daemon.service_lookup import ServerKind, identify_server, is_this_machine
 from paddock.runner.progress import printing
-from paddock.runner.settings import Settings
+from paddock.runner.settings import Settings, is_ci
 from paddock.steps.readers import reader
 
 FindingLevel = Literal["ok", "warning", "fault"]
@@ -113,13 +113,11 @@ def _port_finding(address: ServiceAddress) -> Finding:
 
 
 def _up_findings(settings: Settings) -> Iterator[Finding]:
-    up, why = ask_up(settings)
+    up, text = ask_up(settings)
+    faults = [] if up is None else [f"{place}: {words}" for place, words in up["faults"].items()]
     if up is not None:
         text = f"{settings.unattended.address.url}: process {up['pid']}; see `paddock status`"
-        faults = "; ".join(f"{place}: {words}" for place, words in up["faults"].items())
-        yield Finding("up", "warning" if faults else "ok", "; ".join(filter(None, (text, faults))))
-    else:
-        yield Finding("up", "ok", why)
+    yield Finding("up", "warning" if faults else "ok", "; ".join((text, *faults)))
 
 
 def port_holder(number: int) -> tuple[int, str]:
@@ -142,10 +140,9 @@ def is_systemd_unit(pid: int, unit: str) -> bool:
 def prefect_findings(environ: Mapping[str, str]) -> Iterator[Finding]:
     url = environ.get("PREFECT_API_URL", "").strip()
     if not url:
-        is_ci = environ.get("CI", "").strip().lower() not in ("", "0", "false", "no", "off")
         tracked = "runs are tracked by the local service's own server (`paddock status`)"
         untracked = "PREFECT_API_URL is not set, but CI is: runs are not tracked"
-        yield Finding("prefect", "ok", untracked if is_ci else tracked)
+        yield Finding("prefect", "ok", untracked if is_ci(environ) else tracked)
         return
     status, answer = light_http.get(url.rstrip("/") + "/health", timeout_s=ANSWER_TIMEOUT_S)
     if status == 200:
@@ -218,10 +215,8 @@ def service_findings(settings: Settings) -> Iterator[Finding]:
             shut = Finding("API keys", "ok", str(keys))
             yield Finding("API keys", "warning", text, f"chmod 600 '{keys}'") if is_open else shut
     if service.is_loopback:
-        text = f"{service.netloc}, for programs on this machine"
-        yield Finding("service", "ok", text)
-        return
-    if keys is None:
+        yield Finding("service", "ok", f"{service.netloc}, for programs on this machine")
+    elif keys is None:
         text = f"{service.netloc} is open to other machines without a key"
         remedy = "Name a file of keys: PADDOCK_API_KEYS; `paddock serve` shows how to make one."
         yield Finding("service", "warning", text, remedy)

@@ -77,9 +77,7 @@ def with_exit_status(command: Callable[..., int]) -> Callable[..., None]:
     def run(**kwargs: Any) -> None:
         try:
             status = command(**kwargs) if flags is None else command(flags(**kwargs))
-        except KeyboardInterrupt as error:
-            status = _report_error(error, as_json=bool(kwargs.get("as_json")))
-        except Exception as error:  # the outermost frame: each is a message and a status
+        except (Exception, KeyboardInterrupt) as error:  # the outermost frame: each has a status
             status = _report_error(error, as_json=bool(kwargs.get("as_json")))
         raise typer.Exit(status)
 
@@ -114,7 +112,9 @@ def command_group(
 def _report_error(error: BaseException, *, as_json: bool) -> int:
     if isinstance(error, typer.Exit):
         return error.exit_code
-    if _wants_traceback() and not isinstance(error, KeyboardInterrupt | typer.Abort):
+    debug = os.environ.get("PADDOCK_DEBUG", "").strip().lower()
+    is_debug = debug not in ("", "0", "false", "no", "off")
+    if is_debug and not isinstance(error, KeyboardInterrupt | typer.Abort):
         traceback.print_exception(error)
     status, message = status_and_message(error)
     printing.print_err(message)
@@ -146,21 +146,11 @@ def status_and_message(error: BaseException) -> tuple[int, str]:
         if is_named and Path(error.filename).is_relative_to(_state_folder()):
             remedy = " Set PADDOCK_HOME to a folder that you can write to."
         return FAILED, f"{place}{error.strerror}.{remedy}"
-    return FAILED, _unexpected_error_text(error)
-
-
-def _wants_traceback() -> bool:
-    debug = os.environ.get("PADDOCK_DEBUG", "").strip().lower()
-    return debug not in ("", "0", "false", "no", "off")
-
-
-def _unexpected_error_text(error: BaseException) -> str:
-    """Write the traceback to a file and return a sentence that names it."""
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     file = _write_crash_file("".join(traceback.format_exception(error)))
     where = f"The traceback is in {file}" if file else "PADDOCK_DEBUG=1 shows the traceback"
     message = printing.printable_message(what)
-    return f"Internal error in Paddock ({message}). {where}; please report it."
+    return FAILED, f"Internal error in Paddock ({message}). {where}; please report it."
 
 
 def _state_folder() -> Path:

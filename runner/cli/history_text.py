@@ -86,13 +86,10 @@ def run_result_text(past: PastRun) -> str:
     if not summary:
         return ""
     n_done: Sequence[int] = summary.get("done") or (0, 0, 0)
-    counts = counts_text(summary.get("counts") or {})
-    words = outdated_in_words(n_done[3] if len(n_done) > 3 else 0)
-    return (
-        ", ".join(filter(None, (counts, words)))
-        if counts
-        else effects_in_words(past.status, *n_done)
-    )
+    if counts := counts_text(summary.get("counts") or {}):
+        words = outdated_in_words(n_done[3] if len(n_done) > 3 else 0)
+        return ", ".join(filter(None, (counts, words)))
+    return effects_in_words(past.status, *n_done)
 
 
 def run_heading(past: PastRun, now: float) -> str:
@@ -129,9 +126,7 @@ def ledger_item_line(row: ItemRow) -> str:
     entry = row.entry
     state = "deleted" if entry.is_deleted else entry.state
     words = f"{row.step}: {entry.key} {state}" if entry.key != row.step else f"{row.step}: {state}"
-    return printing.printable_line(words) + (
-        f": {printing.printable_message(entry.error)}" if entry.error else ""
-    )
+    return printing.with_cause(words, entry.error)
 
 
 def _journal_text(event: Mapping[str, Any]) -> str:
@@ -326,8 +321,7 @@ def _excerpt_lines(name: str, text: str, *, is_full: bool) -> Iterator[str]:
     is_cut = not is_full and len(text) >= SHOWN_CHARS
     lines = text.splitlines() or [""]
     if not is_full and len(lines) > SHOWN_LINES:
-        lines = lines[:SHOWN_LINES]
-        is_cut = True
+        lines, is_cut = lines[:SHOWN_LINES], True
     yield _labelled_inner(name, lines[0])
     for line in lines[1:]:
         yield _labelled_inner("", line)
@@ -370,12 +364,10 @@ def unknown_path_text(path: str, answer: PathLineage) -> str:
         remedy = (
             f"It has the content that was written as '{same}': `paddock why {shlex.quote(same)}`."
         )
-        return f"'{path}': {what}.\n  {remedy}"
-    if answer.near:
+    elif answer.near:
         near = ", ".join(f"'{_short_path(path)}'" for path in answer.near)
-        return f"'{path}': {what}.\n  Did you mean {near}?"
-    return (
-        f"'{path}': {what}.\n"
-        f"  Name a pipeline that may have, or its folder: "
-        f"`paddock why {shlex.quote(str(path))} FOLDER`."
-    )
+        remedy = f"Did you mean {near}?"
+    else:
+        command = f"`paddock why {shlex.quote(path)} FOLDER`"
+        remedy = f"Name a pipeline that may have, or its folder: {command}."
+    return f"'{path}': {what}.\n  {remedy}"

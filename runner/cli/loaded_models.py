@@ -25,11 +25,6 @@ class LoadedModels(Struct, frozen=True):
     rows: list[dict[str, Any]]
     n_queued: int
 
-    def has(self, ref: str) -> bool:
-        return any(
-            canonical_name(str(row.get("name", ""))) == canonical_name(ref) for row in self.rows
-        )
-
 
 @contextmanager
 def loaded_models(
@@ -41,14 +36,11 @@ def loaded_models(
         ServiceError: no service runs, or none answers.
     """
     with service_answers(settings, "/api/ps", note) as answers:
-        yield [
-            LoadedModels(
-                client,
-                [{**row, "service": name} for row in answer.get("models") or []],
-                int(answer.get("queue_depth") or 0),
-            )
-            for name, client, answer in answers
-        ]
+        found = []
+        for name, client, answer in answers:
+            rows = [{**row, "service": name} for row in answer.get("models") or []]
+            found.append(LoadedModels(client, rows, int(answer.get("queue_depth") or 0)))
+        yield found
 
 
 def unload_model(services: Sequence[LoadedModels], ref: str) -> bool:
@@ -57,7 +49,12 @@ def unload_model(services: Sequence[LoadedModels], ref: str) -> bool:
     Raises:
         ServiceError: no service knows it.
     """
-    there = [service for service in services if service.has(ref)]
+    name = canonical_name(ref)
+    there = [
+        service
+        for service in services
+        if any(canonical_name(str(row.get("name", ""))) == name for row in service.rows)
+    ]
     # An unknown model is an error of the service.
     for service in there or services[: not is_path(ref)]:
         service.client.post("/api/generate", {"model": ref, "keep_alive": 0, "stream": False})
@@ -91,38 +88,31 @@ def service_answers(
         yield found
 
 
-LOADED_HEAD = (
-    *("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "RUNNING", "QUEUE", "TOKENS/S", "UNTIL"),
-    "SERVICE",
-)
+LOADED_HEAD = ("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "RUNNING", "QUEUE", "TOKENS/S",
+               "UNTIL", "SERVICE")  # fmt: skip
 
 
 def loaded_table(models: list[dict[str, Any]], now: datetime) -> str:
-    table = printing.table([LOADED_HEAD, *(loaded_row(model, now) for model in models)])
-    notes = [
-        f"{model.get('name', '')} {model['fallback']}" for model in models if model.get("fallback")
-    ]
-    return "\n\n".join([table, *notes])
-
-
-def loaded_row(model: dict[str, Any], now: datetime) -> tuple[str, ...]:
-    size, on_device = int(model.get("size") or 0), int(model.get("size_vram") or 0)
-    rate = model.get("tokens_per_second")
-    name = str(model.get("name", ""))
-    home = f"{Path.home()}/"
-    short_name = f"~/{name.removeprefix(home)}" if name.startswith(home) else name
-    return (
-        short_name,
-        str(model.get("digest", ""))[:_ID_CHARS],
-        units.size(size),
-        processor_text(size, on_device),
-        str(model.get("context_length") or ""),
-        str(model.get("running", "")),
-        str(model.get("queue_depth", "")),
-        units.speed(rate) if rate else "",
-        until_text(str(model.get("expires_at") or ""), now),
-        str(model.get("service", "")),
-    )
+    rows: list[tuple[str, ...]] = [LOADED_HEAD]
+    notes, home = [], f"{Path.home()}/"
+    for model in models:
+        size, on_device = int(model.get("size") or 0), int(model.get("size_vram") or 0)
+        name, rate = str(model.get("name", "")), model.get("tokens_per_second")
+        rows.append((
+            f"~/{name.removeprefix(home)}" if name.startswith(home) else name,
+            str(model.get("digest", ""))[:_ID_CHARS],
+            units.size(size),
+            processor_text(size, on_device),
+            str(model.get("context_length") or ""),
+            str(model.get("running", "")),
+            str(model.get("queue_depth", "")),
+            units.speed(rate) if rate else "",
+            until_text(str(model.get("expires_at") or ""), now),
+            str(model.get("service", "")),
+        ))  # fmt: skip
+        if model.get("fallback"):
+            notes.append(f"{name} {model['fallback']}")
+    return "\n\n".join([printing.table(rows), *notes])
 
 
 def processor_text(size: int, on_device: int) -> str:

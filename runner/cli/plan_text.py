@@ -33,8 +33,7 @@ def plan_text(report: PlanReport) -> str:
         head = f"{report.pipeline}: what there is to do is only known during the run"
     lines = [printing.printable_line(head), *_group_lines(report)]
     lines += [printing.printable_message(note) for note in (*report.notes, *report.remarks)]
-    lines += filter(None, [report.filed.in_words()])
-    lines += filter(None, [not_taken_in_words(report.not_taken)])
+    lines += filter(None, [report.filed.in_words(), not_taken_in_words(report.not_taken)])
     remedies = {ItemState.HELD: HELD_REMEDY, ItemState.BLOCKED: BLOCKED_REMEDY}
     lines += (remedies[state] for state in remedies if any(i.state is state for i in report.items))
     if report.has_work:
@@ -52,11 +51,10 @@ def plan_text(report: PlanReport) -> str:
             parts.append(f"{about}{units.duration(report.seconds)}")
         elif report.calls:
             hint = " How long that is, the run tells after its first document."
-        if not parts:
-            cost_text = "The cost is not known yet."
-        else:
-            cost_text = f"That would take {', '.join(parts)}.{hint}"
-        lines += [cost_text, *map(printing.printable_line, report.advice)]
+        cost = (
+            f"That would take {', '.join(parts)}.{hint}" if parts else "The cost is not known yet."
+        )
+        lines += [cost, *map(printing.printable_line, report.advice)]
     return "\n".join(lines)
 
 
@@ -107,7 +105,6 @@ def _calls_text(report: PlanReport, calls: int) -> str:
 
 
 def _call_range(least: int, most: int) -> str:
-    """Return a model's calls: how many are sure, and how many there may be."""
     if least >= most:
         return f"{most:,}"
     return f"{least:,} to {most:,}" if least else f"at most {most:,}"

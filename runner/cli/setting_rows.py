@@ -27,19 +27,14 @@ class SettingRow(Struct, frozen=True):
 def setting_rows(settings: Settings) -> tuple[SettingRow, ...]:
     """Return every setting in the order of the documentation, then those without effect."""
     origins = settings.origins or {}
-    known = (_setting_row(name, settings, origins.get(name, DEFAULT)) for name in SETTING_SPECS)
-    unread = (
-        SettingRow(name, None, "environment", "has no effect") for name in settings.without_effect
-    )
-    return (*known, *unread)
-
-
-def _setting_row(name: str, settings: Settings, origin: str) -> SettingRow:
-    known = SETTING_SPECS[name]
-    value = settings.value(name)
-    if known.is_secret:
-        return SettingRow(name, _HIDDEN if value else None, origin)
-    return SettingRow(name, _json_value(value), origin)
+    rows = []
+    for name, known in SETTING_SPECS.items():
+        value = settings.value(name)
+        shown = (_HIDDEN if value else None) if known.is_secret else _json_value(value)
+        rows.append(SettingRow(name, shown, origins.get(name, DEFAULT)))
+    for name in settings.without_effect:
+        rows.append(SettingRow(name, None, "environment", "has no effect"))
+    return tuple(rows)
 
 
 def _json_value(value: Any) -> Any:

@@ -11,15 +11,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import (
-    AsyncGenerator,
-    Awaitable,
-    Callable,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -108,11 +100,6 @@ class _Threads:
         self._free = asyncio.Semaphore(_N_THREADS)
 
     async def run(self, work: Callable[..., _T], *args: Any) -> _T:
-        """Return the result.
-
-        Raises:
-            _Busy: others have all threads.
-        """
         try:
             async with asyncio.timeout(_FREE_S):
                 await self._free.acquire()
@@ -147,7 +134,8 @@ class WebConsole:
     def routes(self) -> list[BaseRoute]:
         run = f"{CONSOLE_PAGES['Runs']}/{{place}}/{{run}}"
         pipeline = f"{_PIPELINES}/{{id}}"
-        pages: list[BaseRoute] = [
+        actions = self._actions
+        return [
             self._page(_PIPELINES, "Pipelines", self._pipelines),
             self._page(CONSOLE_PAGES["Runs"], "Runs", self._runs.runs),
             self._page(run, "Runs", self._runs.run),
@@ -156,10 +144,6 @@ class WebConsole:
             self._page(CONSOLE_PAGES["Models"], "Models", self._models, self._asking),
             self._page(CONSOLE_PAGES["Requests"], "Requests", self._requests, self._asking),
             self._page(CONSOLE_PAGES["Settings"], "Settings", self._settings),
-        ]
-        actions = self._actions
-        return [
-            *pages,
             self._page(pipeline, "Pipelines", self._pipeline, self._asking),
             self._action(f"{pipeline}/run", "Pipelines", self._file, actions.run),
             self._action(f"{pipeline}/allow", "Pipelines", self._file, actions.allow),
@@ -262,8 +246,6 @@ class WebConsole:
         ]
         return answer
 
-    # --- pages
-
     def _pipelines(self, query: Query) -> PageParts:
         last: dict[Path, PastRun] = {}
         found = recent_runs(self._runs.places(), limit=_N_SEARCHED)
@@ -283,7 +265,7 @@ class WebConsole:
                 "place": os.path.relpath(file, root),
                 "last": last.get(file),
                 "is_paused": served.get(file, {}).get("is_paused", False),
-                "triggers": "; ".join(_trigger_texts(served.get(file, {}))),
+                "triggers": _triggers_text(served.get(file, {})),
             }
             for file, (_, head) in sorted(heads.items())
         ]
@@ -298,20 +280,18 @@ class WebConsole:
                 for name in ("running", "queue")
                 for run in status.get(name, ())
             ],
-            moment=_moment,
+            moment=lambda text: units.local_time(datetime.fromisoformat(text).timestamp()),
         )
         return PageParts("Pipelines", body, _LIVE_S)
 
     def _find_pipelines(self) -> tuple[_Heads, Mapping[str, str]]:
-        """Return what is known of each pipeline, and what is wrong with files and folders.
-
-        A faulty one is read each time: its fault may be in another file.
-        """
+        """Return what is known of each pipeline, and what is wrong with files and folders."""
         self._finder.folders = sorted({folder.resolve() for folder in self._sources.folders()})
         known = self._heads
         heads = _Heads()
         for file, stamp in self._finder.pipeline_files().items():
             old = known.get(file)
+            # The fault of a faulty one may be in another file
             if old is not None and old[0] == stamp and not old[1].n_faults:
                 heads[file] = old
             elif has_steps(file):
@@ -357,9 +337,8 @@ class WebConsole:
             return [], [*notes, str(error)]
 
     def _settings(self, query: Query) -> PageParts:
-        rows = [
-            (row.name, value_text(row), row.origin) for row in setting_rows(self._sources.settings)
-        ]
+        found = setting_rows(self._sources.settings)
+        rows = [(row.name, value_text(row), row.origin) for row in found]
         return PageParts("Settings", render("console_settings.html", rows=rows))
 
 
@@ -456,12 +435,8 @@ def _pipeline_head(file: Path, own: str) -> _PipelineHead:
     return _PipelineHead(pipeline.name, pipeline.description or "", n_faults, wants)
 
 
-def _trigger_texts(pipeline: Mapping[str, Any]) -> Iterator[str]:
-    yield from map(trigger_text, pipeline.get("triggers", ()))
-    if not pipeline.get("is_open", True):
-        yield f"waits for its window {pipeline['window']}"
-    yield from pipeline.get("missing", ())
-
-
-def _moment(written: str) -> str:
-    return units.local_time(datetime.fromisoformat(written).timestamp())
+def _triggers_text(pipeline: Mapping[str, Any]) -> str:
+    is_open = pipeline.get("is_open", True)
+    waits = [] if is_open else [f"waits for its window {pipeline['window']}"]
+    triggers = map(trigger_text, pipeline.get("triggers", ()))
+    return "; ".join((*triggers, *waits, *pipeline.get("missing", ())))

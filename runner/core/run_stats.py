@@ -22,8 +22,7 @@ from paddock.runner.progress.events import ModelCall, Observer
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.reasons import Outdated
 from paddock.runner.progress.report import (
-    FiledCounts,
-    FiledDocumentSets,
+    FiledDocuments,
     ItemReport,
     Report,
     Status,
@@ -80,7 +79,7 @@ class RunStats:
         self._acted: dict[str, None] = {}
         self.outdated: dict[str, Outdated] = {}
         """Outputs that no longer apply and are not removed, each with the reason."""
-        self._filed = FiledDocumentSets()
+        self.filed = FiledDocuments()
         self._n_filed: Counter[str] = Counter()
         """By block."""
         self._times_left: dict[str, TimeLeft] = {}
@@ -259,13 +258,9 @@ class RunStats:
     def add_outdated(self, outdated: Mapping[str, Outdated]) -> None:
         self.outdated.update((self.secrets.redact(path), outdated[path]) for path in outdated)
 
-    def add_filed(self, block: str, documents: FiledDocumentSets) -> None:
-        self._filed.add(documents)
-        self._n_filed[f"{self._prefix}{block}"] += len(documents.filed)
-
-    @property
-    def filed_counts(self) -> FiledCounts:
-        return self._filed.counts
+    def add_filed(self, block: str, documents: FiledDocuments) -> None:
+        self.filed.add(documents)
+        self._n_filed[f"{self._prefix}{block}"] += documents.n
 
     def acted(self, step: str) -> None:
         if self._item is None:
@@ -292,12 +287,12 @@ class RunStats:
             counts[item.state.value] = counts.get(item.state.value, 0) + 1
         for name, n in (+self._n_filed).items():
             steps.setdefault(name, {}).setdefault("counts", {})["filed"] = n
-        filed = self.filed_counts
         return Report(
             run=self.run,
             pipeline=self.pipeline,
             status=status,
-            counts=dict(self.counts) | ({ItemState.FILED.value: filed.n} if filed.n else {}),
+            counts=dict(self.counts)
+            | ({ItemState.FILED.value: self.filed.n} if self.filed.n else {}),
             calls=self._sums["calls"],
             cached_calls=self._sums["cached_calls"],
             tokens=dict(self._tokens),
@@ -309,7 +304,7 @@ class RunStats:
             written=tuple(self._written),
             n_removed=self._sums["removed"],
             acted=tuple(self._acted),
-            filed=filed,
+            filed=self.filed,
             outdated=self.outdated,
             message=message and self.secrets.redact(message),
             log=str(self._log) if self._sums["tracebacks"] else None,

@@ -118,7 +118,7 @@ class PlanForecast(Struct, dict=True):
             outdated=stats.outdated,
             outdated_rows=self.outdated_rows,
             removed=self.removed,
-            filed=stats.filed_counts,
+            filed=stats.filed,
             not_taken=stats.not_taken_by_suffix(),
         )
 

@@ -43,7 +43,8 @@ FLUSH_INTERVAL_S = 0.2  # writing line by line would wake the thread 10,000 time
 CLOSE_S = 5.0
 
 _LEVELS = {"failed": "error", "quarantined": "warning"}
-MAX_JOURNAL_BYTES = 64 * 1024**2  # journals are bounded, but another file may have the name
+# Journals are bounded, but another file may have the name
+MAX_JOURNAL_BYTES, MAX_LINE_BYTES = 64 * 1024**2, 16 * 1024**2
 _SPEED_SPAN_S = 10.0
 
 
@@ -140,9 +141,7 @@ class RunJournal(Observer):
         )
 
     def _text(self, text: str | None, longest: int) -> str | None:
-        if text is None:
-            return None
-        return shorten(self._redact(text), longest)
+        return None if text is None else shorten(self._redact(text), longest)
 
     def _line(self, event: str, weight: LineWeight, level: str = "info", **details: Any) -> None:
         """Write one line; empty fields are left out."""
@@ -237,15 +236,13 @@ class JournalTail:
             return []
         self._at += len(found)
         texts, self._rest = completed_lines(self._rest, found)
-        return [line for line in map(_parsed_line, texts) if line]
-
-
-def _parsed_line(text: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
+        if len(self._rest) > MAX_LINE_BYTES:
+            self._rest = b""  # another file's: what follows is no line of ours
+        lines = []
+        for text in texts:
+            with contextlib.suppress(ValueError):
+                lines.append(json.loads(text))
+        return [line for line in lines if line and isinstance(line, dict)]
 
 
 class JournalProgress:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 REFRESH_PER_S = 8
 MAX_NAMED_DOCUMENTS = 4  # the others are counted
 MAX_FAILURE_LINES = 50  # above the table; a folder of broken files must not scroll for minutes
+MAX_WAITING_MESSAGES = 1_000  # for a terminal that was stopped (Ctrl-S); the newest
+MAX_TRANSFER_STEPS = 1_000  # their texts are a registry's; the newest
 _TRANSFER_BAR_WIDTH = 24
 
 
@@ -44,7 +46,7 @@ class LiveTable(RunProgress):
             get_renderable=self.table,
             vertical_overflow="crop",
         )
-        self._messages: deque[Text] = deque()
+        self._messages: deque[Text] = deque(maxlen=MAX_WAITING_MESSAGES)
         self._n_failures = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep_drawing, name="progress", daemon=True)
@@ -98,13 +100,13 @@ class LiveTable(RunProgress):
             paces = list(self.steps.values())
             running = [pair for pace in paces for pair in pace.running.items() if pair[0]]
             lines: list[Table | Text] = [self._step_table(paces, now)] if paces else []
-            lines += [_one_line(text, self._console.width) for text in self._lines_below(running)]
-            parts = [units.duration(now - self.since)]
-            rate = self.meter.rate()
-            if rate is not None:
-                parts.append(f"{units.speed(rate)} tokens/s")
-            footer = Text(", ".join(parts), style="dim")
-            return Group(*lines, footer)
+            for text in self._lines_below(running):
+                lines.append(line := Text(printing.printable_line(text)))
+                line.truncate(self._console.width, overflow="ellipsis")
+            footer = units.duration(now - self.since)
+            if (rate := self.meter.rate()) is not None:
+                footer += f", {units.speed(rate)} tokens/s"
+            return Group(*lines, Text(footer, style="dim"))
 
     def _lines_below(self, running: Sequence[tuple[str, str | None]]) -> Iterator[str]:
         if self._is_over:
@@ -168,12 +170,6 @@ def _model_text(model: ModelStats) -> str:
     return f"{model.name} {min(model.n_running, model.n_parallel)} of {model.n_parallel} sequences"
 
 
-def _one_line(text: str, width: int) -> Text:
-    line = Text(printing.printable_line(text))
-    line.truncate(width, overflow="ellipsis")
-    return line
-
-
 class _TransferStep(Struct):
     since: float
     before: int
@@ -218,10 +214,12 @@ class TransferBars:
                 # A step without a size is done when the next one begins.
                 other.is_over = other.is_over or not other.total
             step = self._steps[status] = _TransferStep(self._clock(), completed or 0)
+            if len(self._steps) > MAX_TRANSFER_STEPS:
+                del self._steps[next(iter(self._steps))]
         step.total, step.completed = total, completed or 0
         step.is_over = bool(total) and step.completed >= (total or 0)
 
-    def table(self) -> RenderableType:
+    def table(self) -> Table:
         table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1, 0, 0))
         table.add_column(no_wrap=True, overflow="ellipsis")
         table.add_column(width=_TRANSFER_BAR_WIDTH)

@@ -41,6 +41,11 @@ def printable_message(text: str) -> str:
     return printable_line(" ".join(filter(None, lines)))
 
 
+def with_cause(what: str, cause: str | None) -> str:
+    """Return a printable line and, behind a colon, why it is so."""
+    return printable_line(what) + (f": {printable_message(cause)}" if cause else "")
+
+
 def printable_text(text: str) -> str:
     """Return `text` with unsafe characters escaped, but lines and tabs kept."""
     return _UNSAFE_TEXT.sub(_escaped, text)

@@ -67,50 +67,48 @@ class ItemReport(Struct, frozen=True):
         }
 
 
-class FiledCounts(Struct, frozen=True):
-    """Filed items, and how many of them are no longer what a run from scratch would make."""
+class FiledDocuments(Struct):
+    """Filed documents, by path and digest: each counts once, however many blocks have it."""
 
-    n: int = 0
-    no_longer_there: int = 0
-    """The documents are not where they went."""
-    of_earlier_version: int = 0
+    documents: set[tuple[str, str]] = field(default_factory=set)
+    away: set[tuple[str, str]] = field(default_factory=set)
+    """Those that are not where they went."""
+    of_earlier_version: set[tuple[str, str]] = field(default_factory=set)
     """The pipeline would make them otherwise now, and the documents cannot be read again."""
-
-    changed: tuple[str, ...] = ()
+    changed: dict[str, None] = field(default_factory=dict)
     """What of the pipeline changed since, as far as the ledger knows."""
+
+    @property
+    def n(self) -> int:
+        return len(self.documents)
+
+    def add(self, other: FiledDocuments) -> None:
+        for own, of_other in zip(astuple(self), astuple(other), strict=True):
+            own.update(of_other)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "n": self.n,
+            "no_longer_there": len(self.away),
+            "of_earlier_version": len(self.of_earlier_version),
+            "changed": list(self.changed),
+        }
 
     def in_words(self) -> str:
         """Return a line; empty for none.
 
-        >>> FiledCounts(1234, 0, 1, ("prompt changed (step 'sum')",)).in_words()
-        "Filed: 1,234, of which 1 was made by an earlier version: prompt changed (step 'sum')."
+        >>> both, earlier = {("a", "1"), ("b", "2")}, {("a", "1")}
+        >>> FiledDocuments(both, set(), earlier, {"prompt changed": None}).in_words()
+        'Filed: 2, of which 1 was made by an earlier version: prompt changed.'
         """
         parts = []
-        if n := self.no_longer_there:
+        if n := len(self.away):
             parts.append(f"{n:,} {'is' if n == 1 else 'are'} no longer there")
-        if n := self.of_earlier_version:
-            why = f": {listed([*dict.fromkeys(self.changed)], 3)}" if self.changed else ""
+        if n := len(self.of_earlier_version):
+            why = f": {listed([*self.changed], 3)}" if self.changed else ""
             parts.append(f"{n:,} {'was' if n == 1 else 'were'} made by an earlier version{why}")
         noted = f", of which {' and '.join(parts)}" if parts else ""
         return f"Filed: {self.n:,}{noted}." if self.n else ""
-
-
-class FiledDocumentSets(Struct):
-    """Filed documents, by path and digest: each counts once, however many blocks have it."""
-
-    filed: set[tuple[str, str]] = field(default_factory=set)
-    away: set[tuple[str, str]] = field(default_factory=set)
-    of_earlier_version: set[tuple[str, str]] = field(default_factory=set)
-    changed: dict[str, None] = field(default_factory=dict)
-
-    def add(self, other: FiledDocumentSets) -> None:
-        for own, of_other in zip(astuple(self), astuple(other), strict=True):
-            own.update(of_other)
-
-    @property
-    def counts(self) -> FiledCounts:
-        n, n_away, n_earlier = map(len, (self.filed, self.away, self.of_earlier_version))
-        return FiledCounts(n, n_away, n_earlier, (*self.changed,))
 
 
 class QuarantineCounts(Struct, frozen=True):
@@ -155,7 +153,7 @@ class Report(Struct, frozen=True):
     """Number of files and rows that were removed, since their source is gone."""
     acted: tuple[str, ...] = ()
     """Steps outside of blocks that may have changed something else: commands, functions, moves."""
-    filed: FiledCounts = FiledCounts()
+    filed: FiledDocuments = field(default_factory=FiledDocuments)
     outdated: Mapping[str, Outdated] = field(default_factory=dict)
     """Outputs that no longer apply and are kept (paths, and rows in stores), and why."""
     not_taken: Mapping[str, int] = field(default_factory=dict)
@@ -254,7 +252,7 @@ class Report(Struct, frozen=True):
             "models": {name: dict(facts) for name, facts in self.models.items()},
             "seconds": round(self.seconds, 3),
             "items": [item.as_json() for item in self.items],
-            "filed": asdict(self.filed),
+            "filed": self.filed.as_json(),
             "outdated": dict(self.outdated),
             "not_taken": dict(self.not_taken),
             "returns": self.returns,

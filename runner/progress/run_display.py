@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from typing import TYPE_CHECKING, Any, TextIO
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 LINE_EVERY_S = 5.0  # keeps logs of long runs readable
 NOTEBOOK_EVERY_S = 0.5  # each is a message to the browser
+MOST_NOTES = 100  # the newest; each message has all of them
 
 
 @contextmanager
@@ -84,7 +86,7 @@ class NotebookLines(RunProgress):
         super().__init__()
         self._pretty = display.Pretty
         self._cell = display.display(self._pretty(""), display_id=True)
-        self._notes: list[str] = []
+        self._notes: deque[str] = deque(maxlen=MOST_NOTES)
 
     def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
         super().item(step, key, state, detail)

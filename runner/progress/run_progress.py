@@ -146,10 +146,9 @@ class RunProgress(Observer):
                 at_work[0].meter.add(n)
 
     def _step(self, name: str) -> StepProgress:
-        pace = self.steps.get(name)
-        if pace is None:
-            pace = self.steps[name] = StepProgress(name, TokenRate(self.clock))
-        return pace
+        if name not in self.steps:
+            self.steps[name] = StepProgress(name, TokenRate(self.clock))
+        return self.steps[name]
 
     def _at_work(self) -> list[StepProgress]:
         return [pace for pace in self.steps.values() if pace.running]
@@ -161,19 +160,14 @@ class RunProgress(Observer):
 
 
 def failure_line(step: str, key: str, state: str, detail: str | None) -> str:
-    what = f"{step}: {state} {key}" if key else f"{step}: {state}"
-    return printing.printable_line(what) + (
-        f": {printing.printable_message(detail)}" if detail else ""
-    )
+    return printing.with_cause(f"{step}: {state} {key}" if key else f"{step}: {state}", detail)
 
 
 def to_do_text(pace: StepProgress) -> str:
     """Return how much a step has to do: `16 items, 12 fresh, 4 to do`."""
-    parts = [counted(pace.total or 0, "item")]
-    if n_fresh := pace.counts[ItemState.FRESH]:
-        parts.append(f"{n_fresh:,} fresh")
-        parts.append(f"{pace.n_to_do:,} to do")
-    return ", ".join(parts)
+    n_fresh = pace.counts[ItemState.FRESH]
+    rest = f", {n_fresh:,} fresh, {pace.n_to_do:,} to do" if n_fresh else ""
+    return f"{counted(pace.total or 0, 'item')}{rest}"
 
 
 def progress_text(pace: StepProgress, now: float) -> str:

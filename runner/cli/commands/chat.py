@@ -23,7 +23,7 @@ from paddock.engine.system import private_files, units
 from paddock.engine.system.records import Struct, field
 from paddock.engine.system.text import counted
 from paddock.runner.cli import model_arguments
-from paddock.runner.cli.arguments import KeepAliveOption, argument, flag, option
+from paddock.runner.cli.arguments import argument, flag, keep_alive_option, option
 from paddock.runner.cli.exit_status import DONE, INTERRUPTED, CommandError
 from paddock.runner.cli.model_arguments import ModelArgument, read_document_text
 from paddock.runner.config.format_option import BadAnswerFormat, answer_format
@@ -78,7 +78,7 @@ class ChatFlags:
     parameters: list[str] | None = option(
         "Such as temperature=0.2.", "--param", "-p", metavar="NAME=VALUE"
     )
-    keep_alive: KeepAliveOption = None
+    keep_alive: str | None = keep_alive_option()
     pull: bool | None = option("", "--pull/--no-pull", hidden=True)
     insecure: bool = flag("", "--insecure", hidden=True)
     verbose: bool = flag("Show timings.", "--verbose")
@@ -116,8 +116,12 @@ def chat(flags: ChatFlags) -> int:
     parts = [" ".join(flags.prompt or ()), *map(read_document_text, flags.files or ())]
     is_terminal = sys.stdin is not None and sys.stdin.isatty()
     # With a prompt, what is neither a pipe, a file nor a socket may never end
-    if sys.stdin is not None and not is_terminal and (not flags.prompt or _has_piped_text()):
-        parts.append(model_arguments.read_stdin())
+    if sys.stdin is not None and not is_terminal:
+        mode = 0
+        with contextlib.suppress(OSError, ValueError):
+            mode = stat.S_IFMT(os.fstat(sys.stdin.fileno()).st_mode)
+        if not flags.prompt or mode in (stat.S_IFIFO, stat.S_IFREG, stat.S_IFSOCK):
+            parts.append(model_arguments.read_stdin())
     text = "\n\n".join(part.strip("\n") for part in parts if part.strip())
     settings = read_settings(Path.cwd())
     with service_for_command(settings, model) as client:
@@ -134,13 +138,6 @@ def chat(flags: ChatFlags) -> int:
         elif not conversation.ask(text):
             return INTERRUPTED
     return DONE
-
-
-def _has_piped_text() -> bool:
-    with contextlib.suppress(OSError, ValueError):
-        mode = os.fstat(sys.stdin.fileno()).st_mode
-        return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
-    return False
 
 
 class Conversation(Struct):

@@ -27,13 +27,13 @@ from paddock.runner.cli.arguments import (
     HERE,
     InputsOption,
     PipelineArgument,
-    ReportOption,
     VariedFlags,
     option,
     option_values,
     parse_inputs,
     pipeline_file,
     remove_old_reports,
+    report_option,
     require_reports,
 )
 from paddock.runner.cli.exit_status import DONE, FAILED, TESTS_FAILED, CommandError
@@ -88,7 +88,7 @@ class CompareFlags(VariedFlags):
     adopt: str | None = option(
         "Write this variant, by its letter or name, into the YAML.", metavar="VARIANT"
     )
-    report: ReportOption = None
+    report: Path | None = report_option()
 
 
 def compare_variants(flags: CompareFlags) -> int:
@@ -107,8 +107,11 @@ def compare_variants(flags: CompareFlags) -> int:
     variants = variants_of(keys, plan.pipeline)
     if flags.adopt is not None:
         _chosen(flags.adopt, variants)  # before anything is run
-    against = None if keys.against is None else _folder(flags.against, path) / keys.against
-    earlier = None if against is None else (against, _earlier(against))
+    # A path begins here if it is an option's, and at the pipeline if it is one of the file
+    earlier = None
+    if keys.against is not None:
+        against = (path.parent if flags.against is None else Path()) / keys.against
+        earlier = against, _earlier(against)
     # stdout carries one object: what a plug-in prints goes to stderr.
     with redirect_stdout(sys.stderr) if flags.as_json else nullcontext():
         try:
@@ -147,11 +150,6 @@ def _compare_keys(flags: CompareFlags, plan: Plan) -> CompareKeys:
     name = str(first["loc"][0])
     what = first.get("ctx", {}).get("error", first["msg"])
     raise CommandError(f"'--{name.replace('_', '-')} {getattr(flags, name)}' {what}.")
-
-
-def _folder(option: object, pipeline: Path) -> Path:
-    """Return where a path begins: an option's here, one of the file at the file."""
-    return pipeline.parent if option is None else Path()
 
 
 def _chosen(name: str, variants: Sequence[Variant]) -> Variant:
@@ -230,7 +228,7 @@ def _compared(
         name: ("number", metric.number) if isinstance(metric, NumberMetricKeys) else (metric, 0.0)
         for name, metric in of_gold.metrics.items()
     }
-    folder = _folder(flags.gold, path)
+    folder = path.parent if flags.gold is None else Path()
     source = GoldSource(_read_gold(origin, folder, path, settings, of_gold), metrics)
     compared = ComparedPipeline(
         path, plan, step, parse_inputs(flags.inputs), settings,

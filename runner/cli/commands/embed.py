@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.runner.cli import model_arguments
-from paddock.runner.cli.arguments import JsonOption, KeepAliveOption, argument, flag, option
+from paddock.runner.cli.arguments import JsonOption, argument, flag, keep_alive_option, option
 from paddock.runner.cli.exit_status import DONE, CommandError
 from paddock.runner.cli.model_arguments import (
     ModelArgument,
@@ -31,7 +31,7 @@ class EmbedFlags:
     lines: bool = flag("Embed each line separately.", "--lines")
     dimensions: int | None = option("Keep this many numbers of each vector.", min=1, metavar="N")
     truncate: bool = flag("Cut texts that are too long instead of failing.", "--truncate")
-    keep_alive: KeepAliveOption = None
+    keep_alive: str | None = keep_alive_option()
     as_json: JsonOption = False
 
 

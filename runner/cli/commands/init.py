@@ -65,12 +65,20 @@ class PipelineTemplate(Struct, frozen=True):
 
 def list_templates(examples: Path | None = None) -> tuple[PipelineTemplate, ...]:
     folder = examples or examples_folder()
-    pipelines = {file.parent: file for file in folder.glob(f"*/{PIPELINE_FILE}")}
-    packages = {file.parent: file for file in folder.glob(f"*/{PACKAGE_FILE}")}
-    return tuple(
-        PipelineTemplate(folder.name, folder, _description(file))
-        for folder, file in sorted({**packages, **pipelines}.items())
-    )
+    files = {
+        file.parent: file
+        for name in (PACKAGE_FILE, PIPELINE_FILE)
+        for file in folder.glob(f"*/{name}")
+    }
+    templates = []
+    for place, file in sorted(files.items()):
+        text = file.read_text("utf-8")
+        # The `description` line, else the first comment that is a sentence
+        found = re.search(r"^description(?::| =) *(.+)$", text, re.MULTILINE)
+        found = found or re.search(r"^# ([A-Z].+)$", text, re.MULTILINE)
+        about = found[1].strip("\"' ") if found else ""
+        templates.append(PipelineTemplate(place.name, place, about))
+    return tuple(templates)
 
 
 def copy_template(
@@ -93,15 +101,6 @@ def examples_folder() -> Path:
     if folder is None:
         raise CommandError("This installation has no templates: `paddock.examples` is missing.")
     return folder
-
-
-def _description(file: Path) -> str:
-    """Return the `description` line, else the first comment that is a sentence."""
-    text = file.read_text("utf-8")
-    found = re.search(r"^description(?::| =) *(.+)$", text, re.MULTILINE) or re.search(
-        r"^# ([A-Z].+)$", text, re.MULTILINE
-    )
-    return found[1].strip("\"' ") if found else ""
 
 
 def _refuse_full(folder: Path) -> None:

@@ -10,12 +10,12 @@ from paddock.engine.api import api_keys
 from paddock.runner.cli.agent_tools import AgentTools
 from paddock.runner.cli.arguments import (
     HERE,
-    ApiKeysOption,
-    MaxRunsOption,
     PermissionsOption,
+    api_keys_option,
     argument,
     existing_folder,
     given_settings,
+    max_runs_option,
     option,
 )
 from paddock.runner.cli.detached_run import DetachedRuns
@@ -34,9 +34,9 @@ class McpFlags:
     port: int | None = option(
         "Serve HTTP at this port of 127.0.0.1, behind API keys; 0: any free one.", min=0, max=65535
     )
-    api_keys: ApiKeysOption = None
+    api_keys: str | None = api_keys_option()
     allow: PermissionsOption = None
-    max_runs: MaxRunsOption = None
+    max_runs: int | None = max_runs_option()
 
 
 def mcp(flags: McpFlags) -> int:

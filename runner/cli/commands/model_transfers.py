@@ -91,21 +91,12 @@ class TransferLines:
         is_whole = bool(total) and completed == total
         is_due = now - self._shown_at >= LINE_EVERY_S or (is_whole and not self._is_whole)
         if is_new or (total and is_due):
-            self._write(f"{status}{_amount_text(total, completed)}")
+            share = 100 * (completed or 0) // total if total else 0
+            amount = f": {share} % of {units.size(total)}" if total else ""
+            self._write(f"{status}{amount}")
             self._shown_at = now
             self._is_whole = is_whole
         self._last = status
-
-
-def _amount_text(total: int | None, completed: int | None) -> str:
-    """Return the share that is done.
-
-    >>> _amount_text(2_000_000, 500_000), _amount_text(None, None)
-    (': 25 % of 2 MB', '')
-    """
-    if not total:
-        return ""
-    return f": {100 * (completed or 0) // total} % of {units.size(total)}"
 
 
 # Weights plus a short context, buffers and the process; measured with small models.
@@ -137,34 +128,22 @@ class FitWarning:
         """Warn if not even one short conversation fits the free memory."""
         if self._has_warned:
             return
+        finder = ModelFinder(self._settings.models_dir, self._settings.cache_dir)
         try:
-            message = fit_warning(ref, self._settings)
+            facts = finder.find(ref, self._settings.n_ctx_tokens)
+            device = confirmed_device()
+            request = LayoutRequest(facts, facts.n_ctx_tokens)
+            header = finder.files.header(Path(facts.path), [Path(part) for part in facts.parts])
+            ways = layouts(request, header, self._settings, device)
         except EngineError:
             return  # pulled on another machine, or not loadable at all
-        if message:
-            printing.print_err(f"WARNING: {message}")
-
-
-def fit_warning(ref: str, settings: PoolSettings) -> str | None:
-    """Return why a model does not fit the free memory; None if it does.
-
-    Raises:
-        EngineError: it is not in the store, or is broken.
-    """
-    finder = ModelFinder(settings.models_dir, settings.cache_dir)
-    facts = finder.find(ref, settings.n_ctx_tokens)
-    device = confirmed_device()
-    request = LayoutRequest(facts, facts.n_ctx_tokens)
-    header = finder.files.header(Path(facts.path), [Path(part) for part in facts.parts])
-    ways = layouts(request, header, settings, device)
-    if any(device.free.holds(way.room) for way in ways):
-        return None
-    least = min(way.room.total_bytes for way in ways)
-    free = device.free.total_bytes if device.gpus else device.free_bytes
-    return (
-        f"{facts.name} needs about {units.size(least)} with its context, and "
-        f"{units.size(free)} are free now."
-    )
+        if not any(device.free.holds(way.room) for way in ways):
+            least = min(way.room.total_bytes for way in ways)
+            free = device.free.total_bytes if device.gpus else device.free_bytes
+            printing.print_err(
+                f"WARNING: {facts.name} needs about {units.size(least)} with its context, and "
+                f"{units.size(free)} are free now."
+            )
 
 
 def _largest_memory() -> tuple[int, str]:
@@ -309,24 +288,18 @@ async def _transfer_in_process(
     settings: Settings, request: _TransferRequest, show: _ProgressCallback
 ) -> None:
     finder = ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
-    options = transfer_options(settings, finder.needed_digests(), insecure=request.insecure)
+    options = TransferOptions(
+        insecure=request.insecure,
+        trusted_hosts=settings.service.trusted_hosts,
+        accepts_paths=True,
+        keep=tuple(finder.needed_digests()),
+    )
     if request.verb == "push":
         events = push_model(finder.store, request.model, options=options)
     else:
         events = pull_model(finder.store, request.model, options=options, as_name=request.as_name)
     async for event in events:
         show(event.status, event.total, event.completed)
-
-
-def transfer_options(
-    settings: Settings, kept: set[str], *, insecure: bool = False
-) -> TransferOptions:
-    return TransferOptions(
-        insecure=insecure,
-        trusted_hosts=settings.service.trusted_hosts,
-        accepts_paths=True,
-        keep=tuple(kept),
-    )
 
 
 def create(
@@ -367,17 +340,13 @@ def create(
             def report(line: ProgressLine) -> None:
                 progress.show(line.status, line.total, line.completed)
 
-            async def pull_base(base: str) -> None:
-                options = transfer_options(settings, finder.needed_digests())
-                async for line in pull_model(finder.store, base, options=options):
-                    report(line)
-
             try:
                 create_model(finder.store, finder, recipe, report)
             except ModelNotFound:
                 if recipe.base is None:
                     raise
-                asyncio.run(pull_base(recipe.base))
+                request = _TransferRequest("pull", recipe.base)
+                asyncio.run(_transfer_in_process(settings, request, progress.show))
                 create_model(finder.store, finder, recipe, report)
     printing.print_result(
         {"ok": True, "model": name}, f"Made '{name}'.\nNext: paddock chat {name}", as_json=as_json

@@ -109,6 +109,14 @@ class ReviewFlags:
     port: PortOption = None
     as_json: JsonOption = False
 
+    @property
+    def is_narrowed(self) -> bool:
+        return self.least is not None or self.named is not None
+
+    @property
+    def nothing_text(self) -> str:
+        return NOTHING_IS_CHOSEN if self.is_narrowed else NOTHING_WAITS
+
 
 def review(flags: ReviewFlags) -> int:
     """Decide on the answers that wait for review.
@@ -123,7 +131,7 @@ def review(flags: ReviewFlags) -> int:
             "Use one of `--list`, `--rules`, `--accept-all`, `--undo`, `--export` and `--import`; "
             "`--rules` goes with `--export FOLDER`."
         )
-    if _is_narrowed(flags) and not (flags.accept_all or flags.only_list):
+    if flags.is_narrowed and not (flags.accept_all or flags.only_list):
         raise CommandError("`--least` and `--filter` belong to `--list` and `--accept-all`.")
     if flags.skip_bad and flags.imported is None:
         raise CommandError("`--skip-bad` belongs to `--import`.")
@@ -138,7 +146,7 @@ def review(flags: ReviewFlags) -> int:
     if export is not None:
         return _export(place, export)
     with Ledger(place.state, url=read_settings(place.folder).ledger_url) as ledger:
-        opened = _ReviewSession(place, ledger, LedgerReviews(ledger), flags.by or _user_name())
+        opened = _ReviewSession(place, LedgerReviews(ledger), flags.by or _user_name())
         if flags.accept_all:
             return _accept_all(opened, flags)
         if flags.undone is not None:
@@ -179,7 +187,6 @@ def _ledger_with_reviews(text: str) -> LedgerFolder:
 
 class _ReviewSession(Struct, frozen=True):
     place: LedgerFolder
-    ledger: Ledger
     reviews: LedgerReviews
     by: str
 
@@ -209,10 +216,6 @@ def _user_name() -> str:
         raise CommandError("This user has no name.\n  Say who decides: `--as NAME`.") from None
 
 
-def _is_narrowed(flags: ReviewFlags) -> bool:
-    return flags.least is not None or flags.named is not None
-
-
 def _shown(flags: ReviewFlags, reviews: Sequence[Review]) -> list[Review]:
     """Return the reviews that the options choose, as the page's filters do."""
     filter_text = (flags.named or "").strip().lower()
@@ -229,7 +232,7 @@ def _shown(flags: ReviewFlags, reviews: Sequence[Review]) -> list[Review]:
 def _accept_all(opened: _ReviewSession, flags: ReviewFlags) -> int:
     shown = _shown(flags, opened.waiting())
     if not shown:
-        printing.print_err(_nothing_text(flags))
+        printing.print_err(flags.nothing_text)
         return DONE
     to_accept = ToAcceptTogether()
     for review in shown:
@@ -277,7 +280,7 @@ def _list(place: LedgerFolder, flags: ReviewFlags) -> int:
         now = time.time()
         printing.print_out(printing.table([LIST_HEAD, *(_list_row(row, now) for row in waiting)]))
     else:
-        printing.print_err(_nothing_text(flags))
+        printing.print_err(flags.nothing_text)
     return DONE
 
 
@@ -318,10 +321,6 @@ def _rule_lines(rule: Mapping[str, Any]) -> Iterator[str]:
         yield f"  decided: {row['id']} ({row['item']}), {row['by']}, {at}"
 
 
-def _nothing_text(flags: ReviewFlags) -> str:
-    return NOTHING_IS_CHOSEN if _is_narrowed(flags) else NOTHING_WAITS
-
-
 def _list_row(review: Review, now: float) -> tuple[str, ...]:
     left_s = None if review.expires_at is None else review.expires_at - now
     left = "" if left_s is None else units.duration(left_s) if left_s > 0 else "over"
@@ -339,9 +338,6 @@ def _list_row(review: Review, now: float) -> tuple[str, ...]:
         ", ".join(review.subject.by),
         "; ".join(notes),
     )
-
-
-# --- files
 
 
 def _export(place: LedgerFolder, target: str) -> int:
@@ -499,11 +495,7 @@ def _import_summary(
     return f"{counted(n_taken, 'decision')} taken{known}. {_next_text(opened)}"
 
 
-# --- people
-
-
 def _serve(opened: _ReviewSession, port: int | None, *, opens_browser: bool) -> int:
-
     def tell(address: str, token: str) -> None:
         n = len(opened.waiting())
         printing.print_err(f"{waiting_text(n)} Ctrl-C ends the page.")
@@ -597,8 +589,5 @@ def _next_text(opened: _ReviewSession) -> str:
     """Return what continues the decided items."""
     where = opened.place.folder / (opened.place.file or "")
     near = shlex.quote(os.path.relpath(where))
-    return (
-        f"`paddock run {near}` continues with what was decided."
-        if near != "."
-        else ("`paddock run` continues with what was decided.")
-    )
+    command = "paddock run" if near == "." else f"paddock run {near}"
+    return f"`{command}` continues with what was decided."

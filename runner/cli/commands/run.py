@@ -21,26 +21,24 @@ from paddock.engine.system.records import replace
 from paddock.runner import api
 from paddock.runner.cli.arguments import (
     HERE,
-    ExactOption,
-    FailOnOption,
     InputsOption,
-    JunitOption,
-    LocalOption,
     PipelineArgument,
     PipelineFlags,
-    ReportOption,
-    RetryFailedOption,
-    SummaryOption,
-    TakeOption,
-    YesOption,
+    exact_flag,
     flag,
+    junit_option,
+    local_flag,
     option,
     option_values,
     parse_inputs,
     pipeline_file,
     recorded_inputs,
     remove_old_reports,
+    report_option,
     require_reports,
+    summary_option,
+    take_flag,
+    yes_flag,
 )
 from paddock.runner.cli.exit_status import FAILED, CommandError
 from paddock.runner.cli.pipeline_or_model import looks_like_model, warn_of_model_with_same_name
@@ -52,7 +50,7 @@ from paddock.runner.ledger.run_history import runs_named, unknown_run_text
 from paddock.runner.prefect.run_mode import uses_service
 from paddock.runner.progress import printing
 from paddock.runner.progress.events import Observer
-from paddock.runner.progress.report import Report, ReviewMode
+from paddock.runner.progress.report import FailOn, Report, ReviewMode
 from paddock.runner.progress.run_display import run_observer
 from paddock.runner.settings import Settings, read_settings
 
@@ -74,28 +72,32 @@ class RunFlags(PipelineFlags):
     only: list[str] | None = option("Only this item; can be repeated.", metavar="KEY")
     force: list[str] | None = option("Redo this step, even if it is fresh.", metavar="STEP")
     no_cache: bool = flag("Do not reuse cached replies of models.", "--no-cache")
-    retry_failed: RetryFailedOption = False
+    retry_failed: bool = flag("Retry quarantined items.", "--retry-failed")
     refresh: bool = flag("Redo items made by an older, compatible step version.", "--refresh")
     prune: bool = flag(
         "Remove outputs that no longer apply, as those of deleted documents.", "--prune"
     )
-    yes: YesOption = False
-    take: TakeOption = False
+    yes: bool = yes_flag()
+    take: bool = take_flag()
     resume: str | None = option("Continue that run, with its file and inputs.", metavar="RUN")
     review: ReviewMode = option(
         "What to do with answers that wait for a person: ask; or, with no one to ask, "
         "fail, skip or accept.",
         default="ask",
     )
-    fail_on: FailOnOption = "new"
-    local: LocalOption = False
+    fail_on: FailOn = option(
+        "Exit with 3 for newly quarantined items, or if no item of a block is done; "
+        "for any quarantined; or never.",
+        default="new",
+    )
+    local: bool = local_flag()
     prefect: bool = flag("Run as a flow of Prefect's; start a server if need be.", "--prefect")
-    exact: ExactOption = False
+    exact: bool = exact_flag()
     notify: bool = flag("Send the notifications of `on.notify`, as `paddock up` does.", "--notify")
     log_json: bool = flag("Write progress to stderr as one JSON object per line.", "--log-json")
-    junit: JunitOption = None
-    summary: SummaryOption = None
-    report: ReportOption = None
+    junit: Path | None = junit_option()
+    summary: Path | None = summary_option()
+    report: Path | None = report_option()
 
     def options(self) -> RunOptions:
         sample = self.item_sample()

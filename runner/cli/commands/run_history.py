@@ -5,10 +5,10 @@ from __future__ import annotations
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -33,7 +33,7 @@ from paddock.runner.cli.history_text import (
     runs_table,
 )
 from paddock.runner.folders.state_folders import find_ledgers
-from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.ledger.entries import ItemRow, LedgerError
 from paddock.runner.ledger.run_history import (
     LedgerFolder,
     PastRun,
@@ -45,6 +45,7 @@ from paddock.runner.ledger.run_history import (
     unknown_run_text,
 )
 from paddock.runner.progress import printing
+from paddock.runner.progress.item_states import BAD
 from paddock.runner.progress.journal import JournalProgress, JournalTail
 from paddock.runner.render.run_details import read_run_details
 from paddock.runner.render.run_page import saved_run_page
@@ -116,7 +117,7 @@ def _current_table(found: Sequence[PastRun], known: dict[Path, JournalProgress])
     return runs_table(rows, time.time(), socket.gethostname())
 
 
-def _watch_lines(look: Any, *, as_json: bool) -> None:
+def _watch_lines(look: Callable[[], RunHistory], *, as_json: bool) -> None:
     """Print a line when a run begins and when it ends, but none for runs that ended before."""
     seen: dict[tuple[Path, str], str] = {}
     reported: set[str] = set()
@@ -188,12 +189,6 @@ def logs(
 
 
 def write_named_run_report(file: Path, run: str, target: Path) -> None:
-    """Write a run of a pipeline as one page, with its answers and decisions.
-
-    Raises:
-        LedgerError: the ledger cannot be read.
-        OSError: the file cannot be written.
-    """
     found = runs_named([LedgerFolder(file.absolute().parent / STATE_FOLDER)], run)
     if found.faults and not found.runs:
         raise LedgerError(found.faults[0])
@@ -211,39 +206,33 @@ def write_run_report(past: PastRun, target: Path) -> None:
 def _follow(past: PastRun, *, failed: bool, as_json: bool) -> int:
     if not as_json:
         printing.print_out(run_heading(past, time.time()))
+    tail, is_over = JournalTail(past.journal), False
     with suppress(KeyboardInterrupt):
-        for event in _new_lines(past):
-            if failed and not is_failure(event):
-                continue
-            if as_json:
-                printing.print_json(event)
-            else:
-                printing.print_out(journal_line(event))
+        while not is_over:
+            # Query the status before reading, so that the last lines are not missed.
+            now = next(iter(runs_named([past.place], past.row.run).runs), None)
+            is_over = now is None or now.status != "running"
+            for event in tail.new_lines():
+                if failed and not is_failure(event):
+                    continue
+                if as_json:
+                    printing.print_json(event)
+                else:
+                    printing.print_out(journal_line(event))
+            if not is_over:
+                time.sleep(FOLLOW_POLL_S)
     return DONE
 
 
-def _new_lines(past: PastRun) -> Iterator[dict[str, Any]]:
-    tail = JournalTail(past.journal)
-    while True:
-        # Query the status before reading, so that the last lines are not missed.
-        now = next(iter(runs_named([past.place], past.row.run).runs), None)
-        yield from tail.new_lines()
-        if now is None or now.status != "running":
-            return
-        time.sleep(FOLLOW_POLL_S)
-
-
-def _recorded_items(past: PastRun, failed: bool) -> list[Any]:
-    bad = ("failed", "quarantined")
-    return [row for row in run_items(past) if not failed or row.entry.state in bad]
+def _recorded_items(past: PastRun, failed: bool) -> list[ItemRow]:
+    return [row for row in run_items(past) if not failed or row.entry.state in BAD]
 
 
 def _find_run(run: str | None, places: list[str] | None) -> PastRun:
     # `paddock logs news.yaml` means the latest run of that pipeline, `logs news` that of a folder
     is_place = run is not None and places is None and Path(run).exists()
     if run is not None and is_place and not runs_named(_find_given_ledgers(None), run).runs:
-        places = [run]
-        run = None
+        places, run = [run], None
     where = _find_given_ledgers(places, printing.print_err)
     found = runs_named(where, run) if run is not None else recent_runs(where, limit=1)
     if found.faults and not found.runs:

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from paddock.runner.cli.arguments import (
-    ApiKeysOption,
-    ExactOption,
     JsonOption,
+    api_keys_option,
+    exact_flag,
     flag,
     given_settings,
     option,
@@ -26,14 +26,14 @@ class ServeFlags:
     host: str | None = option("127.0.0.1:11434 by default.", metavar="HOST[:PORT]")
     port: int | None = option("0: any free port.", min=0, max=65535)
     models: str | None = option("The model store.", metavar="DIR")
-    api_keys: ApiKeysOption = None
+    api_keys: str | None = api_keys_option()
     insecure: bool = flag("Serve other machines without keys.", "--insecure")
     origins: str | None = option("Web origins to allow, besides local ones.", metavar="LIST")
     rate: str | None = option("Requests per minute for each key.", metavar="N[/s]")
     keep_alive: str | None = option(
         "How long a model stays.", "--keepalive", "--keep-alive", metavar="TIME"
     )
-    exact: ExactOption = False
+    exact: bool = exact_flag()
     debug: bool = flag("Log each request, load and eviction.", "--debug")
 
 

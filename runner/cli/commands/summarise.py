@@ -25,13 +25,13 @@ import typer
 from paddock.engine.system.records import Struct
 from paddock.runner.cli.arguments import (
     JsonOption,
-    LocalOption,
     PoolOption,
-    TakeOption,
-    YesOption,
     flag,
     given_settings,
+    local_flag,
     option,
+    take_flag,
+    yes_flag,
 )
 from paddock.runner.cli.exit_status import CommandError
 from paddock.runner.cli.installed_schema import installed_schema, write_schema
@@ -71,9 +71,9 @@ class SummariseFlags:
     save: str | None = option("Save the pipeline to this file, then run it.", metavar="FILE")
     retry_failed: bool = flag("Retry quarantined documents.", "--retry-failed")
     prune: bool = flag("Remove summaries of deleted documents.", "--prune")
-    yes: YesOption = False
-    take: TakeOption = False
-    local: LocalOption = False
+    yes: bool = yes_flag()
+    take: bool = take_flag()
+    local: bool = local_flag()
     pool: PoolOption = None
     as_json: JsonOption = False
 

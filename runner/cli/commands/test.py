@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 
 from paddock.engine.system import units
 from paddock.engine.system.text import counted
@@ -13,16 +14,16 @@ from paddock.pipelines.comparison_keys import CompareKeys
 from paddock.runner.bind.variations import varied_options
 from paddock.runner.cli.arguments import (
     HERE,
-    JunitOption,
-    ReportOption,
-    SummaryOption,
     VariedFlags,
     argument,
     flag,
+    junit_option,
     option,
     pipeline_file,
     remove_old_reports,
+    report_option,
     require_reports,
+    summary_option,
 )
 from paddock.runner.cli.exit_status import DONE, TESTS_FAILED, CommandError
 from paddock.runner.progress import printing
@@ -43,9 +44,9 @@ class PipelineTestFlags(VariedFlags):
     )
     replay: bool = flag("Ask no model: a reply that is not recorded fails the test.", "--replay")
     only: list[str] | None = option("Only this test; can be repeated.", metavar="NAME")
-    junit: JunitOption = None
-    summary: SummaryOption = None
-    report: ReportOption = None
+    junit: Path | None = junit_option()
+    summary: Path | None = summary_option()
+    report: Path | None = report_option()
 
 
 def test(flags: PipelineTestFlags) -> int:

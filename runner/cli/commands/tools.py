@@ -69,9 +69,7 @@ def tools(
 
 
 def _group_lines(group: ToolGroup) -> Iterator[str]:
-    yield printing.printable_line(group.origin) + (
-        f": {printing.printable_message(group.why)}" if group.why else ""
-    )
+    yield printing.with_cause(group.origin, group.why)
     for tool in group.tools:
         about = one_line(tool.description, _MAX_ABOUT_CHARS)
         name = tool.signature() if tool.schema else tool.name
@@ -79,9 +77,8 @@ def _group_lines(group: ToolGroup) -> Iterator[str]:
 
 
 class ListedTool(Struct, frozen=True):
-    """One tool, under the name that a step uses."""
-
     name: str
+    """As a step uses it."""
     description: str = ""
     schema: Mapping[str, Any] = field(default_factory=dict)
     has_effects: bool = True
@@ -108,15 +105,10 @@ class ToolGroup(Struct, frozen=True):
 
 def tools_here() -> list[ToolGroup]:
     """Return built-in tools, and the names of installed ones: importing those runs their code."""
-    built_in = [
-        ListedTool(
-            name,
-            tool.description,
-            builtin_tools.arguments_schema_of(tool.arguments),
-            tool.has_effects,
-        )
-        for name, tool in builtin_tools.BUILT_IN_FUNCTIONS.items()
-    ]
+    built_in = []
+    for name, tool in builtin_tools.BUILT_IN_FUNCTIONS.items():
+        schema = builtin_tools.arguments_schema_of(tool.arguments)
+        built_in.append(ListedTool(name, tool.description, schema, tool.has_effects))
     found = [ToolGroup("built in", built_in)]
     if installed_tools():
         found.append(ToolGroup("installed", [ListedTool(name) for name in installed_tools()]))
@@ -142,14 +134,10 @@ async def tools_of_servers(
                 tools = await runtime.servers.tools(spec)
             except StepError as error:
                 return ToolGroup(origin, why=secrets.redact(str(error)))
-            return ToolGroup(
-                origin,
-                [
-                    ListedTool(
-                        f"{name}.{tool.name}", tool.description, tool.schema, tool.has_effects
-                    )
-                    for tool in tools.values()
-                ],
-            )
+            listed = [
+                ListedTool(f"{name}.{tool.name}", tool.description, tool.schema, tool.has_effects)
+                for tool in tools.values()
+            ]
+            return ToolGroup(origin, listed)
 
         return list(await asyncio.gather(*map(group, bound.pipeline.servers)))

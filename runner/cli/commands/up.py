@@ -14,14 +14,13 @@ from pathlib import Path
 
 from paddock.engine.system.private_files import private_folder
 from paddock.runner.cli.arguments import (
-    LogOption,
-    MaxRunsOption,
     PermissionsOption,
     PoolOption,
     argument,
     existing_folder,
     flag,
     given_settings,
+    max_runs_option,
     option,
 )
 from paddock.runner.cli.exit_status import DONE
@@ -36,11 +35,11 @@ _RUN_FLAGS = ("allow", "debug", "log_json")
 class UpFlags:
     folders: list[str] | None = argument("Folders; the current one by default.", metavar="DIR")
     up_host: str | None = option("127.0.0.1:11436 by default.", "--listen", metavar="HOST[:PORT]")
-    max_runs: MaxRunsOption = None
+    max_runs: int | None = max_runs_option()
     allow: PermissionsOption = None
     pool: PoolOption = None
     debug: bool = flag("Also log loads and evictions of models.", "--debug")
-    log_json: LogOption = False
+    log_json: bool = flag("Log one JSON object per line, with the items of runs.", "--log-json")
 
 
 def up(flags: UpFlags) -> int:

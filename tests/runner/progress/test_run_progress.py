@@ -1,13 +1,16 @@
 """What a person sees of a run while it goes: plain lines, the live table."""
 
 import io
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from paddock.runner.progress.item_states import ItemState
-from paddock.runner.progress.live_displays import LiveTable
-from paddock.runner.progress.run_display import ProgressLines, run_observer
+from paddock.runner.progress.journal import JournalTail
+from paddock.runner.progress.live_displays import LiveTable, TransferBars
+from paddock.runner.progress.report import Report
+from paddock.runner.progress.run_display import NotebookLines, ProgressLines, run_observer
 
 
 class Clock:
@@ -107,3 +110,37 @@ def test_what_a_step_prints_is_kept_from_those_who_read_one_object(
     with run_observer(environ={}):
         print("said by a plug-in")
     assert capsys.readouterr().out == "said by a plug-in\n"
+
+
+class Notebook:
+    """IPython's display module."""
+
+    Pretty = str
+
+    def display(self, text: str, display_id: bool) -> "Notebook":
+        return self
+
+    def update(self, text: str) -> None:
+        self.shown = text
+
+
+def test_what_waits_to_be_shown_is_bounded(clock: Clock, tmp_path: Path) -> None:
+    """By a terminal that was stopped, by a notebook, of a registry, of a file's long line."""
+    table, notebook, bars = live(clock), Notebook(), TransferBars(live(clock)._console)
+    cell = NotebookLines(notebook)
+    for number in range(2_000):
+        table.note(f"note {number}")
+        cell.note(f"note {number}")
+        bars.show(f"pulling {number}")
+    table.print_messages()
+    cell.ended(Report("a", "p", "completed", {}))
+    assert isinstance(table._console.file, io.StringIO)
+    printed = table._console.file.getvalue().splitlines()
+    assert (len(printed), printed[-1]) == (1_000, "note 1999")
+    assert notebook.shown.splitlines()[-1] == "note 1999"
+    assert len(notebook.shown.splitlines()) == 100
+    assert bars.table().row_count == 1_000
+    log = tmp_path / "run.jsonl"
+    log.write_bytes(b"x" * 17_000_000)
+    tail = JournalTail(log)
+    assert (tail.new_lines(), tail._rest) == ([], b"")
