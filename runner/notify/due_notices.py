@@ -82,14 +82,8 @@ def notices_of(report: Report, before: SentState, now: float) -> tuple[Notice, .
     new = quarantined - before.items
     is_due = not 0 <= now - before.quarantined_at < AGAIN_S
     if new or (is_due and report.quarantine().without_result):
-        before = replace(
-            before,
-            bad="quarantined",
-            failure="",
-            failed_at=0.0,
-            items=quarantined,
-            quarantined_at=now,
-        )
+        before = replace(before, bad="quarantined", failure="", failed_at=0.0, items=quarantined)
+        before = replace(before, quarantined_at=now)
         notices.append(Notice("quarantined", before, new))
     # One message for all that waits: not again while any of it waits, but once a day.
     waiting = _digests(report, "waiting")

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 HOLD_S = 90.0  # longer than all messages of one run may take
 _POLL_S = 0.05
-
-
 SENT_FOLDER = "told"
 _ID_CHARS = 16
 

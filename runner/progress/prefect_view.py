@@ -78,10 +78,7 @@ class ProgressMeter(Observer):
 
 MAX_ROWS = 500
 PROGRESS_DESCRIPTION = "How much of the steps and blocks is done"
-
-
 StateWish = Literal["stop", "suspend"]
-
 SUSPENDED = "It was suspended in Prefect"
 PARENT_SUSPENDED = "A parent flow run was suspended in Prefect"
 SUSPEND_REFUSED = "This run cannot be paused. Cancel it: the next run goes on with what is left."

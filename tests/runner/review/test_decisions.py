@@ -14,6 +14,7 @@ from paddock.pipelines.reply_check import AnswerFault
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.ledger.reviews.reviews import DecisionRefused, Question, Review, Subject
+from paddock.runner.review.answer_checks import AnswerCheck
 from paddock.runner.review.decisions import LedgerReviews
 
 SCHEMA = {
@@ -233,11 +234,11 @@ def test_answers_are_checked_before_the_transaction_that_accepts_them_together(
     reviews, readings = LedgerReviews(ledger), {"readings": {"total": {"by": "rule"}}}
     first, bad, other = (ask(ledger, key, outputs=readings) for key in ("a.pdf", "b.pdf", "c.pdf"))
 
-    def faults(own: LedgerReviews, review: Review, value: Any) -> list[AnswerFault]:
-        own.take_lease(other.id, "ann")  # a transaction of its own, as others' may be meanwhile
-        return [AnswerFault("too high", "Too high.")] if review.key == "b.pdf" else []
+    def faults(check: AnswerCheck) -> list[AnswerFault]:
+        reviews.take_lease(other.id, "ann")  # a transaction of its own, as others' may be meanwhile
+        return [AnswerFault("too high", "Too high.")] if check.review.key == "b.pdf" else []
 
-    monkeypatch.setattr(LedgerReviews, "faults", faults)
+    monkeypatch.setattr(AnswerCheck, "faults", faults)
     done = reviews.accept_together([(r.id, r.question) for r in (first, bad)], "ann")
     assert [each.key for each in done.reviews] == ["a.pdf"]
     assert done.left == {bad.id: "The accepted value is not valid. Too high."}
