@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -166,7 +165,7 @@ class RunPages:
             has_more=len(found.runs) >= n_least,
             folder=lambda past: shown_folder(past.place.folder, common),
             address=run_path,
-            took=partial(run_time_text, now=time.time()),
+            took=run_time_text,
             result=self._result_text,
             host=socket.gethostname(),
             pipelines=CONSOLE_PAGES["Pipelines"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -34,23 +35,25 @@ RUNS_HEAD = ("RUN", "PIPELINE", "STATUS", "STARTED", "TOOK", "ITEMS", "BY", "")
 _MAX_DETAIL_CHARS = 60
 
 
-def runs_table(rows: Iterable[tuple[PastRun, str]], now: float, host: str) -> str:
+def runs_table(found: Iterable[PastRun], known: dict[Path, JournalProgress]) -> str:
+    """Return a table of runs; `known` is kept between calls."""
     lines: list[tuple[str, ...]] = [RUNS_HEAD]
-    for past, progress in rows:
+    own_hosts = (None, socket.gethostname())
+    for past in found:
         row, is_over = past.row, past.status in ("completed", "quarantined")
-        by = row.trigger + (f" on {row.host}" if row.host not in (None, host) else "")
+        by = row.trigger + (f" on {row.host}" if row.host not in own_hosts else "")
         by += f" (start {row.attempt})" if row.attempt > 1 else ""
         what, message = _shortened(row.pipeline), "" if is_over else past.message or ""
         what += "" if past.file.exists() else f" ('{printable(row.file)}' is gone)"
-        times = units.ago(now - row.started), run_time_text(past, now)
-        result = progress or run_result_text(past)
+        times = units.ago(time.time() - row.started), run_time_text(past)
+        result = open_progress_text(past, known) or run_result_text(past)
         lines.append((row.run, what, past.outcome, *times, result, by, _shortened(message)))
     return printing.table(lines)
 
 
-def run_time_text(past: PastRun, now: float) -> str:
+def run_time_text(past: PastRun) -> str:
     if past.status == "running":
-        return units.duration(max(0.0, now - past.row.started))
+        return units.duration(max(0.0, time.time() - past.row.started))
     return units.duration(past.row.ended - past.row.started) if past.row.ended else ""
 
 
@@ -92,14 +95,14 @@ def run_result_text(past: PastRun) -> str:
     return effects_in_words(past.status, *n_done)
 
 
-def run_heading(past: PastRun, now: float) -> str:
-    row, summary = past.row, past.summary
+def run_heading(past: PastRun) -> str:
+    row, summary, took = past.row, past.summary, run_time_text(past)
     started = datetime.fromtimestamp(row.started).astimezone()
     where = f" on {row.host}" if row.host else ""
     lines = [
         f"run {row.run} of {row.pipeline} ({past.file})",
         f"  {past.outcome}, by {row.trigger}{where}, {started:%Y-%m-%d %H:%M:%S}"
-        + (f", {run_time_text(past, now)}" if run_time_text(past, now) else "")
+        + (f", {took}" if took else "")
         + (f", start {row.attempt}" if row.attempt > 1 else ""),
     ]
     if summary:

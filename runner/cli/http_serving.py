@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
 from paddock.engine.api import access_log, api_keys, server
@@ -122,11 +122,8 @@ def _open_port(settings: Settings) -> socket.socket:
             f"Paddock serves at {settings.address.url} already{holder}.\n  paddock ps"
         )
     remedy = f"paddock serve --host {host} --port {_free_port(port)}"
-    if (
-        program is service_lookup.ServerKind.OLLAMA
-        and pid
-        and is_systemd_unit(pid, "ollama.service")
-    ):
+    is_ollama = program is service_lookup.ServerKind.OLLAMA
+    if is_ollama and pid and is_systemd_unit(pid, "ollama.service"):
         remedy = "sudo systemctl stop ollama && paddock serve"
     what = f"Port {port} is taken by {program or service_lookup.ServerKind.OTHER}{holder}."
     raise CommandError(f"{what}\n  {remedy}")
@@ -134,17 +131,13 @@ def _open_port(settings: Settings) -> socket.socket:
 
 def _free_port(near: int) -> int:
     for port in range(near + 1, min(near + 50, 65536)):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
             return port
     return 0
 
 
 def _print_address(settings: Settings, listener: socket.socket) -> None:
-    """Print the address, and who may use it."""
     real = with_port(settings, listener.getsockname()[1])
     printing.print_err(
         f"Paddock serves at {real.address.url}, models in {settings.pool.models_dir}."

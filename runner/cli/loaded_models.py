@@ -27,15 +27,13 @@ class LoadedModels(Struct, frozen=True):
 
 
 @contextmanager
-def loaded_models(
-    settings: Settings, note: Callable[[str], None] = printing.print_err
-) -> Iterator[list[LoadedModels]]:
-    """Yield the loaded models of every service; `note` is called for one that does not answer.
+def loaded_models(settings: Settings) -> Iterator[list[LoadedModels]]:
+    """Yield the loaded models of every service; print which does not answer.
 
     Raises:
         ServiceError: no service runs, or none answers.
     """
-    with service_answers(settings, "/api/ps", note) as answers:
+    with service_answers(settings, "/api/ps", printing.print_err) as answers:
         found = []
         for name, client, answer in answers:
             rows = [{**row, "service": name} for row in answer.get("models") or []]

@@ -158,8 +158,8 @@ def service_models(client: ServiceClient) -> tuple[ModelRow, ...]:
     return tuple(sorted(rows, key=lambda row: row.name))
 
 
-def model_table(rows: Sequence[ModelRow], now: datetime | None = None) -> str:
-    now = now or datetime.now(UTC)
+def model_table(rows: Sequence[ModelRow]) -> str:
+    now = datetime.now(UTC)
     head = ("NAME", "ID", "SIZE", "MODIFIED", "ROLE", "FROM")
     body = [
         (

@@ -40,6 +40,13 @@ class ParamRow(Struct, frozen=True):
     default: Any
     schema: dict[str, Any]
 
+    @property
+    def default_text(self) -> str:
+        default = self.default
+        if isinstance(default, dict):
+            default = {name: value for name, value in default.items() if value is not None}
+        return f"default {json.dumps(default, ensure_ascii=False)}"
+
 
 class StepRow(Struct, frozen=True):
     name: str
@@ -122,12 +129,10 @@ def list_installed() -> InstalledParts:
     kinds, broken_steps = registry.load_all_steps()
     steps = tuple(step_row(name, kind, registry.step_package(name)) for name, kind in kinds.items())
     broken = [str(error) for error in broken_steps]
-    parts = [
-        PartRow(
-            "tool", name, DISTRIBUTION, tool.description, ", ".join(tool.arguments.model_fields)
-        )
-        for name, tool in builtin_tools.BUILT_IN_FUNCTIONS.items()
-    ]
+    parts = list[PartRow]()
+    for name, tool in builtin_tools.BUILT_IN_FUNCTIONS.items():
+        takes = ", ".join(tool.arguments.model_fields)
+        parts.append(PartRow("tool", name, DISTRIBUTION, tool.description, takes))
     for point in (point for points in plugins(TOOL_GROUP).values() for point in points):
         about = f"The function {point.value}."
         parts.append(PartRow("tool", point.name, package_of(point), about))
@@ -229,19 +234,9 @@ def _parts_text(parts: Sequence[PartRow], titles: Mapping[str, str]) -> Iterator
         for row, name in zip(rows, shown, strict=True):
             about = row.about + (f" ({row.takes})" if kind == "reader" and row.takes else "")
             about += f" [{row.package}]" if row.package != DISTRIBUTION else ""
-            head = (
-                f"  {name:<{width}}"
-                if len(name) <= _MAX_NAME_WIDTH
-                else f"  {name}\n{'':>{width + 2}}"
-            )
-            lines.append(f"{head}{about}".rstrip())
+            apart = "" if len(name) <= _MAX_NAME_WIDTH else f"\n{'':>{width + 2}}"
+            lines.append(f"  {name:<{width if not apart else 0}}{apart}{about}".rstrip())
         yield "\n".join(lines)
-
-
-def plain_default(param: ParamRow) -> Any:
-    if isinstance(param.default, dict):
-        return {name: value for name, value in param.default.items() if value is not None}
-    return param.default
 
 
 class StepDescription(Struct, frozen=True):
@@ -272,12 +267,8 @@ class StepDescription(Struct, frozen=True):
             width = min(20, max(len(param.name) for param in self.row.params)) + 2
             for param in self.row.params:
                 lines += _param_lines(param, width)
-        if gives := self.row.described_outputs:
-            lines += [
-                "",
-                "gives",
-                *(f"  {line}" for line in textwrap.wrap(", ".join(gives), _WIDTH - 2)),
-            ]
+        if gives := textwrap.wrap(", ".join(self.row.described_outputs), _WIDTH - 2):
+            lines += ["", "gives", *(f"  {line}" for line in gives)]
         needed = [param for param in self.row.params if param.is_required]
         needed += [param for param in self.row.params if param.name in self.row.one_of[:1]]
         needed += [p for p in self.row.params if p.schema.get("examples") and p not in needed]
@@ -317,7 +308,7 @@ def _param_lines(param: ParamRow, width: int) -> list[str]:
     if param.is_required:
         facts.append("needed")
     elif param.default is not None:
-        facts.append(f"default {json.dumps(plain_default(param), ensure_ascii=False)}")
+        facts.append(param.default_text)
     about = str(param.schema.get("description", ""))
     indent = " " * (width + 2)
     head = textwrap.wrap(", ".join(facts), _WIDTH, initial_indent=indent, subsequent_indent=indent)
@@ -336,9 +327,8 @@ def schema_type_text(schema: dict[str, Any]) -> str:
     if "const" in schema:
         return str(schema["const"])
     if "anyOf" in schema:
-        words = [
-            schema_type_text(option) for option in schema["anyOf"] if option.get("type") != "null"
-        ]
+        options = (option for option in schema["anyOf"] if option.get("type") != "null")
+        words = map(schema_type_text, options)
         return " or ".join(dict.fromkeys(words)) or "anything"
     if list(schema.get("properties", ())) == ["file"]:
         return "{file: PATH}"
@@ -416,9 +406,8 @@ def _param_facts(param: ParamRow) -> str:
     words = schema_type_text(param.schema)
     if param.is_required:
         return f"{words}, needed"
-    default = plain_default(param)
-    is_plain = default is None or default in ({}, [])
-    return words if is_plain else f"{words}, default {json.dumps(default, ensure_ascii=False)}"
+    is_plain = param.default is None or param.default_text in ("default {}", "default []")
+    return words if is_plain else f"{words}, {param.default_text}"
 
 
 def _comment_lines(text: str, indent: str) -> list[str]:

@@ -130,21 +130,17 @@ class _BoxBuilder:
 
 def box_text(box: GraphBox) -> str:
     last = box.last
-    parts = [_outcome_text(last)]
+    parts = [f"{n:,} {outcome}" for outcome, n in sums_by_outcome(last.counts).items()]
+    if not parts and last.n > 1:
+        parts = [f"{last.n:,} times", *([f"{last.failed:,} failed"] if last.failed else [])]
+    elif not parts:
+        words = {"none": "", "left": "not reached", "fresh": "nothing to do"}
+        parts = [words.get(last.state, last.state)]
     if last.seconds >= 0.05:
         parts.append(units.duration(last.seconds))
     if last.calls or last.known_calls:
         parts.append(counted(last.calls, "call"))
     return " · ".join(filter(None, parts))
-
-
-def _outcome_text(last: LastStepRun) -> str:
-    counts = [f"{n:,} {outcome}" for outcome, n in sums_by_outcome(last.counts).items()]
-    if counts:
-        return " · ".join(counts)
-    if last.n > 1:
-        return f"{last.n:,} times" + (f" · {last.failed:,} failed" if last.failed else "")
-    return {"none": "", "left": "not reached", "fresh": "nothing to do"}.get(last.state, last.state)
 
 
 def last_run_steps(past: PastRun | None) -> LastRunSteps:

@@ -59,10 +59,6 @@ class RunCall(CallRecord, frozen=True, kw_only=True):
     step: str
     model: str
 
-    @property
-    def is_of_model(self) -> bool:
-        return self.kind != TOOL_KIND
-
 
 class RunDetails(Struct, frozen=True):
     past: PastRun
@@ -93,7 +89,7 @@ class RunDetails(Struct, frozen=True):
             n_cached = summary.get("cached_calls", 0)
             found = {"calls": summary.get("calls", 0), "known calls": n_cached}
             return found | {words: tokens.get(name, 0) for name, words in _TOKEN_NOTES.items()}
-        model_calls = [call for call in self.calls if call.is_of_model]
+        model_calls = [call for call in self.calls if call.kind != TOOL_KIND]
         new = [call for call in model_calls if not call.is_known]
         sums = (sum(getattr(call, n) for call in new) for n in ("prompt", "reused", "completion"))
         found = {"calls": len(new), "known calls": len(model_calls) - len(new)}

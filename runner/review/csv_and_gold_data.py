@@ -34,10 +34,8 @@ EMPTY_VALUE = "(empty)"
 """A new value that stands for an empty text; an empty cell changes nothing."""
 
 _NEEDED = ("id", "question", "field", "decision", "new value", "reason")
-_VERBS: Mapping[str, Verb] = {
-    "accept": "accept", "accepted": "accept", "edit": "edit", "edited": "edit",
-    "reject": "reject", "rejected": "reject",
-}  # fmt: skip
+_OF_STATES: Mapping[object, Verb] = {state: verb for verb, state in VERBS.items()}
+_OF_WORDS: Mapping[object, Verb] = {**{verb: verb for verb in VERBS}, **_OF_STATES}
 
 
 class SheetFault(Struct, frozen=True):
@@ -136,7 +134,7 @@ def _add_row(decisions: dict[str, SheetDecision], line: int, cells: Mapping[str,
     new = cells["new value"]
     if not word and not new:
         return
-    verb = _VERBS.get(word) if word else "edit"
+    verb = _OF_WORDS.get(word) if word else "edit"
     if verb is None:
         raise WrongField(f"'{cells['decision']}' is no decision. Write accept, edit or reject.")
     if verb == "edit" and not new:
@@ -161,7 +159,6 @@ def _add_row(decisions: dict[str, SheetDecision], line: int, cells: Mapping[str,
 
 def read_decided(text: str) -> tuple[list[SheetDecision], list[SheetFault]]:
     """Return the decisions of JSON lines that `gold_jsonl` wrote, and the faults of its lines."""
-    verbs: Mapping[object, Verb] = {"accepted": "accept", "edited": "edit", "rejected": "reject"}
     decisions: list[SheetDecision] = []
     faults: list[SheetFault] = []
     for line, written in enumerate(text.splitlines(), 1):
@@ -170,7 +167,7 @@ def read_decided(text: str) -> tuple[list[SheetDecision], list[SheetFault]]:
         try:
             row = json.loads(written)
             sha256, reason = str(row["document_sha256"] or ""), str(row["reason"] or "")
-            question, verb = question_digest(sha256, row["answer"]), verbs[row["decision"]]
+            question, verb = question_digest(sha256, row["answer"]), _OF_STATES[row["decision"]]
             decision = SheetDecision(line, str(row["id"]), question, verb, {}, reason)
             decision.value, decision.by = row["value"], str(row["by"] or "")
             decision.places = clicked_places(row.get("places"))
@@ -181,17 +178,6 @@ def read_decided(text: str) -> tuple[list[SheetDecision], list[SheetFault]]:
         decision.document_sha256 = sha256
         decisions.append(decision)
     return decisions, faults
-
-
-def _of_now(decision: SheetDecision, review: Review) -> None:
-    """Adapt a decision of another ledger to the answer of now.
-
-    What a person accepted or wrote stands for the document, also where the model answers otherwise
-    now. A rejection is of the answer that was given.
-    """
-    is_same_document = review.subject.document_sha256 == decision.document_sha256
-    if is_same_document and review.question != decision.question and decision.verb != "reject":
-        decision.question, decision.verb = review.question, "edit"
 
 
 Check = Callable[[SheetDecision], None]
@@ -219,7 +205,11 @@ def check_decisions(
             continue
         try:
             if decision.document_sha256 is not None:
-                _of_now(decision, review)
+                # Of another ledger: what a person accepted or wrote stands for the document, also
+                # where the model answers otherwise now. A rejection is of the answer that was given
+                is_same = review.subject.document_sha256 == decision.document_sha256
+                if is_same and review.question != decision.question and decision.verb != "reject":
+                    decision.question, decision.verb = review.question, "edit"
             elif decision.verb == "edit":
                 fields = subject_fields(review.subject)
                 decision.value = edited_answer(review.subject.answer, fields, decision.changes)

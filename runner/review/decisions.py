@@ -35,7 +35,7 @@ from .answer_checks import AnswerCheck
 from .label_tables import add_row, with_present_labels
 
 Verb = Literal["accept", "edit", "reject"]
-VERBS: Mapping[str, ReviewState] = {"accept": "accepted", "edit": "edited", "reject": "rejected"}
+VERBS: Mapping[Verb, ReviewState] = {"accept": "accepted", "edit": "edited", "reject": "rejected"}
 """Each verb with the state that it leads to."""
 
 Places: TypeAlias = Mapping[str, tuple[int, int]]

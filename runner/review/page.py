@@ -191,8 +191,6 @@ class ReviewPage:
 
         return endpoint
 
-    # --- reading
-
     async def _queue(self, request: Request, by: str) -> Response:
         """Return what waits. Open pages ask every few seconds, so an unchanged list is not sent."""
         etag, rows = await self.ask(self._waiting)
@@ -305,20 +303,14 @@ class ReviewPage:
 
     async def _picture(self, request: Request, by: str) -> Response:
         page = _count(request.query_params.get("page"), 1)
-        number = request.query_params.get("source")
-
-        def document(reviews: LedgerReviews, review: Review) -> tuple[Path, Review]:
-            source = _source(review, number)
-            if not source.has_picture:
-                raise DecisionRefused("This source has no pages to show.")
-            return reviews.ledger.folder.parent.resolve() / str(source.path), review
-
-        path, review = await self._at(request, document)
+        reviews, review = await self._found(request)
+        source = _source(review, request.query_params.get("source"))
+        if not source.has_picture:
+            raise DecisionRefused("This source has no pages to show.")
+        path = reviews.ledger.folder.parent.resolve() / str(source.path)
         await asyncio.to_thread(_refuse_changed, path, review)
         picture = await render_page(path, page, MOST_SIDE_PX, readers=self._readers)
         return Response(picture, headers=_NO_STORE, media_type="image/png")
-
-    # --- deciding
 
     def _changing(self, change: Callable[[LedgerReviews, str, str], Review]) -> Act:
         async def act(request: Request, by: str) -> Any:
@@ -331,10 +323,9 @@ class ReviewPage:
     async def _check(self, request: Request, by: str) -> Any:
         """Return what is wrong with an edit that was not sent yet, and what it would answer."""
         body = await _body(request)
+        reviews, review = await self._found(request)
         try:
-            reviews, review, value = await self._at(
-                request, lambda reviews, review: (reviews, review, _edited(review, body))
-            )
+            value = _edited(review, body)
         except WrongField as error:
             return {"faults": [{"path": "", "message": str(error)}], "answers": []}
         others, most = list[Review](), 0
@@ -387,13 +378,9 @@ class ReviewPage:
     async def _decide(self, request: Request, by: str) -> Any:
         body = await _body(request)
         question, reason = (str(body.get(name) or "") for name in ("question", "reason"))
-        verb = cast(Verb, str(body.get("verb")))  # `decide` refuses any other
-
-        def seen(reviews: LedgerReviews, review: Review) -> tuple[LedgerReviews, Review, Any]:
-            return reviews, review, _edited(review, body) if is_edit else review.subject.answer
-
-        is_edit = verb == "edit"
-        reviews, review, value = await self._at(request, seen)
+        verb = cast(Verb, str(body.get("verb")))  # `enter` refuses any other
+        reviews, review = await self._found(request)
+        value = _edited(review, body) if verb == "edit" else review.subject.answer
         wrong = None
         if is_checked(review, verb) and review.question == question:
             wrong = await self._faults(reviews, review, value)
@@ -497,7 +484,8 @@ class ReviewPage:
 
         return await self.ask(undo)
 
-    # --- the thread
+    async def _found(self, request: Request) -> tuple[LedgerReviews, Review]:
+        return await self._at(request, lambda reviews, review: (reviews, review))
 
     async def _at(self, request: Request, act: Callable[[LedgerReviews, Review], _T]) -> _T:
         """Call `act` with a request's review and the reviews of its ledger.

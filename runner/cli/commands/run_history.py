@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -27,7 +26,6 @@ from paddock.runner.cli.history_text import (
     is_failure,
     journal_line,
     ledger_item_line,
-    open_progress_text,
     run_heading,
     run_result_text,
     runs_table,
@@ -90,7 +88,7 @@ def runs(
 
             def text() -> str:
                 now = look()
-                table = _current_table(now.runs, known) if now.runs else "No run yet."
+                table = runs_table(now.runs, known) if now.runs else "No run yet."
                 return "\n".join((*now.faults, table))
 
             redraw_until_interrupted(text, REFRESH_EVERY_S)
@@ -101,7 +99,7 @@ def runs(
     if as_json:
         printing.print_json({"runs": [past.as_json() for past in found.runs]})
     elif found.runs:
-        printing.print_out(_current_table(found.runs, {}))
+        printing.print_out(runs_table(found.runs, {}))
         if found.n_all > len(found.runs):
             shown = f"{len(found.runs):,} of {found.n_all:,} runs"
             printing.print_err(f"{shown}; `--limit {found.n_all}` shows all.")
@@ -110,11 +108,6 @@ def runs(
     if found.runs or not found.faults:
         return DONE
     return WRONG if found.has_wrong_settings else FAILED
-
-
-def _current_table(found: Sequence[PastRun], known: dict[Path, JournalProgress]) -> str:
-    rows = [(past, open_progress_text(past, known)) for past in found]
-    return runs_table(rows, time.time(), socket.gethostname())
 
 
 def _watch_lines(look: Callable[[], RunHistory], *, as_json: bool) -> None:
@@ -175,7 +168,7 @@ def logs(
             ]  # fmt: skip
         printing.print_json({"run": past.as_json(), "lines": lines})
         return DONE
-    printing.print_out(run_heading(past, time.time()))
+    printing.print_out(run_heading(past))
     if past.journal.exists():
         for event in lines:
             printing.print_out(journal_line(event))
@@ -205,7 +198,7 @@ def write_run_report(past: PastRun, target: Path) -> None:
 
 def _follow(past: PastRun, *, failed: bool, as_json: bool) -> int:
     if not as_json:
-        printing.print_out(run_heading(past, time.time()))
+        printing.print_out(run_heading(past))
     tail, is_over = JournalTail(past.journal), False
     with suppress(KeyboardInterrupt):
         while not is_over:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -11,9 +9,9 @@ from typing import Any
 
 from paddock.engine.system import units
 from paddock.engine.system.text import counted
-from paddock.runner.cli import history_text
 from paddock.runner.cli.arguments import JsonOption
 from paddock.runner.cli.exit_status import DONE, FAILED
+from paddock.runner.cli.history_text import runs_table
 from paddock.runner.daemon import daemon_client, daemon_files, service_client, service_lookup
 from paddock.runner.folders.state_folders import find_ledgers
 from paddock.runner.ledger.run_history import recent_runs
@@ -49,8 +47,7 @@ def status(as_json: JsonOption = False) -> int:
     lines.append(f"{where}: {answering}.")
     printing.print_out("\n".join(map(printing.printable_message, (*lines, *found.faults))))
     if found.runs:
-        rows = [(past, history_text.open_progress_text(past, {})) for past in found.runs]
-        printing.print_out(history_text.runs_table(rows, time.time(), socket.gethostname()))
+        printing.print_out(runs_table(found.runs, {}))
     return DONE if up is not None else FAILED
 
 

@@ -23,6 +23,7 @@ from typing import Annotated, Literal
 import typer
 
 from paddock.engine.system.records import Struct
+from paddock.engine.system.text import is_utf8
 from paddock.runner.cli.arguments import (
     JsonOption,
     PoolOption,
@@ -78,13 +79,12 @@ class SummariseFlags:
     as_json: JsonOption = False
 
     def request(self) -> SummaryRequest:
-        out = self.out
         documents, include = Path(self.documents).expanduser(), self.include or INCLUDE
         if documents.is_file():
             documents, include = documents.parent, glob.escape(documents.name)
         if not documents.is_dir():
             raise CommandError(f"There is no folder '{self.documents}'.")
-        if out is None:
+        if (out := self.out) is None:
             raise CommandError("There is no folder for the summaries.\n  Name one by `-o`.")
         target = Path(out).expanduser()
         if target.exists() and not target.is_dir():
@@ -204,18 +204,17 @@ def pipeline_text(request: SummaryRequest, base: Path) -> str:
 
     Folders below `base` are defaults of the inputs; others must be given to each run.
     """
-    model = (
-        f"models:\n  writer: {{ref: {_yaml_quoted(request.model)}}}\n\n" if request.model else ""
-    )
+    writer = f"models:\n  writer: {{ref: {_yaml_quoted(request.model)}}}\n\n"
     option = "params: {repeat_penalty: 1.1}  # small models repeat themselves"
     if request.how == "extract":
         option = "how: extract  # its own sentences, those that say most of it"
-    folder = request.folder.name if _is_text(request.folder) else ""
+    # Other names cannot be written as YAML
+    folder = request.folder.name if is_utf8(str(request.folder)) else ""
     return Template(_TEMPLATE.read_text("utf-8")).substitute(
         name=_yaml_quoted(f"summaries of {folder}" if folder else "summaries"),
         folder=_input_text(request.folder, base, "The documents."),
         out=_input_text(request.out, base, "Where the summaries go."),
-        model=model,
+        model=writer if request.model else "",
         include=_yaml_quoted(request.include),
         words=request.words,
         option=option,
@@ -228,16 +227,7 @@ def needs_inputs(request: SummaryRequest, base: Path) -> bool:
 
 
 def _is_default(path: Path, base: Path) -> bool:
-    return path.is_relative_to(base) and _is_text(path)
-
-
-def _is_text(path: Path) -> bool:
-    """Return whether a path is valid Unicode; other names cannot be written as YAML."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return path.is_relative_to(base) and is_utf8(str(path))
 
 
 def _input_text(path: Path, base: Path, about: str) -> str:

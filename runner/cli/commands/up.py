@@ -25,7 +25,7 @@ from paddock.runner.cli.arguments import (
 )
 from paddock.runner.cli.exit_status import DONE
 from paddock.runner.progress import command_logs
-from paddock.runner.settings import Settings, read_settings
+from paddock.runner.settings import read_settings
 
 PYTHONS_GC_THRESHOLD = (700, 10, 10)
 _RUN_FLAGS = ("allow", "debug", "log_json")
@@ -49,12 +49,8 @@ def up(flags: UpFlags) -> int:
     del own["folders"]  # the options have the names of their settings
     own = given_settings(**own)
     settings = read_settings(Path.cwd(), flags=own)
-    return _run_until_stopped(places, settings, own)
-
-
-def _run_until_stopped(places: list[Path], settings: Settings, flags: dict[str, object]) -> int:
     # Only these flags reach runs: their other settings come from next to the pipeline.
-    own = {name: value for name, value in flags.items() if name in _RUN_FLAGS}
+    own = {name: value for name, value in own.items() if name in _RUN_FLAGS}
     # Set what runs and Prefect read when they are imported
     if not os.environ.get("PREFECT_HOME"):
         os.environ["PREFECT_HOME"] = str(private_folder(settings.state_dir / "prefect"))

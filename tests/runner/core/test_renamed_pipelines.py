@@ -335,7 +335,7 @@ def test_the_file_of_a_sub_pipeline_is_renamed_or_that_of_the_one_around(
 def test_why_runs_and_a_moved_folder_know_the_name_of_today(bills: World, tmp_path: Path) -> None:
     world = renamed(bills, "bills.yaml")
     (before,) = recent_runs([place(world)], limit=9).runs
-    assert " ('pipeline.yaml' is gone)" in runs_table([(before, "")], 0.0, "")
+    assert " ('pipeline.yaml' is gone)" in runs_table([before], {})
     world.run()
     assert {past.row.file for past in recent_runs([place(world)], limit=9).runs} == {"bills.yaml"}
     (origin,) = explain_path(world.folder / "out/0.txt").origins
