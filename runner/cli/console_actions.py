@@ -126,7 +126,6 @@ class ConsoleActions:
         return self._started(order)
 
     def allow(self, by: str, form: Form, file: Path) -> str:
-        """Consent to what a pipeline wants, as `paddock allow` does."""
         state = self.state_of(file)
         if form.get("asks") != state.needed_consents_id:
             raise CommandError(

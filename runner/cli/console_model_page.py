@@ -147,7 +147,6 @@ def request_page(states: Iterable[tuple[str, State]], notes: Iterable[str]) -> P
 
 
 def _memory_text(state: State) -> tuple[str, str]:
-    """Return how much memory is free, and the rest of the sentence."""
     gpus = state["devices"]
     total, free = (
         sum(gpu[name] for gpu in gpus) if gpus else state["memory"][name]

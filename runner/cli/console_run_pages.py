@@ -131,7 +131,6 @@ class RunPages:
     def __init__(self, folders: Callable[[], Iterable[Path]]) -> None:
         self._folders = folders
         self._places = KeptReading(self._find_places)
-        self._left_out: Sequence[str] = ()
         self._progress: dict[Path, JournalProgress] = {}
         self._details: dict[tuple[str, ...], RunDetails] = {}
         self._turn = threading.Lock()
@@ -140,14 +139,13 @@ class RunPages:
         """Held while the items of a run are read, which may take seconds."""
         self._last_difference: tuple[tuple[object, ...], RunDifference] | None = None
 
-    def places(self) -> tuple[LedgerFolder, ...]:
-        return self._places.get()
+    def places(self) -> Sequence[LedgerFolder]:
+        return self._places.get()[0]
 
-    def _find_places(self) -> tuple[LedgerFolder, ...]:
+    def _find_places(self) -> tuple[Sequence[LedgerFolder], Sequence[str]]:
+        """Return the folders of ledgers, and why others were left out."""
         left_out: list[str] = []
-        found = tuple(find_ledgers(self._folders(), left_out.append))
-        self._left_out = left_out
-        return found
+        return find_ledgers(self._folders(), left_out.append), left_out
 
     def runs(self, query: Query) -> PageParts:
         is_failed, number = query.get("show") == "failed", page_number(query)
@@ -158,7 +156,7 @@ class RunPages:
         body = render(
             "console_runs.html",
             query=query,
-            faults=(*found.faults, *self._left_out),
+            faults=(*found.faults, *self._places.get()[1]),
             runs=found.runs,
             shown=_page_of(found.runs, number, PAGE_ROWS),
             number=number,
@@ -323,7 +321,6 @@ class RunPages:
 
 
 def _earlier_runs(after: PastRun, limit: int) -> Sequence[PastRun]:
-    """Return the runs of the same pipeline that began before a run, newest first."""
     own = LedgerFolder(after.place.state, after.row.file)
     return recent_runs([own], limit=limit, before=after.row.started).runs
 

@@ -89,7 +89,6 @@ def fallback_findings(settings: Settings) -> Iterator[Finding]:
 
 
 def port_findings(address: ServiceAddress) -> Iterator[Finding]:
-    """Report which program has the service's port, and Ollama's port if that differs."""
     yield _port_finding(address)
     if is_this_machine(address) and address.port != DEFAULT_PORT:
         yield _port_finding(ServiceAddress(port=DEFAULT_PORT))

@@ -102,7 +102,6 @@ def with_exit_status(command: Callable[..., int]) -> Callable[..., None]:
 def command_group(
     name: str, summary: str, commands: Mapping[str, Callable[..., int]]
 ) -> typer.Typer:
-    """Return a command that has commands of its own."""
     group = typer.Typer(name=name, help=summary, no_args_is_help=True, rich_markup_mode=None)
     for own_name, command in commands.items():
         group.command(own_name)(with_exit_status(command))

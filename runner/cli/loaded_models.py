@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.models.model_names import canonical_name, is_path
 from paddock.engine.system import units
 from paddock.engine.system.records import Struct
 from paddock.runner.daemon import service_client, service_lookup
@@ -39,24 +38,6 @@ def loaded_models(settings: Settings) -> Iterator[list[LoadedModels]]:
             rows = [{**row, "service": name} for row in answer.get("models") or []]
             found.append(LoadedModels(client, rows, int(answer.get("queue_depth") or 0)))
         yield found
-
-
-def unload_model(services: Sequence[LoadedModels], ref: str) -> bool:
-    """Unload a model after its current answers; return whether a service had it.
-
-    Raises:
-        ServiceError: no service knows it.
-    """
-    name = canonical_name(ref)
-    there = [
-        service
-        for service in services
-        if any(canonical_name(str(row.get("name", ""))) == name for row in service.rows)
-    ]
-    # An unknown model is an error of the service.
-    for service in there or services[: not is_path(ref)]:
-        service.client.post("/api/generate", {"model": ref, "keep_alive": 0, "stream": False})
-    return bool(there)
 
 
 @contextmanager

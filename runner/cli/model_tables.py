@@ -37,7 +37,6 @@ _ID_CHARS = 12  # of the digest, as `ollama list` has it
 
 
 def model_card(card: Mapping[str, Any], *, is_verbose: bool = False) -> str:
-    """Return a model's card; `is_verbose` adds the file's metadata and tensors."""
     details, info = card.get("details") or {}, card.get("model_info") or {}
     architecture = str(info.get("general.architecture") or details.get("family") or "")
     facts = {"parameters": details.get("parameter_size")}

@@ -87,8 +87,6 @@ def with_mailbox(pipeline: str) -> str:
 
 
 class DraftAnswers(Struct, frozen=True):
-    """What a user has, and wants of it."""
-
     documents: Documents = get_args(Documents)[0]
     result: Result = get_args(Result)[0]
 

@@ -61,7 +61,6 @@ class StepRow(Struct, frozen=True):
 
     @property
     def described_outputs(self) -> tuple[str, ...]:
-        """The outputs, with the fields of their items."""
         return tuple(
             f"{name} (each {' '.join(self.items[name])})" if name in self.items else name
             for name in self.outputs

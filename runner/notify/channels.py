@@ -22,6 +22,7 @@ import threading
 from collections.abc import Awaitable, Callable, Sequence
 from email.message import EmailMessage
 from email.utils import formatdate, getaddresses, make_msgid
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -184,8 +185,12 @@ class _SmtpDelivery:
     def send(self, mail: EmailMessage) -> None:
         server = self._server
         try:
-            with self._connected() as smtp:
+            kind: Callable[..., smtplib.SMTP] = smtplib.SMTP
+            if server.is_encrypted:
+                kind = partial(smtplib.SMTP_SSL, context=ssl.create_default_context())
+            with kind(server.host, server.port, timeout=ATTEMPT_S) as smtp:
                 self._connection = smtp
+                smtp.ehlo_or_helo_if_needed()
                 if not server.is_encrypted and smtp.has_extn("starttls"):
                     smtp.starttls(context=ssl.create_default_context())
                     smtp.ehlo()
@@ -206,15 +211,6 @@ class _SmtpDelivery:
             raise NotDelivered(f"{server.host}: {error.verify_message}") from error
         except (smtplib.SMTPException, OSError) as error:
             raise NotDelivered(f"{server.host}:{server.port}: {error}", is_passing=True) from error
-
-    def _connected(self) -> smtplib.SMTP:
-        server = self._server
-        if server.is_encrypted:
-            context = ssl.create_default_context()
-            return smtplib.SMTP_SSL(server.host, server.port, timeout=ATTEMPT_S, context=context)
-        smtp = smtplib.SMTP(server.host, server.port, timeout=ATTEMPT_S)
-        smtp.ehlo_or_helo_if_needed()
-        return smtp
 
     def hang_up(self) -> None:
         sock = getattr(self._connection, "sock", None)

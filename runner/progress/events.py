@@ -84,8 +84,6 @@ class Observer:
 
 
 class MultiObserver(Observer):
-    """Forwards each event to several observers."""
-
     def __init__(self, *observers: Observer) -> None:
         for event in vars(Observer):
             if not event.startswith("_"):

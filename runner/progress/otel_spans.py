@@ -156,8 +156,6 @@ class _CountingExporter(OTLPSpanExporter):
 
 
 class RunSpans(Observer):
-    """An observer whose events become spans."""
-
     def __init__(
         self, tracer: Tracer, meter: Meter, redact: Redact, *, is_with_content: bool
     ) -> None:

@@ -82,7 +82,6 @@ class PlanReport(Struct, frozen=True):
         return shown_lines(f"PlanReport: {self.pipeline}", self._facts())
 
     def _repr_html_(self) -> str:
-        """Return the same for notebooks."""
         return shown_html(f"Plan of {self.pipeline}", self._facts())
 
     def _facts(self) -> Iterator[tuple[str, str]]:

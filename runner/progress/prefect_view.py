@@ -60,7 +60,6 @@ class ProgressMeter(Observer):
 
     @property
     def percent(self) -> float:
-        """The share of the work that is done, from 0 to 100."""
         shares = [
             min(1.0, self._n_ended[step] / n) if n else 1.0 for step, n in self._n_items.items()
         ]

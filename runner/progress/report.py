@@ -131,8 +131,6 @@ class QuarantineCounts(Struct, frozen=True):
 
 
 class Report(Struct, frozen=True):
-    """How a run ended."""
-
     run: str
     pipeline: str
     status: Status
@@ -184,7 +182,6 @@ class Report(Struct, frozen=True):
         return shown_lines(f"Report: {self.pipeline}, run {self.run}, {self.status}", self._facts())
 
     def _repr_html_(self) -> str:
-        """Return the same for notebooks."""
         return shown_html(f"{self.pipeline}: {self.status}", self._facts())
 
     def _facts(self) -> Iterator[tuple[str, str]]:

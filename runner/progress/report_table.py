@@ -53,7 +53,6 @@ class ReportTable(Struct, frozen=True):
         return self.to_arrow().to_pandas(**options)
 
     def to_polars(self) -> Any:
-        """Return a `polars.DataFrame`."""
         return import_module("polars").from_arrow(self.to_arrow())
 
     def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:

@@ -60,7 +60,6 @@ class AnswerField(Struct, frozen=True):
 
     @property
     def path(self) -> str:
-        """The keys with dots, as in `items.0.price`."""
         return path_text(self.keys)
 
     @property

@@ -207,7 +207,6 @@ def _earlier(file: Path) -> EarlierResult:
 def _changes(
     found: Comparison, file: Path, earlier: EarlierResult, allow_loss: float
 ) -> ResultChange:
-    """Return what is worse than before, and print it."""
     try:
         change = result_change(found, earlier, allow_loss)
     except NothingShared as error:

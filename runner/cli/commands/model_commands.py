@@ -18,7 +18,7 @@ from paddock.engine.backends.speed_estimates import SpeedBook
 from paddock.engine.errors import EngineError
 from paddock.engine.models.model_cards import describe_model
 from paddock.engine.models.model_finder import ModelFinder
-from paddock.engine.models.model_names import is_path, parse_name
+from paddock.engine.models.model_names import canonical_name, is_path, parse_name
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system.records import asdict
 from paddock.engine.system.text import counted
@@ -26,7 +26,7 @@ from paddock.engine.tuning.tuned_copies import TunedCopyStore
 from paddock.runner.cli import model_arguments, model_tables
 from paddock.runner.cli.arguments import JsonOption, PrefixArgument, flag
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError
-from paddock.runner.cli.loaded_models import loaded_models, loaded_table, unload_model
+from paddock.runner.cli.loaded_models import loaded_models, loaded_table
 from paddock.runner.cli.model_arguments import model_argument
 from paddock.runner.daemon import service_lookup
 from paddock.runner.daemon.service_client import ServiceError
@@ -257,7 +257,17 @@ def stop(
     """Unload models after their current answers, in every service."""
     with loaded_models(read_settings(Path.cwd())) as services:
         for model in models:
-            if not unload_model(services, model_arguments.absolute_model_ref(model)):
+            ref = model_arguments.absolute_model_ref(model)
+            there = [
+                service
+                for service in services
+                if canonical_name(ref) in (canonical_name(str(row["name"])) for row in service.rows)
+            ]
+            # An unknown model is an error of the service.
+            for service in there or services[: not is_path(ref)]:
+                body = {"model": ref, "keep_alive": 0, "stream": False}
+                service.client.post("/api/generate", body)
+            if not there:
                 printing.print_err(f"'{model}' is not in memory.")
     if as_json:
         printing.print_json({"ok": True, "models": models})

@@ -159,8 +159,6 @@ _ProgressCallback = Callable[[str, int | None, int | None], None]
 
 
 class _TransferRequest(Struct, frozen=True):
-    """A pull or push, as typed."""
-
     verb: str
     model: str
     insecure: bool = False

@@ -191,7 +191,6 @@ class _ReviewSession(Struct, frozen=True):
     by: str
 
     def waiting(self, *, is_whole: bool = False) -> list[Review]:
-        """Return what waits, of the named pipeline only."""
         return _of_file(self.place, self.reviews.waiting(is_whole=is_whole))
 
 
@@ -586,7 +585,6 @@ def waiting_text(n: int) -> str:
 
 
 def _next_text(opened: _ReviewSession) -> str:
-    """Return what continues the decided items."""
     where = opened.place.folder / (opened.place.file or "")
     near = shlex.quote(os.path.relpath(where))
     command = "paddock run" if near == "." else f"paddock run {near}"
