@@ -258,11 +258,10 @@ def stop(
     with loaded_models(read_settings(Path.cwd())) as services:
         for model in models:
             ref = model_arguments.absolute_model_ref(model)
-            there = [
-                service
-                for service in services
-                if canonical_name(ref) in (canonical_name(str(row["name"])) for row in service.rows)
-            ]
+            there = []
+            for service in services:
+                names = {canonical_name(str(row.get("name", ""))) for row in service.rows}
+                there += [service] if canonical_name(ref) in names else []
             # An unknown model is an error of the service.
             for service in there or services[: not is_path(ref)]:
                 body = {"model": ref, "keep_alive": 0, "stream": False}
