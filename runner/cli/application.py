@@ -11,8 +11,8 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import inspect
 import io
-import itertools
 import os
 import signal
 import sys
@@ -52,13 +52,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "completion": ("completion",),
 }
 """Module → its commands, functions or groups of these names."""
-_FUNCTIONS = {
-    "list": "list_",
-    "ls": "list_",
-    "summarize": "summarise",
-    "compare": "compare_variants",
-    "console": "show_console",
-}
+_ALIASES = {"ls": "list", "summarize": "summarise"}
+_FUNCTIONS = {"list": "list_", "compare": "compare_variants", "console": "show_console"}
 """Commands whose functions have other names."""
 
 SECTIONS: Mapping[str, Mapping[str, str]] = {
@@ -121,7 +116,8 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
 }
 """Heading → command → the first paragraph of its help, in this order.
 
-`paddock --help` prints this without importing the commands; a test compares it with them.
+`paddock --help` prints this without importing the commands. One of which there is more to say has
+a docstring, whose first paragraph it is; a test compares them.
 """
 
 
@@ -142,14 +138,17 @@ def application(command: str | None = None) -> typer.Typer:
     if group is not None:
         # A module's class `Command`, if there is one, parses the arguments of its commands.
         module: Any = importlib.import_module(f"paddock.runner.cli.{group}")
-        listed = set(itertools.chain(*SECTIONS.values()))
+        summaries = {name: text for of in SECTIONS.values() for name, text in of.items()}
         for name in GROUPS[group]:
-            found = getattr(module, _FUNCTIONS.get(name, name))
+            own = _ALIASES.get(name, name)
+            found = getattr(module, _FUNCTIONS.get(own, own))
             if isinstance(found, typer.Typer):
-                app.add_typer(found)
+                app.add_typer(found, help=summaries[own])
             else:
-                parser, is_hidden = getattr(module, "Command", None), name not in listed
-                app.command(name, cls=parser, hidden=is_hidden)(with_exit_status(found))
+                text = inspect.getdoc(found) or summaries[own]
+                parser, is_hidden = getattr(module, "Command", None), name in _ALIASES
+                command_of = app.command(name, cls=parser, help=text, hidden=is_hidden)
+                command_of(with_exit_status(found))
     else:
         for summaries in SECTIONS.values():
             for name, summary in summaries.items():

@@ -94,7 +94,10 @@ def model_page(
         history = histories.setdefault(f"{name} {number}", SpeedHistory())
         speed, now, speeds = history.add(state), float(state["now"]), list(history.speeds)
         most = max(max(speed.answered, speed.read) for speed in speeds)
-        top = _round_top(max(most, 10.0))
+        # The upper end of the scale: 10, 150 of 137, 10,000 of 8,001
+        least_top = int(max(most, 10.0))
+        size = 10.0 ** (len(str(least_top)) - 1)
+        top = next(n * size for n in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if n * size >= least_top)
         lines = {
             kind: " ".join(
                 f"{_WIDE * (1 - (now - speed.at) / _SPAN_S):.0f},"
@@ -157,16 +160,6 @@ def _memory_text(state: State) -> tuple[str, str]:
     where = f" of {counted(len(gpus), 'device')}" if gpus else ""
     words = f"memory{where} free; models hold {units.size(used_bytes)} of {units.size(total)}"
     return units.size(free), words
-
-
-def _round_top(most: float) -> float:
-    """Return the upper end of a scale.
-
-    >>> _round_top(10), _round_top(137), _round_top(8001)
-    (10.0, 150.0, 10000.0)
-    """
-    size = 10.0 ** (len(str(int(most))) - 1)
-    return next(n * size for n in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if n * size >= int(most))
 
 
 def _model_facts(model: State, per_s: float) -> Iterator[tuple[str, str]]:

@@ -268,7 +268,6 @@ def examine(settings: Settings, environ: Mapping[str, str] = os.environ) -> tupl
         Finding("paddock", "ok", own_version()),
         *_processor_findings(cpu),
         Finding("documents", "ok", extras, remedy),
-        *bundle_findings(find_build(environ)),
         *gpu_findings(hardware.read_gpus(), native, environ),
         *fallback_findings(settings),
         *disk_findings(settings),
@@ -316,22 +315,15 @@ def probe_native() -> NativeBuild | str:
     )
 
 
-def bundle_findings(build: LlamaBuild) -> Iterator[Finding]:
-    if build.mismatch:
-        yield Finding(
-            "llama.cpp",
-            "warning",
-            f"{build.mismatch}: it is not used",
-            f"pip install paddock-llama=={release_version(build.bindings)}",
-        )
-
-
 def gpu_findings(
     gpus: Sequence[hardware.Gpu], native: NativeBuild | str, environ: Mapping[str, str]
 ) -> Iterator[Finding]:
     """Compare the devices of this machine with what llama.cpp was built for."""
     build = find_build(environ)
     name = build.name
+    if build.mismatch:
+        remedy = f"pip install paddock-llama=={release_version(build.bindings)}"
+        yield Finding("llama.cpp", "warning", f"{build.mismatch}: it is not used", remedy)
     if isinstance(native, str):
         flag = _GPU_CMAKE_FLAGS[gpus[0].kind] if gpus else "-DGGML_NATIVE=on"
         remedy = "Install it again:\n" + BUILD_COMMAND.format(flag=flag)

@@ -99,10 +99,8 @@ def with_exit_status(command: Callable[..., int]) -> Callable[..., None]:
     return run
 
 
-def command_group(
-    name: str, summary: str, commands: Mapping[str, Callable[..., int]]
-) -> typer.Typer:
-    group = typer.Typer(name=name, help=summary, no_args_is_help=True, rich_markup_mode=None)
+def command_group(name: str, commands: Mapping[str, Callable[..., int]]) -> typer.Typer:
+    group = typer.Typer(name=name, no_args_is_help=True, rich_markup_mode=None)
     for own_name, command in commands.items():
         group.command(own_name)(with_exit_status(command))
     return group

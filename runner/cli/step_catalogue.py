@@ -359,6 +359,7 @@ def _sample_value(param: ParamRow) -> str:
 
 
 _TEMPLATE_WIDTH = 100
+_EMPTY_DEFAULTS = ("default {}", "default []")
 # Resolved, because an editable install is a tree of links that lacks the data files.
 _TEMPLATE = Path(__file__).resolve().parent / "templates" / "assistants.yaml"
 
@@ -393,20 +394,16 @@ def _template_step_lines(row: StepRow, described: dict[tuple[str, str], str]) ->
         if step != row.name:
             known.setdefault(step, []).append(param.name)
             continue
-        about = param.schema.get("description") or "…"
-        yield from _comment_lines(f"#   {param.name} ({_param_facts(param)}): {about}", "#       ")
+        facts, about = schema_type_text(param.schema), param.schema.get("description") or "…"
+        if param.is_required:
+            facts += ", needed"
+        elif param.default is not None and param.default_text not in _EMPTY_DEFAULTS:
+            facts += f", {param.default_text}"
+        yield from _comment_lines(f"#   {param.name} ({facts}): {about}", "#       ")
     for step, names in known.items():
         yield from _comment_lines(f"#   as of {step}: {', '.join(names)}", "#       ")
     if row.outputs:
         yield from _comment_lines(f"#   gives {', '.join(row.described_outputs)}", "#       ")
-
-
-def _param_facts(param: ParamRow) -> str:
-    words = schema_type_text(param.schema)
-    if param.is_required:
-        return f"{words}, needed"
-    is_plain = param.default is None or param.default_text in ("default {}", "default []")
-    return words if is_plain else f"{words}, {param.default_text}"
 
 
 def _comment_lines(text: str, indent: str) -> list[str]:

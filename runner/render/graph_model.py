@@ -188,7 +188,13 @@ class StepSums(Struct):
 
     def as_last_run(self) -> LastStepRun:
         counts = {**self.counts, **({"left": self.n_left} if self.n_left > 0 else {})}
-        state = "failed" if self.n_failed else _box_state(counts)
+        state: BoxState = "done"
+        if self.n_failed or any(counts.get(bad) for bad in BAD):
+            state = "failed"
+        elif self.n_left > 0 or any(counts.get(wait) for wait in WAITS):  # not at its end
+            state = "running"
+        elif counts and not any(counts.get(made) for made in (*WORK, ItemState.DONE)):
+            state = "fresh"
         return LastStepRun(
             state, counts, self.n, self.n_failed, self.seconds, self.calls, self.known_calls
         )
@@ -216,13 +222,3 @@ def _journal_sums(journal: Path) -> dict[str, StepSums]:
         else:
             sums.n = 1
     return found
-
-
-def _box_state(counts: Mapping[str, int]) -> BoxState:
-    if any(counts.get(state) for state in BAD):
-        return "failed"
-    if counts.get("left") or any(counts.get(state) for state in WAITS):  # not at its end
-        return "running"
-    if counts and not any(counts.get(state) for state in (*WORK, ItemState.DONE)):
-        return "fresh"
-    return "done"

@@ -48,7 +48,6 @@ def batch(
     at_once: int = option("Concurrent requests.", "--at-once", default=64, min=1, max=512),
     as_json: JsonOption = False,
 ) -> int:
-    """Answer a file of requests; the same command again continues."""
     if not Path(source).is_file():
         raise CommandError(f"There is no file '{source}'.")
     if not Path(results).absolute().parent.is_dir():

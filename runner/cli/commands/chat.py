@@ -110,7 +110,6 @@ class ChatFlags:
 
 
 def chat(flags: ChatFlags) -> int:
-    """Chat with a model; or ask it once, with a prompt or piped text."""
     request, model = flags.request(), model_arguments.resolve_model_ref(flags.model)
     # The prompt: the arguments, then documents, then piped text
     parts = [" ".join(flags.prompt or ()), *map(read_document_text, flags.files or ())]

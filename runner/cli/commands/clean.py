@@ -39,7 +39,6 @@ def clean(
     yes: bool = flag("Forget it without a question.", "--yes"),
     as_json: JsonOption = False,
 ) -> int:  # fmt: skip
-    """Remove old runs, logs and cached replies; fresh items stay fresh."""
     if forgotten is not None:
         if older_than is not None or as_json:
             raise CommandError("`--forget` goes with `--dry-run` and `--yes` alone.")

@@ -12,7 +12,6 @@ from paddock.runner.settings import read_settings
 
 
 def config(as_json: JsonOption = False) -> int:
-    """Show each setting, and where it came from."""
     found = setting_rows(read_settings(Path.cwd()))
     rows = {row.name: {"value": row.value, "from": row.origin} for row in found}
     printing.print_result({"settings": rows}, settings_table(found), as_json=as_json)

@@ -12,7 +12,6 @@ from paddock.runner.settings import read_settings
 
 
 def doctor(as_json: JsonOption = False) -> int:
-    """Check this machine: llama.cpp, devices, models, disks, ports."""
     found = checks.examine(read_settings(Path.cwd()))
     status = checks.findings_exit_status(found)
     facts = {"ok": not status, "findings": [asdict(finding) for finding in found]}

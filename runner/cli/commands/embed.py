@@ -36,7 +36,6 @@ class EmbedFlags:
 
 
 def embed(flags: EmbedFlags) -> int:
-    """Print the vector of each text as a line of JSON."""
     model = model_arguments.resolve_model_ref(flags.model)
     texts = flags.texts or []
     files = flags.files or []

@@ -26,7 +26,6 @@ def graph(
     file: str = argument("A pipeline, or a folder with one.", default=HERE, metavar="FILE"),
     out: Path | None = option("F.mmd; else to stdout.", "-o", "--out", metavar="FILE"),
 ) -> int:
-    """Draw a pipeline as Mermaid text, with what its last run did."""
     if out is not None:
         require_writable(out, "plan.mmd")
         if out.suffix.lower() not in _SUFFIXES:

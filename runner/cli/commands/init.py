@@ -149,7 +149,6 @@ def init(
     yes: bool = flag("Ask nothing; take the first answer.", "--yes", "-y"),
     list_: bool = flag("List the templates.", "--list"),
 ) -> int:
-    """Make a new pipeline folder: from three questions, or from a template."""
     known = list_templates()
     if list_:
         printing.print_out(_template_list(known))

@@ -31,6 +31,4 @@ def copy(
     return DONE
 
 
-ledger = command_group(
-    "ledger", "Copy the ledger of a folder to PostgreSQL, or back into a file.", {"copy": copy}
-)
+ledger = command_group("ledger", {"copy": copy})

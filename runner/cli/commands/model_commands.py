@@ -35,7 +35,6 @@ from paddock.runner.settings import Settings, read_settings
 
 
 def list_(prefix: PrefixArgument = "", as_json: JsonOption = False) -> int:
-    """List the models on this machine."""
     settings = read_settings(Path.cwd())
     client = service_lookup.find_service(settings)
     every = (
@@ -65,7 +64,6 @@ def cp(
     target: Annotated[str, typer.Argument(metavar="NEW", help="The second name.")],
     as_json: JsonOption = False,
 ) -> int:
-    """Copy a model to a second name."""
     settings = read_settings(Path.cwd())
     client = service_lookup.find_service(settings)
     if client is not None:
@@ -89,7 +87,6 @@ def rm(
     ],
     as_json: JsonOption = False,
 ) -> int:
-    """Remove models; blobs that other models use stay."""
     settings = read_settings(Path.cwd())
     client = service_lookup.find_service(settings)
     removed, faults = [], []
@@ -116,7 +113,6 @@ def check(
     model: Annotated[str | None, model_argument("Only this one; all by default.")] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Verify the blobs of models, and name the faulty ones."""
     store = _model_finder(read_settings(Path.cwd())).store
     faults = store.check(None if model is None else parse_name(model))
     for fault in faults:
@@ -142,7 +138,6 @@ def check(
 
 
 def prune(as_json: JsonOption = False) -> int:
-    """Remove blobs that no model uses."""
     finder = _model_finder(read_settings(Path.cwd()))
     finder.forget_copies_of_gone_models()
     gone = finder.store.prune(keep=finder.needed_digests())
@@ -169,7 +164,6 @@ class ShowFlags:
 
 
 def show(flags: ShowFlags) -> int:
-    """Show the details of a model."""
     parts = ("modelfile", "parameters", "template", "system", "license")
     chosen = [name for name in parts if getattr(flags, name)]
     if len(chosen) > 1:
@@ -254,7 +248,6 @@ def stop(
     ],
     as_json: JsonOption = False,
 ) -> int:
-    """Unload models after their current answers, in every service."""
     with loaded_models(read_settings(Path.cwd())) as services:
         for model in models:
             ref = model_arguments.absolute_model_ref(model)

@@ -175,7 +175,6 @@ def _this_machine() -> Machine:
 
 
 def models(as_json: JsonOption = False) -> int:
-    """Show what models here can do, and which well-known ones fit, and how fast."""
     machine = _this_machine()
     proposed = propose(machine)
     here = model_tables.models_here(read_settings(Path.cwd()).pool)
@@ -198,7 +197,6 @@ def pull(
     insecure: _InsecureOption = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Download a model; an interrupted download continues."""
     if not model:
         proposed = propose(_this_machine())
         if proposed is None:
@@ -230,7 +228,6 @@ def push(
     insecure: _InsecureOption = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Upload a model to a registry."""
     status = _transfer(_TransferRequest("push", model, insecure), read_settings(Path.cwd()), None)
     if as_json:
         printing.print_json({"ok": status == DONE, "model": model})
@@ -308,7 +305,6 @@ def create(
     ),
     as_json: JsonOption = False,
 ) -> int:
-    """Make a model from a Modelfile."""
     name = parse_name(model).short
     if file == "-":
         text = read_stdin()

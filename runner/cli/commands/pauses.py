@@ -42,7 +42,6 @@ def pause(pipeline: _Pipeline, trigger: _Trigger = None) -> int:
 
 
 def resume(pipeline: _Pipeline, trigger: _Trigger = None) -> int:
-    """Resume the runs that `paddock pause` holds back."""
     return _change(pipeline, trigger, is_paused=False)
 
 

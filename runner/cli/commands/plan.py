@@ -33,7 +33,6 @@ class PlanFlags(PipelineFlags):
 
 
 def plan(flags: PlanFlags) -> int:
-    """Show what a run would do, and why."""
     path = pipeline_file(flags.file, "plan")
     settings = read_settings(path.parent, flags=flags.given_settings())
     options = RunOptions(sample=flags.item_sample())

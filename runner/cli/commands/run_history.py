@@ -68,7 +68,6 @@ def runs(
     limit: int = option("How many at most.", "-n", "--limit", default=20, min=1),
     as_json: JsonOption = False,
 ) -> int:
-    """List past and present runs, newest first."""
     where, walked_at = _find_given_ledgers(places, printing.print_err), time.monotonic()
 
     def look() -> RunHistory:
@@ -145,7 +144,6 @@ def logs(
     report: Path | None = option("Write it as one HTML page instead.", metavar="FILE"),
     as_json: JsonOption = False,
 ) -> int:
-    """Show what a run did: its items, failures and notes."""
     past = _find_run(run, places)
     if report is not None:
         write_run_report(past, require_writable(report, "run.html"))

@@ -21,7 +21,6 @@ def schema(
         "llm: a template with notes, and how to work, for an assistant.", "--for", default="editor"
     ),
 ) -> int:
-    """Print the JSON Schema of pipelines, or what a coding assistant reads."""
     if for_ == "llm":
         found = step_catalogue.list_installed()
         for sentence in found.broken:

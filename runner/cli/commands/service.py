@@ -38,7 +38,6 @@ class ServeFlags:
 
 
 def serve(flags: ServeFlags) -> int:
-    """Serve models over HTTP: Ollama's API and OpenAI's."""
     from paddock.runner.cli.http_serving import serve_models
 
     own = asdict(flags)
@@ -73,6 +72,4 @@ def stop(as_json: JsonOption = False) -> int:
     return FAILED if left else DONE
 
 
-service = command_group(
-    "service", "Local service: one pool for all runs on this machine.", {"stop": stop}
-)
+service = command_group("service", {"stop": stop})

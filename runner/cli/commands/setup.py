@@ -56,7 +56,6 @@ class SetupFlags:
 
 
 def setup(flags: SetupFlags) -> int:
-    """Print the unit that keeps `paddock up` running, and how to install it."""
     is_mac = sys.platform == "darwin"
     if sys.platform not in ("linux", "darwin"):
         raise CommandError(

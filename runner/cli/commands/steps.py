@@ -12,7 +12,6 @@ def steps(
     name: str | None = argument("Show all of this step.", metavar="NAME"),
     as_json: JsonOption = False,
 ) -> int:
-    """List the installed steps, tools, check functions and readers with parameters."""
     if name is not None:
         described = step_catalogue.step_description(name)
         printing.print_result(described.as_json(), described.text(), as_json=as_json)

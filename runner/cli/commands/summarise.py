@@ -108,7 +108,6 @@ class SummariseFlags:
 
 
 def summarise(flags: SummariseFlags) -> int:
-    """Summarise every document in a folder, or print the summary of one."""
     if flags.out is flags.save is None and Path(flags.documents).expanduser().is_file():
         with (
             tempfile.TemporaryDirectory(prefix="paddock-summary-") as out,

@@ -50,7 +50,6 @@ class PipelineTestFlags(VariedFlags):
 
 
 def test(flags: PipelineTestFlags) -> int:
-    """Run a pipeline's tests; exit with 4 if one fails."""
     junit, summary, report = flags.junit, flags.summary, flags.report
     if flags.record and flags.replay:
         raise CommandError("Use `--record` or `--replay`, not both.")

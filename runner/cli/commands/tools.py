@@ -42,7 +42,6 @@ def tools(
     allow: list[str] | None = option("Permissions: mcp, network, secrets.", metavar="NAME,..."),
     as_json: JsonOption = False,
 ) -> int:
-    """List the tools that steps can call, with their arguments."""
     if file is None:
         groups = tools_here()
     else:

@@ -43,7 +43,6 @@ class UpFlags:
 
 
 def up(flags: UpFlags) -> int:
-    """Run the schedules, watches and webhooks of the pipelines below DIR."""
     places = [existing_folder(text, "up").absolute() for text in flags.folders or ["."]]
     own = asdict(flags)
     del own["folders"]  # the options have the names of their settings

@@ -17,14 +17,17 @@ def validate(
     ),
     as_json: JsonOption = False,
 ) -> int:
-    """Check pipelines and print every fault."""
-    reports = [_validate_file(file) for file in files or (HERE,)]
+    reports = []
+    for file in files or (HERE,):
+        try:
+            reports.append(pipeline_check.validate(pipeline_file(file, "validate")))
+        except CommandError as error:  # a fault, so that the others are checked, too
+            reports.append(ValidateReport(file, (Fault(error.message, error.remedy),)))
     faults = [fault for report in reports for fault in report.faults]
     for report in reports:
-        shows_ok = not as_json
         for fault in report.faults:
             printing.print_err(fault.render())
-        if report.ok and shows_ok:
+        if report.ok and not as_json:
             printing.print_out(f"{report.file}: ok")
         for note in report.notes:
             printing.print_err(printing.printable_message(note))
@@ -33,11 +36,3 @@ def validate(
     elif faults:
         printing.print_err(f"{counted(len(faults), 'fault')}.")
     return WRONG if faults else DONE
-
-
-def _validate_file(file: str) -> ValidateReport:
-    """Check one file; return a missing one as a fault, so that the others are checked, too."""
-    try:
-        return pipeline_check.validate(pipeline_file(file, "validate"))
-    except CommandError as error:
-        return ValidateReport(file, (Fault(error.message, error.remedy),))

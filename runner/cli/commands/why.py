@@ -26,7 +26,6 @@ def why(
     full: bool = flag("Print whole prompts and replies.", "--full"),
     as_json: JsonOption = False,
 ) -> int:
-    """Show where an output came from, and what changed since."""
     where = existing_paths(places)
     answer = explain_path(Path(path), where)
     for fault in answer.faults:
