@@ -229,11 +229,7 @@ async def _run_async(
 
 
 def refuse_unready(prepared: PreparedRun, options: RunOptions, environment: RunEnvironment) -> None:
-    """Refuse a run that lacks tools or programs, or is to force a step that is not there.
-
-    Raises:
-        PipelineError: with a fault for each.
-    """
+    """Refuse a run that lacks tools or programs, or is to force a step that is not there."""
     if environment.tape is None:  # a replayed test calls no tools and programs
         requirements.refuse_missing(prepared.bound)
     names = tuple(callable_names(prepared.bound.nodes)) if options.force else ()

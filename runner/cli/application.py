@@ -152,14 +152,10 @@ def application(command: str | None = None) -> typer.Typer:
     else:
         for summaries in SECTIONS.values():
             for name, summary in summaries.items():
-                app.command(name, help=summary)(_help if name == "help" else _only_listed)
+                app.command(name, help=summary)(_help if name == "help" else lambda: None)
     for below in app.registered_groups:
         below.cls = HelpGroup
     return app
-
-
-def _only_listed() -> None:
-    """Stand for a command of which the help needs the summary alone."""
 
 
 def _version(is_requested: bool) -> None:

@@ -219,9 +219,6 @@ def remove_old_reports(*targets: Path | None) -> None:
     """Remove reports of earlier runs: one that ends before it writes its own leaves none.
 
     `require_reports` was called before.
-
-    Raises:
-        OSError: one cannot be removed.
     """
     for target in targets:
         if target is not None and target.is_file():

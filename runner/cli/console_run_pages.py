@@ -175,11 +175,7 @@ class RunPages:
             return open_progress_text(past, self._progress) or run_result_text(past)
 
     def run(self, place: str, name: str, query: Query) -> PageParts:
-        """Return a run with a page of its items.
-
-        Raises:
-            NotHere: there is no such run.
-        """
+        """Return a run with a page of its items."""
         past = self.past(place, name)
         # A run's items; those of a run that ended are kept while its record is the same.
         key = (str(past.place.state), past.row.run, past.status, str(self._written_at(past)))
@@ -224,11 +220,7 @@ class RunPages:
         return PageParts(f"{past.row.pipeline}: {name}", body, _LIVE_S if is_running else 0)
 
     def difference(self, place: str, name: str, query: Query) -> PageParts:
-        """Return what a run did otherwise than an earlier one of the same pipeline.
-
-        Raises:
-            NotHere: there is no such run, or no earlier one.
-        """
+        """Return what a run did otherwise than an earlier one of the same pipeline."""
         after = self.past(place, name)
         earlier = _earlier_runs(after, _MOST_RUNS)
         chosen = query.get("before", earlier[0].row.run if earlier else "")

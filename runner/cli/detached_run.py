@@ -116,11 +116,7 @@ class DetachedRuns:
         self._processes: dict[str, _RunProcess] = {}
 
     def start(self, order: DetachedRunRequest) -> str:
-        """Start a run; return its name as soon as the ledger has it.
-
-        Raises:
-            CommandError: it was refused, did not begin in time, or too many run.
-        """
+        """Start a run; return its name as soon as the ledger has it."""
         with self._turn:
             own, n_starting = socket.gethostname(), len(self._starting)
             latest = recent_runs(find_ledgers([self._folder]), limit=_N_SEARCHED).runs
@@ -227,9 +223,6 @@ def stop_run(past: PastRun, *, now: bool) -> None:
     """Ask a run of this machine to end: after the items in flight, or at once.
 
     Asked twice to end at once, its process is ended.
-
-    Raises:
-        ToolRefusal: it cannot be stopped here.
     """
     if refusal := stop_refusal(past):
         raise ToolRefusal(f"Run '{past.row.run}' cannot be stopped here: {refusal}")
@@ -239,11 +232,7 @@ def stop_run(past: PastRun, *, now: bool) -> None:
 
 
 def refuse_paths_outside(file: Path, inputs: Mapping[str, Any], folder: Path) -> None:
-    """Refuse inputs that lead out of the folder that a person has opened to agents.
-
-    Raises:
-        PipelineError: one does; or the pipeline is wrong.
-    """
+    """Refuse inputs that lead out of the folder that a person has opened to agents."""
     pipeline = read_plan(file).pipeline
     values = read_inputs(pipeline, inputs, base=file.parent, cwd=Path.cwd()).values
     if faults := outside_path_faults(pipeline, inputs, values, folder, "the folder that is shown"):

@@ -33,12 +33,7 @@ from .web_console import WebConsole
 
 
 def serve_models(settings: Settings, port: int | None) -> None:
-    """Serve until Ctrl-C; `port` is used instead of that of the settings.
-
-    Raises:
-        CommandError: others could use the service without a key, or the port is taken.
-        CannotListen: the port cannot be bound at all.
-    """
+    """Serve until Ctrl-C; `port` is used instead of that of the settings."""
     if port is not None:
         settings = with_port(settings, port)
     refuse_open_service(settings)
@@ -103,12 +98,7 @@ def refuse_open_service(settings: Settings) -> None:
 
 
 def _open_port(settings: Settings) -> socket.socket:
-    """Bind the port before the pool and the pages open.
-
-    Raises:
-        CommandError: another program has it; the message has a command that helps.
-        CannotListen: it cannot be bound at all.
-    """
+    """Bind the port before the pool and the pages open."""
     host = settings.service.host
     try:
         return server.listen(host, settings.service.port)

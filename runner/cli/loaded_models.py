@@ -27,11 +27,7 @@ class LoadedModels(Struct, frozen=True):
 
 @contextmanager
 def loaded_models(settings: Settings) -> Iterator[list[LoadedModels]]:
-    """Yield the loaded models of every service; print which does not answer.
-
-    Raises:
-        ServiceError: no service runs, or none answers.
-    """
+    """Yield the loaded models of every service; print which does not answer."""
     with service_answers(settings, "/api/ps", printing.print_err) as answers:
         found = []
         for name, client, answer in answers:

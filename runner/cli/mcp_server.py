@@ -157,12 +157,7 @@ def serve_streams(tools: AgentTools) -> None:
 
 
 def serve_http(tools: AgentTools, settings: ServiceSettings, port: int) -> None:
-    """Serve `/mcp` at a port of 127.0.0.1 until Ctrl-C, behind the API keys of the settings.
-
-    Raises:
-        PortTaken, CannotListen: nothing was served.
-        InvalidKeyFile: the keys cannot be used.
-    """
+    """Serve `/mcp` at a port of 127.0.0.1 until Ctrl-C, behind the API keys of the settings."""
     logging.getLogger("mcp").setLevel(logging.CRITICAL)
     own = replace(settings, host="127.0.0.1", port=port, is_insecure=False, access_log=False)
     own = replace(own, max_body_bytes=min(own.max_body_bytes, _MOST_BODY_BYTES))

@@ -66,12 +66,7 @@ def absolute_model_ref(text: str) -> str:
 
 
 def read_document_text(file: str) -> str:
-    """Return a document's text, whatever its format and encoding; print its notes.
-
-    Raises:
-        CommandError: the file does not exist.
-        StepError: it cannot be read, or has no text.
-    """
+    """Return a document's text, whatever its format and encoding; print its notes."""
     path = Path(file).expanduser()
     if not path.exists():
         raise CommandError(f"There is no file '{file}'.")

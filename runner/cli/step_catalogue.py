@@ -283,13 +283,7 @@ class StepDescription(Struct, frozen=True):
 
 
 def step_description(name: str) -> StepDescription:
-    """Describe a step by its name, or by `file.py:function`.
-
-    Raises:
-        CommandError: the file has no such function.
-        BrokenStep: it cannot be imported; the message names its package.
-        UnknownStep: the message has the known names.
-    """
+    """Describe a step by its name, or by `file.py:function`."""
     if registry.is_function_reference(name):
         path = Path(name.rpartition(":")[0]).absolute()
         try:

@@ -48,11 +48,7 @@ _OWN_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
 async def with_retries(send: Callable[[], Awaitable[None]]) -> None:
-    """Send; retry transient failures until the deadline.
-
-    Raises:
-        NotDelivered: it was not delivered.
-    """
+    """Send; retry transient failures until the deadline."""
     try:
         async with asyncio.timeout(DEADLINE_S):
             for number in range(1, ATTEMPTS + 1):
@@ -67,11 +63,7 @@ async def with_retries(send: Callable[[], Awaitable[None]]) -> None:
 
 
 async def run_command(words: Sequence[str], folder: Path, message: Notification) -> None:
-    """Run a command in the pipeline's folder until it ends.
-
-    Raises:
-        NotDelivered: it cannot be started, ended with a status other than 0, or took too long.
-    """
+    """Run a command in the pipeline's folder until it ends."""
     added = {
         "PADDOCK_EVENT": message.event,
         "PADDOCK_PIPELINE": str(message.data["pipeline"]).replace("\0", ""),
@@ -100,11 +92,7 @@ async def run_command(words: Sequence[str], folder: Path, message: Notification)
 
 
 async def post_webhook(url: str, message: Notification) -> None:
-    """POST a message; retry on answers of busy and broken servers.
-
-    Raises:
-        NotDelivered: no answer of 2xx.
-    """
+    """POST a message; retry on answers of busy and broken servers."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise NotDelivered("the address must begin with http:// or https://")
@@ -133,11 +121,7 @@ async def post_webhook(url: str, message: Notification) -> None:
 
 
 async def send_mail(url: str, sender: str, to: str, message: Notification) -> None:
-    """Send a mail by the configured server.
-
-    Raises:
-        NotDelivered: no server is set, it cannot be reached, or it refused.
-    """
+    """Send a mail by the configured server."""
     try:
         server = MailServer.of(url)
     except NoMailServer as error:
@@ -231,11 +215,7 @@ _SECRET_PART = re.compile(r"[^\s/:@?&=,]{4,}")
 
 
 async def send_by_service(address: str, message: Notification) -> None:
-    """Send a message by a service that Apprise knows, such as `ntfy://ntfy.sh/topic`.
-
-    Raises:
-        NotDelivered: no such service, or it was not accepted.
-    """
+    """Send a message by a service that Apprise knows, such as `ntfy://ntfy.sh/topic`."""
     await with_retries(lambda: in_left_thread(_send_by_apprise, address, message))
 
 

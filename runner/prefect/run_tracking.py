@@ -140,11 +140,7 @@ async def run_prepared(
 
 
 async def _run_to_end(session: RunSession, *, is_within: bool) -> Report:
-    """Run an open session, and record how it ended, by an error too.
-
-    Raises:
-        PipelineError: the YAML turned out to be wrong for the data at hand.
-    """
+    """Run an open session, and record how it ended, by an error too."""
     session.begin()
     stats, gate = session.context.stats, session.context.stop_gate
 

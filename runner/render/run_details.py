@@ -100,9 +100,6 @@ def read_run_details(past: PastRun, *, with_calls: bool = True) -> RunDetails:
     """Read the items and calls of a run.
 
     Without calls, items lack documents and tokens: of 10,000 items it takes a third of the time.
-
-    Raises:
-        LedgerError: the ledger cannot be read.
     """
     rows = _RunRows.read(past, with_calls=with_calls)
     began, base = past.row.started, past.place.folder.resolve()

@@ -118,7 +118,11 @@ class ToAcceptTogether(Struct):
 
 
 class LedgerReviews(ReviewStore, dict=True):
-    """The reviews of one ledger, for people; one that is only read can list, but not decide."""
+    """The reviews of one ledger, for people; one that is only read can list, but not decide.
+
+    Methods raise `DecisionRefused` where there is no such review, another person has it, or a
+    person, a value or the time is not right.
+    """
 
     shown_folder: str = ""
     """What tells its folder from others that are shown with it."""
@@ -135,32 +139,20 @@ class LedgerReviews(ReviewStore, dict=True):
         return hashlib.sha256(folder).hexdigest()[:_FOLDER_ID_CHARS]
 
     def get(self, id_: str) -> Review:
-        """Return a review with its whole subject.
-
-        Raises:
-            DecisionRefused: there is none of this id.
-        """
+        """Return a review with its whole subject."""
         if (review := super().get(id_)) is None:
             raise unknown_review(id_)
         return with_present_labels(review, self.ledger.folder.parent)
 
     def add_label(self, id_: str, field: str, cells: Mapping[str, str], by: str) -> str:
-        """Add a row to the table that a field's labels are from; return its label.
-
-        Raises:
-            DecisionRefused: `by` may not decide, the field has no such table, or the row is wrong.
-        """
+        """Add a row to the table that a field's labels are from; return its label."""
         refuse_stranger(review := self.get(id_), by)
         if (written := review.subject.label_tables.get(field)) is None:
             raise DecisionRefused(f"The labels of '{field}' are from no table beside the pipeline.")
         return add_row(self.ledger.folder, written, cells)
 
     def take_lease(self, id_: str, by: str, seconds: float = LEASE_S) -> Review:
-        """Keep an open review to one person for some time, or for longer.
-
-        Raises:
-            DecisionRefused: another person has it, or `by` is not among its reviewers.
-        """
+        """Keep an open review to one person for some time, or for longer."""
 
         def take(review: Review, now: float) -> Review:
             refuse_stranger(review, by)
@@ -210,11 +202,7 @@ class LedgerReviews(ReviewStore, dict=True):
         return self.change(id_, self._deciding(self.get(id_), given))
 
     def check(self, id_: str, given: GivenDecision) -> None:
-        """Refuse what `enter` would refuse now; change nothing.
-
-        Raises:
-            DecisionRefused: as `enter`.
-        """
+        """Refuse what `enter` would refuse now; change nothing."""
         seen = self.get(id_)
         self._deciding(seen, given)(seen, time.time())
 
@@ -315,11 +303,7 @@ class LedgerReviews(ReviewStore, dict=True):
         return AcceptedTogether(together, tuple(accepted), left)
 
     def undo_together(self, together: str, by: str) -> list[Review]:
-        """Open all answers again that one decision accepted, as far as it stands.
-
-        Raises:
-            DecisionRefused: there are none, or one of them is not for `by` to decide.
-        """
+        """Open all answers again that one decision accepted, as far as it stands."""
         ids = [review.id for review in self.decided() if review.together == together]
         if not ids:
             raise DecisionRefused(f"No decision '{together}' on several answers stands.")
@@ -337,9 +321,6 @@ class LedgerReviews(ReviewStore, dict=True):
 
         Where a run has gone on with it, the item waits again from the next run on, and what was
         made of it stays until then.
-
-        Raises:
-            DecisionRefused: it is open, or `by` is not among its reviewers.
         """
 
         def undo(review: Review, now: float) -> Review:

@@ -2,7 +2,8 @@
 
 A question names the CSV files beside the pipeline from which its fields' labels come
 (`Subject.label_tables`). They are read when a question is shown or decided, so a label that someone
-has added, on the page or in a spreadsheet, can be chosen at once in all open questions.
+has added, on the page or in a spreadsheet, can be chosen at once in all open questions. What
+cannot be read or added raises `DecisionRefused`.
 """
 
 from __future__ import annotations
@@ -34,11 +35,7 @@ class LabelTable(Struct, frozen=True):
 
     @classmethod
     def of(cls, folder: Path, written: Mapping[str, Any]) -> LabelTable:
-        """Read a table of `Subject.label_tables` below a pipeline's folder.
-
-        Raises:
-            DecisionRefused: it cannot be read as UTF-8 and CSV.
-        """
+        """Read a table of `Subject.label_tables` below a pipeline's folder."""
         file = folder.resolve() / str(written["path"])
         name = file.name
         if file.suffix.lower() != ".csv":
@@ -72,12 +69,7 @@ class LabelTable(Struct, frozen=True):
         ]
 
     def add(self, cells: Mapping[str, str]) -> str:
-        """Add a row, atomically, while no one else does; return its label.
-
-        Raises:
-            DecisionRefused: a cell is of no column or has several lines, or the label is none that
-                can be told from the others.
-        """
+        """Add a row, atomically, while no one else does; return its label."""
         by, name = self.keys["by"], self.file.name
         if open_elsewhere(self.file):  # which would write over the row
             raise DecisionRefused(f"'{name}' is open in another program: close it there.")
@@ -107,11 +99,7 @@ class LabelTable(Struct, frozen=True):
 
 
 def add_row(state: Path, written: Mapping[str, Any], cells: Mapping[str, str]) -> str:
-    """Add a row to a table beside a pipeline's `state` folder; return its label.
-
-    Raises:
-        DecisionRefused: as of `LabelTable`, or others are adding rows.
-    """
+    """Add a row to a table beside a pipeline's `state` folder; return its label."""
     try:
         with file_locks.lock_now(state / "label-tables.lock", wait_s=_LOCK_S):
             return LabelTable.of(state.parent, written).add(cells)

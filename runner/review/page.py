@@ -488,11 +488,7 @@ class ReviewPage:
         return await self._at(request, lambda reviews, review: (reviews, review))
 
     async def _at(self, request: Request, act: Callable[[LedgerReviews, Review], _T]) -> _T:
-        """Call `act` with a request's review and the reviews of its ledger.
-
-        Raises:
-            DecisionRefused: there is no such review.
-        """
+        """Call `act` with a request's review and the reviews of its ledger."""
         id_ = request.path_params["id"]
         folder, _, own = id_.rpartition("-")
 
@@ -675,12 +671,7 @@ def _source(review: Review, number: str | None) -> SubjectText:
 
 
 def _edited(review: Review, body: Mapping[str, Any]) -> Any:
-    """Return the answer as a person's texts make it.
-
-    Raises:
-        WrongField: a field is none of the answer's, or the text is no JSON.
-        ApiError: the body has neither.
-    """
+    """Return the answer as a person's texts make it."""
     if isinstance(body.get("json"), str):
         return answer_from_json(body["json"])
     changes = body.get("changes")

@@ -78,13 +78,7 @@ def _tally_text(tally: BatchProgress) -> str:
 async def _answer_requests(
     settings: Settings, source: Path, results: Path, at_once: int
 ) -> BatchProgress:
-    """Answer every line of `source` that has no result yet, by the running service or a pool.
-
-    Raises:
-        InvalidBatchFile: a line is wrong; nothing was sent, and `results` is unchanged.
-        ServiceError: the service or the pool ended.
-        EngineError: the results cannot be written.
-    """
+    """Answer every line of `source` that has no result yet, by the running service or a pool."""
     shown_at = time.monotonic() - TALLY_EVERY_S
     async with AsyncExitStack() as stack:
         if (service := service_lookup.find_service(settings)) is not None:

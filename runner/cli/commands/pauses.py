@@ -127,12 +127,7 @@ def _file(text: str, served: Sequence[Mapping[str, Any]]) -> Path:
 def _check_trigger(
     file: Path, entry: Mapping[str, Any] | None, settings: Settings, trigger: str
 ) -> None:
-    """Check that a pipeline has triggers, and this one.
-
-    Raises:
-        CommandError: it does not.
-        PipelineError: the file is no pipeline.
-    """
+    """Check that a pipeline has triggers, and this one."""
     if entry is not None:
         known = [each["trigger"] for each in entry["triggers"]]
     else:  # what triggers are made of takes as long to import as all else here

@@ -161,11 +161,7 @@ def _summarise(flags: SummariseFlags, *, prints: bool = False) -> int:
 
 
 def copy_calls(source: Path, target: Path) -> None:
-    """Copy the replies of models from the ledger of one folder to that of another.
-
-    Raises:
-        LedgerError: a ledger cannot be read or written.
-    """
+    """Copy the replies of models from the ledger of one folder to that of another."""
     urls = (read_settings(folder).ledger_url for folder in (source, target))
     states = (folder / STATE_FOLDER for folder in (source, target))
     with ExitStack() as stack:
