@@ -28,7 +28,7 @@ from paddock.engine.system.distribution import OLLAMA_API, own_version
 from paddock.runner.progress import printing
 
 from . import pipeline_or_model
-from .completion import REQUEST_VARIABLE, completed_command
+from .completion import LINE_VARIABLE, REQUEST_VARIABLE
 from .exit_status import INTERRUPTED, with_exit_status
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
@@ -210,10 +210,10 @@ def main(begun: Callable[[], None] = lambda: None) -> None:
         if os.environ.get(REQUEST_VARIABLE):
             # Keep Typer from importing Rich for help texts, which takes 0.15 s.
             sys.modules["rich"] = None  # type: ignore[assignment]
-            requested_command = completed_command(os.environ)
+            words = os.environ.get(LINE_VARIABLE, "").lstrip().split(" ")[:-1]
         else:
-            requested_command = sys.argv[1] if len(sys.argv) > 1 else None
-        app = application(requested_command)
+            words = sys.argv
+        app = application(words[1] if len(words) > 1 else None)
         begun()
         app()
     except SystemExit as ended:

@@ -7,7 +7,6 @@ model's name at its colon (bash) and run the command twice (fish).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,9 +17,12 @@ from paddock.runner.progress import printing
 
 from .exit_status import DONE
 
-REQUEST_VARIABLE, _LINE = "_PADDOCK_COMPLETE", "_TYPER_COMPLETE_ARGS"
+REQUEST_VARIABLE, LINE_VARIABLE = "_PADDOCK_COMPLETE", "_TYPER_COMPLETE_ARGS"
 
-_ASK = f'env {REQUEST_VARIABLE}=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args {_LINE}="$line"'
+_ASK = (
+    f"env {REQUEST_VARIABLE}=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args "
+    f'{LINE_VARIABLE}="$line"'
+)
 
 # Resolved, because an editable install is a tree of links that lacks the data files.
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
@@ -37,9 +39,3 @@ def completion(
     script = (_TEMPLATES / f"completion.{shell}").read_text("utf-8")
     printing.print_out(script.replace("{ask}", _ASK).rstrip("\n"))
     return DONE
-
-
-def completed_command(environ: Mapping[str, str]) -> str | None:
-    """Return the command whose arguments are completed; None while its own name is typed."""
-    words = environ.get(_LINE, "").lstrip().split(" ")
-    return words[1] if len(words) > 2 else None

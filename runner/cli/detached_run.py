@@ -118,15 +118,11 @@ class DetachedRuns:
     def start(self, order: DetachedRunRequest) -> str:
         """Start a run; return its name as soon as the ledger has it."""
         with self._turn:
-            own, n_starting = socket.gethostname(), len(self._starting)
-            latest = recent_runs(find_ledgers([self._folder]), limit=_N_SEARCHED).runs
-            rows = [
-                past.row for past in latest
-                if past.status == "running" and past.row.trigger.split(" ")[0] == self._trigger
-            ]  # fmt: skip
-            n_running = n_starting + sum(
-                row.host != own or row.pid not in self._starting for row in rows
-            )
+            own, n_running = socket.gethostname(), len(self._starting)
+            for past in recent_runs(find_ledgers([self._folder]), limit=_N_SEARCHED).runs:
+                is_there = past.row.host != own or past.row.pid not in self._starting
+                if past.status == "running" and past.row.trigger.split(" ")[0] == self._trigger:
+                    n_running += is_there
             if n_running >= self._most:
                 raise ToolRefusal(f"{counted(n_running, 'run')} {_TOO_MANY[self._trigger]}")
             exchange = tempfile.TemporaryFile()  # noqa: SIM115 - open for as long as the run is known

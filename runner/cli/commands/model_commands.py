@@ -37,11 +37,10 @@ from paddock.runner.settings import Settings, read_settings
 def list_(prefix: PrefixArgument = "", as_json: JsonOption = False) -> int:
     settings = read_settings(Path.cwd())
     client = service_lookup.find_service(settings)
-    every = (
-        model_tables.local_models(settings.pool)
-        if client is None
-        else model_tables.service_models(client)
-    )
+    if client is None:
+        every = model_tables.local_models(settings.pool)
+    else:
+        every = model_tables.service_models(client)
     rows = [row for row in every if row.name.lower().startswith(prefix.lower())]
     if as_json:
         printing.print_json({"models": [row.as_json() for row in rows]})

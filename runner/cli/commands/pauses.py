@@ -55,8 +55,7 @@ def _change(text: str, key: str | None, *, is_paused: bool) -> int:
     served: Sequence[Mapping[str, Any]] = ()
     if up is not None and Path(up.get("queue_file", "")).resolve() == queue_file.resolve():
         served = up["pipelines"]  # else it has another home
-    fault = None
-    file = Path(text).absolute()
+    fault, file = None, Path(text).absolute()
     try:
         file = _file(text, served)
     except CommandError as error:  # a pause of a file that is gone can be taken back
@@ -83,19 +82,12 @@ def _change(text: str, key: str | None, *, is_paused: bool) -> int:
     what = f"`{trigger}` of {text}" if trigger else text
     waiting, running = counted(states["waiting"], "order"), states["running"]
     if is_paused:
-        lines = [
-            f"{what} {'is' if is_new else 'was already'} paused: {waiting} waiting, and what comes "
-            "waits, too."
-        ]
+        state = "is" if is_new else "was already"
+        lines = [f"{what} {state} paused: {waiting} waiting, and what comes waits, too."]
         lines += ["Its running run goes on."] if running else []
-        lines += (
-            []
-            if entry
-            else [
-                f"No `paddock up` at {settings.unattended.address.url} serves it: another one or a "
-                "later one heeds the pause, too."
-            ]
-        )
+        if not entry:
+            up_here = f"No `paddock up` at {settings.unattended.address.url}"
+            lines.append(f"{up_here} serves it: another one or a later one heeds the pause, too.")
     else:
         lines = [f"{what} {'is resumed' if is_new else 'was not paused'}: {waiting} waiting."]
         lines += [f"Still paused: {text}." for each in left if not each]

@@ -103,7 +103,9 @@ class RunFlags(PipelineFlags):
         sample = self.item_sample()
         if sample is not None and (self.only or self.prune):
             name = "--limit" if sample.is_first else "--sample"
-            other, why = ("--only", "names the items") if self.only else _PRUNE_LOOKS_AT_ALL
+            other, why = "--prune", "looks at all items, to remove what none of them makes"
+            if self.only:
+                other, why = "--only", "names the items"
             raise CommandError(
                 f"`{name}` and `{other}` are both given.\n  `{other}` {why}: leave one out."
             )
@@ -121,9 +123,6 @@ class RunFlags(PipelineFlags):
             takes_over=self.take,
             notify=self.notify,
         )
-
-
-_PRUNE_LOOKS_AT_ALL = ("--prune", "looks at all items, to remove what none of them makes")
 
 
 def run(flags: RunFlags) -> int:

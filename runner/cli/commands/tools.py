@@ -51,19 +51,12 @@ def tools(
         made = prepare(path, parse_inputs(inputs), RunOptions(), environment, is_plan=True)
         of_servers = tools_of_servers(made.bound, made.secrets, settings.allow)
         groups = [*tools_here(), *asyncio.run(of_servers)]
-    listed = [
-        {
-            "origin": group.origin,
-            "tools": [asdict(tool) for tool in group.tools],
-            "why": group.why or None,
-        }
-        for group in groups
-    ]
-    printing.print_result(
-        {"groups": listed},
-        "\n".join(line for group in groups for line in _group_lines(group)),
-        as_json=as_json,
-    )
+    rows = []
+    for group in groups:
+        of_group = [asdict(tool) for tool in group.tools]
+        rows.append({"origin": group.origin, "tools": of_group, "why": group.why or None})
+    text = "\n".join(line for group in groups for line in _group_lines(group))
+    printing.print_result({"groups": rows}, text, as_json=as_json)
     return DONE
 
 
