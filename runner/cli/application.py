@@ -150,8 +150,8 @@ def application(command: str | None = None) -> typer.Typer:
                 command_of = app.command(name, cls=parser, help=text, hidden=is_hidden)
                 command_of(with_exit_status(found))
     else:
-        for summaries in SECTIONS.values():
-            for name, summary in summaries.items():
+        for section in SECTIONS.values():
+            for name, summary in section.items():
                 app.command(name, help=summary)(_help if name == "help" else lambda: None)
     for below in app.registered_groups:
         below.cls = HelpGroup
