@@ -216,10 +216,7 @@ def require_reports(targets: Mapping[str, Path | None], reads: Iterable[str | Pa
 
 
 def remove_old_reports(*targets: Path | None) -> None:
-    """Remove reports of earlier runs: one that ends before it writes its own leaves none.
-
-    `require_reports` was called before.
-    """
+    """Remove reports of earlier runs: one that ends before it writes its own leaves none."""
     for target in targets:
         if target is not None and target.is_file():
             target.unlink()

@@ -156,10 +156,7 @@ class DetachedRuns:
             return process is not None and not process.has_ended()
 
     def returns(self, run: str) -> dict[str, Any]:
-        """Return the `returns` of a run that this server started and that has ended, if known.
-
-        `is_cut` is there where they were too large and were cut.
-        """
+        """Return the `returns` of a run that was started here and has ended; `is_cut`: in part."""
         with self._turn:
             process = self._processes.get(run)
             answers = {} if process is None or process.exchange.closed else process.answers()

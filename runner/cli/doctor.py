@@ -288,13 +288,11 @@ def _processor_findings(cpu: Cpu) -> Iterator[Finding]:
     features = ", ".join(cpu.features) or "unknown features"
     text = f"{cpu.name}, {counted(cpu.n_cores, 'core')}, {cpu.n_usable} usable; {features}"
     yield Finding("processor", "ok", text)
-    is_low = memory.free_bytes < _LOW_MEMORY_BYTES
-    yield Finding(
-        "memory",
-        "warning" if is_low else "ok",
-        f"{units.size(memory.free_bytes)} free of {units.size(memory.total_bytes)}",
-        "Close other programs, or use a small model." if is_low else "",
-    )
+    text = f"{units.size(memory.free_bytes)} free of {units.size(memory.total_bytes)}"
+    if memory.free_bytes < _LOW_MEMORY_BYTES:
+        yield Finding("memory", "warning", text, "Close other programs, or use a small model.")
+    else:
+        yield Finding("memory", "ok", text)
 
 
 def probe_native() -> NativeBuild | str:
@@ -341,12 +339,9 @@ def gpu_findings(
     features = " ".join(native.features)
     yield Finding("llama.cpp", "ok", f"{name}, built {purpose}; {features}")
     for reason in native.unusable:
-        yield Finding(
-            "graphics",
-            "warning",
-            f"a library of {name} cannot be loaded: {reason}",
-            "Install the vendor's driver, or remove the package that brought the library.",
-        )
+        text = f"a library of {name} cannot be loaded: {reason}"
+        remedy = "Install the vendor's driver, or remove the package that brought the library."
+        yield Finding("graphics", "warning", text, remedy)
     for device in native.devices:
         yield Finding("graphics", "ok", device)
     if not gpus and not native.devices:
@@ -365,37 +360,27 @@ def gpu_findings(
 def _gpu_finding(
     gpu: hardware.Gpu, native: NativeBuild, build: LlamaBuild, *, is_hidden: bool
 ) -> Finding:
-    parts = [gpu.name]
-    if gpu.memory_bytes:
-        parts.append(units.size(gpu.memory_bytes))
-    if gpu.free_bytes is not None:
-        parts.append(f"{units.size(gpu.free_bytes)} free")
-    if gpu.architecture:
-        parts.append(f"compute capability {gpu.architecture}")
-    if gpu.driver:
-        parts.append(f"driver {gpu.driver}")
-    what = ", ".join(parts)
+    facts = {
+        gpu.name: True,
+        units.size(gpu.memory_bytes or 0): gpu.memory_bytes,
+        f"{units.size(gpu.free_bytes or 0)} free": gpu.free_bytes is not None,
+        f"compute capability {gpu.architecture}": gpu.architecture,
+        f"driver {gpu.driver}": gpu.driver,
+    }
+    what = ", ".join(words for words, is_known in facts.items() if is_known)
     product = "paddock-llama" if build.origin == "paddock-llama" else "llama-cpp-python"
     if native.supports_gpu or (native.backends and is_hidden):
         return Finding("graphics", "ok", what)
+    unused = f"{what} IS NOT USED: {product} was built for"
     if native.backends:
         why = f": {native.why_no_device}" if native.why_no_device else ""
-        return Finding(
-            "graphics",
-            "warning",
-            f"{what} IS NOT USED: {product} was built for {native.backends[0].upper()}, "
-            f"but it finds no usable device{why}",
-            _DRIVER_REMEDY,
-        )
-    return Finding(
-        "graphics",
-        "warning",
-        f"{what} IS NOT USED: {product} was built for the processor only",
-        f"pip install 'paddock-llama[{_GPU_EXTRAS[gpu.kind]}]=={build.version}'"
-        if build.origin == "paddock-llama" and gpu.kind in _GPU_EXTRAS
-        else "Build it for the device, which needs the vendor's toolkit:\n"
-        + BUILD_COMMAND.format(flag=_GPU_CMAKE_FLAGS[gpu.kind]),
-    )
+        built = f"{native.backends[0].upper()}, but it finds no usable device{why}"
+        return Finding("graphics", "warning", f"{unused} {built}", _DRIVER_REMEDY)
+    remedy = "Build it for the device, which needs the vendor's toolkit:\n"
+    remedy += BUILD_COMMAND.format(flag=_GPU_CMAKE_FLAGS[gpu.kind])
+    if build.origin == "paddock-llama" and gpu.kind in _GPU_EXTRAS:
+        remedy = f"pip install 'paddock-llama[{_GPU_EXTRAS[gpu.kind]}]=={build.version}'"
+    return Finding("graphics", "warning", f"{unused} the processor only", remedy)
 
 
 def disk_findings(settings: Settings) -> Iterator[Finding]:

@@ -82,10 +82,7 @@ def _item_names(items: Sequence[ItemReport]) -> str:
 
 
 def print_closing(report: Report, file: str, *, is_apart: bool) -> None:
-    """Print the closing lines of a run: to stderr if stdout is for its result.
-
-    `file`: empty if it is not kept.
-    """
+    """Print how a run ended, to stderr if stdout is for its result; no `file`: it is not kept."""
     hint = (
         f"`paddock plan {shlex.quote(file)}` shows why; `--retry-failed` retries." if file else ""
     )

@@ -49,10 +49,7 @@ CONSOLE_PAGES: Mapping[str, str] = {
 
 
 def style_and_script(path: str, name: str = "console") -> list[BaseRoute]:
-    """Return the routes of a page's style and script, with what all pages have.
-
-    That is the style of reports and of navigation and controls, and the button of the navigation.
-    """
+    """Return the routes of a page's style and script, with those of reports and of navigation."""
     styles = ["console.css"] if name == "console" else ["console.css", f"{name}.css"]
     return [
         text_route(

@@ -62,10 +62,7 @@ class LastRunSteps(Struct, frozen=True):
 def pipeline_boxes(
     plan: Plan, last: LastRunSteps, within: Mapping[Path, Plan]
 ) -> tuple[GraphBox, ...]:
-    """Return the graph of a plan with the results of the last run.
-
-    `within` are sub-pipelines by file.
-    """
+    """Return the graph of a plan with its last run; `within`: sub-pipelines by file."""
     return _BoxBuilder(last.steps, within).of(_GraphLevel(plan, last.otherwise))
 
 

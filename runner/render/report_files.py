@@ -24,10 +24,7 @@ REPORT_STARTS = (PAGE_START, JUNIT_START, TESTS_START, RUN_START)
 
 
 def output_refusal(path: Path, example: str) -> str | None:
-    """Return why an output option may not name a path, and a remedy; None: it may.
-
-    `example` is a file name that the user could take instead.
-    """
+    """Return why an output may not have a path, and a remedy, as the name `example`."""
     if path.is_dir():
         return f"'{path}' is a folder.\n  Name a file, such as {path / example}."
     reserved = ProtectedFiles(frozenset(), frozenset()).refusal(Path(os.path.realpath(path)))

@@ -122,7 +122,7 @@ def check(
                 "digest": fault.digest,
                 "path": fault.path,
                 "kind": fault.kind,
-                "models": list(fault.names),
+                "models": [*fault.names],
             }
             for fault in faults
         ]
