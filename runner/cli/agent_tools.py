@@ -336,9 +336,8 @@ class AgentTools:
         key: Annotated[str, "The API key of the person who decides."],
     ) -> Answer:
         """Enter a person's decision on an answer that waits. Only with that person's own key."""
-        found = (
-            None if self._keys is None else KeyRing(self._keys).find(key.encode("utf-8", "replace"))
-        )
+        given = key.encode("utf-8", "replace")
+        found = None if self._keys is None else KeyRing(self._keys).find(given)
         if found is None:
             why = "This key is not known." if self._keys else "This server knows no people's keys."
             raise ToolRefusal(f"{why}\n  A person decides: `paddock review {pipeline}`.")
@@ -421,9 +420,8 @@ def _page(
 
     `made` returns what is shown of an item; `around` is what stands beside the list.
     """
-    page: list[Answer] = []
+    page, n_bytes = list[Answer](), 0
     kept = fit_json(around, _AROUND_BYTES)
-    n_bytes = 0
     is_cut = kept is not around
     for source in found[offset : offset + limit]:
         item = made(source)

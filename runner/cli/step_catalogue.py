@@ -133,8 +133,8 @@ def list_installed() -> InstalledParts:
         takes = ", ".join(tool.arguments.model_fields)
         parts.append(PartRow("tool", name, DISTRIBUTION, tool.description, takes))
     for point in (point for points in plugins(TOOL_GROUP).values() for point in points):
-        about = f"The function {point.value}."
-        parts.append(PartRow("tool", point.name, package_of(point), about))
+        row = PartRow("tool", point.name, package_of(point), f"The function {point.value}.")
+        parts.append(row)
     for name in registry.CHECK_FUNCTIONS:
         try:
             function = registry.CHECK_FUNCTIONS[name]
@@ -186,8 +186,7 @@ def step_row(name: str, kind: type[Any], package: str) -> StepRow:
         for output, facts in made.get("properties", {}).items()
     }
     items = {output: tuple(made["$defs"][ref]["properties"]) for output, ref in refs.items() if ref}
-    outputs = tuple(kind.output.model_fields)
-    one_of = tuple(getattr(kind.params, "one_of", ()))
+    outputs, one_of = tuple(kind.output.model_fields), tuple(getattr(kind.params, "one_of", ()))
     return StepRow(name, package, _first_sentence(kind), params, outputs, items, one_of)
 
 

@@ -80,8 +80,7 @@ class RunJournal(Observer):
         if state == "running":
             self._underway.setdefault(place, _ItemInFlight(time.monotonic()))
             return
-        was = self._underway.pop(place, None)
-        seconds = time.monotonic() - was.began if was else 0.0
+        was = self._underway.pop(place, _ItemInFlight(time.monotonic()))
         self._line(
             "item",
             "failure" if state in _LEVELS else "often",
@@ -89,10 +88,10 @@ class RunJournal(Observer):
             step=step,
             key=self._text(key, LONGEST_KEY),
             state=state,
-            seconds=round(seconds, 3),
-            calls=was.n_calls if was else 0,
-            tokens=was.n_tokens if was else 0,
-            chats=was.chats if was and was.is_cached else None,
+            seconds=round(time.monotonic() - was.began, 3),
+            calls=was.n_calls,
+            tokens=was.n_tokens,
+            chats=was.chats if was.is_cached else None,
             error=self._text(detail, LONGEST_TEXT),
         )
 

@@ -156,11 +156,9 @@ class LiveTable(RunProgress):
 
 
 def _progress_bar(pace: StepProgress) -> ProgressBar | Text:
-    if pace.since is None:
-        return Text("waiting", style="dim")
     total = pace.total
-    if not total and pace.is_over:
-        return Text("nothing to do", style="dim")
+    if pace.since is None or (not total and pace.is_over):
+        return Text("waiting" if pace.since is None else "nothing to do", style="dim")
     return ProgressBar(total=total, completed=pace.counts.total(), width=16, pulse=total is None)
 
 

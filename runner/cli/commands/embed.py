@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paddock.runner.cli import model_arguments
 from paddock.runner.cli.arguments import JsonOption, argument, flag, keep_alive_option, option
 from paddock.runner.cli.exit_status import DONE, CommandError
 from paddock.runner.cli.model_arguments import (
@@ -16,6 +15,7 @@ from paddock.runner.cli.model_arguments import (
     parse_keep_alive,
     read_document_text,
     read_stdin,
+    resolve_model_ref,
 )
 from paddock.runner.daemon.service_client import READ_TIMEOUT_S
 from paddock.runner.daemon.service_lookup import service_for_command
@@ -36,9 +36,8 @@ class EmbedFlags:
 
 
 def embed(flags: EmbedFlags) -> int:
-    model = model_arguments.resolve_model_ref(flags.model)
-    texts = flags.texts or []
-    files = flags.files or []
+    model = resolve_model_ref(flags.model)
+    texts, files = flags.texts or [], flags.files or []
     whole = [read_document_text(file) for file in files]
     if not texts and not files:
         if sys.stdin is None or sys.stdin.isatty():
