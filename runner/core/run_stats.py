@@ -22,7 +22,7 @@ from paddock.runner.progress.events import ModelCall, Observer
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.reasons import Outdated
 from paddock.runner.progress.report import (
-    FiledDocuments,
+    FiledTotals,
     ItemReport,
     Report,
     Status,
@@ -79,7 +79,7 @@ class RunStats:
         self._acted: dict[str, None] = {}
         self.outdated: dict[str, Outdated] = {}
         """Outputs that no longer apply and are not removed, each with the reason."""
-        self.filed = FiledDocuments()
+        self.filed = FiledTotals()
         self._n_filed: Counter[str] = Counter()
         """By block."""
         self._times_left: dict[str, TimeLeft] = {}
@@ -258,7 +258,7 @@ class RunStats:
     def add_outdated(self, outdated: Mapping[str, Outdated]) -> None:
         self.outdated.update((self.secrets.redact(path), outdated[path]) for path in outdated)
 
-    def add_filed(self, block: str, documents: FiledDocuments) -> None:
+    def add_filed(self, block: str, documents: FiledTotals) -> None:
         self.filed.add(documents)
         self._n_filed[f"{self._prefix}{block}"] += documents.n
 

@@ -13,7 +13,7 @@ from paddock.engine.system.records import Struct, field
 
 from .item_states import WORK, ItemState
 from .reasons import Outdated, Reason, Why, in_words
-from .report import MOST_SHOWN_FAILURES, FiledDocuments, shown_html, shown_lines
+from .report import MOST_SHOWN_FAILURES, FiledTotals, shown_html, shown_lines
 
 CallsAre = Literal["exact", "at most", "about"]
 
@@ -73,7 +73,7 @@ class PlanReport(Struct, frozen=True):
     """Those that a run would remove."""
     outdated_rows: Mapping[tuple[str, str, str], Outdated] = field(default_factory=dict)
     """Of both the rows, by their store and their item's scope and key."""
-    filed: FiledDocuments = field(default_factory=FiledDocuments)
+    filed: FiledTotals = field(default_factory=FiledTotals)
     not_taken: Mapping[str, int] = field(default_factory=dict)
     """Files of scanned folders that no pattern takes, by suffix."""
 

@@ -67,7 +67,7 @@ class ItemReport(Struct, frozen=True):
         }
 
 
-class FiledDocuments(Struct):
+class FiledTotals(Struct):
     """Filed documents, by path and digest: each counts once, however many blocks have it."""
 
     documents: set[tuple[str, str]] = field(default_factory=set)
@@ -82,7 +82,7 @@ class FiledDocuments(Struct):
     def n(self) -> int:
         return len(self.documents)
 
-    def add(self, other: FiledDocuments) -> None:
+    def add(self, other: FiledTotals) -> None:
         for own, of_other in zip(astuple(self), astuple(other), strict=True):
             own.update(of_other)
 
@@ -98,7 +98,7 @@ class FiledDocuments(Struct):
         """Return a line; empty for none.
 
         >>> both, earlier = {("a", "1"), ("b", "2")}, {("a", "1")}
-        >>> FiledDocuments(both, set(), earlier, {"prompt changed": None}).in_words()
+        >>> FiledTotals(both, set(), earlier, {"prompt changed": None}).in_words()
         'Filed: 2, of which 1 was made by an earlier version: prompt changed.'
         """
         parts = []
@@ -151,7 +151,7 @@ class Report(Struct, frozen=True):
     """Number of files and rows that were removed, since their source is gone."""
     acted: tuple[str, ...] = ()
     """Steps outside of blocks that may have changed something else: commands, functions, moves."""
-    filed: FiledDocuments = field(default_factory=FiledDocuments)
+    filed: FiledTotals = field(default_factory=FiledTotals)
     outdated: Mapping[str, Outdated] = field(default_factory=dict)
     """Outputs that no longer apply and are kept (paths, and rows in stores), and why."""
     not_taken: Mapping[str, int] = field(default_factory=dict)

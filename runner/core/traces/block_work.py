@@ -13,7 +13,7 @@ from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.filed_store import FiledRow
 from paddock.runner.progress.item_states import NEXT, ItemState, Phase
 from paddock.runner.progress.reasons import Reason
-from paddock.runner.progress.report import FiledDocuments, ItemReport
+from paddock.runner.progress.report import FiledTotals, ItemReport
 
 from ..failures import Cause
 from ..run_records import StepRecord
@@ -210,11 +210,11 @@ class BlockWork(Struct, frozen=True, kw_only=True):
         verdicts = (item.verdict for item in self.items if item.verdict.state is ItemState.HELD)
         return tuple(path for verdict in verdicts for path in verdict.edited_paths)
 
-    def filed_documents(self) -> FiledDocuments:
+    def filed_documents(self) -> FiledTotals:
         filed, pruned, rows = self.filed, self.missing.pruned, self.filed.rows
         documents = {key: (rows[key].path, rows[key].sha256) for key in rows.keys() - pruned}
         earlier = filed.earlier.keys() - pruned
-        return FiledDocuments(
+        return FiledTotals(
             {documents[key] for key in documents.keys() - {item.key for item in self.items}},
             {documents[key] for key in filed.away - pruned},
             {documents.get(key, (self.scope_id, key)) for key in earlier},
