@@ -41,11 +41,10 @@ class ParamRow(Struct, frozen=True):
     schema: dict[str, Any]
 
     @property
-    def default_text(self) -> str:
-        default = self.default
-        if isinstance(default, dict):
-            default = {name: value for name, value in default.items() if value is not None}
-        return f"default {json.dumps(default, ensure_ascii=False)}"
+    def plain_default(self) -> Any:
+        if isinstance(self.default, dict):
+            return {name: value for name, value in self.default.items() if value is not None}
+        return self.default
 
 
 class StepRow(Struct, frozen=True):
@@ -300,7 +299,7 @@ def _param_lines(param: ParamRow, width: int) -> list[str]:
     if param.is_required:
         facts.append("needed")
     elif param.default is not None:
-        facts.append(param.default_text)
+        facts.append(f"default {json.dumps(param.plain_default, ensure_ascii=False)}")
     about = str(param.schema.get("description", ""))
     indent = " " * (width + 2)
     head = textwrap.wrap(", ".join(facts), _WIDTH, initial_indent=indent, subsequent_indent=indent)
@@ -352,7 +351,6 @@ def _sample_value(param: ParamRow) -> str:
 
 
 _TEMPLATE_WIDTH = 100
-_EMPTY_DEFAULTS = ("default {}", "default []")
 # Resolved, because an editable install is a tree of links that lacks the data files.
 _TEMPLATE = Path(__file__).resolve().parent / "templates" / "assistants.yaml"
 
@@ -390,8 +388,8 @@ def _template_step_lines(row: StepRow, described: dict[tuple[str, str], str]) ->
         facts, about = schema_type_text(param.schema), param.schema.get("description") or "…"
         if param.is_required:
             facts += ", needed"
-        elif param.default is not None and param.default_text not in _EMPTY_DEFAULTS:
-            facts += f", {param.default_text}"
+        elif param.plain_default not in (None, {}, []):
+            facts += f", default {json.dumps(param.plain_default, ensure_ascii=False)}"
         yield from _comment_lines(f"#   {param.name} ({facts}): {about}", "#       ")
     for step, names in known.items():
         yield from _comment_lines(f"#   as of {step}: {', '.join(names)}", "#       ")
