@@ -210,6 +210,20 @@ def read_stored_model(blobs: BlobStore, manifest: Manifest) -> StoredModel:
     }
     template = manifest.first_of(TEMPLATE_TYPE, PROMPT_TYPE)
     projector = manifest.first_of(PROJECTOR_TYPE)
+    params: dict[str, Any] = {}
+    for layer in manifest.all_of(PARAMS_TYPE):
+        value = _read_json(blobs, layer)
+        if not isinstance(value, dict):
+            raise ModelBroken(str(blobs.path(layer.digest)), "the parameters are not an object")
+        params |= value
+    messages: list[Message] = []
+    for layer in manifest.all_of(MESSAGES_TYPE):
+        turns = _read_json(blobs, layer)
+        messages += [
+            Message(str(turn.get("role", "")), str(turn.get("content", "")))
+            for turn in (turns if isinstance(turns, list) else ())
+            if isinstance(turn, dict)
+        ]
     return StoredModel(
         model=_layer_path(blobs, model),
         parts=tuple(_layer_path(blobs, layer) for layer in manifest.all_of(MODEL_TYPE)[1:]),
@@ -218,8 +232,8 @@ def read_stored_model(blobs: BlobStore, manifest: Manifest) -> StoredModel:
         adapters=tuple(_layer_path(blobs, layer) for layer in manifest.all_of(ADAPTER_TYPE)),
         template=_read_text(blobs, template) if template else None,
         system="\n".join(texts[SYSTEM_TYPE]),
-        params=_read_params(blobs, manifest),
-        messages=_read_messages(blobs, manifest),
+        params=params,
+        messages=tuple(messages),
         licenses=tuple(texts[LICENSE_TYPE]),
         parent=model.source if not model.source.startswith("sha256:") else "",
     )
@@ -246,29 +260,6 @@ def _read_config(blobs: BlobStore, layer: ManifestLayer | None) -> ModelConfig:
         return parse_config(_read_layer(blobs, layer))
     except (ValueError, RecursionError) as error:
         raise ModelBroken(str(blobs.path(layer.digest)), f"the config: {error}") from None
-
-
-def _read_params(blobs: BlobStore, manifest: Manifest) -> dict[str, Any]:
-    params: dict[str, Any] = {}
-    for layer in manifest.all_of(PARAMS_TYPE):
-        value = _read_json(blobs, layer)
-        if not isinstance(value, dict):
-            raise ModelBroken(str(blobs.path(layer.digest)), "the parameters are not an object")
-        params |= value
-    return params
-
-
-def _read_messages(blobs: BlobStore, manifest: Manifest) -> tuple[Message, ...]:
-    messages = []
-    for layer in manifest.all_of(MESSAGES_TYPE):
-        value = _read_json(blobs, layer)
-        turns = value if isinstance(value, list) else []
-        messages += [
-            Message(str(turn.get("role", "")), str(turn.get("content", "")))
-            for turn in turns
-            if isinstance(turn, dict)
-        ]
-    return tuple(messages)
 
 
 def _read_json(blobs: BlobStore, layer: ManifestLayer) -> Any:

@@ -56,6 +56,15 @@ def read_recipe(
     base: str | None = None
     files: dict[str, RecipeFile] = {}
     adapters: dict[str, RecipeFile] = {}
+    parameters: dict[str, Any] = {}
+    for command in modelfile.all_of("PARAMETER"):
+        if command.key in OBSOLETE_PARAMETERS:
+            continue
+        value = parse_parameter(command.key, command.value)
+        if PARAMETER_KINDS[command.key].kind == "texts":  # which may occur several times
+            parameters.setdefault(command.key, []).append(value)
+        else:
+            parameters[command.key] = value
     for command in modelfile.commands:
         if command.name not in ("FROM", "ADAPTER"):
             continue
@@ -81,7 +90,7 @@ def read_recipe(
         template=modelfile.last_value("TEMPLATE"),
         system=modelfile.last_value("SYSTEM"),
         licenses=tuple(command.value for command in modelfile.all_of("LICENSE")),
-        parameters=_recipe_parameters(modelfile),
+        parameters=parameters,
         messages=tuple(
             Message(command.key, command.value) for command in modelfile.all_of("MESSAGE")
         ),
@@ -90,20 +99,6 @@ def read_recipe(
         parser=modelfile.last_value("PARSER"),
         requires=modelfile.last_value("REQUIRES"),
     )
-
-
-def _recipe_parameters(modelfile: Modelfile) -> dict[str, Any]:
-    """Return the values of parameters; texts that may occur several times are lists."""
-    params: dict[str, Any] = {}
-    for command in modelfile.all_of("PARAMETER"):
-        if command.key in OBSOLETE_PARAMETERS:
-            continue
-        value = parse_parameter(command.key, command.value)
-        if PARAMETER_KINDS[command.key].kind == "texts":
-            params.setdefault(command.key, []).append(value)
-        else:
-            params[command.key] = value
-    return params
 
 
 def _files_of_value(value: str, folder: Path) -> list[Path]:
