@@ -23,15 +23,10 @@ _NEEDS_MCP = (
 )
 
 
-def missing_lancedb() -> tuple[str, str] | None:
-    """Return sentence and remedy if the library is not installed; imports nothing."""
-    return NEEDS_LANCEDB if importlib.util.find_spec("lancedb") is None else None
-
-
 def missing_store_library(_step: str, written: Written, _folder: Path) -> Iterator[Missing]:
     """Yield the library of vector stores where a step names a store and it is not installed."""
-    if written.get("store") is not None and (lacks := missing_lancedb()) is not None:
-        yield ("store",), *lacks
+    if written.get("store") is not None and importlib.util.find_spec("lancedb") is None:
+        yield ("store",), *NEEDS_LANCEDB
 
 
 def missing_bucket_library(_step: str, written: Written, _folder: Path) -> Iterator[Missing]:

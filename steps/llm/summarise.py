@@ -31,7 +31,6 @@ from paddock.steps.text.text_parts import (
     repeated_chars,
     source_of,
     to_part,
-    to_parts,
 )
 
 from .ask_and_repair import (
@@ -335,7 +334,8 @@ async def _extracted(
 
 async def _read_input(params: SummariseParams, tools: Tools) -> _SummaryInput:
     if params.chunks is not None:
-        parts = to_parts(params.chunks)
+        given = [to_part(chunk) for chunk in params.chunks if chunk is not None]
+        parts = [part for part in given if part.text.strip()]
         return _SummaryInput(parts, join_parts(parts), is_cut=True)
     text, pages = params.text or "", tuple[str, ...]()
     if params.file is not None:

@@ -136,7 +136,10 @@ class OfferedTool(Struct, frozen=True):
 
 
 async def offered_tools(params: Sequence[str | ToolParam], toolset: Toolset) -> list[OfferedTool]:
-    """Return the tools, in the author's order.
+    """Return the tools, in the author's order, named as models and servers accept it.
+
+    `http.get` becomes `http_get`; of two with one name the second has its server's name before its
+    own.
 
     Raises:
         StepError: a tool does not exist, is listed twice, or there are too many.
@@ -153,7 +156,20 @@ async def offered_tools(params: Sequence[str | ToolParam], toolset: Toolset) -> 
             f"{len(offered)} tools are offered; at most {MOST_TOOLS} are.",
             remedy="Name those of a server that the model needs.",
         )
-    return _with_model_names(offered)
+    by_name: dict[str, OfferedTool] = {}
+    seen: set[tuple[str | None, str]] = set()
+    for offer in offered:
+        server = offer.bound.server if offer.bound is not None else None
+        name = model_tool_name(offer.tool.name)
+        if name in by_name:
+            name = safe_tool_name(f"{server}_{offer.tool.name}" if server else offer.tool.name)
+        if (server, offer.tool.name) in seen or name in by_name:
+            of = f" of server '{server}'" if server else ""
+            raise StepError(f"the tool '{offer.tool.name}'{of} is offered twice.")
+        seen.add((server, offer.tool.name))
+        tool = Tool(name, offer.tool.description, offer.tool.parameters)
+        by_name[name] = replace(offer, tool=tool)
+    return list(by_name.values())
 
 
 async def _offered(param: ToolParam, toolset: Toolset) -> list[OfferedTool]:
@@ -171,27 +187,6 @@ async def _offered(param: ToolParam, toolset: Toolset) -> list[OfferedTool]:
         tool = Tool(bound.name, about, dict(bound.schema))
         offered.append(OfferedTool(tool, bound, may_be_tainted, root))
     return offered
-
-
-def _with_model_names(offered: Sequence[OfferedTool]) -> list[OfferedTool]:
-    """Name each tool as models and servers accept it: `http.get` becomes `http_get`.
-
-    Of two with one name the second has its server's name before its own.
-    """
-    by_name: dict[str, OfferedTool] = {}
-    seen: set[tuple[str | None, str]] = set()
-    for offer in offered:
-        server = offer.bound.server if offer.bound is not None else None
-        name = model_tool_name(offer.tool.name)
-        if name in by_name:
-            name = safe_tool_name(f"{server}_{offer.tool.name}" if server else offer.tool.name)
-        if (server, offer.tool.name) in seen or name in by_name:
-            of = f" of server '{server}'" if server else ""
-            raise StepError(f"the tool '{offer.tool.name}'{of} is offered twice.")
-        seen.add((server, offer.tool.name))
-        tool = Tool(name, offer.tool.description, offer.tool.parameters)
-        by_name[name] = replace(offer, tool=tool)
-    return list(by_name.values())
 
 
 def model_tool_name(name: str) -> str:

@@ -195,8 +195,15 @@ def _find_text(file: _Beginning) -> str:
     if named == "image":
         raise UnknownKind("damaged: a picture by its name, but not by its content")
     _refuse_by_name(file, with_remedy=False)
-    if file.container in ("ole", "zip or flat") or named == "rtf":
-        return _written_as(named, file.head)
+    if file.container in ("ole", "zip or flat") or named == "rtf":  # a program wrote it as another
+        if _PAGE.search(file.head):
+            return "html"
+        if b"mime-version:" in file.head.lower():
+            return "eml" if named == "msg" else "mhtml"
+        if _NO_TEXT.search(file.head) and not file.head.startswith((b"\xff\xfe", b"\xfe\xff")):
+            what = f"damaged: `.{named}` by its name, but not by its content"
+            raise UnknownKind(what, "Open it in the program that wrote it, and save it as PDF.")
+        return {"xls": "csv", "msg": "eml"}.get(named, "txt")
     is_text = named in ("", "txt", "md", "csv", "json", "p7m")
     return (_kind_by_text(file.head, is_named=bool(named)) if is_text else "") or named
 
@@ -266,18 +273,6 @@ def _kind_by_text(head: bytes, *, is_named: bool) -> str:
     is_mail = "From" in written and any(map(parsedate_tz, map(str, days)))
     is_mail |= is_cut and "Date" not in written and not text  # further below
     return "eml" if is_mail and (_ENCODED.search(whole) or not is_named) else ""
-
-
-def _written_as(named: str, head: bytes) -> str:
-    """Return the kind of a file that a program wrote under the name of an old office document."""
-    if _PAGE.search(head):
-        return "html"
-    if b"mime-version:" in head.lower():
-        return "eml" if named == "msg" else "mhtml"
-    if _NO_TEXT.search(head) and not head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        what = f"damaged: `.{named}` by its name, but not by its content"
-        raise UnknownKind(what, "Open it in the program that wrote it, and save it as PDF.")
-    return {"xls": "csv", "msg": "eml"}.get(named, "txt")
 
 
 def kind_within(name: str, media_type: str, head: bytes) -> str:

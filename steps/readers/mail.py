@@ -275,22 +275,10 @@ class _MailText(InnerDocuments):
         if listed:
             blocks.append("Attachments:\n" + "\n".join(f"- {line}" for line in listed))
         self.pages[index] = "\n\n".join(block for block in blocks if block)
-        self._note_other_words(unread, "\n".join(self.pages[index:]))
-
-    def _body(self, part: MIMEPart) -> str:
-        document = _document_of(part)
-        if document is None:
-            self.notes.append(": its text has an unknown encoding and was not read")
-            return ""
-        self.notes += document.notes
-        return document.text.strip()
-
-    def _note_other_words(self, forms: list[MIMEPart], text: str) -> None:
-        """Note the words of forms that are not read which the text does not have."""
-        known = _words(text)
-        compared = {
-            str(form.get_payload()): form for form in forms
-        }  # a loop repeats them endlessly
+        # Note the words of forms that are not read which the text does not have.
+        known = _words("\n".join(self.pages[index:]))
+        # A loop repeats them endlessly
+        compared = {str(form.get_payload()): form for form in unread}
         if (n_left := len(compared) - _MOST_FORMS) > 0:
             self.notes.append(f": {n_left:,} other forms of its text are not compared with it")
         some = list(compared.values())[:_MOST_FORMS]
@@ -301,6 +289,14 @@ class _MailText(InnerDocuments):
             has_page = any(form.get_content_subtype() == "html" for form in some)
             form = "HTML" if has_page else "plain text"
             self.notes.append(f": words of its other form ({form}) are not read ({what})")
+
+    def _body(self, part: MIMEPart) -> str:
+        document = _document_of(part)
+        if document is None:
+            self.notes.append(": its text has an unknown encoding and was not read")
+            return ""
+        self.notes += document.notes
+        return document.text.strip()
 
     def _attached(self, part: MIMEPart, depth: int) -> str:
         self.n_attachments += 1

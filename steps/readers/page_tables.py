@@ -90,7 +90,9 @@ def aligned_tables(rows: Sequence[Row]) -> Iterator[tuple[int, int, CellRows]]:
             columns, end = wider, end + 1
             if len(rows[end - 1].segments) > 1 or _is_rest(rows[at:end], columns):  # 3
                 last = end
-        if _is_table(rows[at:last], columns) and not _is_margin(rows, at, last, columns):
+        n_full = sum(len(row.segments) > 1 for row in rows[at:last])
+        is_table = len(columns) > 1 and n_full > 1
+        if is_table and not _is_margin(rows, at, last, columns):
             yield at, last, _aligned_cells(rows[at:last], columns)
             at = last
         else:
@@ -167,11 +169,6 @@ def _with_row(known: list[list[float]], row: Row) -> list[list[float]] | None:
             new.append([left, right])
         taken.update(over)
     return sorted(columns + new)
-
-
-def _is_table(rows: Sequence[Row], columns: Sequence[Sequence[float]]) -> bool:
-    n_full = sum(len(row.segments) > 1 for row in rows)
-    return len(columns) > 1 and n_full > 1
 
 
 def _aligned_cells(rows: Sequence[Row], columns: Sequence[Sequence[float]]) -> CellRows:

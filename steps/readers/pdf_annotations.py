@@ -12,7 +12,7 @@ from paddock.engine.system.records import Struct, field
 from paddock.engine.system.text import counted, one_line
 from paddock.pipelines.text_cells import PageBox, TextCell
 
-from .pdfium import PDFIUM_LOCK, clean_text, shown_box, utf16
+from .pdfium import PDFIUM_LOCK, PageFrame, clean_text, utf16
 from .reader import hidden_text_note
 
 
@@ -187,7 +187,8 @@ class Annotations:
     def _box(self, annotation: Any) -> PageBox | None:
         rect = raw.FS_RECTF()
         is_placed = raw.FPDFAnnot_GetRect(annotation, rect)
-        return shown_box(self._page, rect) if is_placed else None
+        bounds = rect.left, rect.bottom, rect.right, rect.top
+        return PageFrame.of(self._page).box(*bounds) if is_placed else None
 
     def _field_text(self, function: Any, annotation: Any) -> str:
         return utf16(function, self._form, annotation)

@@ -60,11 +60,6 @@ _BOX_HANDLE = 1  # no address of a font
 _AT_ONCE = 1024  # things of which PDFium is asked
 
 
-def shown_box(page: Any, rect: Any) -> PageBox | None:
-    """Return a rectangle of a page as it is shown; None if it is not on it."""
-    return PageFrame.of(page).box(rect.left, rect.bottom, rect.right, rect.top)
-
-
 class PageFrame(NamedTuple):
     """Where the points of a page are as it is shown: rotated and cropped as PDFium draws it."""
 

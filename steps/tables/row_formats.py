@@ -570,7 +570,9 @@ def _json_value(text: str, form: str, changed: ChangedValues, line: int | None =
         return value
 
     def number(digits: str) -> float:
-        value = _float(digits)
+        value = float(digits)
+        if not math.isfinite(value):
+            raise _NotJson(f"the number {digits[:20]} is too large")
         if _is_rounded(value, digits):
             rounded.add(value)
         return value
@@ -596,13 +598,6 @@ def _json_value(text: str, form: str, changed: ChangedValues, line: int | None =
 
 def _constant(word: str) -> float:
     raise _NotJson(f"{word} is not a JSON number")
-
-
-def _float(digits: str) -> float:
-    value = float(digits)
-    if not math.isfinite(value):
-        raise _NotJson(f"the number {digits[:20]} is too large")
-    return value
 
 
 def _floats_of(value: Any) -> Iterator[float]:

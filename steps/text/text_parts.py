@@ -53,11 +53,6 @@ def to_part(chunk: Any) -> TextPart:
     return TextPart(text, {**chunk, "text": text})
 
 
-def to_parts(chunks: Sequence[Any]) -> list[TextPart]:
-    parts = [to_part(chunk) for chunk in chunks if chunk is not None]
-    return [part for part in parts if part.text.strip()]
-
-
 def join_parts(parts: Sequence[TextPart]) -> str:
     """Join parts to one text without overlaps and repeated table headers.
 

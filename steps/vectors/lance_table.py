@@ -174,25 +174,10 @@ class LanceTable:
     # --- writing
 
     def commit(self, change: RowChanges) -> None:
-        self._add_columns(change)
-        with store_errors(self.path, "written"):
-            if change.put and not change.has_old and not change.drop:
-                self._table.add(self._rows(change.put))
-            elif change.put:
-                merge = self._table.merge_insert("id").when_matched_update_all()
-                merge = merge.when_not_matched_insert_all()
-                if change.drop:
-                    merge = merge.when_not_matched_by_source_delete(_drop_condition(change.drop))
-                merge.execute(self._rows(change.put))
-            else:
-                self._table.delete(_drop_condition(change.drop))
-        self._to_disk()
-
-    def _add_columns(self, change: RowChanges) -> None:
-        """Add the columns that rows have and the table has not.
+        """Add the columns that rows have and the table has not, then change the rows.
 
         Raises:
-            StepError: a value is not of its column's kind.
+            StepError: a value is not of its column's kind, or the store cannot be written.
         """
         known = self.columns
         new: dict[str, ColumnKind] = {}
@@ -212,6 +197,18 @@ class LanceTable:
         if added:
             with store_errors(self.path, "written"):
                 self._table.add_columns(added)
+        with store_errors(self.path, "written"):
+            if change.put and not change.has_old and not change.drop:
+                self._table.add(self._rows(change.put))
+            elif change.put:
+                merge = self._table.merge_insert("id").when_matched_update_all()
+                merge = merge.when_not_matched_insert_all()
+                if change.drop:
+                    merge = merge.when_not_matched_by_source_delete(_drop_condition(change.drop))
+                merge.execute(self._rows(change.put))
+            else:
+                self._table.delete(_drop_condition(change.drop))
+        self._to_disk()
 
     def tidy(self, old_s: float) -> None:
         with store_errors(self.path, "written"):

@@ -81,10 +81,6 @@ class RowChanges(Struct):
     has_old: bool = False
     sums: dict[str, RowSum] = field(default_factory=dict)
 
-    @property
-    def is_nothing(self) -> bool:
-        return not self.put and not self.drop
-
 
 def row_owner(item: ItemName, store: Path, home: Path) -> str:
     """Return the owner of an item's rows, the same in every run.

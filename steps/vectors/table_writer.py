@@ -151,7 +151,7 @@ class TableWriter:
             raise
 
     def _commit(self, table: LanceTable, made: RowChanges) -> None:
-        if made.is_nothing:
+        if not made.put and not made.drop:
             return
         table.commit(made)
         for owner, whole in made.sums.items():
