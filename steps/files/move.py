@@ -79,36 +79,45 @@ class FilesMove(Step[FilesMoveParams, FilesMoveOutput]):
         return (params.path,) if params.mode == "copy" else ()
 
     async def run(self, params: FilesMoveParams, tools: Tools) -> FilesMoveOutput:
-        source = resolve_path(tools.files.roots, params.path)
-        if params.mode != "copy":
-            tools.files.outputs.check_target(source, is_new=False)
+        """Move, copy or delete a file.
+
+        1. One that was filed before is moved on, unless a person edited or removed it since.
+        2. One that is to be deleted goes now, or once its item is recorded.
+        3. One that is where it belongs stays, under a numbered name, too, if it was filed.
+        4. One that is gone was moved by this item before a run was killed, or is missing.
+        5. Any other gets a free name.
+        """
+        outputs, source = tools.files.outputs, resolve_path(tools.files.roots, params.path)
         listed, filed = source, None
-        if params.mode != "copy" and (filed := tools.files.outputs.filed_at(source)) is not None:
+        if params.mode != "copy":
+            outputs.check_target(source, is_new=False)
+            filed = outputs.filed_at(source)
+        if filed is not None:  # 1.
             source, listed = filed.path, filed.listed
             if params.to is None or await _digest_of(source) != filed.sha256:
-                await tools.files.outputs.note_removed(listed)
+                await outputs.note_removed(listed)
                 return FilesMoveOutput(path=str(source))
-        if params.mode == "delete":
-            is_later = tools.files.outputs.delete_when_done(source)
+        if params.mode == "delete":  # 2.
+            is_later = outputs.delete_when_done(source)
             await asyncio.to_thread(_delete, source, is_later=is_later)
-            await tools.files.outputs.note_removed(source)
+            await outputs.note_removed(source)
             return FilesMoveOutput(path=str(source))
         if params.to is None:
             raise StepError("`to` is missing.", remedy=f"`mode: {params.mode}` needs it.")
         target = resolve_path(tools.files.roots, params.to)
         if params.to.endswith(("/", os.sep)) or target.is_dir():
             target = resolve_path(tools.files.roots, str(target / listed.name))
-        tools.files.outputs.check_target(target)
+        outputs.check_target(target)
         digest = await _digest_of(source)
         is_beside = source.parent == target.parent
-        if filed is not None and is_beside and source in _numbered_names(target):
-            await tools.files.outputs.note_removed(listed)
+        if filed is not None and is_beside and source in _numbered_names(target):  # 3.
+            await outputs.note_removed(listed)
             return FilesMoveOutput(path=str(source))
         if source == target and digest is not None:
             return FilesMoveOutput(path=str(source))
-        if digest is None:
+        if digest is None:  # 4.
             target = await _moved_before(source, target, params, tools)
-        else:
+        else:  # 5.
             target = await _free_target(listed, target, digest, params, tools)
             with os_errors_refused(
                 f"'{printable(source)}' cannot be moved to '{printable(target)}'"
@@ -117,9 +126,9 @@ class FilesMove(Step[FilesMoveParams, FilesMoveOutput]):
                 if not (is_move and await asyncio.to_thread(_renamed, source, target)):
                     await asyncio.to_thread(_copied, source, target, digest, is_moved=is_move)
             if params.mode == "copy":
-                await tools.files.outputs.wrote(target, digest)
+                await outputs.wrote(target, digest)
         if params.mode == "move":
-            await tools.files.outputs.note_removed(listed)
+            await outputs.note_removed(listed)
         return FilesMoveOutput(path=str(target))
 
 

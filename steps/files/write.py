@@ -193,11 +193,11 @@ async def _hold_back(
         what = f"'{printable(path)}' is open in another program ('{printable(mark)}')"
         tools.log.note(f"{what}: it is kept as it is until that is closed.")
         return True
-    return params.rows is not None and not await _may_lose(path, params, tools)  # 3.
+    return params.rows is not None and not await _may_replace_table(path, params, tools)  # 3.
 
 
-async def _may_lose(path: Path, params: FilesWriteParams, tools: Tools) -> bool:
-    """Return whether a table may be replaced: a person is asked first if it loses most rows."""
+async def _may_replace_table(path: Path, params: FilesWriteParams, tools: Tools) -> bool:
+    """Return whether a table may be replaced; a person is asked first if it loses most rows."""
     rows = _with_waiting(params)
     n_now = len(rows) if rows.types else sum(row is not None for row in rows)
     form = format_named(format_of(path.name))
