@@ -111,6 +111,7 @@ def test_old_versions_and_small_files_do_not_pile_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(table_writer, "_COMPACT_AFTER_COMMITS", 16)
+    monkeypatch.setattr(table_writer, "_OLD_S", 3600.0)  # however slow the machine is
 
     async def work(store: VectorStore, stores: OpenStores) -> None:
         for turn in range(40):
