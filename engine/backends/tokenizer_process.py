@@ -11,20 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.chat.prompt_builder import PromptBuilder
-from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.llama.unknown_letters import unknown_share
+from paddock.engine.llama.vocabulary import Vocabulary
 from paddock.engine.request import Message
 from paddock.engine.system.frames import answer_frames, pack_frame, take_pipes
 
 
 def main(path: str, *parts: str) -> None:
     requests, answers = take_pipes()
-    model = Model(Path(path), ModelOptions(n_gpu_layers=0, is_vocabulary=True, parts=parts))
+    model = Vocabulary(Path(path), parts)
     prompter = PromptBuilder(model)
     answer_frames(requests, answers, lambda order: pack_frame(_counts(model, prompter, order)))
 
 
-def _counts(model: Model, prompter: PromptBuilder, order: dict[str, Any]) -> dict[str, Any]:
+def _counts(model: Vocabulary, prompter: PromptBuilder, order: dict[str, Any]) -> dict[str, Any]:
     try:
         if "letters" in order:
             return {"counts": [unknown_share(model, text) for text in order["letters"]]}

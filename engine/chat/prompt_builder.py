@@ -17,7 +17,7 @@ import numpy as np
 
 from paddock.engine.arrays import Tokens
 from paddock.engine.errors import BadRequest, NoInsert, PromptTooLong
-from paddock.engine.llama.llama_model import Model
+from paddock.engine.llama.vocabulary import Vocabulary
 from paddock.engine.request import ChatRequest, Constraint, Message, Sampling, Think, Tool
 from paddock.engine.system.records import Struct, replace
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 class PromptTokeniser:
     """Turns text into token ids and back; safe from any thread."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Vocabulary) -> None:
         self._model = model
 
     @cached_property
@@ -144,7 +144,7 @@ class BuiltPrompt(Struct, frozen=True):
 
 
 class PromptBuilder:
-    def __init__(self, model: Model, projector: Projector | None = None) -> None:
+    def __init__(self, model: Vocabulary, projector: Projector | None = None) -> None:
         self._model = model
         self._projector = projector
         self._placeholders = ImagePlaceholders()

@@ -18,6 +18,7 @@ from paddock.engine.arrays import Tokens
 from paddock.engine.llama.library import AllocatedBuffers, CacheFull, DecodeFailed, LoadFailed
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model
+from paddock.engine.llama.vocabulary import Vocabulary
 from paddock.engine.system.records import Struct, replace
 
 from .drafts import DraftRequest
@@ -39,7 +40,7 @@ class _DraftPiece(Struct, frozen=True):
 
 
 class DraftModel:
-    def __init__(self, model: Model, target: Model, options: ContextOptions) -> None:
+    def __init__(self, model: Model, target: Vocabulary, options: ContextOptions) -> None:
         """Make a context of the smaller model.
 
         Raises:

@@ -9,15 +9,15 @@ uses it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Items
+from typing import Generic
 
 import numpy as np
 
+from paddock.engine.llama.forward_context import ChatModel, State
 from paddock.engine.llama.library import CacheFull, LoadFailed
 from paddock.engine.llama.llama_context import ContextOptions
-from paddock.engine.llama.llama_model import Model
-from paddock.engine.openvino.ir_model import IrModel, open_context
 from paddock.engine.profile.context_layout import (
     ContextLayout,
     LayoutBounds,
@@ -101,16 +101,17 @@ class ContextPlan(Struct, frozen=True):
     limits: ContextLimits
 
 
-class KvCache:
+class KvCache(Generic[State]):
     """The present context; it is replaced when the layout changes."""
 
-    def __init__(self, model: Model, options: CacheOptions, profile: Profile | None = None) -> None:
+    def __init__(
+        self, model: ChatModel[State], options: CacheOptions, profile: Profile | None = None
+    ) -> None:
         self.model = model
-        self._is_paged = isinstance(model, IrModel)
         self._cache_options = options
         self._profile = profile
         self.mtp_price = options.mtp_price
-        self._saved: dict[int, Sized] = {}
+        self._saved: dict[int, State] = {}
         self._prices: dict[int, float] = {}
         self._seen_price = UNMEASURED_PRICE
         """Of a draft, by the steps so far, as long as it is not measured."""
@@ -128,7 +129,7 @@ class KvCache:
         layout = self._choose_layout(usual, n_stream_tokens)
         first_plan = ContextPlan(layout, n_stream_tokens, self._limits(layout, n_stream_tokens, 0))
         self._plan = first_plan
-        self.context = open_context(model, self._options(self._plan))
+        self.context = model.open_context(self._options(self._plan))
 
     @property
     def limits(self) -> ContextLimits:
@@ -335,12 +336,12 @@ class KvCache:
         self.context.close()
         failure = None
         try:
-            self.context, self._plan = open_context(self.model, options), plan
+            self.context, self._plan = self.model.open_context(options), plan
         except LoadFailed as error:
             failure = error
             self._most_cells, self._failed_at = before.limits.n_cells, time.monotonic()
             self._n_undo_tokens = before.limits.n_undo_tokens
-            self.context = open_context(self.model, self._options(before))
+            self.context = self.model.open_context(self._options(before))
         migration = arrange(self.limits)
         if not keeps and failure is None:
             migration.slots.host_cache.clear()
@@ -375,9 +376,9 @@ class KvCache:
         """
         return self.model.memory != "window"
 
-    def _save_moves(self, moves: Items[SequenceMove]) -> dict[int, Sized]:
+    def _save_moves(self, moves: Items[SequenceMove]) -> dict[int, State]:
         """Save the cells of the moves, in their order, as far as main memory allows."""
-        states: dict[int, Sized] = {}
+        states: dict[int, State] = {}
         room_bytes = int(read_memory().free_bytes * _MOVE_MEMORY_SHARE)
         for move in moves:
             if not move.n_tokens:
@@ -425,7 +426,7 @@ class KvCache:
         layout = choose_layout(self._profile, workload, bounds)
         if self._cache_options.layout != "auto":
             layout = replace(layout, is_unified=self._cache_options.layout == "unified")
-        elif self._is_paged:
+        elif self.model.is_paged:
             layout = replace(layout, is_unified=True)  # a prefix is shared by its blocks' names
         elif self.model.memory == "window":
             layout = replace(layout, is_unified=False)  # a unified one shares no prefixes
@@ -481,7 +482,7 @@ class KvCache:
             can_share=self.model.memory == "cells" or is_window,
             is_unified=layout.is_unified,
             is_gpu=cache_options.is_gpu,
-            is_paged=self._is_paged,
+            is_paged=self.model.is_paged,
             prefers_free_streams=is_window,
             n_reserved=n_chats,
             is_flash=cache_options.options.flash_attention != "off",

@@ -11,6 +11,7 @@ import queue
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -70,7 +71,7 @@ class DecodeLoop:
 
     def __init__(
         self,
-        cache: KvCache,
+        cache: KvCache[Any],
         on_step: Callable[[StepOutput], None],
         on_widened: Callable[[int], None] = lambda _: None,
         on_refused: Callable[[int, EngineError], None] = lambda _, error: None,

@@ -14,7 +14,7 @@ from paddock.engine.arrays import Logits, Tokens
 from paddock.engine.chat.prompt_images import PlacedImage
 from paddock.engine.chat.stream_parser import AnswerDelta, StreamParser
 from paddock.engine.llama.forward_context import ForwardContext
-from paddock.engine.llama.llama_model import Model
+from paddock.engine.llama.vocabulary import Vocabulary
 from paddock.engine.request import DoneReason, Priority, TokenLogprob
 from paddock.engine.sampling.picker import PickedToken, Picker
 from paddock.engine.system.records import Struct, field
@@ -71,7 +71,7 @@ class StepOutput(Struct):
 
 
 def decode_image_piece(
-    context: ForwardContext, piece: SequencePiece, images: Items[PlacedImage]
+    context: ForwardContext[Any], piece: SequencePiece, images: Items[PlacedImage]
 ) -> None:
     """Compute rows of one image.
 
@@ -143,7 +143,7 @@ class RunningRequest(Struct, eq=False):
         self.n_reused = self.sequence.n_reused
         return True
 
-    def follow(self, most: int, model: Model, output: StepOutput) -> None:
+    def follow(self, most: int, model: Vocabulary, output: StepOutput) -> None:
         """Add up to `most` tokens that the grammar forces; they need no logits."""
         n_before, most = self.n_answered, min(most, self.n_left)
         while not self.ended and self.n_answered - n_before < most:
@@ -190,7 +190,7 @@ class RunningRequest(Struct, eq=False):
             return False
         return self.request.shift_at <= len(self.sequence.prompt) + len(self.sequence.answer)
 
-    def accept(self, choice: PickedToken, model: Model, output: StepOutput) -> None:
+    def accept(self, choice: PickedToken, model: Vocabulary, output: StepOutput) -> None:
         if not self.first_token_at:
             self.first_token_at = time.monotonic()
         request, token = self.request, choice.token
@@ -216,7 +216,7 @@ class RunningRequest(Struct, eq=False):
         elif self.n_answered >= request.max_tokens:
             self.ended = "length"
 
-    def write(self, model: Model, output: StepOutput) -> None:
+    def write(self, model: Vocabulary, output: StepOutput) -> None:
         request = self.request
         unwritten = self.unwritten
         self.unwritten = []
@@ -259,7 +259,7 @@ class RunningRequest(Struct, eq=False):
         if self.drafter is not None:
             self.drafter.learn(n_drafted, n_accepted)
 
-    def finish(self, model: Model, output: StepOutput, fingerprint: str) -> None:
+    def finish(self, model: Vocabulary, output: StepOutput, fingerprint: str) -> None:
         self.write(model, output)
         rest = self.request.parser.close(is_cut=self.ended != "stop")
         if rest:

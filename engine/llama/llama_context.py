@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Sized
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +21,10 @@ from paddock.engine.settings import CacheType, Switch
 from paddock.engine.system.records import Struct
 
 from .library import LOG, CacheFull, DecodeFailed, LoadFailed, ext, lib
-from .llama_model import Model
 from .thread_governor import ThreadGovernor
+
+if TYPE_CHECKING:
+    from .llama_model import Model
 
 # Of a position: time, row, column and one that is reserved (M-RoPE).
 MOST_COMPONENTS = 4
@@ -226,13 +227,12 @@ class Context:
         n_cells_bytes = self._cells_part_bytes(seq_id, n_bytes)
         return SavedCells(raw, n_streams, seq_id if n_streams > 1 else 0, n_cells_bytes)
 
-    def restore(self, seq_id: int, state: Sized) -> None:
+    def restore(self, seq_id: int, state: SavedCells) -> None:
         """Copy what `save` returned to a sequence.
 
         Raises:
             CacheFull: no free cells, or the cells are of another type.
         """
-        assert isinstance(state, SavedCells)
         raw = _for_stream_count(state, self._n_streams)
         if not lib.llama_state_seq_set_data(self.pointer, _bytes_pointer(raw), len(raw), seq_id):
             raise CacheFull

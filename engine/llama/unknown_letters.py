@@ -5,10 +5,10 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 
-from .llama_model import Model
+from .vocabulary import Vocabulary
 
 
-def unknown_share(model: Model, text: str) -> float:
+def unknown_share(model: Vocabulary, text: str) -> float:
     """Return which share of a text's letters no token has."""
     if text.isascii():  # each vocabulary has these
         return 0.0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,29 +15,21 @@ from numpy.typing import NDArray
 from paddock.engine.arrays import Tokens, Vectors
 from paddock.engine.llama.library import AllocatedBuffers, DecodeFailed
 from paddock.engine.llama.llama_context import ContextOptions
-from paddock.engine.llama.llama_model import Model
+
+if TYPE_CHECKING:
+    from .encoder_model import EncoderModel
 
 # Texts of as many tiles are computed together, padded: each is a few rows of one product, and sees
 # itself alone.
 _TILE = 16
 
 
-class TextEncoder(Protocol):
-    """What `encoder_model.EncoderModel` does: it imports OpenVINO, which few machines have."""
-
-    pools_first: bool
-    """Whether a text's vector is that of its first token; else it is their mean."""
-
-    def compute(self, tokens: Tokens, sees: Vectors, shares: Vectors) -> Vectors: ...
-
-
 class EncoderContext:
     """Vectors of the last batch. Only the thread that made it may use it."""
 
-    def __init__(self, model: Model, encoder: TextEncoder, options: ContextOptions) -> None:
-        self.model = model
+    def __init__(self, encoder: EncoderModel, n_embedding: int, options: ContextOptions) -> None:
         self.options = options
-        self.n_pooled = model.n_embedding
+        self.n_pooled = n_embedding
         self.buffers = AllocatedBuffers(Counter(), Counter())
         self._encoder = encoder
         self._vectors: dict[int, Vectors] = {}
@@ -50,12 +42,6 @@ class EncoderContext:
 
     def close(self) -> None:
         self._vectors = {}
-
-    def use_threads(self, n_threads: int) -> None:
-        """OpenVINO's threads are chosen when the model is compiled."""
-
-    def synchronize(self) -> None:
-        """Every pass is over when it returns."""
 
     def clear(self) -> None:
         self._vectors = {}

@@ -1,52 +1,67 @@
-"""A model whose weights OpenVINO computes; its file gives vocabulary, tokeniser and facts."""
+"""Models whose weights OpenVINO computes; their files give vocabulary, tokeniser and facts.
+
+OpenVINO, which few machines have, is imported when one of them is made.
+"""
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
 
 from paddock.engine.gguf import read_header
-from paddock.engine.llama.forward_context import ForwardContext
+from paddock.engine.llama.forward_context import ChatModel, EmbeddingModel, MemoryKind
 from paddock.engine.llama.library import LoadFailed
-from paddock.engine.llama.llama_context import Context, ContextOptions
-from paddock.engine.llama.llama_model import Model, ModelOptions
+from paddock.engine.llama.llama_context import ContextOptions
+from paddock.engine.llama.llama_model import Model
+from paddock.engine.llama.vocabulary import Vocabulary
 
 from .encoder_context import EncoderContext
-from .paged_context import PagedContext
+from .paged_context import PagedContext, SavedBlocks
 
 
-class IrModel(Model):
+class IrModel(ChatModel[SavedBlocks]):
+    is_paged = True
+
     def __init__(self, path: Path, ir: Path, n_threads: int) -> None:
-        super().__init__(path, ModelOptions(n_gpu_layers=0, is_vocabulary=True))
-        header = read_header(path)
-        self.is_embedder = header.role == "embed"
-        self._n_embedding = header.number("embedding_length")
-        try:
-            self.computer: Any = _computer(path, ir, n_threads, self.is_embedder)
-        except ImportError as error:
-            self.close()
-            raise LoadFailed(f"OpenVINO is not installed: {error}") from error
-        except BaseException:
-            self.close()
-            raise
+        super().__init__(path)
+        with _closed_if_it_fails(self):
+            from .paged_model import PagedModel
+
+            self._computer = PagedModel(ir, n_threads)
 
     @property
-    def n_embedding(self) -> int:
-        return self._n_embedding
+    def memory(self) -> MemoryKind:
+        return "cells"
+
+    def open_context(self, options: ContextOptions) -> PagedContext:
+        return PagedContext(self._computer, options)
 
 
-def open_context(model: Model, options: ContextOptions) -> ForwardContext:
-    """Raises `LoadFailed`: the context cannot be made."""
-    if not isinstance(model, IrModel):
-        return Context(model, options)
-    if model.is_embedder:  # its users ask for nothing that has to do with cells
-        return cast("ForwardContext", EncoderContext(model, model.computer, options))
-    return PagedContext(model, model.computer, options)
+class IrEncoder(EmbeddingModel):
+    def __init__(self, path: Path, ir: Path, n_threads: int) -> None:
+        super().__init__(path)
+        with _closed_if_it_fails(self):
+            from .encoder_model import EncoderModel, pools_first
+
+            self._computer = EncoderModel(ir, n_threads, pools_first=pools_first(path))
+        self.n_embedding = read_header(path).number("embedding_length")
+
+    def open_context(self, options: ContextOptions) -> EncoderContext:
+        return EncoderContext(self._computer, self.n_embedding, options)
 
 
-def _computer(path: Path, ir: Path, n_threads: int, is_embedder: bool) -> Any:
-    if is_embedder:
-        encoder = importlib.import_module(f"{__package__}.encoder_model")
-        return encoder.EncoderModel(ir, n_threads, pools_first=encoder.pools_first(path))
-    return importlib.import_module(f"{__package__}.paged_model").PagedModel(ir, n_threads)
+LoadedModel = Model | IrModel | IrEncoder
+
+
+@contextmanager
+def _closed_if_it_fails(vocabulary: Vocabulary) -> Iterator[None]:
+    """Raises `LoadFailed`: OpenVINO is not installed."""
+    try:
+        yield
+    except ImportError as error:
+        vocabulary.close()
+        raise LoadFailed(f"OpenVINO is not installed: {error}") from error
+    except BaseException:
+        vocabulary.close()
+        raise

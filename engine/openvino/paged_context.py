@@ -7,8 +7,7 @@ first positions of its blocks, so that cutting it takes nothing but its length.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sized
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +15,10 @@ from numpy.typing import NDArray
 from paddock.engine.arrays import Logits, Tokens, Vectors
 from paddock.engine.llama.library import AllocatedBuffers, CacheFull, DecodeFailed
 from paddock.engine.llama.llama_context import ContextOptions
-from paddock.engine.llama.llama_model import Model
 from paddock.engine.system.records import Struct
+
+if TYPE_CHECKING:
+    from .paged_model import PagedModel
 
 # Where an IR says in which precision it is computed; one that does not: 32 bits.
 PRECISION = ["paddock", "precision"]
@@ -36,16 +37,6 @@ class PagedBatch(Struct, frozen=True):
     block_begins: NDArray[np.int32]
     output_rows: NDArray[np.int64]
     """Tokens of the batch whose logits are wanted."""
-
-
-class BlockComputer(Protocol):
-    """What `paged_model.PagedModel` does: it imports OpenVINO, which few machines have."""
-
-    n_block_cells: int
-
-    def new_caches(self, n_blocks: int) -> list[NDArray[Any]]: ...
-    def use_caches(self, caches: list[NDArray[Any]]) -> None: ...
-    def compute(self, batch: PagedBatch) -> Logits: ...
 
 
 class SavedBlocks(Struct, frozen=True):
@@ -73,10 +64,8 @@ class PagedContext:
 
     keeps_states = False
     fewer_threads = 0
-    n_pooled = 0  # it returns no embedding
 
-    def __init__(self, model: Model, paged: BlockComputer, options: ContextOptions) -> None:
-        self.model = model
+    def __init__(self, paged: PagedModel, options: ContextOptions) -> None:
         self.options = options
         self._paged = paged
         self._n_each = paged.n_block_cells
@@ -158,9 +147,8 @@ class PagedContext:
             rows.take(blocks, axis=0, out=part, mode="clip")  # by default it buffers
         return SavedBlocks(cells, len(blocks), self._sequences[seq_id].n_tokens)
 
-    def restore(self, seq_id: int, state: Sized) -> None:
+    def restore(self, seq_id: int, state: SavedBlocks) -> None:
         """Raises `CacheFull`: too few free blocks."""
-        assert isinstance(state, SavedBlocks)
         self.trim(seq_id, 0)
         sequence = self._sequences[seq_id]
         if state.n_blocks > len(self._free):
@@ -172,15 +160,9 @@ class PagedContext:
             rows[sequence.blocks] = part
 
     def decode(
-        self,
-        tokens: Tokens | None,
-        pos: Tokens,
-        seq_ids: Tokens,
-        output_mask: NDArray[np.int8],
-        rows: Vectors | None = None,
+        self, tokens: Tokens, pos: Tokens, seq_ids: Tokens, output_mask: NDArray[np.int8]
     ) -> int:
-        """Run one forward pass, as `llama_context.Context.decode` does; it takes no `rows`."""
-        assert tokens is not None and rows is None
+        """Run one forward pass, as `llama_context.Context.decode` does."""
         order = np.argsort(seq_ids, kind="stable").astype(np.int64)
         ids, firsts = np.unique(seq_ids[order], return_index=True)
         begins = np.append(firsts, len(order)).astype(np.int32)
@@ -219,9 +201,6 @@ class PagedContext:
     def logits(self, n_rows: int) -> Logits:
         """Return next-token logits, shape (n_rows, n_vocab), valid until the next decode."""
         return self._logits[:n_rows]
-
-    def embedding(self, seq_id: int) -> Vectors:
-        raise DecodeFailed("OpenVINO's IR of a model returns no embedding")
 
     def _parts(self, cells: NDArray[np.uint8], n_blocks: int) -> list[NDArray[np.uint8]]:
         ends = np.cumsum([rows.shape[1] * n_blocks for rows in self._rows])[:-1]

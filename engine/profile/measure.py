@@ -11,16 +11,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from paddock.engine.arrays import Logits
+from paddock.engine.arrays import Logits, Tokens
+from paddock.engine.llama.forward_context import ChatModel, EmbeddingModel
 from paddock.engine.llama.library import CacheFull, LoadFailed
 from paddock.engine.llama.llama_context import ContextOptions
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.llama.thread_governor import ENOUGH_CPU_SHARE
-from paddock.engine.openvino.ir_model import open_context
+from paddock.engine.openvino.ir_model import IrEncoder, LoadedModel
 from paddock.engine.settings import CacheType, Switch
 from paddock.engine.system.records import Struct, replace
 
@@ -102,7 +104,7 @@ class BenchClock:
 class Bench:
     def __init__(
         self,
-        model: Model,
+        model: ChatModel[Any],
         shape: BenchOptions,
         clock: BenchClock,
         n_seq: int,
@@ -119,9 +121,8 @@ class Bench:
         self.n_room = shape.n_cells // (1 if is_unified else n_seq)
         """Most tokens of one sequence."""
         # Not for a whole batch, like the contexts of answers: 2,048 rows can take 1.2 GB.
-        n_rows = 0 if shape.embeds else max(n_seq, MOST_ROWS)
-        self.context = open_context(
-            model,
+        n_rows = max(n_seq, MOST_ROWS)
+        self.context = model.open_context(
             ContextOptions(
                 n_ctx_tokens=shape.n_cells,
                 n_batch_tokens=max(shape.n_batch_tokens, n_rows),
@@ -129,11 +130,10 @@ class Bench:
                 n_threads=shape.n_threads,
                 n_rows_max=n_rows,
                 n_pass_tokens=shape.n_pass_tokens,
-                embeds=shape.embeds,
                 flash_attention=shape.flash_attention,
                 kv_cache_type=shape.kv_cache_type,
                 is_unified=is_unified,
-            ),
+            )
         )
 
     def clear(self) -> None:
@@ -191,10 +191,6 @@ class Bench:
         self._lengths[seq_id] -= n_tokens
         self.context.trim(seq_id, self._lengths[seq_id])
 
-    def embed(self, n_texts: int, n_tokens_each: int) -> float:
-        self.clear()
-        return self._decode(np.repeat(np.arange(n_texts, dtype=np.int32), n_tokens_each), 0)
-
     def spread(self, n_sequences: int) -> float:
         """Copy the cells of the first sequence to the others; return the seconds for a token.
 
@@ -240,20 +236,53 @@ class Bench:
         for row, seq_id in enumerate(seq_ids.tolist()):
             pos[row] = self._lengths[seq_id]
             self._lengths[seq_id] += 1
-        # Different tokens: the same one repeated may be faster in a mixture of experts.
-        tokens = (7 + 7919 * np.arange(n, dtype=np.int64)) % self._n_vocab
-        # An embedding is made of every token.
-        output_mask = np.full(n, n_outputs == 0, np.int8)
+        tokens = _different_tokens(n, self._n_vocab)
+        output_mask = np.zeros(n, np.int8)
         output_mask[n - n_outputs :] = 1
 
         def compute() -> None:
-            n_rows = self.context.decode(tokens.astype(np.int32), pos, seq_ids, output_mask)
-            if n_outputs:
-                self.context.logits(n_rows)  # waits for a device
-            else:
-                self.context.embedding(0)
+            n_rows = self.context.decode(tokens, pos, seq_ids, output_mask)
+            self.context.logits(n_rows)  # waits for a device
 
         return self._clock.time(compute)
+
+
+class EmbedBench:
+    """One context for texts of `EMBED_TEXT` tokens, as many as the largest batch has."""
+
+    def __init__(self, model: EmbeddingModel, shape: BenchOptions, clock: BenchClock) -> None:
+        self._clock = clock
+        self._n_vocab = model.n_vocab
+        self.context = model.open_context(
+            ContextOptions(
+                n_ctx_tokens=shape.n_cells,
+                n_batch_tokens=shape.n_batch_tokens,
+                n_seq_max=EMBED_BATCHES[-1] // EMBED_TEXT,
+                n_threads=shape.n_threads,
+                n_pass_tokens=shape.n_pass_tokens,
+                embeds=True,
+                flash_attention=shape.flash_attention,
+                kv_cache_type=shape.kv_cache_type,
+            )
+        )
+
+    def embed(self, n_texts: int) -> float:
+        n = n_texts * EMBED_TEXT
+        tokens, mask = _different_tokens(n, self._n_vocab), np.ones(n, np.int8)
+        pos = np.tile(np.arange(EMBED_TEXT, dtype=np.int32), n_texts)
+        seq_ids = np.repeat(np.arange(n_texts, dtype=np.int32), EMBED_TEXT)
+        self.context.clear()
+
+        def compute() -> None:
+            self.context.decode(tokens, pos, seq_ids, mask)
+            self.context.embedding(0)
+
+        return self._clock.time(compute)
+
+
+def _different_tokens(n: int, n_vocab: int) -> Tokens:
+    """Return `n` tokens: the same one repeated may be faster in a mixture of experts."""
+    return ((7 + 7919 * np.arange(n, dtype=np.int64)) % n_vocab).astype(np.int32)
 
 
 CPU_SEQUENCES, GPU_SEQUENCES = (1, 4, 8, 16), (1, 4, 8, 16, 32, 64, 128)
@@ -283,7 +312,11 @@ class Unmeasured(Exception):
 
 
 def measure_model(
-    model: Model, shape: BenchOptions, clock: BenchClock, *, depths: tuple[int, ...] | None = None
+    model: LoadedModel,
+    shape: BenchOptions,
+    clock: BenchClock,
+    *,
+    depths: tuple[int, ...] | None = None,
 ) -> Measurements:
     """Measure for about the clock's time; nothing else may use the model.
 
@@ -295,35 +328,54 @@ def measure_model(
             llama.cpp failed at once.
         MeasuringStopped: the clock was asked to stop.
     """
-    measurement = _Measurement(model, shape, clock, Measurements())
+    measured = Measurements()
     try:
-        if shape.embeds:
-            measurement.embedding()
+        if isinstance(model, IrEncoder) or (isinstance(model, Model) and shape.embeds):
+            _measure_embedding(model, shape, clock, measured)
         elif shape.is_gpu:
-            measurement.device(GPU_DEEP_TOKENS if depths is None else depths)
+            deep = GPU_DEEP_TOKENS if depths is None else depths
+            _Measurement(model, shape, clock, measured).device(deep)
         else:
-            measurement.chat(DEEP_TOKENS if depths is None else depths)
+            deep = DEEP_TOKENS if depths is None else depths
+            _Measurement(model, shape, clock, measured).chat(deep)
     except (CacheFull, LoadFailed) as error:
-        if not measurement.measured.prefill:
+        if not measured.prefill:
             raise Unmeasured(f"llama.cpp could not do it: {error}") from error
-    if not measurement.measured.prefill:
+    if not measured.prefill:
         raise Unmeasured(f"{clock.seconds:g} s are too short for this model on this machine")
-    measurement.refuse_busy()
-    return measurement.measured
+    _refuse_busy(clock, shape)
+    return measured
+
+
+def _refuse_busy(clock: BenchClock, shape: BenchOptions) -> None:
+    if not shape.is_gpu and clock.share < clock.least_share:
+        share = f"{clock.share:.0%}"
+        raise Unmeasured(
+            f"other programs used the processor: the threads got {share} of their time"
+        )
+
+
+def _measure_embedding(
+    model: EmbeddingModel, shape: BenchOptions, clock: BenchClock, measured: Measurements
+) -> None:
+    bench = EmbedBench(model, shape, clock)
+    with bench.context:
+        bench.embed(1)
+        clock.forget_share()
+        clock.token_s = bench.embed(1) / EMBED_TEXT
+        for size in [n for n in EMBED_BATCHES if n <= shape.n_batch_tokens]:
+            if 2 * size * clock.token_s > clock.left_s:
+                return
+            took_s = min(bench.embed(size // EMBED_TEXT) for _ in range(2))
+            clock.token_s = took_s / size
+            measured.prefill.append(PrefillPoint(size, size / took_s))
 
 
 class _Measurement(Struct, frozen=True):
-    model: Model
+    model: ChatModel[Any]
     shape: BenchOptions
     clock: BenchClock
     measured: Measurements
-
-    def refuse_busy(self) -> None:
-        if not self.shape.is_gpu and self.clock.share < self.clock.least_share:
-            share = f"{self.clock.share:.0%}"
-            raise Unmeasured(
-                f"other programs used the processor: the threads got {share} of their time"
-            )
 
     # What is measured of each kind of model
 
@@ -342,7 +394,7 @@ class _Measurement(Struct, frozen=True):
                 return
             if self.model.memory != "state":
                 self.measured.agreement = Agreement(drafts=drafts_keep_answers(bench, clock))
-            self.refuse_busy()  # before more time is wasted
+            _refuse_busy(clock, self.shape)  # before more time is wasted
             self._writing(bench, counts)
             self._crowded(bench)
             shallow_s = began_s - clock.left_s
@@ -395,20 +447,6 @@ class _Measurement(Struct, frozen=True):
                 self.measured.save_s, self.measured.stream_s = bench.copies()
                 if depth != SHALLOW_TOKENS:
                     self._compare(bench)
-
-    def embedding(self) -> None:
-        clock = self.clock
-        bench = Bench(self.model, self.shape, clock, EMBED_BATCHES[-1] // EMBED_TEXT)
-        with bench.context:
-            bench.embed(1, EMBED_TEXT)
-            clock.forget_share()
-            clock.token_s = bench.embed(1, EMBED_TEXT) / EMBED_TEXT
-            for size in [n for n in EMBED_BATCHES if n <= self.shape.n_batch_tokens]:
-                if 2 * size * clock.token_s > clock.left_s:
-                    return
-                took_s = min(bench.embed(size // EMBED_TEXT, EMBED_TEXT) for _ in range(2))
-                clock.token_s = took_s / size
-                self.measured.prefill.append(PrefillPoint(size, size / took_s))
 
     # Parts of it
 

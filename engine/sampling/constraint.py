@@ -38,7 +38,7 @@ from .constraint_trials import MARK_OF_GBNF, ConstraintTrials, constraint_name
 from .gbnf import LARK_PART, lark_of_gbnf
 
 if TYPE_CHECKING:
-    from paddock.engine.llama.llama_model import Model
+    from paddock.engine.llama.vocabulary import Vocabulary
 
 MOST_MASK_THREADS = 8
 
@@ -165,7 +165,7 @@ MOST_GRAMMARS = 64
 class GuidanceVocabulary:
     """A model's tokens for llguidance; takes 0.24 s for 49,152, once for each worker."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Vocabulary) -> None:
         raw = model.raw_vocabulary()
         self.ends = model.ending_tokens
         # Not in llguidance's stub file; its own `llamacpp` module calls it.
@@ -311,7 +311,7 @@ class TokenMatcher:
 
 
 class GrammarCompiler:
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Vocabulary) -> None:
         self._model = model
         self._trials = ConstraintTrials()
         self._vocabulary: GuidanceVocabulary | None = None

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from paddock.engine.arrays import Logits, Tokens
 from paddock.engine.errors import BadRequest
-from paddock.engine.llama.llama_model import Model
 from paddock.engine.llama.samplers import SamplerChain
+from paddock.engine.llama.vocabulary import Vocabulary
 from paddock.engine.request import DoneReason, Sampling, TokenLogprob
 from paddock.engine.system.records import Struct
 
@@ -66,7 +66,7 @@ class Picker:
         self,
         sampling: Sampling,
         prompt: Tokens,
-        model: Model,
+        model: Vocabulary,
         *,
         matcher: TokenMatcher | None = None,
         max_tokens: int | None = None,

@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddock.engine.arrays import Logits, Tokens, Vectors
-from paddock.engine.llama.forward_context import ForwardContext
+from paddock.engine.llama.forward_context import EmbeddingContext, ForwardContext
 from paddock.engine.llama.llama_context import ContextOptions
 from paddock.engine.llama.llama_model import Model
-from paddock.engine.openvino.ir_model import open_context
+from paddock.engine.openvino.ir_model import IrEncoder, LoadedModel
 from paddock.engine.profile.measure import EMBED_TEXT, BenchOptions
 from paddock.engine.system.records import Struct
 
-from .copy_trials import MeasuredModels, Weights
+from .copy_trials import CopyRefused, MeasuredModels, Weights
 
 # Compared positions: by chance, a share of 0.96 of them differs by 0.004.
 N_COMPARED = 2048
@@ -55,13 +55,12 @@ class Likeness(Struct, frozen=True):
         share = agreement(original.values, copy.values)
         return cls(share, math.exp(copy.surprise - original.surprise))
 
-    def why_too_different(self, *, is_embedder: bool) -> str:
-        """Return why a copy may not stand for its original; empty: it may."""
+    def require(self, *, is_embedder: bool) -> None:
+        """Raise `CopyRefused` if a copy says something else than its original."""
         if self.agreement < (LEAST_COSINE if is_embedder else LEAST_AGREEMENT):
-            return f"its next tokens differ ({self.agreement:.1%} are the same)"
+            raise CopyRefused(f"its next tokens differ ({self.agreement:.1%} are the same)")
         if self.perplexity > MOST_PERPLEXITY:
-            return f"its perplexity is {self.perplexity:.3f} times as high"
-        return ""
+            raise CopyRefused(f"its perplexity is {self.perplexity:.3f} times as high")
 
 
 class CopyComparison:
@@ -83,7 +82,7 @@ class CopyComparison:
 
 
 def computed_results(
-    model: Model, texts: Sequence[str], n_tokens: int, like: BenchOptions
+    model: LoadedModel, texts: Sequence[str], n_tokens: int, like: BenchOptions
 ) -> Computed:
     """Compute at most `n_tokens` tokens of real texts, evenly over these (teacher forcing).
 
@@ -97,14 +96,14 @@ def computed_results(
         embeds=like.embeds,
         flash_attention=like.flash_attention,
     )
-    with open_context(model, options) as context:
-        read = [model.tokenise(text, with_special=True, parse_special=False) for text in texts]
-        n_most = EMBED_TEXT if like.embeds else _N_WINDOW
-        pieces = windows([len(tokens) for tokens in read], n_tokens, n_most)
-        batches = (read[which][start : start + n] for which, start, n in pieces)
-        if like.embeds:
-            vectors = [_vector(context, batch) for batch in batches]
-            return Computed(np.array(vectors, np.float32))
+    read = [model.tokenise(text, with_special=True, parse_special=False) for text in texts]
+    n_most = EMBED_TEXT if like.embeds else _N_WINDOW
+    pieces = windows([len(tokens) for tokens in read], n_tokens, n_most)
+    batches = (read[which][start : start + n] for which, start, n in pieces)
+    if isinstance(model, IrEncoder) or (isinstance(model, Model) and like.embeds):
+        with model.open_context(options) as encoder:
+            return Computed(np.array([_vector(encoder, batch) for batch in batches], np.float32))
+    with model.open_context(options) as context:
         return _predictions(context, batches)
 
 
@@ -136,7 +135,7 @@ def windows(
                 n_tokens -= n
 
 
-def _predictions(context: ForwardContext, batches: Iterable[Tokens]) -> Computed:
+def _predictions(context: ForwardContext[Any], batches: Iterable[Tokens]) -> Computed:
     likeliest, surprises = [np.empty(0, np.int32)], [np.empty(0, np.float32)]
     for batch in batches:
         at = 0
@@ -151,7 +150,7 @@ def _predictions(context: ForwardContext, batches: Iterable[Tokens]) -> Computed
     return Computed(np.concatenate(likeliest), float(of_all.mean()) if len(of_all) else 0.0)
 
 
-def _rows(context: ForwardContext, tokens: Tokens) -> Iterator[Logits]:
+def _rows(context: ForwardContext[Any], tokens: Tokens) -> Iterator[Logits]:
     context.clear()
     for start in range(0, len(tokens), _N_ROWS):
         piece = tokens[start : start + _N_ROWS]
@@ -161,7 +160,7 @@ def _rows(context: ForwardContext, tokens: Tokens) -> Iterator[Logits]:
         yield context.logits(n)
 
 
-def _vector(context: ForwardContext, tokens: Tokens) -> Vectors:
+def _vector(context: EmbeddingContext, tokens: Tokens) -> Vectors:
     n = len(tokens)
     context.clear()
     context.decode(tokens, np.arange(n, dtype=np.int32), np.zeros(n, np.int32), np.ones(n, np.int8))

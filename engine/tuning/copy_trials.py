@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
@@ -10,13 +10,14 @@ from statistics import median
 from paddock.engine.llama.library import DecodeFailed, LoadFailed
 from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.llama.thread_governor import ENOUGH_CPU_SHARE
-from paddock.engine.openvino.ir_model import IrModel
+from paddock.engine.openvino.ir_model import IrEncoder, IrModel, LoadedModel
 from paddock.engine.profile.measure import (
     EMBED_BATCHES,
     EMBED_TEXT,
     Bench,
     BenchClock,
     BenchOptions,
+    EmbedBench,
 )
 from paddock.engine.system.records import Struct, replace
 
@@ -32,19 +33,26 @@ _HOPELESS = 2.0
 _DOCUMENT_TOKENS, _ANSWER_TOKENS = 640, 80
 
 
+class CopyRefused(Exception):
+    """No copy stands for the original; the message is the reason."""
+
+
 class Weights(Struct, frozen=True):
     """What is computed: a GGUF file, by llama.cpp; or an IR of it, by OpenVINO."""
 
     path: Path
     ir: Path | None = None
+    format: str = ""
+    """Of a copy; empty: it is the original."""
 
     @property
     def file(self) -> Path:
         return self.ir or self.path
 
-    def load(self, like: BenchOptions) -> Model:
+    def load(self, like: BenchOptions) -> LoadedModel:
         if self.ir is not None:
-            return IrModel(self.path, self.ir, like.n_threads)
+            kind = IrEncoder if like.embeds else IrModel
+            return kind(self.path, self.ir, like.n_threads)
         return Model(self.path, ModelOptions(uses_extra_buffers=like.uses_extra_buffers))
 
 
@@ -52,9 +60,9 @@ class MeasuredModels:
     """Models that stay loaded between their measurements: OpenVINO takes two seconds to compile."""
 
     def __init__(self) -> None:
-        self._models: dict[Weights, tuple[int, Model]] = {}
+        self._models: dict[Weights, tuple[int, LoadedModel]] = {}
 
-    def load(self, weights: Weights, like: BenchOptions) -> Model:
+    def load(self, weights: Weights, like: BenchOptions) -> LoadedModel:
         """Raises `LoadFailed`: it cannot be computed here."""
         n_threads = like.n_threads if weights.ir else 0  # llama.cpp's are a context's
         before = self._models.pop(weights, None)
@@ -86,73 +94,91 @@ class CopySpeeds(Struct, frozen=True):
         return self.seconds_per_document(self.answers)
 
 
-class SpeedTrial:
+class _ChatTrial:
     """One copy under measurement: its context stays open between its turns."""
 
-    def __init__(self, model: Model, like: BenchOptions, *, counts_cpu: bool) -> None:
-        """Raises `LoadFailed`, `DecodeFailed`: it cannot be computed here."""
-        n_tokens = EMBED_BATCHES[-1] if like.embeds else _DOCUMENT_TOKENS
-        n_seq = n_tokens // EMBED_TEXT if like.embeds else _N_TOGETHER
-        n_cells = n_tokens if like.embeds else (_N_TOGETHER + 1) * _DOCUMENT_TOKENS
-        self._embeds = like.embeds
-        self._clock = BenchClock(60.0, like.n_threads, counts_cpu=counts_cpu)
-        like = replace(like, n_cells=n_cells, n_batch_tokens=n_tokens)
+    def __init__(self, model: Model | IrModel, like: BenchOptions, clock: BenchClock) -> None:
+        n_cells = (_N_TOGETHER + 1) * _DOCUMENT_TOKENS
+        like = replace(like, n_cells=n_cells, n_batch_tokens=_DOCUMENT_TOKENS)
+        self.clock = clock
         self._read_s, self._alone_s, self._together_s = list[float](), list[float](), list[float]()
-        with ExitStack() as stack:
-            self._bench = Bench(model, like, self._clock, n_seq)
-            stack.enter_context(self._bench.context)
-            self._read(1)  # reads the file's pages
-            self._clock.forget_share()
-            self.close = stack.pop_all().close
+        self._bench = Bench(model, like, clock, _N_TOGETHER)
+        self.context = self._bench.context
+
+    def warm_up(self) -> None:
+        self._bench.read(0, 1)
 
     def play(self) -> None:
-        """Take a turn."""
         bench = self._bench
         bench.clear()
-        self._read_s.append(self._read(_DOCUMENT_TOKENS))
-        if not self._embeds:
-            self._alone_s += [bench.step(1) for _ in range(_N_STEPS)]
-            bench.spread(_N_TOGETHER)
-            self._together_s += [bench.step(_N_TOGETHER) for _ in range(_N_STEPS)]
-
-    def _read(self, n_tokens: int) -> float:
-        bench = self._bench
-        return bench.embed(bench.n_seq, EMBED_TEXT) if self._embeds else bench.read(0, n_tokens)
+        self._read_s.append(bench.read(0, _DOCUMENT_TOKENS))
+        self._alone_s += [bench.step(1) for _ in range(_N_STEPS)]
+        bench.spread(_N_TOGETHER)
+        self._together_s += [bench.step(_N_TOGETHER) for _ in range(_N_STEPS)]
 
     def speeds(self) -> CopySpeeds:
-        share = min(1.0, self._clock.share)
-        if self._embeds:  # it only reads
-            per_s = EMBED_BATCHES[-1] / median(self._read_s)
-            return CopySpeeds(per_s, per_s, per_s, share)
         return CopySpeeds(
             _DOCUMENT_TOKENS / median(self._read_s), 1 / median(self._alone_s),
-            _N_TOGETHER / median(self._together_s), share,
+            _N_TOGETHER / median(self._together_s), min(1.0, self.clock.share),
         )  # fmt: skip
 
 
+class _EmbedTrial:
+    """As `_ChatTrial`, of a model that only reads."""
+
+    def __init__(self, model: Model | IrEncoder, like: BenchOptions, clock: BenchClock) -> None:
+        n_tokens = EMBED_BATCHES[-1]
+        like = replace(like, n_cells=n_tokens, n_batch_tokens=n_tokens)
+        self.clock = clock
+        self._read_s = list[float]()
+        self._bench = EmbedBench(model, like, clock)
+        self.context = self._bench.context
+
+    def warm_up(self) -> None:
+        self.play()
+        self._read_s.clear()
+
+    def play(self) -> None:
+        self._read_s.append(self._bench.embed(EMBED_BATCHES[-1] // EMBED_TEXT))
+
+    def speeds(self) -> CopySpeeds:
+        per_s = EMBED_BATCHES[-1] / median(self._read_s)
+        return CopySpeeds(per_s, per_s, per_s, min(1.0, self.clock.share))
+
+
 def measure_speeds(
-    copies: Mapping[str, Weights],
+    contenders: Sequence[Weights],
     like: BenchOptions,
     models: MeasuredModels,
     *,
     counts_cpu: bool = False,
-) -> tuple[dict[str, CopySpeeds], list[str]]:
-    """Measure copies with the threads and kernels of `like`; return why others cannot be computed.
+) -> dict[Weights, CopySpeeds]:
+    """Measure an original, the first, and its copies with the threads and kernels of `like`.
 
     They take turns, and medians count: a machine that is slower for a while is so for each of them.
     With `counts_cpu`: processor seconds of one thread; else other programs end it after a turn.
+    What cannot be computed here is left out.
+
+    Raises:
+        CopyRefused: the original cannot, or no copy.
     """
     if counts_cpu:
         like = replace(like, n_threads=1)
-    trials, whys = dict[str, SpeedTrial](), list[str]()
+    trials, whys = dict[Weights, _ChatTrial | _EmbedTrial](), list[str]()
     with ExitStack() as stack:
-        for name, weights in copies.items():
+        for weights in contenders:
             try:
                 model = models.load(weights, like)
-                trials[name] = SpeedTrial(model, like, counts_cpu=counts_cpu)
-                stack.callback(trials[name].close)
+                clock = BenchClock(60.0, like.n_threads, counts_cpu=counts_cpu)
+                trial = _trial(model, like, clock)
+                stack.enter_context(trial.context)
+                trial.warm_up()  # reads the file's pages
+                clock.forget_share()
+                trials[weights] = trial
             except (LoadFailed, DecodeFailed) as error:
                 whys.append(str(error))
+        if contenders[0] not in trials or len(trials) < 2:
+            raise CopyRefused(whys[0])
         playing = list(trials.values())
         for _ in range(_N_TURNS):
             for trial in playing:
@@ -160,9 +186,15 @@ def measure_speeds(
             if not counts_cpu and is_disturbed(trial.speeds() for trial in trials.values()):
                 break
             seconds = {trial: trial.speeds().together_s for trial in playing}
-            slowest = _HOPELESS * min(seconds.values(), default=0.0)
+            slowest = _HOPELESS * min(seconds.values())
             playing = [trial for trial in playing if seconds[trial] <= slowest]
-    return {name: trial.speeds() for name, trial in trials.items()}, whys
+    return {weights: trial.speeds() for weights, trial in trials.items()}
+
+
+def _trial(model: LoadedModel, like: BenchOptions, clock: BenchClock) -> _ChatTrial | _EmbedTrial:
+    if isinstance(model, IrEncoder) or (isinstance(model, Model) and like.embeds):
+        return _EmbedTrial(model, like, clock)
+    return _ChatTrial(model, like, clock)
 
 
 def is_disturbed(speeds: Iterable[CopySpeeds]) -> bool:
@@ -173,12 +205,11 @@ def is_disturbed(speeds: Iterable[CopySpeeds]) -> bool:
     return max((found.share for found in speeds), default=0.0) < ENOUGH_CPU_SHARE
 
 
-def why_too_slow(before: CopySpeeds, after: CopySpeeds, least_gain: float) -> str:
-    """Return why a copy is not worth it; empty: it is."""
+def require_gain(before: CopySpeeds, after: CopySpeeds, least_gain: float) -> None:
+    """Raise `CopyRefused` if a copy is not fast enough to be worth it."""
     gain = before.together_s / after.together_s
     if gain < least_gain:
-        return f"it would read documents {gain:.2f} times as fast on this machine"
+        raise CopyRefused(f"it would read documents {gain:.2f} times as fast on this machine")
     alone = after.seconds_per_document(after.answer) / before.seconds_per_document(before.answer)
     if alone > _LATEST_ALONE or after.answer < before.answer * _SLOWEST_ANSWER:
-        return "it would write one answer alone much more slowly"
-    return ""
+        raise CopyRefused("it would write one answer alone much more slowly")

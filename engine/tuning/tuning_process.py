@@ -8,8 +8,7 @@ same next tokens of a reference text.
 from __future__ import annotations
 
 import hashlib
-import importlib
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -29,12 +28,13 @@ from .copy_comparison import CopyComparison
 from .copy_order import CopyAnswer, CopyOrder
 from .copy_trials import (
     LEAST_GAIN,
+    CopyRefused,
     CopySpeeds,
     MeasuredModels,
     Weights,
     is_disturbed,
     measure_speeds,
-    why_too_slow,
+    require_gain,
 )
 from .tuned_copies import OPENVINO, OPENVINO_BF16, TunedCopy, graph_file
 
@@ -54,7 +54,7 @@ def main() -> None:
     copy_order = record_from(CopyOrder, order)
     try:
         answer = CopyAnswer(make_copy(copy_order))
-    except LoadFailed as error:
+    except (CopyRefused, LoadFailed) as error:
         answer = CopyAnswer(replace(copy_order.model, why_none=str(error)))
     except OSError as error:
         answer = CopyAnswer(not_now=str(error))
@@ -62,18 +62,24 @@ def main() -> None:
 
 
 def make_copy(order: CopyOrder) -> TunedCopy:
-    """Write, measure, compare; return the record of the fastest copy, or of why there is none."""
-    irs, why_none = _write_irs(order)
-    made = replace(order.model, why_none=why_none)
+    """Write, measure, compare; return the record of the fastest copy.
+
+    Raises:
+        CopyRefused: none is worth it.
+    """
+    irs = list[Weights]()
     with closing(_CopyJudge(order)) as judge:
-        if irs:
-            made = judge.find_fastest(irs, _SURE_GAIN if order.names else LEAST_GAIN)
-        if order.names and (made.why_none or not irs):
-            source, names = Path(order.model.original_path), frozenset(order.names)
-            write_widened(source, order.target, names, order.format, order.n_threads)
-            copies = {order.format: Weights(order.target), **irs}
-            made = judge.find_fastest(copies, LEAST_GAIN)
-    return made
+        try:
+            if order.ir is not None:
+                irs = _write_irs(order, order.ir)
+                return judge.find_fastest(irs, _SURE_GAIN if order.names else LEAST_GAIN)
+        except CopyRefused:
+            if not order.names:
+                raise
+        source, names = Path(order.model.original_path), frozenset(order.names)
+        write_widened(source, order.target, names, order.format, order.n_threads)
+        copies = [Weights(order.target, format=order.format), *irs]
+        return judge.find_fastest(copies, LEAST_GAIN)
 
 
 class _CopyJudge:
@@ -95,42 +101,39 @@ class _CopyJudge:
         self._comparison = CopyComparison(self._source, order.texts, self._shape, self._models)
         self.close = self._models.close
 
-    def find_fastest(self, copies: Mapping[str, Weights], least_gain: float) -> TunedCopy:
-        """Return the record of the fastest copy that says the same; or why the fastest is none."""
-        speeds, whys_unmeasured = self._measure({"": self._source, **copies})
-        before = speeds.pop("", None)
-        if before is None or not speeds:
-            return replace(self._model, why_none=whys_unmeasured[0])
-        whys = []
-        for format_name, found in sorted(speeds.items(), key=lambda each: each[1].together_s):
-            if why := why_too_slow(before, found, least_gain):
-                whys.append(why)
-                continue
-            likeness = self._comparison.likeness_of(copies[format_name])
-            if why := likeness.why_too_different(is_embedder=self._shape.embeds):
-                whys.append(why)
+    def find_fastest(self, copies: Sequence[Weights], least_gain: float) -> TunedCopy:
+        """Return the record of the fastest copy that says the same.
+
+        Raises:
+            CopyRefused: there is none, for the reason of the fastest.
+        """
+        speeds = self._measure([self._source, *copies])
+        before, refusals = speeds.pop(self._source), list[CopyRefused]()
+        for copy, found in sorted(speeds.items(), key=lambda each: each[1].together_s):
+            try:
+                require_gain(before, found, least_gain)
+                likeness = self._comparison.likeness_of(copy)
+                likeness.require(is_embedder=self._shape.embeds)
+            except CopyRefused as refusal:
+                refusals.append(refusal)
                 continue
             return replace(
-                self._with_file(copies[format_name]),
-                format=format_name,
+                self._with_file(copy),
+                format=copy.format,
                 prompts_ratio=found.prompts / before.prompts,
                 answers_ratio=found.answers / before.answers,
                 agreement=likeness.agreement,
                 is_embedder=self._shape.embeds,
             )
-        return replace(self._model, why_none=whys[0])
+        raise refusals[0]
 
-    def _measure(
-        self, contenders: Mapping[str, Weights]
-    ) -> tuple[dict[str, CopySpeeds], list[str]]:
-        speeds, whys = measure_speeds(contenders, self._shape, self._models)
-        if not is_disturbed(speeds.values()):
-            return speeds, whys
-        # Beside other programs wall times of one file differ by a factor of 2, the processor's
-        # seconds of one thread by a twentieth.
-        measured = {name: contenders[name] for name in speeds}
-        speeds, lost = measure_speeds(measured, self._shape, self._models, counts_cpu=True)
-        return speeds, whys + lost
+    def _measure(self, contenders: Sequence[Weights]) -> dict[Weights, CopySpeeds]:
+        speeds = measure_speeds(contenders, self._shape, self._models)
+        if is_disturbed(speeds.values()):
+            # Beside other programs wall times of one file differ by a factor of 2, the processor's
+            # seconds of one thread by a twentieth.
+            speeds = measure_speeds([*speeds], self._shape, self._models, counts_cpu=True)
+        return speeds
 
     def _with_file(self, copy: Weights) -> TunedCopy:
         """Return the record with the copy's file, which is on the disk by then."""
@@ -144,22 +147,25 @@ class _CopyJudge:
         return replace(self._model, path=str(copy.file), digest=digest, size_bytes=n_bytes)
 
 
-def _write_irs(order: CopyOrder) -> tuple[dict[str, Weights], str]:
-    """Return the IRs by their precisions, or why there is none, if one was ordered."""
-    ir, source = order.ir, Path(order.model.original_path)
-    if ir is None:
-        return {}, ""
+def _write_irs(order: CopyOrder, ir: Path) -> list[Weights]:
+    """Write the IRs of each precision.
+
+    Raises:
+        CopyRefused: OpenVINO is not installed, or cannot read such a model.
+    """
+    source = Path(order.model.original_path)
     try:
-        writer = importlib.import_module("paddock.engine.openvino.ir_writer")
-        writer.write_ir(source, ir, graph_file(ir), order.n_threads)
-        irs = {OPENVINO: Weights(source, ir)}
-        if writer.computes_bf16():
+        from paddock.engine.openvino import ir_writer  # few machines have OpenVINO
+
+        ir_writer.write_ir(source, ir, graph_file(ir), order.n_threads)
+        irs = [Weights(source, ir, OPENVINO)]
+        if ir_writer.computes_bf16():
             in_bf16 = ir.with_stem(f"{ir.stem}-bf16")
-            writer.write_in_bf16(ir, in_bf16)
-            irs[OPENVINO_BF16] = Weights(source, in_bf16)
+            ir_writer.write_in_bf16(ir, in_bf16)
+            irs.append(Weights(source, in_bf16, OPENVINO_BF16))
     except (LoadFailed, ImportError) as error:
-        return {}, str(error)
-    return irs, ""
+        raise CopyRefused(str(error)) from error
+    return irs
 
 
 if __name__ == "__main__":

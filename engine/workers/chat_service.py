@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import cached_property, partial
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from paddock.engine.chat.answer_format import required_schemas
 from paddock.engine.chat.prompt_builder import BuiltPrompt, PromptBuilder
@@ -28,7 +28,7 @@ from paddock.engine.decoding.running_request import DecodeRequest, StepOutput, t
 from paddock.engine.decoding.scheduler import StepSizer
 from paddock.engine.errors import BadRequest, EngineError, PromptTooLong
 from paddock.engine.gguf import read_header
-from paddock.engine.llama.forward_context import ForwardContext
+from paddock.engine.llama.forward_context import BatchContext, ChatModel
 from paddock.engine.llama.library import supports_mtp
 from paddock.engine.llama.llama_context import ContextOptions
 from paddock.engine.llama.llama_model import Model, ModelOptions
@@ -94,7 +94,7 @@ class OutputBuffer:
 class ChatService:
     def __init__(
         self,
-        model: Model,
+        model: ChatModel[Any],
         prompter: PromptBuilder,
         load: WorkerOptions,
         profile: Profile | None,
@@ -154,7 +154,7 @@ class ChatService:
         return head
 
     @property
-    def _contexts(self) -> tuple[ForwardContext | None, ...]:
+    def _contexts(self) -> tuple[BatchContext | None, ...]:
         return self._cache.context, self._draft_model.context if self._draft_model else None
 
     def take(self, head: FrameHead, body: bytes) -> None:
@@ -340,14 +340,16 @@ def _answer_budget(prompt: BuiltPrompt, order: ChatOrder, n_ctx_tokens: int) -> 
         raise PromptTooLong(n_prompt, error.n_reserved_tokens, n_ctx_tokens) from None
 
 
-def _draft_model(load: WorkerOptions, model: Model) -> DraftModel | MtpHead | None:
+def _draft_model(load: WorkerOptions, model: ChatModel[Any]) -> DraftModel | MtpHead | None:
     """Load the draft model, with a sequence for each slot of the main model; or use the MTP head.
 
     Raises:
         LoadFailed: it cannot be loaded, or does not fit this model.
     """
     if not load.draft_path:
-        return MtpHead(model) if load.uses_mtp and supports_mtp() else None
+        if load.uses_mtp and supports_mtp() and isinstance(model, Model):
+            return MtpHead(model)
+        return None
     small = Model(
         Path(load.draft_path),
         ModelOptions(

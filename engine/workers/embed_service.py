@@ -18,12 +18,11 @@ import numpy as np
 from paddock.engine.arrays import Tokens, Vectors
 from paddock.engine.decoding.running_request import StepOutput
 from paddock.engine.errors import BadRequest, TextRefused, TextTooLong
-from paddock.engine.llama.forward_context import ForwardContext
+from paddock.engine.llama.forward_context import EmbeddingContext, EmbeddingModel
 from paddock.engine.llama.library import LoadFailed
 from paddock.engine.llama.llama_context import ContextOptions
-from paddock.engine.llama.llama_model import Model
 from paddock.engine.llama.unknown_letters import unknown_share
-from paddock.engine.openvino.ir_model import open_context
+from paddock.engine.llama.vocabulary import Vocabulary
 from paddock.engine.profile.profile import Profile, prefill_s
 from paddock.engine.request import OnOverflow, PackedVectors, Priority
 from paddock.engine.system.frames import FrameHead
@@ -49,7 +48,7 @@ class TokenisedText(Struct, frozen=True):
 
 
 class TextReader:
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Vocabulary) -> None:
         self._model = model
         bare = self._model.tokenise("a", with_special=False, parse_special=False)
         whole = self._model.tokenise("a", with_special=True, parse_special=False)
@@ -176,7 +175,7 @@ _FILLER_TOKEN = 0  # any token: its output is not used
 
 
 class Embedder:
-    def __init__(self, context: ForwardContext, n_least: int = TILE) -> None:
+    def __init__(self, context: EmbeddingContext, n_least: int = TILE) -> None:
         self._context = context
         self._n_least = n_least
         # The last id belongs to the tokens that fill gaps.
@@ -306,7 +305,7 @@ class _ComputedBatch(Struct, frozen=True):
 class EmbedService:
     def __init__(
         self,
-        model: Model,
+        model: EmbeddingModel,
         load: WorkerOptions,
         send: Send,
         s_per_token: float = 0.0,
@@ -323,7 +322,7 @@ class EmbedService:
         n_batch = gpu_batch_tokens(profile) if load.is_gpu else usual
         n_batch = min(n_batch, self._n_most_tokens, max(load.n_cells, FIRST_BATCH_TOKENS))
         self._n_least_tokens = n_batch if load.is_gpu else TILE
-        self._context = open_context(model, self._options(max(n_batch, FIRST_BATCH_TOKENS)))
+        self._context = model.open_context(self._options(max(n_batch, FIRST_BATCH_TOKENS)))
         # The reading thread needs it, and must not touch a context: the owner thread replaces it.
         self._n_pooled = self._context.n_pooled
         self._reader = TextReader(model)
@@ -333,7 +332,7 @@ class EmbedService:
         self._queue = EmbedQueue(
             self._embedder.n_most_pieces, n_batch, is_flash=load.flash_attention != "off"
         )
-        self._sides = [open_context(model, options) for options in self._side_options(n_batch)]
+        self._sides = [model.open_context(options) for options in self._side_options(n_batch)]
         self._free = [Embedder(context, self._n_least_tokens) for context in self._sides]
         self._requests: dict[int, _EmbedRequest] = {}
         self._inbox: queue.SimpleQueue[_EmbedRequest | Future[_ComputedBatch] | int | None]
@@ -489,10 +488,10 @@ class EmbedService:
             n_batch *= 2
         self._context.close()
         try:
-            self._context = open_context(self._model, self._options(n_batch))
+            self._context = self._model.open_context(self._options(n_batch))
             self._lacks_memory = False
         except LoadFailed:
-            self._context = open_context(self._model, options)
+            self._context = self._model.open_context(options)
             self._lacks_memory = True
             for request_id in {piece.request_id for piece in batch.pieces}:
                 why = BadRequest(f"there is no memory to embed a text of {n_tokens} tokens at once")

@@ -38,7 +38,7 @@ from paddock.engine.llama.image_cache import ImageDisk, KeptImages
 from paddock.engine.llama.library import DecodeFailed, LoadFailed
 from paddock.engine.llama.llama_context import ContextOptions
 from paddock.engine.llama.llama_model import Model, ModelOptions
-from paddock.engine.openvino.ir_model import IrModel, open_context
+from paddock.engine.openvino.ir_model import IrEncoder, IrModel, LoadedModel
 from paddock.engine.profile.context_layout import GPU_PASSES
 from paddock.engine.profile.measure import (
     BenchClock,
@@ -74,7 +74,7 @@ _LEAST_MEASURED_CELLS = 16 * 192
 _MOST_MEASURED_CELLS, _MOST_MEASURED_GPU_CELLS = 16 * 576, 128 * 1280
 
 
-def measured_profile(load: WorkerOptions, model: Model, clock: BenchClock) -> Profile | None:
+def measured_profile(load: WorkerOptions, model: LoadedModel, clock: BenchClock) -> Profile | None:
     """Measure a model while nothing else computes; return None where that failed."""
     try:
         measured = measure_model(model, _bench_options(load), clock)
@@ -95,7 +95,10 @@ def measured_profile(load: WorkerOptions, model: Model, clock: BenchClock) -> Pr
 
 
 def measured_when_idle(
-    load: WorkerOptions, model: Model, service: ChatService, should_stop: Callable[[], bool]
+    load: WorkerOptions,
+    model: Model | IrModel,
+    service: ChatService,
+    should_stop: Callable[[], bool],
 ) -> Profile | None:
     """Measure a chat service's model, unless its cells would take half of the free memory."""
     memory = service.memory()
@@ -246,11 +249,11 @@ def main() -> None:
         return
     try:
         model = _load_model(load)
-        projector = _load_projector(load, model)
+        projector = _load_projector(load, model) if isinstance(model, Model) else None
         prompter = PromptBuilder(model, projector)
         sender.send({"event": "phase", "phase": "warming up"})
         began = time.monotonic()
-        with open_context(model, _warm_up_options(load)) as context:
+        with model.open_context(_warm_up_options(load)) as context:
             n_warm = warm_up(context, is_gpu=model.is_gpu)
         warm_s = time.monotonic() - began
         known = Profile.of(load.profile)
@@ -276,9 +279,10 @@ def main() -> None:
     service.run()
 
 
-def _load_model(load: WorkerOptions) -> Model:
+def _load_model(load: WorkerOptions) -> LoadedModel:
     if load.ir:
-        return IrModel(Path(load.path), Path(load.ir), load.n_threads)
+        kind = IrModel if load.role == "chat" else IrEncoder
+        return kind(Path(load.path), Path(load.ir), load.n_threads)
     return Model(
         Path(load.path),
         ModelOptions(
@@ -309,13 +313,13 @@ def _warm_up_options(load: WorkerOptions) -> ContextOptions:
 
 def _make_service(
     load: WorkerOptions,
-    model: Model,
+    model: LoadedModel,
     prompter: PromptBuilder,
     profile: Profile | None,
     sender: _Sender,
     step_s: float,
 ) -> ChatService | EmbedService:
-    if load.role != "chat":
+    if isinstance(model, IrEncoder) or (isinstance(model, Model) and load.role != "chat"):
         return EmbedService(model, load, sender.send, step_s, profile)
     pace = StepSizer(load.step_s, step_s)
     service = ChatService(model, prompter, load, profile, sender.send, pace)

@@ -27,7 +27,7 @@ NOTHING_BEFORE = ReasoningPrefix(THINK_TAGS)
 def grammars(model: Model) -> LLTokenizer:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # llguidance asks by an old name
-        return lltokenizer_from_vocab(model.vocabulary)
+        return lltokenizer_from_vocab(model._vocab)
 
 
 def begun(grammars: LLTokenizer, constraint: Constraint) -> LLMatcher:

@@ -1,6 +1,7 @@
 """What a scheduler's operations leave in the streams of a split cache, on a real small model."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ N_STREAMS, N_TOKENS = 4, 24
 
 
 @pytest.fixture(scope="module")
-def cache(tiny_model: Callable[[str], Model]) -> Iterator[KvCache]:
+def cache(tiny_model: Callable[[str], Model]) -> Iterator[KvCache[Any]]:
     """A split cache that copies streams as on a graphics device."""
     options = ContextOptions(n_ctx_tokens=1024, n_batch_tokens=256, n_seq_max=8, n_threads=1)
     cache_options = CacheOptions(256, 8 * 256, N_STREAMS, options, "split", is_gpu=True)
@@ -41,7 +42,7 @@ def cache(tiny_model: Callable[[str], Model]) -> Iterator[KvCache]:
     cache.close()
 
 
-def test_where_the_price_of_drafts_was_not_measured_steps_tell_it(cache: KvCache) -> None:
+def test_where_the_price_of_drafts_was_not_measured_steps_tell_it(cache: KvCache[Any]) -> None:
     assert cache.draft_price(1) == UNMEASURED_PRICE
     for _ in range(20):
         cache.note_answers(1, 0, 0.006)
@@ -54,7 +55,9 @@ def known(kind: int) -> Tokens:
     return np.random.default_rng(kind).integers(0, 255, N_TOKENS).astype(np.int32)
 
 
-def read(cache: KvCache, held: dict[int, Tokens], *, pos: int | None = None) -> dict[int, Logits]:
+def read(
+    cache: KvCache[Any], held: dict[int, Tokens], *, pos: int | None = None
+) -> dict[int, Logits]:
     """Decode tokens into streams; return the logits after the last of each."""
     logits = {}
     for seq_id, tokens in held.items():
@@ -64,7 +67,7 @@ def read(cache: KvCache, held: dict[int, Tokens], *, pos: int | None = None) -> 
     return logits
 
 
-def after(cache: KvCache, operations: list[CacheOperation], held: dict[int, Tokens]) -> None:
+def after(cache: KvCache[Any], operations: list[CacheOperation], held: dict[int, Tokens]) -> None:
     """Assert that after the operations the streams hold these tokens."""
     next_token = np.array([7], np.int32)
     cache.clear()
@@ -91,7 +94,7 @@ def noted_copies(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
 
 def test_a_copy_into_a_stream_that_was_just_saved_stays_on_the_device(
-    cache: KvCache, monkeypatch: pytest.MonkeyPatch
+    cache: KvCache[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copied = noted_copies(monkeypatch)
     operations: list[CacheOperation] = [SaveToHost(2, 5), TrimCells(2, 0), CopyPrefix(0, 2, 16)]
@@ -111,7 +114,7 @@ STREAM = st.integers(0, N_STREAMS - 1)
     )
 )
 def test_streams_hold_what_operations_in_any_order_leave_there(
-    cache: KvCache, moves: list[tuple[str, int, int]]
+    cache: KvCache[Any], moves: list[tuple[str, int, int]]
 ) -> None:
     held = {kind: known(kind) for kind in range(N_STREAMS)}
     kept: dict[int, Tokens] = {}

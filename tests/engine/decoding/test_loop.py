@@ -91,7 +91,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
 Later = Iterable[tuple[int, LoopMessage | Callable[[], None]]]
 """What comes after so many turns."""
 
-_OPENED: list[KvCache] = []
+_OPENED: list[KvCache[Any]] = []
 
 
 @pytest.fixture(autouse=True)
@@ -444,7 +444,7 @@ def test_a_request_for_which_no_context_can_be_made_is_refused_and_the_others_go
             raise LoadFailed("failed to allocate buffer for kv cache")
         return Context(model, options)
 
-    monkeypatch.setattr(kv_cache, "open_context", make)
+    monkeypatch.setattr(Model, "open_context", make)
     bench = Bench(model, "split", n_parallel=2, n_cells=2048)
     long = job(model, 8, f"{BEGINNING} " * 40, max_tokens=4)
     later: Later = [(4, WidenContext(7, 4096, 8192)), (4, long)]
@@ -503,7 +503,7 @@ def test_an_answer_without_an_end_gets_room_as_it_grows(
 
 
 def lacks_cells(
-    monkeypatch: pytest.MonkeyPatch, context: ForwardContext, *, n_times: int
+    monkeypatch: pytest.MonkeyPatch, context: ForwardContext[Any], *, n_times: int
 ) -> list[int]:
     """Make a context's next decodes find no room; return how many sequences each had."""
     decode = Context.decode
@@ -729,7 +729,7 @@ def test_what_is_shared_of_a_sliding_window_is_exact(tiny_model: Callable[[str],
     known, rest = (np.random.default_rng(n).integers(0, 255, 200).astype(np.int32) for n in (1, 2))
     donor, fresh = Bench(model, "split").cache, Bench(model, "split").cache
 
-    def read(cache: KvCache, seq_id: int, tokens: Tokens, pos: int) -> Logits:
+    def read(cache: KvCache[Any], seq_id: int, tokens: Tokens, pos: int) -> Logits:
         slots = np.arange(pos, pos + len(tokens), dtype=np.int32)
         output_mask = (np.arange(len(tokens)) == len(tokens) - 1).astype(np.int8)
         seq_ids = np.full(len(tokens), seq_id, np.int32)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from paddock.engine.llama import llama_model
+from paddock.engine.llama.library import LogRecording
 from paddock.engine.llama.llama_model import Model, ModelOptions
 from tests.fakes import tiny
 
@@ -15,12 +15,12 @@ def test_a_model_of_the_processor_is_shown_no_graphics_device(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_gpu_layers: int, mode: int, main: int
 ) -> None:
     given: list[tuple[int, int]] = []
-    load = llama_model._load_files
+    load = Model._load
 
-    def noted(files: list[str], params: Any) -> Any:
+    def noted(self: Model, files: list[str], params: Any, recording: LogRecording) -> None:
         given.append((params.split_mode, params.main_gpu))
-        return load(files, params)
+        load(self, files, params, recording)
 
-    monkeypatch.setattr(llama_model, "_load_files", noted)
+    monkeypatch.setattr(Model, "_load", noted)
     Model(tiny.llama(tmp_path / "x.gguf"), ModelOptions(n_gpu_layers)).close()
     assert given == [(mode, main)]

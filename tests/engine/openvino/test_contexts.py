@@ -4,19 +4,21 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from paddock.engine.arrays import Logits, Tokens
 from paddock.engine.gguf import TYPE_NAMES, read_header
-from paddock.engine.llama.forward_context import ForwardContext
+from paddock.engine.llama.forward_context import ChatModel, ForwardContext
 from paddock.engine.llama.library import CacheFull, LoadFailed, quiet_logs
 from paddock.engine.llama.llama_context import ContextOptions
 from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.llama.quantise import quantise
+from paddock.engine.llama.vocabulary import Vocabulary
 from paddock.engine.models.model_finder import ModelFinder
-from paddock.engine.openvino.ir_model import IrModel, open_context
+from paddock.engine.openvino.ir_model import IrModel
 from paddock.engine.openvino.ir_writer import computes_bf16, write_in_bf16, write_ir
 from paddock.engine.openvino.paged_context import PagedContext
 from paddock.engine.tuning.tuned_copies import graph_file
@@ -59,7 +61,7 @@ def by_llama(bundled: Path) -> Iterator[Model]:
 
 
 @pytest.fixture(scope="module")
-def by_openvino(bundled: Path, ir: Path) -> Iterator[Model]:
+def by_openvino(bundled: Path, ir: Path) -> Iterator[IrModel]:
     with closing(IrModel(bundled, ir, 2)) as model:
         yield model
 
@@ -67,12 +69,13 @@ def by_openvino(bundled: Path, ir: Path) -> Iterator[Model]:
 @pytest.fixture(scope="module", params=["llama.cpp", "OpenVINO", "OpenVINO in BF16"])
 def model(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Model]:
+) -> Iterator[ChatModel[Any]]:
     """A small model, of which every token of a text decides what follows."""
     quiet_logs()
     folder = tmp_path_factory.mktemp("small")
     file = folder / "copying.gguf"
     quantise(tiny.copying(folder / "floats.gguf"), file, "F16", 1)
+    made: ChatModel[Any]
     if request.param == "llama.cpp":
         made = Model(file, ModelOptions(n_gpu_layers=0))
     else:
@@ -86,21 +89,21 @@ def model(
         yield made
 
 
-def tokens_of(model: Model) -> Tokens:
+def tokens_of(model: Vocabulary) -> Tokens:
     return model.tokenise(f"{NEWS} {NEWS} {NEWS}", with_special=True, parse_special=False)[:140]
 
 
 @pytest.fixture
-def text(model: Model) -> Tokens:
+def text(model: Vocabulary) -> Tokens:
     return tokens_of(model)
 
 
 @pytest.fixture
-def make(model: Model) -> Iterator[Callable[..., ForwardContext]]:
-    opened: list[ForwardContext] = []
+def make(model: ChatModel[Any]) -> Iterator[Callable[..., ForwardContext[Any]]]:
+    opened: list[ForwardContext[Any]] = []
 
-    def context(n_cells: int = 1024, n_seq: int = 4) -> ForwardContext:
-        opened.append(open_context(model, ContextOptions(n_cells, 512, n_seq, 2)))
+    def context(n_cells: int = 1024, n_seq: int = 4) -> ForwardContext[Any]:
+        opened.append(model.open_context(ContextOptions(n_cells, 512, n_seq, 2)))
         return opened[-1]
 
     yield context
@@ -108,7 +111,7 @@ def make(model: Model) -> Iterator[Callable[..., ForwardContext]]:
         each.close()
 
 
-def read(context: ForwardContext, seq_id: int, start: int, tokens: Tokens) -> Logits:
+def read(context: ForwardContext[Any], seq_id: int, start: int, tokens: Tokens) -> Logits:
     """Add tokens to a sequence; return the last one's logits."""
     n = len(tokens)
     wanted = np.zeros(n, np.int8)
@@ -130,7 +133,7 @@ def test_an_ir_has_one_product_of_query_key_and_value_and_weights_without_a_zero
 
 
 def test_a_sequence_goes_on_from_a_part_of_another_one_and_neither_sees_what_follows(
-    make: Callable[..., ForwardContext], text: Tokens
+    make: Callable[..., ForwardContext[Any]], text: Tokens
 ) -> None:
     context = make()
     whole = read(context, 0, 0, text)
@@ -145,7 +148,7 @@ def test_a_sequence_goes_on_from_a_part_of_another_one_and_neither_sees_what_fol
 
 
 def test_what_was_saved_goes_on_in_another_context(
-    make: Callable[..., ForwardContext], text: Tokens
+    make: Callable[..., ForwardContext[Any]], text: Tokens
 ) -> None:
     first, second = make(), make(2048, 2)
     whole = read(first, 0, 0, text)
@@ -163,7 +166,7 @@ def test_what_was_saved_goes_on_in_another_context(
 
 
 def test_rows_come_in_the_order_in_which_they_are_wanted(
-    make: Callable[..., ForwardContext], text: Tokens
+    make: Callable[..., ForwardContext[Any]], text: Tokens
 ) -> None:
     context, ids = make(), np.array([2, 0, 2, 0, 1], np.int32)
     alone = [read(context, 3, start, text[start : start + 1]) for start in (0, 1)]
@@ -178,7 +181,7 @@ def test_rows_come_in_the_order_in_which_they_are_wanted(
 
 
 def test_a_full_cache_is_said_and_leaves_all_as_it_was(
-    make: Callable[..., ForwardContext], text: Tokens
+    make: Callable[..., ForwardContext[Any]], text: Tokens
 ) -> None:
     context = make(256, 1)
     whole = read(context, 0, 0, text)
@@ -191,7 +194,9 @@ def test_a_full_cache_is_said_and_leaves_all_as_it_was(
     assert read(context, 0, 0, text) == pytest.approx(whole, abs=NEAR)
 
 
-def test_the_scheduler_gets_the_same_answers_from_both(by_llama: Model, by_openvino: Model) -> None:
+def test_the_scheduler_gets_the_same_answers_from_both(
+    by_llama: Model, by_openvino: IrModel
+) -> None:
     answers = []
     for each in (by_llama, by_openvino):
         bench = Bench(each, n_parallel=2)  # the third waits, and goes on from a shared prefix
@@ -205,7 +210,7 @@ def test_the_scheduler_gets_the_same_answers_from_both(by_llama: Model, by_openv
 
 
 def test_idle_sequences_of_an_ir_are_never_copied(
-    by_openvino: Model, monkeypatch: pytest.MonkeyPatch
+    by_openvino: IrModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved: list[int] = []
     monkeypatch.setattr(PagedContext, "save", lambda _, seq_id: saved.append(seq_id))
@@ -219,13 +224,13 @@ def test_idle_sequences_of_an_ir_are_never_copied(
 
 
 def test_an_ir_computes_the_weights_of_its_file(
-    by_llama: Model, by_openvino: Model, bundled: Path
+    by_llama: Model, by_openvino: IrModel, bundled: Path
 ) -> None:
     """openvino-genai by itself makes SmolLM2's perplexity a quarter higher: see `ir_writer`."""
     assert "Q4_1" in {TYPE_NAMES.get(each.kind) for each in read_header(bundled).tensors}
     surprises, text = [], tokens_of(by_llama)
     for each in (by_llama, by_openvino):
-        with open_context(each, ContextOptions(512, 512, 1, 2)) as context:
+        with each.open_context(ContextOptions(512, 512, 1, 2)) as context:
             n = len(text)
             pos = np.arange(n, dtype=np.int32)
             n_rows = context.decode(text, pos, np.zeros(n, np.int32), np.ones(n, np.int8))
@@ -256,8 +261,7 @@ def test_an_ir_keeps_few_pages_of_its_file_and_none_of_its_models(
     for target, source in ((weights, ir), (original, bundled)):
         target.write_bytes(source.read_bytes())
     graph_file(weights).write_bytes(graph_file(ir).read_bytes())
-    model = IrModel(original, weights, 2)
-    try:
+    with closing(IrModel(original, weights, 2)):
         maps = Path("/proc/self/smaps").read_text()
         assert str(original) not in maps
         resident = [
@@ -267,6 +271,3 @@ def test_an_ir_keeps_few_pages_of_its_file_and_none_of_its_models(
             if line.startswith("Rss:")
         ][:1]
         assert sum(resident) < weights.stat().st_size / 4
-        assert model.n_embedding == read_header(bundled).number("embedding_length")
-    finally:
-        model.close()

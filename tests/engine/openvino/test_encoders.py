@@ -8,11 +8,12 @@ import pytest
 
 from paddock.engine.arrays import Tokens, Vectors
 from paddock.engine.gguf import read_header
+from paddock.engine.llama.forward_context import EmbeddingModel
 from paddock.engine.llama.library import LoadFailed, quiet_logs
 from paddock.engine.llama.llama_context import ContextOptions
 from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.models.model_finder import ModelFinder
-from paddock.engine.openvino.ir_model import IrModel, open_context
+from paddock.engine.openvino.ir_model import IrEncoder
 from paddock.engine.openvino.ir_writer import computes_bf16, write_in_bf16, write_ir
 from paddock.engine.tuning.tuned_copies import graph_file
 from tests.engine.decoding.test_loop import NEWS
@@ -43,8 +44,8 @@ def by_llama(file: Path) -> Iterator[Model]:
     model.close()
 
 
-def embedded(model: Model, texts: Sequence[Tokens]) -> Vectors:
-    with open_context(model, OPTIONS) as context:
+def embedded(model: EmbeddingModel, texts: Sequence[Tokens]) -> Vectors:
+    with model.open_context(OPTIONS) as context:
         context.decode(
             np.concatenate([*texts, np.zeros(9, np.int32)]),  # what fills gaps is left out
             np.concatenate([*(np.arange(len(text), dtype=np.int32) for text in texts), [0] * 9]),
@@ -66,7 +67,7 @@ def test_an_ir_gives_the_vectors_of_its_file_whatever_is_beside(
     texts = [by_llama.tokenise(text, with_special=True, parse_special=False) for text in TEXTS]
     expected = embedded(by_llama, texts)
     for each in (ir, in_bf16) if computes_bf16() else (ir,):
-        model = IrModel(file, each, 2)
+        model = IrEncoder(file, each, 2)
         together = embedded(model, texts)
         assert ((together * expected).sum(axis=1) > 0.999).all()
         alone = np.concatenate([embedded(model, [text]) for text in texts])

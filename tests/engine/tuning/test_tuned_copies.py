@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import sys
 from collections.abc import Callable
 from contextlib import closing
@@ -23,7 +24,7 @@ from paddock.engine.system.records import asdict, replace
 from paddock.engine.tuning import copy_comparison, tuned_copies, tuner, tuning_process
 from paddock.engine.tuning.copy_comparison import Computed, agreement
 from paddock.engine.tuning.copy_order import CopyOrder
-from paddock.engine.tuning.copy_trials import CopySpeeds, MeasuredModels, Weights
+from paddock.engine.tuning.copy_trials import CopyRefused, CopySpeeds, MeasuredModels, Weights
 from paddock.engine.tuning.tuned_copies import (
     OPENVINO,
     TunedCopy,
@@ -409,14 +410,14 @@ def test_a_copy_is_kept_where_it_is_worth_it_also_beside_other_programs(
     clocks: list[bool] = []
 
     def speeds(
-        copies: dict[str, Weights], *_: object, counts_cpu: bool = False
-    ) -> tuple[dict[str, CopySpeeds], list[str]]:
+        contenders: list[Weights], *_: object, counts_cpu: bool = False
+    ) -> dict[Weights, CopySpeeds]:
         clocks.append(counts_cpu)
         # A copy's threads may rest where nothing disturbs them, as OpenVINO's do
         return {
-            name: replace(after, share=0.8 * share) if name else replace(SAME, share=share)
-            for name in copies
-        }, []
+            each: replace(after, share=0.8 * share) if each.format else replace(SAME, share=share)
+            for each in contenders
+        }
 
     results: Callable[..., Any] = lambda weights, *_: Computed(  # noqa: E731
         ORIGINAL if weights.path == source else copy
@@ -424,12 +425,13 @@ def test_a_copy_is_kept_where_it_is_worth_it_also_beside_other_programs(
     monkeypatch.setattr(tuning_process, "measure_speeds", speeds)
     monkeypatch.setattr(copy_comparison, "computed_results", results)
     monkeypatch.setattr(MeasuredModels, "load", lambda _, weights, like: weights)
-    done = make_copy(order_of_copy(source, target))
-    assert clocks[-1] == (share < 0.5)
     if why is None:
+        done = make_copy(order_of_copy(source, target))
         assert (done.prompts_ratio, done.size_bytes) == (3.0, target.stat().st_size)
     else:
-        assert done.why_none.startswith(why)
+        with pytest.raises(CopyRefused, match=f"^{re.escape(why)}"):
+            make_copy(order_of_copy(source, target))
+    assert clocks[-1] == (share < 0.5)
 
 
 def test_a_model_is_loaded_once_and_an_ir_again_for_other_threads(
@@ -463,15 +465,15 @@ def test_copies_that_cannot_be_measured_again_are_none_with_the_reason(
     write_one_layer(source, "Q4_1")
 
     def speeds(
-        copies: dict[str, Weights], *_: object, counts_cpu: bool = False
-    ) -> tuple[dict[str, CopySpeeds], list[str]]:
+        contenders: list[Weights], *_: object, counts_cpu: bool = False
+    ) -> dict[Weights, CopySpeeds]:
         if counts_cpu:
-            return {}, ["no memory is left"]
-        return dict.fromkeys(copies, replace(SAME, share=0.3)), []
+            raise CopyRefused("no memory is left")
+        return dict.fromkeys(contenders, replace(SAME, share=0.3))
 
     monkeypatch.setattr(tuning_process, "measure_speeds", speeds)
-    done = make_copy(order_of_copy(source, tmp_path / "target.gguf"))
-    assert done.why_none == "no memory is left"
+    with pytest.raises(CopyRefused, match="no memory is left"):
+        make_copy(order_of_copy(source, tmp_path / "target.gguf"))
 
 
 @pytest.mark.parametrize(
@@ -497,11 +499,11 @@ def test_a_copy_for_llama_is_written_where_no_ir_surely_wins(
         OPENVINO: CopySpeeds(speed, 50.0, speed),
         "F16": CopySpeeds(300.0, 50.0, 300.0),
     }
+    monkeypatch.setattr(tuning_process, "_write_irs", lambda *_: [Weights(source, ir, OPENVINO)])
     monkeypatch.setattr(
-        tuning_process, "_write_irs", lambda _: ({OPENVINO: Weights(source, ir)}, "")
-    )
-    monkeypatch.setattr(
-        tuning_process, "measure_speeds", lambda copies, *_: ({n: known[n] for n in copies}, [])
+        tuning_process,
+        "measure_speeds",
+        lambda found, *_: {each: known[each.format] for each in found},
     )
     results: Callable[..., Any] = lambda weights, *_: Computed(  # noqa: E731
         ORIGINAL if is_right or weights.ir is None else 1 - ORIGINAL

@@ -163,7 +163,7 @@ def test_a_text_may_come_while_the_context_grows(
             take(1, "c d")
         return WatchedContext(model, options)
 
-    monkeypatch.setattr(embed_service, "open_context", make)
+    monkeypatch.setattr(Model, "open_context", make)
     load = WorkerOptions(str(tmp_path), "embed", 2048, 2048, 4, 2048, n_threads=1)
     service = EmbedService(model, load, send)
     take(0, "a b " * 450)
