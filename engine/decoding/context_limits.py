@@ -25,6 +25,13 @@ _MOST_BRANCHES = 32
 _MOST_IDLE_SEQUENCES = 32
 
 
+PAD_CELLS = 256  # llama.cpp's own
+
+
+def padded_cells(n_cells: int) -> int:
+    return -(-n_cells // PAD_CELLS) * PAD_CELLS
+
+
 class CellPrices(Struct, frozen=True):
     """Seconds of what is done to cells on this device; by default a copy costs nothing."""
 

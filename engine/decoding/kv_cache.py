@@ -33,7 +33,7 @@ from paddock.engine.settings import CacheLayout
 from paddock.engine.system.hardware import read_memory
 from paddock.engine.system.records import Struct, replace
 
-from .context_limits import MOST_SEQ_IDS, CellPrices, ContextLimits
+from .context_limits import MOST_SEQ_IDS, PAD_CELLS, CellPrices, ContextLimits, padded_cells
 from .prefix_cache import shared_prefix_length
 from .scheduler_data import (
     CacheOperation,
@@ -77,8 +77,6 @@ _LEAST_PRICE, _MOST_PRICE, _PRICE_WEIGHT = 0.05, 0.95, 0.25
 _PROBE_TOKENS, _DEPTH, _USUAL_GUESS = 64, 512, 6
 # From the durations of two prompts follow those of a pass and of a token.
 _PRICED_TOKENS = (64, 512)
-
-_PAD_TOKENS = 256  # llama.cpp's own
 
 
 class CacheOptions(Struct, frozen=True):
@@ -127,8 +125,7 @@ class KvCache(Generic[State]):
         n_usual = min(512, n_stream_tokens // 2)
         usual = Workload(self._cache_options.n_parallel, n_usual, n_usual // 8)
         layout = self._choose_layout(usual, n_stream_tokens)
-        first_plan = ContextPlan(layout, n_stream_tokens, self._limits(layout, n_stream_tokens, 0))
-        self._plan = first_plan
+        self._plan = ContextPlan(layout, n_stream_tokens, self._limits(layout, n_stream_tokens, 0))
         self.context = model.open_context(self._options(self._plan))
 
     @property
@@ -236,11 +233,6 @@ class KvCache(Generic[State]):
         # llama.cpp copies streams only as a whole, unused cells included.
         self.context.restore(target, self.context.save(source))
         self.context.trim(target, n_positions)
-
-    @property
-    def drafts_keep_answers(self) -> bool | None:
-        """Whether drafts cannot change greedy answers on this device; None: not measured."""
-        return self.agreement.drafts
 
     @property
     def agreement(self) -> Agreement:
@@ -416,7 +408,7 @@ class KvCache(Generic[State]):
         grows_once = self.model.memory == "window" and longest > length
         if cache_options.is_gpu or grows_once:
             n_slots = cache_options.n_parallel + n_chat_slots(cache_options.n_parallel)
-            length = max(length, self.n_cells_at_most // n_slots // _PAD_TOKENS * _PAD_TOKENS)
+            length = max(length, self.n_cells_at_most // n_slots // PAD_CELLS * PAD_CELLS)
         while length < longest:
             length *= 2
         return min(length, cache_options.n_ctx_tokens)
@@ -464,13 +456,13 @@ class KvCache(Generic[State]):
     def _limits(
         self, layout: ContextLayout, n_stream_tokens: int, n_longest_tokens: int
     ) -> ContextLimits:
-        cache_options, each = self._cache_options, _padded(n_stream_tokens)
+        cache_options, each = self._cache_options, padded_cells(n_stream_tokens)
         n_chats = n_chat_slots(cache_options.n_parallel)
         n_parallel = min(layout.n_parallel, MOST_SEQ_IDS - n_chats)
         if layout.is_unified:
             n_cells = min(self.n_cells_at_most, (cache_options.n_parallel + n_chats) * each)
             n_cells = max(n_cells, each, min(n_longest_tokens, cache_options.n_ctx_tokens))
-            n_cells = _padded(n_cells)
+            n_cells = padded_cells(n_cells)
         else:
             n_parallel, n_chats = split_streams(self.n_cells_at_most, each, n_parallel)
             n_cells = (n_parallel + n_chats) * each
@@ -499,12 +491,8 @@ class KvCache(Generic[State]):
             after_s = step_s(self._profile, limits.n_slots, _DEPTH, is_unified=False)
             chat_s = max(chat_s / 4, chat_s - after_s)
         near, chat = (self._turn_tokens(limits, seconds) for seconds in (NEAR_TURN_S, chat_s))
-        return replace(
-            limits,
-            near_turn_tokens=near,
-            chat_turn_tokens=min(near, chat),
-            prices=self._cell_prices(),
-        )
+        prices, chat = self._cell_prices(), min(near, chat)
+        return replace(limits, near_turn_tokens=near, chat_turn_tokens=chat, prices=prices)
 
     def _cell_prices(self) -> CellPrices:
         """Return what the profile has measured; else copies to main memory count as too dear."""
@@ -589,7 +577,3 @@ def _workload(sequences: Items[Sequence]) -> Workload:
         / n,
         n_shared_tokens=n_shared,
     )
-
-
-def _padded(n_tokens: int) -> int:
-    return -(-n_tokens // _PAD_TOKENS) * _PAD_TOKENS

@@ -28,7 +28,7 @@ from .drafts import MOST_MTP_TOKENS, DraftRequest, HiddenStates, LookupDrafter, 
 from .kv_cache import KvCache
 from .mtp_head import MtpHead
 from .numerics import fingerprint
-from .running_request import DecodeRequest, RunningRequest, StepOutput, decode_image_piece
+from .running_request import DecodeRequest, RunningRequest, StepOutput
 from .scheduler import Scheduler, StepSizer
 from .scheduler_data import ScheduledStep, Sequence, SequencePiece, batch_arrays
 
@@ -216,7 +216,7 @@ class DecodeLoop:
             return can_guess and bool(request.drafts) and self._cache.allow_undo(MOST_MTP_TOKENS)
         if request.drafts is None:
             is_requested = self._draft_model is not None
-            return is_requested or self._cache.drafts_keep_answers is not False
+            return is_requested or self._cache.agreement.drafts is not False
         return request.drafts
 
     def _cancel(self, request_id: int) -> None:
@@ -275,18 +275,15 @@ class DecodeLoop:
             else:
                 request = answer.request
                 n_reserved = answer.sequence.n_likely_tokens - len(answer.sequence.prompt)
-                error = PromptTooLong(len(request.prompt), n_reserved, self._n_ctx_tokens)
+                limits = self._cache.limits
+                n_ctx_tokens = limits.n_cells_each or limits.n_cells
+                error = PromptTooLong(len(request.prompt), n_reserved, n_ctx_tokens)
                 self._cancel(request.request_id)
                 self._on_refused(request.request_id, error)
         self._scheduler.is_outgrown = False
         if output.done:
             output.is_urgent = True
             self._on_step(output)
-
-    @property
-    def _n_ctx_tokens(self) -> int:
-        """Length of the longest request that the present context can hold."""
-        return self._cache.limits.n_cells_each or self._cache.limits.n_cells
 
     # One step
 
@@ -412,8 +409,18 @@ class DecodeLoop:
         if not seen:
             return step
         for piece in seen:
-            images = self._answers[piece.sequence.request_id].request.images
-            decode_image_piece(self._cache.context, piece, images)
+            sequence = piece.sequence
+            images = self._answers[sequence.request_id].request.images
+            placed = max(
+                (image for image in images if image.start <= piece.start),
+                key=lambda image: image.start,
+            )
+            own = slice(piece.start - placed.start, piece.start - placed.start + len(piece.tokens))
+            image, start = placed.piece, sequence.position(placed.start)
+            pos = image.positions_from(start)[:, own]
+            self._cache.context.decode_image(
+                image.rows[own], pos, sequence.seq_id, is_causal=image.is_causal
+            )
             self._cache.n_computed += len(piece.tokens)
             computed = ScheduledStep((), (piece,), step.prompt_budget)
             self._scheduler.computed(computed, self._cache.agreement)  # even if no cells are left
@@ -437,10 +444,8 @@ class DecodeLoop:
         ends = itertools.accumulate(piece.n_rows for piece in pieces)
         picked: list[tuple[RunningRequest, SequencePiece, Logits]] = []
         for piece, end in zip(pieces, ends, strict=True):
-            answer, rows = (
-                self._answers[piece.sequence.request_id],
-                logits[end - piece.n_rows : end],
-            )
+            answer = self._answers[piece.sequence.request_id]
+            rows = logits[end - piece.n_rows : end]
             if answer.is_picked(piece):
                 picked.append((answer, piece, rows))
             elif self._score(answer, piece, rows, output):
@@ -532,7 +537,10 @@ class DecodeLoop:
 
     def _guess(self, step: ScheduledStep) -> None:
         """Set the drafts of all answers after a step; the more answers, the fewer tokens each."""
-        if not any(answer.may_have_drafts for answer in self._answers.values()):
+        if not any(
+            answer.drafter is not None or answer.request.picker.constrained is not None
+            for answer in self._answers.values()
+        ):
             return
         most, limits = self._n_ahead(), self._cache.limits
         most = most if limits.can_share else min(most, limits.n_undo_tokens)

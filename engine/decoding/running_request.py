@@ -1,7 +1,6 @@
-"""One running request: its answer so far, the images of its prompt, and the output of a step.
+"""One running request: its answer so far, and the output of a step.
 
-Images are rows of embeddings, which no batch of tokens can hold, so they are computed in a call of
-their own. A `StepOutput` goes into one frame, so it holds plain lists.
+A `StepOutput` goes into one frame, so it holds plain lists.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from typing import Any
 from paddock.engine.arrays import Logits, Tokens
 from paddock.engine.chat.prompt_images import PlacedImage
 from paddock.engine.chat.stream_parser import AnswerDelta, StreamParser
-from paddock.engine.llama.forward_context import ForwardContext
 from paddock.engine.llama.vocabulary import Vocabulary
 from paddock.engine.request import DoneReason, Priority, TokenLogprob
 from paddock.engine.sampling.picker import PickedToken, Picker
@@ -68,24 +66,6 @@ class StepOutput(Struct):
         """Add log probabilities of tokens that no answer has."""
         plain = to_plain(list(found))
         self.chunks.append({"id": request_id, "text": "", "n_tokens": 0, "logprobs": plain})
-
-
-def decode_image_piece(
-    context: ForwardContext[Any], piece: SequencePiece, images: Items[PlacedImage]
-) -> None:
-    """Compute rows of one image.
-
-    Raises:
-        CacheFull: no free cells; nothing was computed.
-    """
-    sequence = piece.sequence
-    placed = max(
-        (image for image in images if image.start <= piece.start), key=lambda image: image.start
-    )
-    own = slice(piece.start - placed.start, piece.start - placed.start + len(piece.tokens))
-    image, start = placed.piece, sequence.position(placed.start)
-    pos = image.positions_from(start)[:, own]
-    context.decode_image(image.rows[own], pos, sequence.seq_id, is_causal=image.is_causal)
 
 
 def text_tokens(prompt: Tokens) -> Tokens:
@@ -168,10 +148,6 @@ class RunningRequest(Struct, eq=False):
         if forced or self.drafter is None:
             return forced
         return self.drafter.guess(most, price)
-
-    @property
-    def may_have_drafts(self) -> bool:
-        return self.drafter is not None or self.request.picker.constrained is not None
 
     @property
     def has_model_guesses(self) -> bool:

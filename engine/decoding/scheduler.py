@@ -24,6 +24,7 @@ from paddock.engine.chat.prompt_overflow import cut_middle
 from paddock.engine.profile.profile import Agreement
 from paddock.engine.request import PRIORITY_RANK
 
+from .branch_pieces import branch_pieces
 from .context_limits import LEAST_PIECE_TOKENS, MOST_DRAFTS, ContextLimits
 from .numerics import circumstances
 from .prefix_cache import shared_prefix_length
@@ -550,72 +551,12 @@ class Scheduler:
             )
             for sequence, own, end in zip(sequences, new, ends, strict=True)
         ]
-        answers += self._branch_pieces(answers)
+        answers += branch_pieces(self.running, answers, self.slots)
         if not any(sequence.state == "prefill" for sequence in self.running):
             return answers
         if self.limits.has_separate_passes and answers:
             return self._prefill_pieces(0) if self._is_prompts_turn(answers) else answers
         return answers + self._prefill_pieces(sum(len(piece.tokens) for piece in answers))
-
-    def _branch_pieces(self, answers: list[SequencePiece]) -> list[SequencePiece]:
-        """Return pieces of the branches of sequences whose prompts are computed.
-
-        A step has the branches of whole prompts, unless not even one's fit.
-        """
-        scored = [sequence for sequence in self.running if sequence.state == "score"]
-        if not scored:
-            return []
-        n_left, ids = self._branch_room(answers), list(self.limits.branch_ids)
-        pieces = list[SequencePiece]()
-        for sequence in scored:
-            lengths = [len(branch.tokens) for branch in sequence.branches]
-            if not self.limits.branch_ids or max(lengths) > self.limits.most_drafts:
-                found = self._piece_of_one_branch(sequence, n_left)
-            elif pieces and (sum(lengths) > n_left or len(lengths) > len(ids)):
-                continue
-            else:
-                found = self._branches_at_once(sequence, n_left, ids)
-            pieces += found
-            n_left -= sum(len(piece.tokens) for piece in found)
-        return pieces
-
-    def _branch_room(self, answers: list[SequencePiece]) -> int:
-        """Return how many tokens of branches a step may have beside answers and prompts."""
-        limits = self.limits
-        n_before = sum(len(piece.tokens) for piece in answers)
-        n_rows = sum(piece.n_rows for piece in answers)
-        n_rows += sum(sequence.state == "prefill" for sequence in self.running)
-        n_left = min(limits.n_rows - n_rows, limits.n_batch_tokens - n_before)
-        return min(n_left, self.slots.cells.n_free - n_before) if limits.is_unified else n_left
-
-    def _branches_at_once(
-        self, sequence: Sequence, n_left: int, ids: list[int]
-    ) -> list[SequencePiece]:
-        """Return branches that share their prompt's cells, each with an id of its own of `ids`.
-
-        That is so in a unified cache, in this step alone.
-        """
-        pieces = list[SequencePiece]()
-        for branch in sequence.branches:
-            n_tokens = len(branch.tokens)
-            if n_tokens > n_left or not ids:
-                break
-            branch_id, start = ids.pop(0), len(sequence.prompt)
-            self.slots.open_branch(sequence, branch_id)
-            pieces.append(
-                SequencePiece(sequence, branch.tokens, start, n_tokens, branch, branch_id)
-            )
-            n_left -= n_tokens
-        return pieces
-
-    def _piece_of_one_branch(self, sequence: Sequence, n_left: int) -> list[SequencePiece]:
-        """Return a piece of the first branch: they have the prompt's id, one after the other."""
-        branch = sequence.branches[0]
-        n_tokens = min(n_left, self.slots.cells.n_free_for(sequence.seq_id))
-        if n_tokens <= 0:
-            return []
-        tokens = branch.tokens[branch.n_done :][:n_tokens]
-        return [SequencePiece(sequence, tokens, sequence.n_computed, len(tokens), branch)]
 
     def _is_prompts_turn(self, answers: list[SequencePiece]) -> bool:
         """Return whether this step has prompts alone rather than answers alone.

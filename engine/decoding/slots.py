@@ -199,7 +199,9 @@ class Slots:
             Whether it was copied; its own stream is no longer idle then.
         """
         on_device = self.limits.is_gpu and not self.limits.is_unified
-        if not on_device or not self._is_worth_moving(seq_id, self._idle[seq_id]):
+        n_tokens, priority = self.cells.n_tokens(seq_id), self._idle[seq_id]
+        is_cheap = self.limits.prices.is_worth_moving(n_tokens, self.returns[priority])
+        if not on_device or not is_cheap or not self._may_return(seq_id, priority):
             return False
         taken = {*self._running, *self._idle}
         target = max(set(range(self.limits.n_seq_ids)) - taken, default=-1)
@@ -209,7 +211,7 @@ class Slots:
             if target == seq_id:
                 return False
             self._evict(target, spare_key=source.key)
-        self._copy(seq_id, target, self.cells.n_tokens(seq_id))
+        self._copy(seq_id, target, n_tokens)
         self._idle = {
             target if other == seq_id else other: priority for other, priority in self._idle.items()
         }
@@ -217,11 +219,6 @@ class Slots:
 
     def _is_worth_saving(self, seq_id: int, priority: Priority) -> bool:
         is_cheap = self.limits.prices.is_worth_saving(self.returns[priority])
-        return is_cheap and self._may_return(seq_id, priority)
-
-    def _is_worth_moving(self, seq_id: int, priority: Priority) -> bool:
-        n_tokens, share = self.cells.n_tokens(seq_id), self.returns[priority]
-        is_cheap = self.limits.prices.is_worth_moving(n_tokens, share)
         return is_cheap and self._may_return(seq_id, priority)
 
     def _may_return(self, seq_id: int, priority: Priority) -> bool:

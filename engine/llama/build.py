@@ -99,11 +99,8 @@ def _bundled_build(bindings: str) -> tuple[LlamaBuild | None, str]:
     if package is None or own is None:
         return None, ""
     if release_version(own) != release_version(bindings):
-        required = release_version(own)
-        return (
-            None,
-            f"paddock-llama {own} is for llama-cpp-python {required}, but {bindings} is there",
-        )
+        needed = f"llama-cpp-python {release_version(own)}"
+        return None, f"paddock-llama {own} is for {needed}, but {bindings} is there"
     return LlamaBuild("paddock-llama", package / "lib", bindings, version=own), ""
 
 

@@ -26,20 +26,13 @@ from typing import Any
 from paddock.engine.system.hardware import context_bytes, hidden_gpus
 from paddock.engine.system.records import Struct, field
 
-from .build import LlamaBuild, find_build
-
-
-def _name_folder(build: LlamaBuild) -> None:
-    """Point llama_cpp to the libraries, unless they are its own."""
-    if build.origin == "llama-cpp-python":
-        return
-    os.environ["LLAMA_CPP_LIB_PATH"] = str(build.folder)
-    if any("mtmd" in file.name for file in build.files):
-        os.environ.setdefault("MTMD_CPP_LIB", str(build.folder))
-
+from .build import find_build
 
 BUILD = find_build()
-_name_folder(BUILD)
+if BUILD.origin != "llama-cpp-python":  # which has its own libraries
+    os.environ["LLAMA_CPP_LIB_PATH"] = str(BUILD.folder)
+    if any("mtmd" in file.name for file in BUILD.files):
+        os.environ.setdefault("MTMD_CPP_LIB", str(BUILD.folder))
 
 import llama_cpp.llama_cpp as lib  # noqa: E402 - the variable counts from here on
 from llama_cpp._ctypes_extensions import load_shared_library  # noqa: E402
@@ -145,11 +138,8 @@ class LogRecording(Struct):
         >>> LogRecording(errors=["a", "failed to allocate"]).explain("no context")
         'no context: a | failed to allocate'
         """
-        return (
-            ": ".join([message, " | ".join(self.errors[-_N_SHOWN_ERRORS:])])
-            if self.errors
-            else message
-        )
+        why = " | ".join(self.errors[-_N_SHOWN_ERRORS:])
+        return f"{message}: {why}" if self.errors else message
 
     def buffers(self) -> AllocatedBuffers:
         """Return the buffers that were allocated.

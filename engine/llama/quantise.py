@@ -176,7 +176,8 @@ def _q4_1(raw: BlockBytes) -> Lattice:
 
 def _q5_1(raw: BlockBytes) -> Lattice:
     blocks = raw.reshape(-1, 24)
-    numbers = _nibbles(blocks[:, 8:]) | _fifth_bits(blocks[:, 4:8])
+    fifths = np.unpackbits(np.ascontiguousarray(blocks[:, 4:8]), axis=1, bitorder="little")
+    numbers = _nibbles(blocks[:, 8:]) | (fifths << 4).astype(np.uint8)
     return Lattice(_halves(blocks[:, :2]), _halves(blocks[:, 2:4]), numbers, 31)
 
 
@@ -187,11 +188,6 @@ def _halves(raw: BlockBytes) -> Float32Array:
 def _nibbles(raw: BlockBytes) -> BlockBytes:
     """Unpack 4-bit numbers: first the lower halves of all bytes, then the upper ones."""
     return np.concatenate([raw & 15, raw >> 4], axis=1)
-
-
-def _fifth_bits(raw: BlockBytes) -> BlockBytes:
-    bits = np.unpackbits(np.ascontiguousarray(raw), axis=1, bitorder="little")
-    return (bits << 4).astype(np.uint8)
 
 
 BLOCK_READERS: dict[str, Callable[[BlockBytes], Lattice]] = {"Q4_1": _q4_1, "Q5_1": _q5_1}

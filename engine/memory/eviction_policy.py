@@ -16,6 +16,7 @@ to be needed loaded.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from paddock.engine.system.records import Struct
@@ -24,63 +25,6 @@ from .device_memory import MemoryAmount
 from .pool_stats import ModelState
 
 _JUST_USED_S = 0.1  # below it, ages say nothing, and nothing is divided by zero
-
-
-class EvictionCandidate(Struct, frozen=True):
-    key: str
-    room: MemoryAmount
-    load_s: float
-    """What it takes to bring it back."""
-    idle_s: float
-    is_busy: bool = False
-    is_pinned: bool = False
-
-
-def choose_victims(
-    candidates: Sequence[EvictionCandidate], missing: MemoryAmount, n_places: int = 0
-) -> tuple[str, ...] | None:
-    """Return the models to evict so that `missing` bytes and `n_places` places come free.
-
-    Busy ones only where it cannot be avoided; pinned ones never. None: all together would not be
-    enough, so none should go.
-    """
-    free = [candidate for candidate in candidates if not candidate.is_pinned]
-    for spares_busy in (True, False):
-        willing = [each for each in free if not (spares_busy and each.is_busy)]
-        if _is_enough(willing, missing, n_places):
-            by_price = sorted(
-                willing,
-                key=lambda candidate: (
-                    eviction_price(candidate, missing),
-                    -candidate.idle_s,
-                    candidate.key,
-                ),
-            )
-            going: list[EvictionCandidate] = []
-            for candidate in by_price:
-                if _is_enough(going, missing, n_places):
-                    break
-                going.append(candidate)
-            for candidate in sorted(
-                going, key=lambda candidate: -candidate.load_s / max(candidate.idle_s, _JUST_USED_S)
-            ):
-                others = [other for other in going if other is not candidate]
-                if _is_enough(others, missing, n_places):
-                    going = others
-            return tuple(victim.key for victim in going)
-    return None
-
-
-def eviction_price(candidate: EvictionCandidate, missing: MemoryAmount) -> float:
-    gives = candidate.room.within(missing).total_bytes
-    if missing.total_bytes and not gives:
-        return float("inf")
-    return candidate.load_s / max(candidate.idle_s, _JUST_USED_S) / max(gives, 1)
-
-
-def _is_enough(going: Sequence[EvictionCandidate], missing: MemoryAmount, n_places: int) -> bool:
-    given = sum((victim.room for victim in going), MemoryAmount())
-    return len(going) >= n_places and given.holds(missing)
 
 
 # A job that has waited so long is no longer put off for people, or it would wait for ever.
@@ -106,6 +50,49 @@ class LoadedState(Struct, frozen=True):
     @property
     def is_busy(self) -> bool:
         return bool(self.n_users or self.n_waiting)
+
+    def idle_s(self, now: float) -> float:
+        return max(_JUST_USED_S, now - self.last_used_at)
+
+
+def choose_victims(
+    loaded: Sequence[LoadedState], missing: MemoryAmount, n_places: int, now: float
+) -> tuple[str, ...] | None:
+    """Return the models to evict so that `missing` bytes and `n_places` places come free.
+
+    Busy ones only where it cannot be avoided; pinned ones never. None: all together would not be
+    enough, so none should go.
+    """
+    free = [model for model in loaded if not model.is_pinned]
+    for spares_busy in (True, False):
+        willing = [model for model in free if not (spares_busy and model.is_busy)]
+        if not _is_enough(willing, missing, n_places):
+            continue
+        going: list[LoadedState] = []
+        for model in sorted(willing, key=lambda each: _eviction_order(each, missing, now)):
+            if _is_enough(going, missing, n_places):
+                break
+            going.append(model)
+        for model in sorted(going, key=lambda each: -each.load_s / each.idle_s(now)):
+            others = [other for other in going if other is not model]
+            if _is_enough(others, missing, n_places):
+                going = others
+        return tuple(victim.key for victim in going)
+    return None
+
+
+def _eviction_order(
+    model: LoadedState, missing: MemoryAmount, now: float
+) -> tuple[float, float, str]:
+    gives = model.room.within(missing).total_bytes
+    price = model.load_s / model.idle_s(now) / max(gives, 1)
+    if missing.total_bytes and not gives:
+        price = math.inf
+    return price, model.last_used_at, model.key
+
+
+def _is_enough(going: Sequence[LoadedState], missing: MemoryAmount, n_places: int) -> bool:
+    return len(going) >= n_places and _total_memory(going).holds(missing)
 
 
 class WaitingModel(Struct, frozen=True):
@@ -282,25 +269,18 @@ def _evict_for(
     """Choose the victims for this layout; None: all together would not be enough."""
     missing, n_missing = _missing(room, loaded, free, limits)
     others = [model for model in loaded if not model.is_leaving and not model.is_pinned]
-    if choose_victims([_candidate(model, now) for model in others], missing, n_missing) is None:
+    if choose_victims(others, missing, n_missing, now) is None:
         return None
     # When models may be evicted; one that requests wait for only once it is loaded.
     ready = (model for model in others if model.state == "ready")
     times = {model.key: may_evict_at(model, waiting_model, limits) for model in ready}
     times = times | {o.key: now for o in others if o.state == "loading" and not o.n_waiting}
     for time in sorted({max(now, time) for time in (now, *times.values())}):
-        willing = [_candidate(o, now) for o in others if times.get(o.key, time + 1) <= time]
-        going = choose_victims(willing, missing, n_missing)
+        willing = [o for o in others if times.get(o.key, time + 1) <= time]
+        going = choose_victims(willing, missing, n_missing, now)
         if going is not None:
             return EvictModels(going) if time <= now else WaitForChange(time)
     return WaitForChange()
-
-
-def _candidate(model: LoadedState, now: float) -> EvictionCandidate:
-    idle_s = max(0.0, now - model.last_used_at)
-    return EvictionCandidate(
-        model.key, model.room, model.load_s, idle_s, model.is_busy, model.is_pinned
-    )
 
 
 def _total_memory(loaded: Iterable[LoadedState]) -> MemoryAmount:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Collection, Sequence
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 
 from paddock.engine.errors import AdapterBroken, ModelBroken
@@ -32,18 +32,14 @@ _REPLICA = "\0\0"  # in no `ModelUse.key`: no part of it is empty
 HALVED_S = 3600.0
 
 
-def replica_key(model_key: str, number: int) -> str:
-    """Return the key of a model's replica; the first has the model's own.
+def unused_replica_key(model_key: str, taken: Collection[str]) -> str:
+    """Return the key of another replica; the first has the model's own.
 
-    >>> replica_key("a.gguf", 0), model_key(replica_key("a.gguf", 2))
+    >>> unused_replica_key("a.gguf", []), model_key(unused_replica_key("a.gguf", ["a.gguf"]))
     ('a.gguf', 'a.gguf')
     """
-    return f"{model_key}{_REPLICA}{number}" if number else model_key
-
-
-def unused_replica_key(model_key: str, taken: Collection[str]) -> str:
-    names = (replica_key(model_key, number) for number in count())
-    return next(name for name in names if name not in taken)
+    numbered = (f"{model_key}{_REPLICA}{number}" for number in count(1))
+    return next(name for name in chain([model_key], numbered) if name not in taken)
 
 
 def model_key(key: str) -> str:

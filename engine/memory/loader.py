@@ -20,7 +20,6 @@ from paddock.engine.workers.worker_process import WorkerProcess
 from paddock.engine.workers.worker_protocol import LoadBroken, WorkerGone
 
 from .device_memory import Device, MemoryAmount
-from .eviction_policy import EvictionCandidate, choose_victims
 from .loaded_models import LoadedModel, MemoryAccounting, is_idle
 from .machine_probe import MachineProbe
 from .model_layout import STEPS_WAITED, LayoutRequest, ModelLayout
@@ -213,13 +212,8 @@ class ModelLoader:
         for way in ways:
             if free.holds(way.room - resident.room):
                 return way
-        missing = free.missing(ways[-1].room - resident.room)
-        now = asyncio.get_running_loop().time()
-        candidates = [
-            EvictionCandidate(other.key, other.room, other.load_s, now - other.last_used_at)
-            for other in self.memory.idle(but=resident)
-        ]
-        if choose_victims(candidates, missing) is None:
+        going = sum((other.room for other in self.memory.idle(but=resident)), MemoryAmount())
+        if not going.holds(free.missing(ways[-1].room - resident.room)):
             stay = [other for other in self.memory.by_key.values() if other is not resident]
             needed, could_be = ways[-1].room, free + resident.room
             raise too_large(resident.facts.name, needed, could_be, self.memory.device, stay)

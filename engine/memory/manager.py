@@ -22,7 +22,6 @@ from paddock.engine.settings import PoolSettings
 from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.system.tasks import end
 from paddock.engine.workers.worker_process import WorkerProcess
-from paddock.engine.workers.worker_protocol import WorkerOptions
 
 from .eviction_policy import (
     EvictModels,
@@ -164,7 +163,7 @@ class ModelManager:
             pid=worker.pid if worker else None,
             role=resident.facts.role,
             n_cells=worker.load.n_cells if worker and resident.facts.role == "chat" else 0,
-            fallback=_shortcomings(worker.load) if worker else "",
+            fallback=worker.load.shortcomings if worker else "",
         )
 
     def awaited_load_s(self, key: str, since: float) -> float:
@@ -530,11 +529,6 @@ class ModelManager:
                 self._events.refused(request.model_use.facts.name, "late")
             queue.fail(Busy(f"no model came free, and nothing moved for {limit_s:g} s"))
         return wake_at
-
-
-def _shortcomings(load: WorkerOptions) -> str:
-    place = f"runs on the processor: {load.why_no_device}" if load.why_no_device else ""
-    return "; ".join(filter(None, (place, load.fallback_note)))
 
 
 def _n_running(resident: LoadedModel) -> int:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from paddock.engine.decoding.context_limits import MOST_MTP_SEQUENCES, ContextLimits
+from paddock.engine.decoding.context_limits import MOST_MTP_SEQUENCES, ContextLimits, padded_cells
 from paddock.engine.gguf import GgufHeader
 from paddock.engine.profile.context_layout import (
     CPU_BATCH,
@@ -190,7 +190,7 @@ def n_cells(n_parallel: int, n_ctx_tokens: int, n_configured: int | None = None)
     usual = min(n_parallel * n_ctx_tokens, MAX_CELLS_BY_DEFAULT)
     of_jobs = n_configured or usual
     n_needed = max(n_ctx_tokens, of_jobs + of_jobs * n_chat_slots(n_parallel) // n_parallel)
-    return _padded(n_needed)
+    return padded_cells(n_needed)
 
 
 def layouts(
@@ -239,7 +239,7 @@ def wider(
     per_cell += cell_bytes(draft, load.kv_cache_type) if draft is not None else 0.0
     most = max(load.n_cells, n_cells(load.n_parallel, n_ctx_tokens))
     found = []
-    for cells in _halvings(most, max(load.n_cells, _padded(n_ctx_tokens))):
+    for cells in _halvings(most, max(load.n_cells, padded_cells(n_ctx_tokens))):
         extra_bytes = int((cells - load.n_cells) * per_cell)
         grown = replace(load, n_ctx_tokens=n_ctx_tokens, n_cells=cells)
         # Spread bytes as a room is spread: on the devices where there are any, else in main memory
@@ -257,13 +257,8 @@ def _halvings(most: int, least: int) -> list[int]:
     """
     sizes = [most]
     while sizes[-1] > least:
-        sizes.append(max(least, _padded(sizes[-1] // 2)))
+        sizes.append(max(least, padded_cells(sizes[-1] // 2)))
     return sizes
-
-
-def _padded(n_tokens: int) -> int:
-    """Round up to what llama.cpp pads a cache to."""
-    return -(-n_tokens // 256) * 256
 
 
 def _rounded(n_tokens: int) -> int:
@@ -376,7 +371,7 @@ class _LayoutPlanner(Struct, frozen=True):
         if load.role != "chat":  # 1.
             return _CellCounts(_halvings(load.n_cells, min(load.n_cells, _LEAST_EMBED_TOKENS)))
         at_most = self.request.n_cells_at_most or 1 << 62
-        least = _padded(load.n_ctx_tokens)
+        least = padded_cells(load.n_ctx_tokens)
         if self.settings.n_cells:  # 2.
             configured = n_cells(load.n_parallel, load.n_ctx_tokens, self.settings.n_cells)
             top = max(least, min(configured, at_most))
@@ -393,7 +388,7 @@ class _LayoutPlanner(Struct, frozen=True):
             some_requests = n_cells(min(load.n_parallel, _GOOD_REQUESTS), load.n_ctx_tokens)
             half_of_device = _rounded(free.at_most // 2)
             least_good = max(least, min(some_requests, whole_requests, half_of_device))
-            top = max(least, min(_padded(whole_requests), _rounded(free.now)))
+            top = max(least, min(padded_cells(whole_requests), _rounded(free.now)))
             counts = {top, *_halvings(least_good, least)}
             return _CellCounts(sorted(counts, reverse=True), least_good)
         usual = min(n_cells(load.n_parallel, load.n_ctx_tokens), at_most)  # 4.

@@ -410,7 +410,8 @@ def compile_error(constraint: Constraint) -> str:
             json_schema.checked_schema(constraint)
         renumbered = _with_byte_ids(constraint, _named_tokens(constraint))
         inner = LLMatcher(byte_tokeniser(), _grammar(renumbered), log_level=0)
-        if inner.is_error() and not _names_control_tokens(constraint):
+        rules = LARK_PART.sub("", constraint.source) if constraint.kind == "lark" else ""
+        if inner.is_error() and not re.search(r"<[^>\s]+>", rules):
             raise _refusal(constraint, inner.get_error())
         is_readable = not inner.is_error()
         inner.compute_bitmask()
@@ -505,11 +506,6 @@ def _named_tokens(constraint: Constraint) -> list[int]:
     return [int(n) for n in dict.fromkeys(_TOKEN_BY_NUMBER.findall(constraint.source))][
         :N_NAMED_TOKENS
     ]
-
-
-def _names_control_tokens(constraint: Constraint) -> bool:
-    without_texts = LARK_PART.sub("", constraint.source) if constraint.kind == "lark" else ""
-    return re.search(r"<[^>\s]+>", without_texts) is not None
 
 
 def _with_byte_ids(constraint: Constraint, numbers: list[int]) -> Constraint:

@@ -238,10 +238,11 @@ def check_schema(schema: Any) -> tuple[SchemaProblem, ...]:
         remedy = "Leave it out of `required`, or allow `null`."
         return (SchemaProblem((*endless, "$ref"), what, remedy),)
     try:
-        found = _grammar_error(schema)
+        matcher = schema_patterns.load_engine().LLMatcher
+        _, errors = matcher.validate_grammar_with_warnings(schema_grammar(schema), None)
     except BadRequest as error:  # of a large integer
         return (SchemaProblem((), str(error)),)
-    return () if found is None else (_compile_problem(found),)
+    return tuple(_compile_problem(error) for error in errors[:1])
 
 
 def parse_schema(constraint: Constraint) -> Any:
@@ -393,13 +394,6 @@ def _size_bytes(value: Any) -> int:
 def _number(schema: Mapping[str, Any], keyword: str) -> int:
     value = schema.get(keyword)
     return value if isinstance(value, int) else 0
-
-
-def _grammar_error(schema: Any) -> str | None:
-    _, messages = schema_patterns.load_engine().LLMatcher.validate_grammar_with_warnings(
-        schema_grammar(schema), None
-    )
-    return messages[0] if messages else None
 
 
 # Checks without compiling

@@ -75,8 +75,3 @@ class RowLogprobs:
         # Rounding may exceed 0; a token that leaves a loop is not always among the allowed ones.
         logprob = min(0.0, max(LOWEST_LOGPROB, float(self._row[token]) - self._norm))
         return self._piece(token), logprob
-
-
-def forced_logprob(raw: bytes, n_top: int) -> TokenLogprob:
-    """Return the log probability of the only allowed token: 0, without alternatives."""
-    return TokenLogprob(raw, 0.0, [(raw, 0.0)] if n_top else ())

@@ -23,7 +23,7 @@ from paddock.engine.system.records import Struct
 
 from .constrained_decoding import ConstrainedAnswer
 from .logits import FORBIDDING_BIAS, N_PRESELECTED, Candidates, LogitBias, top_candidates
-from .logprobs import RowLogprobs, forced_logprob
+from .logprobs import RowLogprobs
 from .penalties import Penalties
 from .repetition import RepetitionDetector
 
@@ -182,9 +182,10 @@ class Picker:
         """Return a chosen token's log probability if it is wanted; without a row it was forced."""
         if self._n_logprobs is None:
             return None
-        if row is None:
-            return forced_logprob(self._model.piece(token), self._n_logprobs)
-        return row.of(token)
+        if row is not None:
+            return row.of(token)
+        raw = self._model.piece(token)
+        return TokenLogprob(raw, 0.0, [(raw, 0.0)] if self._n_logprobs else ())
 
     def _take(self, token: int) -> DoneReason | None:
         ends = self._ends(token)

@@ -211,7 +211,8 @@ class EndingGuard:
         if self._is_far:
             self._spare -= (self._matcher.max_growth_bytes or 0) + 1
             return True
-        if self._is_unchecked():
+        self._n_unchecked -= self._n_unchecked > 0
+        if self._n_unchecked > 0:
             return True
         after = self._ending_after(token, n_after)
         if after is not None and self._fits(after, n_after):
@@ -252,10 +253,6 @@ class EndingGuard:
         """Whether no token can make the shortest ending too long."""
         growth_bytes = self._matcher.max_growth_bytes
         return growth_bytes is not None and self._spare > growth_bytes
-
-    def _is_unchecked(self) -> bool:
-        self._n_unchecked -= self._n_unchecked > 0
-        return self._n_unchecked > 0
 
     def _own_ending(self) -> bytes | None:
         if self._known_ending is None:

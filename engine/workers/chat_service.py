@@ -113,7 +113,7 @@ class ChatService:
         self._outputs = OutputBuffer()
         self._cache = KvCache(model, _cache_options(load), profile)
         self._draft_model = _draft_model(load, model)
-        keeps_answers = self._cache.drafts_keep_answers is not False
+        keeps_answers = self._cache.agreement.drafts is not False
         if isinstance(self._draft_model, MtpHead) and keeps_answers:
             self._draft_model.prepare(self._cache.context.options)
         self._reported_contexts = self._contexts

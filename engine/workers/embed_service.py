@@ -395,7 +395,8 @@ class EmbedService:
 
     def _start(self, threads: ThreadPoolExecutor) -> None:
         much = len(self._sides) * self._queue.n_batch_tokens
-        if not self._sides or not (self._is_side_busy or self._queue.n_tokens >= much):
+        is_side_busy = len(self._free) < len(self._sides)
+        if not self._sides or not (is_side_busy or self._queue.n_tokens >= much):
             self._compute_here(self._queue.next_batch())
             return
         while self._free and len(self._queue):
@@ -407,10 +408,6 @@ class EmbedService:
             self._free.pop()
             self._note_started(batch)
             threads.submit(_compute_batch, embedder, batch).add_done_callback(self._inbox.put)
-
-    @property
-    def _is_side_busy(self) -> bool:
-        return len(self._free) < len(self._sides)
 
     def _take_messages(self) -> bool:
         while True:

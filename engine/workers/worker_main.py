@@ -235,7 +235,9 @@ def main() -> None:
     # Standard output for frames; from here on, `print` goes to standard error.
     mine = os.dup(1)
     os.dup2(2, 1)
-    widen_pipe(mine)
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # the user's pipes have reached the system's limit
+            fcntl.fcntl(mine, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     stdout = os.fdopen(mine, "wb")
     sender = _Sender(stdout)
     library.quiet_logs()
@@ -349,13 +351,6 @@ def _load_projector(load: WorkerOptions, model: Model) -> Projector | None:
         uses_gpu=load.has_device,
         kept=KeptImages(KEPT_IMAGE_BYTES, disk),
     )
-
-
-def widen_pipe(pipe: int) -> None:
-    """Enlarge a pipe to `PIPE_BYTES`, if the system allows it."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):  # the user's pipes have reached the system's limit
-            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
 class _RequestReader:

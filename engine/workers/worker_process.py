@@ -251,23 +251,18 @@ class WorkerProcess:
 
     def measure(self) -> WorkerMemory:
         """Return the peak of its memory up to now, plus the growth of its context and by images."""
-        self._note_peak()
+        with contextlib.suppress(psutil.Error):
+            memory = psutil.Process(self.pid).memory_info()
+            self.mapped_bytes = int(getattr(memory, "shared", 0))
+            if self.load.projector and not self._most_bytes:  # it has not seen any yet
+                self._most_bytes_with_images = int(memory.rss) + IMAGE_BYTES
+            self._most_bytes = max(self._most_bytes, int(memory.rss))
         n_cells = self._memory.get("n_cells", self.load.n_cells)
         share = max(0, self.load.n_cells - n_cells) / n_cells
         host, device = (int(n * share) for n in self._memory.get("cell_bytes", (0, 0)))
         host += max(0, self._most_bytes_with_images - self._most_bytes)
         device_bytes = self._memory.get("device_bytes", 0)
         return WorkerMemory(self._most_bytes + host, device_bytes + device, host, device)
-
-    def _note_peak(self) -> None:
-        try:
-            memory = psutil.Process(self.pid).memory_info()
-        except psutil.Error:
-            return
-        self.mapped_bytes = int(getattr(memory, "shared", 0))
-        if self.load.projector and not self._most_bytes:  # it has not seen any yet
-            self._most_bytes_with_images = int(memory.rss) + IMAGE_BYTES
-        self._most_bytes = max(self._most_bytes, int(memory.rss))
 
     async def _request(
         self, head: FrameHead, pending: PendingRequest | None = None, body: bytes = b""
@@ -427,9 +422,8 @@ class WorkerProcess:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        stdin = self._process.stdin
-        if stdin is not None:
-            stdin.close()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
 
     def _end_requests(self, end: WorkerEnd) -> None:
         if not self.gone.done():
@@ -471,21 +465,19 @@ async def probe_worker(
     began = loop.time()
     try:
         async with asyncio.timeout(within_s):
-            await _compute_something(facts, worker, n_tokens)
+            if facts.role == "chat":
+                request = ChatRequest(
+                    ModelSpec(facts.name), (Message("user", "one"),),
+                    priority="interactive", drafts=False,
+                )  # fmt: skip
+                limit = Sampling(max_tokens=n_tokens)
+                await worker.chat(request, limit, PendingRequest(), facts.n_ctx_tokens)
+            else:
+                query = "one" if facts.role == "rerank" else None
+                await worker.embed(EmbedOrder(("one",), query=query), PendingRequest())
     except TimeoutError:
         return ProbeResult(facts.name, False, within_s, f"no token within {within_s:g} s")
     except (EngineError, WorkerGone) as error:
         has_crashed = isinstance(error, WorkerGone) and error.end.is_crash
         return ProbeResult(facts.name, False, loop.time() - began, str(error), has_crashed)
     return ProbeResult(facts.name, True, loop.time() - began)
-
-
-async def _compute_something(facts: ModelFacts, worker: WorkerProcess, n_tokens: int) -> None:
-    if facts.role != "chat":
-        query = "one" if facts.role == "rerank" else None
-        await worker.embed(EmbedOrder(("one",), query=query), PendingRequest())
-        return
-    request = ChatRequest(
-        ModelSpec(facts.name), (Message("user", "one"),), priority="interactive", drafts=False
-    )
-    await worker.chat(request, Sampling(max_tokens=n_tokens), PendingRequest(), facts.n_ctx_tokens)

@@ -122,6 +122,12 @@ class WorkerOptions(Struct, frozen=True):
         return max(visible, sum(share > 0 for share in self.tensor_split))
 
     @property
+    def shortcomings(self) -> str:
+        """For people: what the model goes without on this machine; empty: nothing."""
+        place = f"runs on the processor: {self.why_no_device}" if self.why_no_device else ""
+        return "; ".join(filter(None, (place, self.fallback_note)))
+
+    @property
     def uses_mtp(self) -> bool:
         """Whether that layer is loaded: not next to a draft model, nor after a crash."""
         return self.has_mtp and not self.draft_path and not self.fallback

@@ -25,8 +25,8 @@ import numpy as np
 
 from paddock.engine.gguf import read_header
 from paddock.engine.llama.library import quiet_logs
-from paddock.engine.llama.llama_model import Model
 from paddock.engine.llama.quantise import write_widened
+from paddock.engine.llama.vocabulary import Vocabulary
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.profile.measure import BenchOptions
 from paddock.engine.request import Constraint
@@ -72,7 +72,9 @@ async def answers(setup: Setup, asks: Sequence[Ask]) -> list[str]:
         return [said.text for said in await arena.ask_all(running, asks, 0)]
 
 
-def same_beginning(model: Model, ours: Sequence[str], theirs: Sequence[str]) -> tuple[str, str]:
+def same_beginning(
+    model: Vocabulary, ours: Sequence[str], theirs: Sequence[str]
+) -> tuple[str, str]:
     """Return the shares of answers that are equal, and of tokens before the first that differs."""
     n_equal = n_same = n_all = 0
     for pair in zip(ours, theirs, strict=True):

@@ -27,11 +27,12 @@ from paddock.engine.decoding.mtp_head import MtpHead
 from paddock.engine.decoding.running_request import DecodeRequest, StepOutput
 from paddock.engine.decoding.scheduler_data import CopyPrefix, Sequence, TrimCells
 from paddock.engine.errors import EngineError, PromptTooLong
-from paddock.engine.llama.forward_context import ForwardContext
+from paddock.engine.llama.forward_context import ChatModel, ForwardContext
 from paddock.engine.llama.library import CacheFull, LoadFailed, quiet_logs
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.llama.thread_governor import ThreadGovernor
+from paddock.engine.llama.vocabulary import Vocabulary
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.profile import measure as profiling
 from paddock.engine.profile.measure import BenchClock, drafts_keep_answers
@@ -106,7 +107,7 @@ def closed() -> Iterator[None]:
 class Bench:
     """A loop that is run to its end."""
 
-    model: Model
+    model: ChatModel[Any]
     layout: CacheLayout = "unified"
     n_cells: int = 8192
     n_parallel: int = 4
@@ -192,7 +193,7 @@ def options() -> ContextOptions:
 
 
 def job(
-    model: Model,
+    model: Vocabulary,
     number: int,
     text: str,
     *,
@@ -230,13 +231,13 @@ def jobs(
 @pytest.fixture(scope="module")
 def alone(model: Model) -> dict[int, str]:
     """What is said by each alone, without guesses."""
-    return said_alone(jobs(model, drafts=False))
+    return said_alone(model, jobs(model, drafts=False))
 
 
-def said_alone(requests: list[DecodeRequest]) -> dict[int, str]:
+def said_alone(model: Model, requests: list[DecodeRequest]) -> dict[int, str]:
     texts: dict[int, str] = {}
     for request in requests:
-        texts |= Bench(request.picker._model).run([request])
+        texts |= Bench(model).run([request])
     return texts
 
 
