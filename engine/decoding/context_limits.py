@@ -126,6 +126,11 @@ class ContextLimits(Struct, frozen=True):
         return max(self.branch_ids.stop, self.n_slots + self.most_drafts)
 
     @property
+    def n_longest_tokens(self) -> int:
+        """Length of the longest request for which there is room."""
+        return self.n_cells_each or self.n_cells
+
+    @property
     def n_cells_each(self) -> int | None:
         """Cells of one stream of a split cache."""
         return None if self.is_unified else self.n_cells // self.n_seq_ids

@@ -201,7 +201,10 @@ class DecodeLoop:
         if self._may_draft(request):
             drafter = LookupDrafter(request.prompt, self._past_answers.like(request.prompt))
         self._answers[request.request_id] = RunningRequest(request, sequence, drafter)
-        if not self._scheduler.has_work or not self._cache.has_room_for(sequence):
+        if (
+            not self._scheduler.has_work
+            or sequence.n_likely_tokens > self._cache.limits.n_longest_tokens
+        ):
             self._recheck_at = 0.0
         self._scheduler.add(sequence, time.monotonic())
 
@@ -233,7 +236,7 @@ class DecodeLoop:
         every few seconds. Running requests continue in the new one.
         """
         for message in self._widen:
-            self._cache.widen(message.n_ctx_tokens, message.n_cells)
+            self._cache.planner.widen(message.n_ctx_tokens, message.n_cells)
             if self._draft_model is not None:
                 self._draft_model.widen(message.n_cells)
             self._on_widened(message.request_id)
@@ -246,15 +249,17 @@ class DecodeLoop:
         slots = scheduler.slots
         slots.limit_host_cache(self._cache.n_host_cache_tokens(slots.host_cache.n_tokens))
         sequences = [answer.sequence for answer in self._answers.values()]
-        is_suited = self._cache.has_layout_for(sequences, is_running=is_running)
+        is_suited = self._cache.planner.is_suited(
+            self._cache.present, sequences, is_running=is_running
+        )
         if scheduler.is_outgrown or not is_suited:
             self._remake(sequences)
 
     def _remake(self, sequences: list[Sequence]) -> None:
         """Replace the context; if memory fails, by one as large as before."""
         for _ in range(2):
-            plan = self._cache.plan(sequences)
-            if not self._cache.can_be_made(plan):
+            plan = self._cache.planner.plan(sequences)
+            if not self._cache.planner.can_be_made(plan, self._cache.limits):
                 break
             self._cache.apply_operations(self._scheduler.prepare_move(plan.limits))
             moved = self._scheduler.slots.moved
@@ -267,7 +272,8 @@ class DecodeLoop:
         self._send_last()
         output = StepOutput()
         for answer in tuple(self._answers.values()):
-            if self._cache.has_room_for(answer.sequence):
+            n_room = self._cache.limits.n_longest_tokens
+            if answer.sequence.n_likely_tokens <= n_room:
                 continue
             if answer.n_answered:
                 answer.ended = "length"
@@ -275,9 +281,7 @@ class DecodeLoop:
             else:
                 request = answer.request
                 n_reserved = answer.sequence.n_likely_tokens - len(answer.sequence.prompt)
-                limits = self._cache.limits
-                n_ctx_tokens = limits.n_cells_each or limits.n_cells
-                error = PromptTooLong(len(request.prompt), n_reserved, n_ctx_tokens)
+                error = PromptTooLong(len(request.prompt), n_reserved, n_room)
                 self._cancel(request.request_id)
                 self._on_refused(request.request_id, error)
         self._scheduler.is_outgrown = False
@@ -351,7 +355,8 @@ class DecodeLoop:
         self._step_sizer.note(n_tokens, output.step_s)
         has_branches = any(piece.branch is not None for piece in step.pieces)
         if n_rows == n_tokens and not has_branches:  # answers and their drafts
-            self._cache.note_answers(len(step.pieces), n_tokens - len(step.pieces), output.step_s)
+            n_drafts = n_tokens - len(step.pieces)
+            self._cache.draft_prices.note_step(len(step.pieces), n_drafts, output.step_s)
         self._cache.n_computed += n_tokens if text_step is step else text_step.n_tokens
         return text_step, logits
 
@@ -568,7 +573,7 @@ class DecodeLoop:
         context = self._cache.context
         if head is None or not context.keeps_states:
             return {}
-        drafters = _worth_guessing(answers, most, price + self._cache.mtp_price)
+        drafters = _worth_guessing(answers, most, price + self._cache.planner.options.mtp_price)
         ahead = {request_id: n_ahead for request_id, (_, n_ahead) in drafters.items()}
         present = {sequence.request_id for sequence in self._scheduler.running}
         return head.guess(self._hidden_states(step), ahead, present, context.options)

@@ -21,7 +21,8 @@ from paddock.engine.chat.prompt_overflow import answer_limit_tokens
 from paddock.engine.decoding.answer_scores import AnswerScores
 from paddock.engine.decoding.context_limits import MOST_SEQ_IDS
 from paddock.engine.decoding.draft_model import DraftModel
-from paddock.engine.decoding.kv_cache import CacheOptions, KvCache
+from paddock.engine.decoding.kv_cache import KvCache
+from paddock.engine.decoding.layout_plans import CacheOptions
 from paddock.engine.decoding.loop import CancelRequest, DecodeLoop, IdleWork, Shutdown, WidenContext
 from paddock.engine.decoding.mtp_head import MtpHead, mtp_price
 from paddock.engine.decoding.running_request import DecodeRequest, StepOutput, text_tokens
@@ -148,7 +149,9 @@ class ChatService:
         growing = context.cells
         if isinstance(self._draft_model, MtpHead):
             growing = growing + self._draft_model.buffers.cells
-        head = everything.as_head(growing, self._cache.limits.n_cells, self._cache.n_cells_at_most)
+        head = everything.as_head(
+            growing, self._cache.limits.n_cells, self._cache.planner.n_cells_at_most
+        )
         if self._load.projector and self._load.has_device:
             head["device_bytes"] += Path(self._load.projector).stat().st_size
         return head

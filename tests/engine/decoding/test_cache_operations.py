@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paddock.engine.arrays import Logits, Tokens
-from paddock.engine.decoding.kv_cache import UNMEASURED_PRICE, CacheOptions, KvCache
+from paddock.engine.decoding.draft_prices import UNMEASURED_PRICE
+from paddock.engine.decoding.kv_cache import KvCache
+from paddock.engine.decoding.layout_plans import CacheOptions
 from paddock.engine.decoding.running_request import DecodeRequest
 from paddock.engine.decoding.scheduler_data import (
     CacheOperation,
@@ -45,8 +47,8 @@ def cache(tiny_model: Callable[[str], Model]) -> Iterator[KvCache[Any]]:
 def test_where_the_price_of_drafts_was_not_measured_steps_tell_it(cache: KvCache[Any]) -> None:
     assert cache.draft_price(1) == UNMEASURED_PRICE
     for _ in range(20):
-        cache.note_answers(1, 0, 0.006)
-        cache.note_answers(1, 4, 0.006 + 4 * 0.0048)
+        cache.draft_prices.note_step(1, 0, 0.006)
+        cache.draft_prices.note_step(1, 4, 0.006 + 4 * 0.0048)
     assert cache.draft_price(1) == pytest.approx(0.8, abs=0.01)
 
 

@@ -12,9 +12,10 @@ import pytest
 
 from paddock.engine.arrays import Logits, Tokens
 from paddock.engine.chat.stream_parser import PlainTextParser
-from paddock.engine.decoding import drafts, kv_cache, loop, scheduler_data
+from paddock.engine.decoding import drafts, kv_cache, layout_plans, loop, scheduler_data
 from paddock.engine.decoding.draft_model import DraftModel
-from paddock.engine.decoding.kv_cache import CacheOptions, KvCache
+from paddock.engine.decoding.kv_cache import KvCache
+from paddock.engine.decoding.layout_plans import CacheOptions
 from paddock.engine.decoding.loop import (
     CancelRequest,
     DecodeLoop,
@@ -353,7 +354,7 @@ def test_a_longer_request_neither_disturbs_those_that_run_nor_holds_up_a_chat(
     long = job(model, 8, f"{BEGINNING} " * 12 + SURE[2], max_tokens=4)
     chat = job(model, 9, SURE[3], max_tokens=2, priority="interactive")
     later: Later = [(4, WidenContext(7, 2048, 8192)), (4, long), (6, chat)]
-    assert not bench.cache.has_room_for(Sequence(1, long.prompt, 4))
+    assert len(long.prompt) + 4 > bench.cache.limits.n_longest_tokens
     texts = bench.run(jobs(model, texts=SURE[:2], drafts=False), later)
     assert bench.widened == [7]
     assert texts == {number: alone[number] for number in (0, 1)}
@@ -370,7 +371,8 @@ def test_answers_go_on_as_they_were_when_the_context_is_changed_amid_them(
 
     def change() -> None:
         n_used.append(bench.steps[-1].n_cells_used)
-        bench.cache._cache_options = replace(bench.cache._cache_options, layout=other)
+        planner = bench.cache.planner
+        planner.options = replace(planner.options, layout=other)
         bench.loop._remake([answer.sequence for answer in bench.loop._answers.values()])
         n_used.append(bench.loop._scheduler.slots.cells.n_used)
 
@@ -392,7 +394,7 @@ def test_streams_on_a_graphics_device_take_all_planned_cells_at_once(
     wishes = CacheOptions(4096, n_cells, n_parallel, options(), "split", is_gpu=True)
     _OPENED.append(cache := KvCache(tiny_model("sliding"), wishes))
     assert (cache.limits.n_cells_each, cache.limits.n_cells) == (n_each, n_cells)
-    assert cache.has_room_for(Sequence(0, np.zeros(n_each - 8, np.int32), 8))
+    assert cache.limits.n_longest_tokens == n_each
 
 
 @pytest.mark.parametrize(("kind", "n_each"), [("sliding", 4096), ("copying", 2048)])
@@ -404,7 +406,7 @@ def test_streams_of_a_window_on_a_processor_grow_only_once(
     assert cache.limits.n_cells_each == 1024, "memory is taken when it is needed"
     for n_tokens, expected in ((1024, 1024), (1025, n_each), (4097, 8192)):
         long = Sequence(0, np.zeros(n_tokens - 8, np.int32), 8)
-        assert cache.plan([long]).limits.n_cells_each == expected
+        assert cache.planner.plan([long]).limits.n_cells_each == expected
 
 
 @pytest.mark.parametrize(
@@ -428,13 +430,13 @@ def test_on_a_graphics_device_another_layout_must_gain_more_than_moving_all_cell
         decode=points,
     )
     bench = Bench(model, "split", n_parallel=8, n_cells=12 * 1024, is_gpu=True, profile=profile)
-    cache = bench.cache
-    cache._cache_options = replace(cache._cache_options, layout="auto")
+    planner, present = bench.cache.planner, bench.cache.present
+    planner.options = replace(planner.options, layout="auto")
     sequences = [Sequence(n, np.full(200, n, np.int32), 350) for n in range(8)]
     for sequence in sequences:
         sequence.n_computed = n_computed
-    assert cache.plan(sequences).limits.is_unified
-    assert cache.has_layout_for(sequences, is_running=True) == is_suited
+    assert planner.plan(sequences).limits.is_unified
+    assert planner.is_suited(present, sequences, is_running=True) == is_suited
 
 
 def test_a_request_for_which_no_context_can_be_made_is_refused_and_the_others_go_on(
@@ -477,7 +479,7 @@ def test_a_request_that_is_given_up_ends_at_the_next_step(model: Model) -> None:
 def test_an_answer_without_an_end_gets_room_as_it_grows(
     model: Model, layout: CacheLayout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kv_cache, "LEAST_STREAM_TOKENS", 256)
+    monkeypatch.setattr(layout_plans, "LEAST_STREAM_TOKENS", 256)
     monkeypatch.setattr(scheduler_data, "LIKELY_ANSWER_TOKENS", 64)
     monkeypatch.setattr(loop, "RECHECK_LAYOUT_S", 0.0)  # the whole answer takes less than the usual
     forever = Sampling(logit_bias={257: -100}, guards_repetition=False)

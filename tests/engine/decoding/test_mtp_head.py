@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paddock.engine.decoding import drafts, kv_cache
+from paddock.engine.decoding import draft_prices, drafts
 from paddock.engine.decoding.context_limits import MOST_MTP_SEQUENCES
 from paddock.engine.decoding.drafts import HiddenStates
 from paddock.engine.decoding.mtp_head import MtpHead, mtp_price
@@ -47,7 +47,7 @@ def no_lookup(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def steady_price(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the price of a guess as it is before any step was timed: here the machine is busy."""
-    monkeypatch.setattr(kv_cache, "_PRICE_WEIGHT", 0.0)
+    monkeypatch.setattr(draft_prices, "_PRICE_WEIGHT", 0.0)
 
 
 @pytest.fixture
