@@ -175,12 +175,12 @@ class LayoutPlanner:
     def _limits(
         self, layout: ContextLayout, n_stream_tokens: int, n_longest_tokens: int
     ) -> ContextLimits:
-        cache_options, each = self.options, padded_cells(n_stream_tokens)
-        n_chats = n_chat_slots(cache_options.n_parallel)
+        options, each = self.options, padded_cells(n_stream_tokens)
+        n_chats = n_chat_slots(options.n_parallel)
         n_parallel = min(layout.n_parallel, MOST_SEQ_IDS - n_chats)
         if layout.is_unified:
-            n_cells = min(self.n_cells_at_most, (cache_options.n_parallel + n_chats) * each)
-            n_cells = max(n_cells, each, min(n_longest_tokens, cache_options.n_ctx_tokens))
+            n_cells = min(self.n_cells_at_most, (options.n_parallel + n_chats) * each)
+            n_cells = max(n_cells, each, min(n_longest_tokens, options.n_ctx_tokens))
             n_cells = padded_cells(n_cells)
         else:
             n_parallel, n_chats = split_streams(self.n_cells_at_most, each, n_parallel)
@@ -192,12 +192,12 @@ class LayoutPlanner:
             n_batch_tokens=layout.n_batch_tokens,
             can_share=self._memory == "cells" or is_window,
             is_unified=layout.is_unified,
-            is_gpu=cache_options.is_gpu,
+            is_gpu=options.is_gpu,
             is_paged=self._is_paged,
             prefers_free_streams=is_window,
             n_reserved=n_chats,
-            is_flash=cache_options.options.flash_attention != "off",
-            n_host_cache_tokens=0 if is_window else cache_options.n_host_cache_tokens,
+            is_flash=options.options.flash_attention != "off",
+            n_host_cache_tokens=0 if is_window else options.n_host_cache_tokens,
             n_undo_tokens=self.n_undo_tokens,
         )
         # A batch must hold each answer's next token and drafts, and some of a prompt.
@@ -206,17 +206,17 @@ class LayoutPlanner:
 
     def _n_stream_for(self, sequences: Items[Sequence]) -> int:
         longest = max((sequence.n_likely_tokens for sequence in sequences), default=0)
-        cache_options, length = self.options, LEAST_STREAM_TOKENS
+        options, length = self.options, LEAST_STREAM_TOKENS
         # All cells are planned for. Growing costs 0.2 to 0.5 s on a graphics device. A sliding
         # window's cells cannot be moved and are computed again, so its streams take all when they
         # first grow; on a processor not at the start, since touching a GiB takes up to 3 s.
         grows_once = self._memory == "window" and longest > length
-        if cache_options.is_gpu or grows_once:
-            n_slots = cache_options.n_parallel + n_chat_slots(cache_options.n_parallel)
+        if options.is_gpu or grows_once:
+            n_slots = options.n_parallel + n_chat_slots(options.n_parallel)
             length = max(length, self.n_cells_at_most // n_slots // PAD_CELLS * PAD_CELLS)
         while length < longest:
             length *= 2
-        return min(length, cache_options.n_ctx_tokens)
+        return min(length, options.n_ctx_tokens)
 
     def _choose_layout(self, workload: Workload, n_stream_tokens: int) -> ContextLayout:
         bounds = self._bounds(n_stream_tokens)
@@ -233,19 +233,17 @@ class LayoutPlanner:
         return layout
 
     def _bounds(self, n_stream_tokens: int) -> LayoutBounds:
-        cache_options = self.options
-        n_cells = max(
-            n_stream_tokens, min(self.n_cells_at_most, cache_options.n_parallel * n_stream_tokens)
-        )
-        n_batch = cache_options.options.n_batch_tokens
+        options = self.options
+        n_cells = min(self.n_cells_at_most, options.n_parallel * n_stream_tokens)
+        n_cells = max(n_stream_tokens, n_cells)
         return LayoutBounds(
             n_cells,
-            cache_options.n_parallel,
-            n_batch,
-            cache_options.is_gpu,
+            options.n_parallel,
+            options.options.n_batch_tokens,
+            options.is_gpu,
             n_stream_tokens,
-            n_devices=cache_options.n_devices,
-            n_pass_max=cache_options.options.n_pass_tokens,
+            n_devices=options.n_devices,
+            n_pass_max=options.options.n_pass_tokens,
         )
 
     def _move_s(self, sequences: Items[Sequence]) -> float:

@@ -201,10 +201,8 @@ class DecodeLoop:
         if self._may_draft(request):
             drafter = LookupDrafter(request.prompt, self._past_answers.like(request.prompt))
         self._answers[request.request_id] = RunningRequest(request, sequence, drafter)
-        if (
-            not self._scheduler.has_work
-            or sequence.n_likely_tokens > self._cache.limits.n_longest_tokens
-        ):
+        n_room = self._cache.limits.n_longest_tokens
+        if not self._scheduler.has_work or sequence.n_likely_tokens > n_room:
             self._recheck_at = 0.0
         self._scheduler.add(sequence, time.monotonic())
 

@@ -613,7 +613,8 @@ class Scheduler:
 def _promised_cells(sequence: Sequence) -> int:
     n_answer = sequence.max_tokens - len(sequence.answer)
     n_soon = sequence.n_missing + min(ANSWER_SLICE_TOKENS, n_answer)
-    return max(n_soon, sequence.n_owed_cells) if sequence.n_preempted else n_soon
+    n_owed = sequence.n_likely_tokens - sequence.n_computed
+    return max(n_soon, n_owed) if sequence.n_preempted else n_soon
 
 
 def _n_least_cells(sequence: Sequence) -> int:

@@ -121,10 +121,6 @@ class Sequence(Struct, eq=False):
         n_slices = 1 + len(self.answer) // LIKELY_ANSWER_TOKENS
         return len(self.prompt) + min(self.max_tokens, n_slices * LIKELY_ANSWER_TOKENS)
 
-    @property
-    def n_owed_cells(self) -> int:
-        return self.n_likely_tokens - self.n_computed
-
 
 class TrimCells(Struct, frozen=True):
     """Free the cells of `seq_id` from position `n_keep` on."""

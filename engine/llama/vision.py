@@ -47,10 +47,6 @@ DAMAGED = "its picture cannot be decoded; the file is damaged or cut off"
 Pixels = NDArray[np.uint8]
 
 
-def _n_rows(piece: PromptPiece) -> int:
-    return len(piece.rows if isinstance(piece, ImagePiece) else piece)
-
-
 def _check_room(n_rows: int, n_most: int) -> None:
     if n_rows >= n_most:
         raise ValueError(f"it takes {n_rows} tokens, and the context has room for {max(0, n_most)}"
@@ -131,7 +127,8 @@ class Projector:
         if pieces is None:
             pieces = self._computed(image, digest, n_most_rows)
             self._kept.put(digest, pieces, on_disk=on_disk)
-        _check_room(sum(map(_n_rows, pieces)), n_most_rows)
+        rows = (each.rows if isinstance(each, ImagePiece) else each for each in pieces)
+        _check_room(sum(map(len, rows)), n_most_rows)
         return pieces
 
     def _computed(self, image: bytes, digest: str, n_most_rows: int) -> tuple[PromptPiece, ...]:

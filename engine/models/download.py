@@ -20,7 +20,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 import httpx
 
@@ -29,7 +28,7 @@ from paddock.engine.model_file_parts import split_file_names
 from paddock.engine.system.disk_space import free_disk_bytes
 from paddock.engine.system.files import sync_file
 from paddock.engine.system.records import Struct
-from paddock.engine.system.tasks import running, task_group
+from paddock.engine.system.tasks import run_to_end, running, task_group
 
 from .blobs import store_write_errors
 from .model_store import ModelStore
@@ -51,30 +50,8 @@ from .transfer_errors import (
     check_response,
 )
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 # Kept free for manifests, parts' states and other programs.
 _RESERVE_BYTES = 16 * 1024 * 1024
-
-
-async def run_to_end_in_thread(do: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run `do` in a thread, and wait for its end even if the caller is cancelled.
-
-    So no file is closed and no lock released while a thread still writes.
-    """
-    work = asyncio.ensure_future(asyncio.to_thread(do, *args, **kwargs))
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        while not work.done():
-            try:
-                await asyncio.wait([work])
-            except asyncio.CancelledError:
-                continue
-        if not work.cancelled():
-            work.exception()  # mark it as retrieved, or asyncio logs it
-        raise
 
 
 @contextmanager
@@ -260,7 +237,7 @@ async def hold_store_lock(
     with ExitStack() as stack:
         while True:
             try:
-                await run_to_end_in_thread(stack.enter_context, store.lock(what, 0.0))
+                await run_to_end(stack.enter_context, store.lock(what, 0.0))
                 break
             except (StoreReadOnly, StoreFull):
                 raise
@@ -345,10 +322,10 @@ class BlobDownload:
             DiskRanFull, StoreReadOnly: what arrived is kept.
         """
         async with hold_store_lock(self._store, self._what, self._report_other_process):
-            if await run_to_end_in_thread(self._is_stored):
+            if await run_to_end(self._is_stored):
                 self._report_bytes(self.blob.size_bytes)
                 return
-            await run_to_end_in_thread(self._partial.begin)
+            await run_to_end(self._partial.begin)
             self._report_bytes(self._partial.completed_bytes)
             async with running(self._report_until_done()):
                 await self._fetch_parts()
@@ -362,24 +339,24 @@ class BlobDownload:
         """
         while True:
             async with hold_store_lock(self._store, self._what, lambda: None):
-                if await run_to_end_in_thread(self._is_stored):
+                if await run_to_end(self._is_stored):
                     return self.blob.digest
-                await run_to_end_in_thread(self._partial.begin)
+                await run_to_end(self._partial.begin)
                 if self._partial.is_done:
                     digest = await self._digest()
                     if self.blob.digest and digest != self.blob.digest.lower():
-                        await run_to_end_in_thread(self._partial.discard)
+                        await run_to_end(self._partial.discard)
                         raise DigestMismatch(self.blob.digest, digest)
-                    await run_to_end_in_thread(self._partial.sync)
-                    await run_to_end_in_thread(self._partial.rename, self._store.blobs.path(digest))
+                    await run_to_end(self._partial.sync)
+                    await run_to_end(self._partial.rename, self._store.blobs.path(digest))
                     return digest
             await self.fetch()  # another process removed the parts
 
     async def _digest(self) -> str:
         digest = hashlib.sha256()
-        with await run_to_end_in_thread(lambda: self._partial.path.open("rb")) as file:
-            while piece := await run_to_end_in_thread(file.read, _HASH_BYTES):
-                await run_to_end_in_thread(digest.update, piece)
+        with await run_to_end(lambda: self._partial.path.open("rb")) as file:
+            while piece := await run_to_end(file.read, _HASH_BYTES):
+                await run_to_end(digest.update, piece)
         return f"sha256:{digest.hexdigest()}"
 
     async def _fetch_parts(self) -> None:
@@ -395,7 +372,7 @@ class BlobDownload:
                 if self._in_one_piece:
                     raise SourceChanged(self.blob.url) from None
                 self._in_one_piece = True
-                await run_to_end_in_thread(lambda: self._partial.restart(in_one_piece=True))
+                await run_to_end(lambda: self._partial.restart(in_one_piece=True))
 
     async def _work(self, todo: deque[BlobPart]) -> None:
         host = host_of(httpx.URL(self.blob.url))
@@ -464,14 +441,14 @@ class BlobDownload:
                 is_due = time.monotonic() - written_at > _FLUSH_S
                 if len(unwritten) >= _FLUSH_BYTES or len(unwritten) >= left or is_due:
                     content, unwritten = bytes(unwritten), bytearray()
-                    await run_to_end_in_thread(self._partial.write, part, content)
+                    await run_to_end(self._partial.write, part, content)
                     left, written_at = left - len(content), time.monotonic()
                     self._forgive(retries)
                 if left <= 0:
                     return
         finally:
             if unwritten:
-                await run_to_end_in_thread(self._partial.write, part, bytes(unwritten))
+                await run_to_end(self._partial.write, part, bytes(unwritten))
                 self._forgive(retries)
         if not part.is_done:
             raise httpx.RemoteProtocolError("the answer ended early")

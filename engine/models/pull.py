@@ -16,16 +16,10 @@ from paddock.engine.errors import BlobMissing, InvalidName, ManifestBroken, Mode
 from paddock.engine.gguf import read_header
 from paddock.engine.model_file_parts import check_file, split_file_names
 from paddock.engine.system.records import replace
+from paddock.engine.system.tasks import run_to_end
 from paddock.engine.system.text import parse_shallow_json
 
-from .download import (
-    BlobDownload,
-    RemoteBlob,
-    check_disk_space,
-    inspect_url,
-    run_to_end_in_thread,
-    split_file_urls,
-)
+from .download import BlobDownload, RemoteBlob, check_disk_space, inspect_url, split_file_urls
 from .gguf_import import ImportedFiles, check_model_files, make_imported_manifest
 from .hugging_face import (
     HubAuth,
@@ -75,9 +69,9 @@ _COPY_BYTES = 4 * 1024 * 1024
 
 
 async def import_file(store: ModelStore, path: Path, report: ReportProgress) -> ImportedFiles:
-    files = await run_to_end_in_thread(_files_of_model, path)
-    n_bytes = await run_to_end_in_thread(lambda: sum(file.stat().st_size for file in files))
-    await run_to_end_in_thread(check_disk_space, store.root, n_bytes)
+    files = await run_to_end(_files_of_model, path)
+    n_bytes = await run_to_end(lambda: sum(file.stat().st_size for file in files))
+    await run_to_end(check_disk_space, store.root, n_bytes)
     digests = [await _copy_to_blob(store, file, report) for file in files]
     n = len(split_file_names(path.name))
     return ImportedFiles(digests[0], tuple(digests[n:]), tuple(digests[1:n]))
@@ -98,15 +92,15 @@ def _files_of_model(path: Path) -> list[Path]:
 
 
 async def _copy_to_blob(store: ModelStore, path: Path, report: ReportProgress) -> str:
-    total = await run_to_end_in_thread(lambda: path.stat().st_size)
+    total = await run_to_end(lambda: path.stat().st_size)
     with (
-        await run_to_end_in_thread(store.blobs.writer) as blob,
-        await run_to_end_in_thread(lambda: path.open("rb")) as file,
+        await run_to_end(store.blobs.writer) as blob,
+        await run_to_end(lambda: path.open("rb")) as file,
     ):
-        while piece := await run_to_end_in_thread(file.read, _COPY_BYTES):
-            await run_to_end_in_thread(blob.write, piece)
+        while piece := await run_to_end(file.read, _COPY_BYTES):
+            await run_to_end(blob.write, piece)
             report(ProgressLine(f"pulling {path.name}", "", total, blob.size_bytes))
-        return await run_to_end_in_thread(blob.commit)
+        return await run_to_end(blob.commit)
 
 
 _TEXT_FILE_TYPES = dict(zip(HUB_TEXT_FILES, (TEMPLATE_TYPE, SYSTEM_TYPE, PARAMS_TYPE), strict=True))
@@ -193,7 +187,7 @@ class _Pull:
             ]
             while True:
                 await self._download(connection, remote_blobs)
-                await run_to_end_in_thread(self._check_headers, name, manifest)
+                await run_to_end(self._check_headers, name, manifest)
                 try:
                     await self._finish(name, manifest)
                 except BlobMissing:
@@ -228,7 +222,7 @@ class _Pull:
             for file in files:
                 if file.name in _TEXT_FILE_TYPES and file.size_bytes <= _MAX_TEXT_BYTES:
                     content = await self._text(connection, auth, file)
-                    digest = await run_to_end_in_thread(self.store.blobs.add, content)
+                    digest = await run_to_end(self.store.blobs.add, content)
                     texts.append((_TEXT_FILE_TYPES[file.name], digest))
         n = len(model)
         imported = ImportedFiles(digests[0], tuple(digests[n:]), tuple(digests[1:n]), tuple(texts))
@@ -240,10 +234,8 @@ class _Pull:
         downloads = [
             BlobDownload(connection, self.store, blob, self.report) for blob in remote_blobs
         ]
-        missing = await run_to_end_in_thread(
-            lambda: sum(download.missing_bytes() for download in downloads)
-        )
-        await run_to_end_in_thread(check_disk_space, self.store.root, missing)
+        missing = await run_to_end(lambda: sum(download.missing_bytes() for download in downloads))
+        await run_to_end(check_disk_space, self.store.root, missing)
         for download in downloads:
             await download.fetch()
         self.report(ProgressLine("verifying sha256 digest"))
@@ -261,7 +253,7 @@ class _Pull:
 
     async def _import(self, name: ModelName, imported: ImportedFiles) -> None:
         with self._refusing(name, [imported.model, *imported.parts, *imported.projectors]):
-            manifest = await run_to_end_in_thread(make_imported_manifest, self.store, imported)
+            manifest = await run_to_end(make_imported_manifest, self.store, imported)
         await self._finish(name, manifest)
 
     def _check_headers(self, name: ModelName, manifest: Manifest) -> None:
@@ -282,16 +274,14 @@ class _Pull:
             raise NoUsableModel(name.short, error.why) from error
 
     async def _finish(self, name: ModelName, manifest: Manifest) -> None:
-        old = await run_to_end_in_thread(self._stored, name)
+        old = await run_to_end(self._stored, name)
         self.report(ProgressLine("writing manifest"))
-        await run_to_end_in_thread(self.store.put_manifest, name, manifest)
+        await run_to_end(self.store.put_manifest, name, manifest)
         unused = {layer.digest for layer in old.blobs} if old is not None else set()
         unused -= {layer.digest for layer in manifest.blobs}
         if unused and self.options.prunes:
             self.report(ProgressLine("removing unused layers"))
-            await run_to_end_in_thread(
-                lambda: self.store.prune(sorted(unused), keep=self.options.keep)
-            )
+            await run_to_end(lambda: self.store.prune(sorted(unused), keep=self.options.keep))
         self.report(ProgressLine("success"))
 
     def _stored(self, name: ModelName) -> Manifest | None:
@@ -303,7 +293,7 @@ class _Pull:
         """Report success if the model is complete on this machine; otherwise raise `error`."""
         if isinstance(error, HostUnreachable) and error.advice != PROXY_ADVICE:
             raise error  # the network works; the error has its own advice
-        if not await run_to_end_in_thread(self._is_complete, name):
+        if not await run_to_end(self._is_complete, name):
             if isinstance(error, HostUnreachable):
                 raise HostUnreachable(error.host, error.why, OFFLINE_ADVICE) from error
             raise error

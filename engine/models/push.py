@@ -16,8 +16,8 @@ from pathlib import Path
 import httpx
 
 from paddock.engine.errors import BlobMissing, InvalidName, ManifestBroken, ModelNotFound
+from paddock.engine.system.tasks import run_to_end
 
-from .download import run_to_end_in_thread
 from .manifests import ManifestLayer
 from .model_names import ModelName, parse_name
 from .model_store import ModelStore
@@ -65,7 +65,7 @@ class BlobUpload:
             TransferRefused, HostUnreachable, TransferInterrupted: the upload failed.
         """
         if not await self._registry.has_blob(self._layer.digest):
-            if not await run_to_end_in_thread(self._path.is_file):
+            if not await run_to_end(self._path.is_file):
                 raise BlobMissing(self._layer.digest)
             if not (mount_from and await self._mounts(mount_from)):
                 await self._send_all()
@@ -143,9 +143,7 @@ class BlobUpload:
         async def pieces() -> AsyncIterator[bytes]:
             at = begin
             while at < end:
-                piece = await run_to_end_in_thread(
-                    _read_piece, self._path, at, min(_READ_BYTES, end - at)
-                )
+                piece = await run_to_end(_read_piece, self._path, at, min(_READ_BYTES, end - at))
                 if not piece:
                     raise BlobMissing(self._layer.digest)  # shorter than its manifest says
                 at += len(piece)
@@ -231,15 +229,15 @@ async def _push(
     store: ModelStore, name: ModelName, options: TransferOptions, report: ReportProgress
 ) -> None:
     report(ProgressLine("retrieving manifest"))
-    manifest = await run_to_end_in_thread(store.manifest, name)
+    manifest = await run_to_end(store.manifest, name)
     if manifest is None:
-        known = await run_to_end_in_thread(store.names)
+        known = await run_to_end(store.names)
         raise ModelNotFound(name.short, [other.short for other in known])
     async with TransferClient(options, report) as connection:
         registry = RegistryClient(connection, name)
         report(ProgressLine("pushing model"))
         for layer in manifest.blobs:
-            mount_from = await run_to_end_in_thread(_mount_source, store, name, layer)
+            mount_from = await run_to_end(_mount_source, store, name, layer)
             await BlobUpload(registry, store, layer, report).send(mount_from)
         report(ProgressLine("pushing manifest"))
         await registry.put_manifest(manifest)

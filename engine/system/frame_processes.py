@@ -282,11 +282,9 @@ class OrderedProcess:
 
     def last_line(self) -> str:
         """Return the last line of standard error in brackets, or ""."""
-        return "".join(f" ({line})" for line in self.log_lines()[-1:])
-
-    def log_lines(self) -> list[str]:
         self._log.seek(0)
-        return [line.strip() for line in self._log if line.strip()]
+        lines = [line.strip() for line in self._log if line.strip()]
+        return f" ({lines[-1]})" if lines else ""
 
 
 @contextlib.contextmanager

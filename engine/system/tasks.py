@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from itertools import starmap
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from paddock.engine.system.records import Struct, field
 
 _T = TypeVar("_T")
+_P = ParamSpec("_P")
 _Item = TypeVar("_Item")
 _Call = tuple[Callable[[], None], "asyncio.Future[None]"]
 
@@ -131,13 +132,20 @@ def call_in(loop: asyncio.AbstractEventLoop, act: Callable[..., Any], *args: Any
         loop.call_soon_threadsafe(act, *args)
 
 
-async def run_to_end(work: Callable[[], _T]) -> _T:
-    """Run it in a thread and wait for its end, also when cancelled."""
-    task = asyncio.ensure_future(asyncio.to_thread(work))
+async def run_to_end(work: Callable[_P, _T], *args: _P.args, **named: _P.kwargs) -> _T:
+    """Run it in a thread, and wait for its end even if the caller is cancelled.
+
+    So no file is closed and no lock released while a thread still writes.
+    """
+    task = asyncio.ensure_future(asyncio.to_thread(work, *args, **named))
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait({task})
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # mark it as retrieved, or asyncio logs it
         raise
 
 

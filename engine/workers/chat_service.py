@@ -149,9 +149,8 @@ class ChatService:
         growing = context.cells
         if isinstance(self._draft_model, MtpHead):
             growing = growing + self._draft_model.buffers.cells
-        head = everything.as_head(
-            growing, self._cache.limits.n_cells, self._cache.planner.n_cells_at_most
-        )
+        cache = self._cache
+        head = everything.as_head(growing, cache.limits.n_cells, cache.planner.n_cells_at_most)
         if self._load.projector and self._load.has_device:
             head["device_bytes"] += Path(self._load.projector).stat().st_size
         return head

@@ -25,7 +25,6 @@ from paddock.engine.api.service import Service, service_of
 from paddock.engine.api.streaming import json_response, ndjson_response, while_connected
 from paddock.engine.errors import InvalidName, ModelNotFound
 from paddock.engine.models import model_creation
-from paddock.engine.models.download import run_to_end_in_thread
 from paddock.engine.models.model_names import parse_name
 from paddock.engine.models.model_recipe import ModelRecipe
 from paddock.engine.models.pull import pull
@@ -33,7 +32,7 @@ from paddock.engine.models.push import push
 from paddock.engine.models.transfer import ProgressLine, ReportProgress, TransferOptions
 from paddock.engine.models.transfer_client import progress_lines
 from paddock.engine.request import Message
-from paddock.engine.system.tasks import call_in, in_left_thread
+from paddock.engine.system.tasks import call_in, in_left_thread, run_to_end
 
 from .models import NamedModelBody
 from .requests import MessageBody
@@ -231,10 +230,10 @@ async def upload_blob(request: Request) -> Response:
         async for part in request.stream():
             buffer += part
             if len(buffer) >= _WRITE_CHUNK_BYTES:
-                await run_to_end_in_thread(writer.write, bytes(buffer))
+                await run_to_end(writer.write, bytes(buffer))
                 buffer.clear()
-        await run_to_end_in_thread(writer.write, bytes(buffer))
-        await run_to_end_in_thread(writer.commit)
+        await run_to_end(writer.write, bytes(buffer))
+        await run_to_end(writer.commit)
     finally:
         await asyncio.to_thread(writer.close)
     return Response(status_code=201)
