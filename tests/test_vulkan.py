@@ -66,7 +66,8 @@ from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.library import LoadFailed
 from paddock.engine.llama.library import lib, quiet_logs
-from paddock.engine.llama.llama_model import Model, ModelOptions
+from paddock.engine.llama.llama_model import Model
+from paddock.engine.llama.llama_weights import ModelOptions
 from paddock.engine.memory.device_memory import Device, GpuMemory, this_device
 from paddock.engine.memory.model_layout import LayoutRequest, layouts
 from paddock.engine.settings import PoolSettings

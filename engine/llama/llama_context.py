@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +21,8 @@ from paddock.engine.settings import CacheType, Switch
 from paddock.engine.system.records import Struct
 
 from .library import LOG, CacheFull, DecodeFailed, LoadFailed, ext, lib
+from .llama_weights import LlamaWeights
 from .thread_governor import ThreadGovernor
-
-if TYPE_CHECKING:
-    from .llama_model import Model
 
 # Of a position: time, row, column and one that is reserved (M-RoPE).
 MOST_COMPONENTS = 4
@@ -134,7 +132,7 @@ class SavedCells(Struct, frozen=True):
 class Context:
     """One KV cache and its compute buffers. Only the thread that made it may use it."""
 
-    def __init__(self, model: Model, options: ContextOptions) -> None:
+    def __init__(self, model: LlamaWeights, options: ContextOptions) -> None:
         self.model = model
         self.options = options
         params = lib.llama_context_default_params()

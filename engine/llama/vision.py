@@ -27,7 +27,7 @@ from paddock.engine.system.images import opened_image
 
 from .image_cache import ImagePiece, KeptImages, PromptPiece
 from .library import LOG, LOG_CALLBACK, LoadFailed, lib
-from .llama_model import Model
+from .llama_weights import LlamaWeights
 
 # isort: split
 import llama_cpp.mtmd_cpp as mtmd  # after .library, which names the folder of libmtmd
@@ -70,7 +70,7 @@ def line_end(path: Path) -> Vectors | None:
 class Projector:
     def __init__(
         self,
-        model: Model,
+        model: LlamaWeights,
         path: Path,
         *,
         n_threads: int,

@@ -23,7 +23,7 @@ from paddock.engine.llama.library import LoadFailed
 from paddock.engine.llama.quantise import BLOCK_READERS, QuantiseFailed, quantise, write_widened
 
 from .encoder_model import write_encoder
-from .paged_context import PRECISION
+from .paged_batch import PRECISION
 
 _KEPT = frozenset(["F32", "F16", "Q8_0", "Q4_0"])
 _GRAPH, _WEIGHTS = "openvino_model.xml", "openvino_model.bin"

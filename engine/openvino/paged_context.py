@@ -17,26 +17,10 @@ from paddock.engine.llama.library import AllocatedBuffers, CacheFull, DecodeFail
 from paddock.engine.llama.llama_context import ContextOptions
 from paddock.engine.system.records import Struct
 
+from .paged_batch import PagedBatch
+
 if TYPE_CHECKING:
     from .paged_model import PagedModel
-
-# Where an IR says in which precision it is computed; one that does not: 32 bits.
-PRECISION = ["paddock", "precision"]
-
-
-class PagedBatch(Struct, frozen=True):
-    """One pass: the tokens of its sequences, one after another, and whose cells they see."""
-
-    tokens: NDArray[np.int32]
-    positions: NDArray[np.int32]
-    n_before: NDArray[np.int32]
-    """Cells that each sequence has already."""
-    begins: NDArray[np.int32]
-    """First token of each sequence in the batch, and the end of the last one."""
-    blocks: NDArray[np.int32]
-    block_begins: NDArray[np.int32]
-    output_rows: NDArray[np.int64]
-    """Tokens of the batch whose logits are wanted."""
 
 
 class SavedBlocks(Struct, frozen=True):

@@ -21,7 +21,7 @@ from paddock.engine.arrays import Logits
 from paddock.engine.llama.library import LoadFailed
 from paddock.engine.system.hardware import give_back_pages
 
-from .paged_context import PRECISION, PagedBatch
+from .paged_batch import PRECISION, PagedBatch
 
 WANTED = "wanted_rows"
 # The inputs of a pass; an IR that has more was made by a version that is not known.

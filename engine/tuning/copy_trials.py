@@ -8,7 +8,8 @@ from pathlib import Path
 from statistics import median
 
 from paddock.engine.llama.library import DecodeFailed, LoadFailed
-from paddock.engine.llama.llama_model import Model, ModelOptions
+from paddock.engine.llama.llama_model import Model
+from paddock.engine.llama.llama_weights import ModelOptions
 from paddock.engine.llama.thread_governor import ENOUGH_CPU_SHARE
 from paddock.engine.openvino.ir_model import IrEncoder, IrModel, LoadedModel
 from paddock.engine.profile.measure import (

@@ -32,7 +32,8 @@ from paddock.engine.gguf import read_header
 from paddock.engine.llama.forward_context import BatchContext, ChatModel
 from paddock.engine.llama.library import supports_mtp
 from paddock.engine.llama.llama_context import ContextOptions
-from paddock.engine.llama.llama_model import Model, ModelOptions
+from paddock.engine.llama.llama_model import Model
+from paddock.engine.llama.llama_weights import ModelOptions
 from paddock.engine.profile.context_layout import n_chat_slots
 from paddock.engine.profile.profile import Profile
 from paddock.engine.request import Constraint

@@ -37,7 +37,8 @@ from paddock.engine.llama.forward_context import WARM_UP_CELLS, warm_up
 from paddock.engine.llama.image_cache import ImageDisk, KeptImages
 from paddock.engine.llama.library import DecodeFailed, LoadFailed
 from paddock.engine.llama.llama_context import ContextOptions
-from paddock.engine.llama.llama_model import Model, ModelOptions
+from paddock.engine.llama.llama_model import Model
+from paddock.engine.llama.llama_weights import ModelOptions
 from paddock.engine.openvino.ir_model import IrEncoder, IrModel, LoadedModel
 from paddock.engine.profile.context_layout import GPU_PASSES
 from paddock.engine.profile.measure import (

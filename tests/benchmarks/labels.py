@@ -25,7 +25,8 @@ import numpy as np
 
 from paddock.engine.llama.library import quiet_logs
 from paddock.engine.llama.llama_context import Context, ContextOptions
-from paddock.engine.llama.llama_model import Model, ModelOptions
+from paddock.engine.llama.llama_model import Model
+from paddock.engine.llama.llama_weights import ModelOptions
 from paddock.engine.models.model_finder import ModelFinder
 from tests.benchmarks.harness import table
 

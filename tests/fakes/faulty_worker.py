@@ -35,7 +35,8 @@ from typing import Any
 from paddock.engine.llama import library
 from paddock.engine.llama.forward_context import WARM_UP_CELLS
 from paddock.engine.llama.llama_context import Context
-from paddock.engine.llama.llama_model import Model, ModelOptions
+from paddock.engine.llama.llama_model import Model
+from paddock.engine.llama.llama_weights import ModelOptions
 from paddock.engine.profile import measure
 from paddock.engine.system.frames import FrameHead
 from paddock.engine.system.processes import run_and_exit

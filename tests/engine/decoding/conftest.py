@@ -6,7 +6,8 @@ import pytest
 
 from paddock.engine.gguf import read_header
 from paddock.engine.llama.library import quiet_logs
-from paddock.engine.llama.llama_model import Model, ModelOptions
+from paddock.engine.llama.llama_model import Model
+from paddock.engine.llama.llama_weights import ModelOptions
 from tests.fakes import tiny
 
 

@@ -31,7 +31,8 @@ from paddock.engine.errors import EngineError, PromptTooLong
 from paddock.engine.llama.forward_context import ChatModel, ForwardContext
 from paddock.engine.llama.library import CacheFull, LoadFailed, quiet_logs
 from paddock.engine.llama.llama_context import Context, ContextOptions
-from paddock.engine.llama.llama_model import Model, ModelOptions
+from paddock.engine.llama.llama_model import Model
+from paddock.engine.llama.llama_weights import ModelOptions
 from paddock.engine.llama.thread_governor import ThreadGovernor
 from paddock.engine.llama.vocabulary import Vocabulary
 from paddock.engine.models.model_finder import ModelFinder

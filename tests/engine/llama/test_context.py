@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from paddock.engine.llama.library import LogRecording
-from paddock.engine.llama.llama_model import Model, ModelOptions
+from paddock.engine.llama.llama_model import Model
+from paddock.engine.llama.llama_weights import ModelOptions
 from tests.fakes import tiny
 
 

@@ -4,7 +4,8 @@ import pytest
 
 from paddock.engine.llama import llama_model
 from paddock.engine.llama.llama_context import Context, ContextOptions
-from paddock.engine.llama.llama_model import Model, ModelOptions
+from paddock.engine.llama.llama_model import Model
+from paddock.engine.llama.llama_weights import ModelOptions
 from paddock.engine.llama.thread_governor import ThreadGovernor
 from tests.fakes import tiny
 

@@ -14,7 +14,8 @@ from paddock.engine.gguf import TYPE_NAMES, read_header
 from paddock.engine.llama.forward_context import ChatModel, ForwardContext
 from paddock.engine.llama.library import CacheFull, LoadFailed, quiet_logs
 from paddock.engine.llama.llama_context import ContextOptions
-from paddock.engine.llama.llama_model import Model, ModelOptions
+from paddock.engine.llama.llama_model import Model
+from paddock.engine.llama.llama_weights import ModelOptions
 from paddock.engine.llama.quantise import quantise
 from paddock.engine.llama.vocabulary import Vocabulary
 from paddock.engine.models.model_finder import ModelFinder

@@ -11,7 +11,8 @@ from paddock.engine.gguf import read_header
 from paddock.engine.llama.forward_context import EmbeddingModel
 from paddock.engine.llama.library import LoadFailed, quiet_logs
 from paddock.engine.llama.llama_context import ContextOptions
-from paddock.engine.llama.llama_model import Model, ModelOptions
+from paddock.engine.llama.llama_model import Model
+from paddock.engine.llama.llama_weights import ModelOptions
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.openvino.ir_model import IrEncoder
 from paddock.engine.openvino.ir_writer import computes_bf16, write_in_bf16, write_ir

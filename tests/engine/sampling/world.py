@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from paddock.engine.llama import library
-from paddock.engine.llama.llama_model import Model, ModelOptions
+from paddock.engine.llama.llama_model import Model
+from paddock.engine.llama.llama_weights import ModelOptions
 from paddock.engine.request import Constraint, DoneReason, Sampling
 from paddock.engine.sampling.constraint import GrammarCompiler, TokenMatcher
 from paddock.engine.sampling.picker import PickedToken, Picker, start_masks

@@ -11,7 +11,8 @@ from paddock.engine.errors import TextRefused, TextTooLong
 from paddock.engine.gguf import read_header
 from paddock.engine.llama.library import quiet_logs
 from paddock.engine.llama.llama_context import Context, ContextOptions
-from paddock.engine.llama.llama_model import Model, ModelOptions
+from paddock.engine.llama.llama_model import Model
+from paddock.engine.llama.llama_weights import ModelOptions
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.profile.profile import PrefillPoint, Profile
 from paddock.engine.request import EmbedReply, EmbedRequest, ModelSpec

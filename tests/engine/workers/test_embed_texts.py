@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paddock.engine.errors import TextTooLong
-from paddock.engine.llama.llama_model import Model, ModelOptions
+from paddock.engine.llama.llama_model import Model
+from paddock.engine.llama.llama_weights import ModelOptions
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.workers.embed_service import TextReader, split_tokens
 from tests.fakes import tiny
