@@ -24,7 +24,7 @@ from paddock.engine.chat.prompt_overflow import cut_middle
 from paddock.engine.profile.profile import Agreement
 from paddock.engine.request import PRIORITY_RANK
 
-from .branch_pieces import branch_pieces
+from .answer_scores import branch_pieces
 from .context_limits import LEAST_PIECE_TOKENS, MOST_DRAFTS, ContextLimits
 from .numerics import circumstances
 from .prefix_cache import shared_prefix_length

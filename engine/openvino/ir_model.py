@@ -5,9 +5,11 @@ OpenVINO, which few machines have, is imported when one of them is made.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from paddock.engine.gguf import read_header
 from paddock.engine.llama.forward_context import ChatModel, EmbeddingModel, MemoryKind
@@ -19,6 +21,10 @@ from paddock.engine.llama.vocabulary import Vocabulary
 from .encoder_context import EncoderContext
 from .paged_context import PagedContext, SavedBlocks
 
+if TYPE_CHECKING:
+    from .encoder_model import EncoderModel
+    from .paged_model import PagedModel
+
 
 class IrModel(ChatModel[SavedBlocks]):
     is_paged = True
@@ -26,9 +32,8 @@ class IrModel(ChatModel[SavedBlocks]):
     def __init__(self, path: Path, ir: Path, n_threads: int) -> None:
         super().__init__(path)
         with _closed_if_it_fails(self):
-            from .paged_model import PagedModel
-
-            self._computer = PagedModel(ir, n_threads)
+            paged = importlib.import_module(f"{__package__}.paged_model")
+            self._computer: PagedModel = paged.PagedModel(ir, n_threads)
 
     @property
     def memory(self) -> MemoryKind:
@@ -42,9 +47,9 @@ class IrEncoder(EmbeddingModel):
     def __init__(self, path: Path, ir: Path, n_threads: int) -> None:
         super().__init__(path)
         with _closed_if_it_fails(self):
-            from .encoder_model import EncoderModel, pools_first
-
-            self._computer = EncoderModel(ir, n_threads, pools_first=pools_first(path))
+            encoder = importlib.import_module(f"{__package__}.encoder_model")
+            is_first = encoder.pools_first(path)
+            self._computer: EncoderModel = encoder.EncoderModel(ir, n_threads, pools_first=is_first)
         self.n_embedding = read_header(path).number("embedding_length")
 
     def open_context(self, options: ContextOptions) -> EncoderContext:

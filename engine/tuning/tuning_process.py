@@ -8,6 +8,7 @@ same next tokens of a reference text.
 from __future__ import annotations
 
 import hashlib
+import importlib
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
@@ -155,8 +156,7 @@ def _write_irs(order: CopyOrder, ir: Path) -> list[Weights]:
     """
     source = Path(order.model.original_path)
     try:
-        from paddock.engine.openvino import ir_writer  # few machines have OpenVINO
-
+        ir_writer = importlib.import_module("paddock.engine.openvino.ir_writer")
         ir_writer.write_ir(source, ir, graph_file(ir), order.n_threads)
         irs = [Weights(source, ir, OPENVINO)]
         if ir_writer.computes_bf16():
