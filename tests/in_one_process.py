@@ -25,7 +25,8 @@ WITH_PREFECT = {
     ),
     "link": (
         "runner/schedule/test_prefect_link.py", "runner/workers/test_ordered_run.py",
-        "runner/daemon/test_prefect_retention.py",
+        "runner/daemon/test_prefect_retention.py", "runner/core/test_documents_of_buckets.py",
+        "runner/core/test_mails_of_a_server.py",
     ),
 }  # fmt: skip
 
