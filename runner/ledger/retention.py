@@ -105,6 +105,7 @@ class CleanResult(Struct, frozen=True):
 def clean_ledgers(
     places: Iterable[LedgerFolder], *, older_than_s: float | None = None, is_dry: bool = False
 ) -> CleanResult:
+    """Clean ledgers by the limits of their settings; `older_than_s` replaces the ages of these."""
     swept = SweepResult()
     faults: list[str] = []
     left_out: list[str] = []
@@ -112,22 +113,15 @@ def clean_ledgers(
         try:
             settings = read_settings(place.folder)
             left_out += settings.left_out
-            limits = retention_limits(settings, time.time(), older_than_s)
+            kept, now = settings.unattended, time.time()
+            runs_s, calls_s = kept.keep_runs_s, kept.keep_calls_s
+            if older_than_s is not None:
+                runs_s = calls_s = older_than_s
+            limits = RetentionLimits(now - runs_s, now - calls_s, kept.max_ledger_bytes)
             swept += sweep_ledger(place.state, settings.ledger_url, limits, is_dry=is_dry)
         except (LedgerError, SettingsError) as error:  # the others are cleaned all the same
             faults.append(str(error))
     return CleanResult(swept, tuple(faults), tuple(left_out))
-
-
-def retention_limits(
-    settings: Settings, now: float, older_than_s: float | None = None
-) -> RetentionLimits:
-    """Return the limits of the settings; `older_than_s` replaces their ages."""
-    unattended = settings.unattended
-    runs_s, calls_s = unattended.keep_runs_s, unattended.keep_calls_s
-    if older_than_s is not None:
-        runs_s = calls_s = older_than_s
-    return RetentionLimits(now - runs_s, now - calls_s, unattended.max_ledger_bytes)
 
 
 async def clean_in_subprocess(settings: Settings, folders: Sequence[Path]) -> tuple[str, ...]:

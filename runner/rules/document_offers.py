@@ -13,7 +13,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
-from itertools import chain
+from itertools import chain, zip_longest
 from operator import attrgetter
 from typing import Any
 
@@ -211,10 +211,10 @@ class _GovernedRows:
 
     def offers(self) -> Offers:
         block: int | None = None
-        for at, values in enumerate(self.values):
+        for at, (values, below) in enumerate(zip_longest(self.values, self.values[1:])):
             if any(values):
                 block = self._read_row(at, block)
-            elif not self._is_head(at):  # the heads of a table belong to the block of its rows
+            elif len(values) < 2 or not any(below or ()):  # heads of a table belong to its rows
                 block = None
         return Offers(
             frozenset(self._words()) | {f"¤{sign}" for sign in self.signs},
@@ -306,14 +306,19 @@ class _GovernedRows:
         return found[::-1]
 
     def _pairs(self) -> dict[str, list[str]]:
-        cells, others, ticks = list[str](), list[str](), defaultdict[str, str](str)
+        """Return the words behind each label, ticks, and a digest of sentences."""
+        found, others = defaultdict[str, list[str]](list), list[str]()
+        ticks = defaultdict[str, str](str)
         for at, row in enumerate(self.rows):
             texts = ["[x]" if cell.text in ("x", "X") else cell.text for cell in row]
             text = " ".join(texts)
             parts = zip(["", *texts], texts, self.values[at], self.plain[at], strict=False)
             for before, cell, values, plain in parts:
                 if not values and cell[-1] != ":":  # else it is a label
-                    cells.append(f"{label_of(before)}: {cell}" if before[-1:] == ":" else cell)
+                    pair = f"{label_of(before)}: {cell}" if before[-1:] == ":" else cell
+                    label, mark, words = pair.partition(": ")
+                    if mark and label_of(words):  # no currency alone
+                        found[label_of(label)].append(words_of(words))
                 if (values or is_prose(cell)) and not WITH_CENTS.search(text):  # goods, and sums
                     others.append(words_of(plain))
             if _TICK.search(text):
@@ -323,10 +328,7 @@ class _GovernedRows:
                     text = " ".join([text, *(cell.text for cell in near)])
                 ticks[label_of(_TICK.sub(" ", text))] += re.sub(r"\d+", "9", text).casefold()
         ticks[""] = sha256(" ".join(others).encode()).hexdigest()[:16]
-        return _pairs_in(cells) | {label: [form] for label, form in ticks.items()}
-
-    def _is_head(self, at: int) -> bool:
-        return len(self.rows[at]) > 1 and at + 1 < len(self.rows) and any(self.values[at + 1])
+        return found | {label: [form] for label, form in ticks.items()}
 
     def _heads(self, at: int, number: int) -> Iterator[tuple[How, tuple[int, int]]]:
         """Yield the cells that govern a value which begins a cell: the one before, and its head."""
@@ -374,14 +376,6 @@ class _GovernedRows:
                 is_label = (at, number) in self.governing or first.rstrip().endswith(":")
                 if is_name and is_short and not is_label:
                     yield name_of(cell.text)
-
-
-def _pairs_in(cells: Iterable[str]) -> dict[str, list[str]]:
-    found = defaultdict[str, list[str]](list)
-    for label, mark, words in (cell.partition(": ") for cell in cells):
-        if mark and label_of(words):  # no currency alone
-            found[label_of(label)].append(words_of(words))
-    return dict(found)
 
 
 def _beside(cell: PlacedCell, values: Sequence[CellValue]) -> str:
