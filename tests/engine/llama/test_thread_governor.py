@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.engine.llama import llama_model
+from paddock.engine.llama import llama_weights
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.llama.llama_weights import ModelOptions
@@ -14,7 +14,7 @@ from tests.fakes import tiny
 def test_the_threads_of_a_model_on_the_processor_are_governed_in_every_build(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_gpu_layers: int, is_governed: bool
 ) -> None:
-    monkeypatch.setattr(llama_model, "supports_gpu", lambda: True)
+    monkeypatch.setattr(llama_weights, "supports_gpu", lambda: True)
     model = Model(tiny.llama(tmp_path / "x.gguf"), ModelOptions(n_gpu_layers=n_gpu_layers))
     with Context(model, ContextOptions(256, 64, 1, 2)) as context:
         assert bool(context._governors) == is_governed
