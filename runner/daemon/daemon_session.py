@@ -48,6 +48,8 @@ class DaemonSession:
                 self._note_gone(daemon)
                 await asyncio.sleep(AGAIN_S)
             else:
+                if self.daemon not in (None, daemon, self._told_gone):  # it seemed to listen still
+                    self._note_gone(self.daemon)
                 self.daemon = daemon
                 return
 

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -148,3 +150,26 @@ async def test_a_service_that_goes_is_looked_for_again_and_reported_once_if_a_ru
         assert told == ["The local service went away; the run continues with another one."]
         await asyncio.to_thread(ask)  # a command, such as `chat`, is not told
     assert gone == []
+
+
+async def test_a_run_is_told_of_another_service_though_the_killed_one_seems_to_listen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = [DaemonInfo(tmp_path, tmp_path / "s", "1", pid) for pid in (1, 2, 2)]
+    told: list[str] = []
+
+    async def found_again(*_: object) -> DaemonInfo:
+        return held.pop(0)
+
+    @asynccontextmanager
+    async def lease(_: DaemonInfo) -> AsyncIterator[None]:
+        yield
+
+    monkeypatch.setattr(daemon_session, "ensure_daemon", found_again)
+    monkeypatch.setattr(daemon_session, "hold_lease", lease)
+    monkeypatch.setattr(daemon_files, "is_listening", lambda socket: True)
+    session = daemon_session.DaemonSession(settings(tmp_path), told.append)
+    await session.attach()
+    for _ in range(2):
+        await session.place(PoolAddress(socket=tmp_path / "s"))
+    assert told == ["The local service went away; the run continues with another one."]
