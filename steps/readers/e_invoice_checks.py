@@ -33,23 +33,8 @@ _WORDS: Final = ("number", "date", "due", "seller", "buyer", "payee", "iban", "r
 _AMOUNTS: Final = ("payable", "gross", "tax", "net")
 _CENT = Decimal("0.01")
 _WIDE = Context(prec=100)  # a foreign quantity and price may have 20 digits each
-_SUMS = (
-    ("BR-CO-10", "lines", "items"),
-    ("BR-CO-11", "allowances", "given"),
-    ("BR-CO-12", "charges", "added"),
-    ("BR-CO-13", "net", "lines -allowances charges"),
-    ("BR-CO-14", "tax", "taxes"),
-    ("BR-CO-15", "gross", "net tax in_gross on_gross"),
-    ("BR-CO-16", "payable", "gross -prepaid rounding for_others -taken"),
-)
-"""The rules of EN 16931 on totals: which one is what others make, of which only the first must be
-there. What an invoice does not state is what its parts make."""
-_PARTS = {name: parts for _, name, parts in _SUMS if " " not in parts} | {"net": "bases"}
 _LINE_SLACK = Decimal("0.02")  # PEPPOL-EN16931-R120
 _TAX_SLACK = Decimal(1)  # BR-CO-17, as EN 16931's own schematron has it
-_NET_SLACK = {"fatturapa": Decimal(1)}  # of a tax rate, as Italy's exchange checks it (00422)
-_PARTS_OF_ORDERS = frozenset(("ZAL", "ROZ", "KOR_ZAL", "KOR_ROZ"))
-"""KSeF's kinds of an advance, and of what it leaves: their lines are those of the whole order."""
 _MOST = 20
 _MOST_SHOWN = 5
 _VAT_CHARS = 8  # of the shortest numbers that all of the EU but Romania has
@@ -70,6 +55,57 @@ class Term(Struct, frozen=True):
 
     def plus(self, other: Term, sign: int = 1) -> Term:
         return Term(self.value + sign * other.value, self.parts + other.parts)
+
+
+class _SumRule(Struct, frozen=True):
+    """A rule of EN 16931 on a total, and how national formats depart from it."""
+
+    id: str
+    total: str
+    parts: str
+    """What makes the total, of which only the first must be there; `-`: it is subtracted. What an
+    invoice does not state is what its parts make."""
+    optional_parts: str = ""
+    """Parts of which a total has all, some or none."""
+    slack_per_rate: Mapping[str, Decimal] = {}
+    """By syntax, for each tax rate."""
+    not_of_syntaxes: tuple[str, ...] = ()
+    """Where the total means something else."""
+    not_of_types: tuple[str, ...] = ()
+    """Types of invoice whose parts are not those of the total."""
+    needs_breakdown: bool = False
+    """Whether it holds only where lines or tax rates are stated."""
+
+
+_SUM_RULES = (
+    _SumRule("BR-CO-10", "lines", "items"),
+    _SumRule("BR-CO-11", "allowances", "given"),
+    _SumRule("BR-CO-12", "charges", "added"),
+    _SumRule(
+        "BR-CO-13",
+        "net",
+        "lines -allowances charges",
+        slack_per_rate={"fatturapa": Decimal(1)},  # as Italy's exchange checks it (00422)
+        # KSeF's advances, and what they leave: their lines are those of the whole order
+        not_of_types=("ZAL", "ROZ", "KOR_ZAL", "KOR_ROZ"),
+    ),
+    _SumRule("BR-CO-14", "tax", "taxes"),
+    _SumRule(
+        "BR-CO-15",
+        "gross",
+        "net tax in_gross on_gross",
+        # Programs of Italy state it with or without what changes hands apart
+        optional_parts="-withheld stamp",
+    ),
+    _SumRule(
+        "BR-CO-16",
+        "payable",
+        "gross -prepaid rounding for_others -taken",
+        not_of_syntaxes=("fatturapa",),  # it is what a transfer brings
+        needs_breakdown=True,  # Factur-X's MINIMUM leaves out what was prepaid
+    ),
+)
+_MADE_OF = {r.total: r.parts for r in _SUM_RULES if " " not in r.parts} | {"net": "bases"}
 
 
 class Sums:
@@ -103,42 +139,57 @@ class Sums:
         if numbers:
             values, parts = zip(*numbers, strict=True)
             return Term(sum(values), parts)
-        return self._made.get(_PARTS.get(name, name))
+        return self._made.get(_MADE_OF.get(name, name))
 
     def disagreements(self) -> Iterator[tuple[str, str, Term, Term]]:
         """Yield rule and field, what is stated and what it should be."""
-        rules = list[tuple[str, str, Term | None, Term | None, Decimal]]()
-        for rule, name, parts in _SUMS:
-            stated, slack = self.amount(name), Decimal(0)
-            first, *others = parts.split()
-            made = self.amount(first)
-            for other in others if made else ():
-                part = self.amount(other.removeprefix("-")) or Term()
-                made = made and made.plus(part, -1 if other.startswith("-") else 1)
-            if name == "net" and self.reading.text("type") in _PARTS_OF_ORDERS:
-                made = None
-            elif name == "net":
-                slack = _NET_SLACK.get(self._syntax.name, slack) * max(1, len(self.vat))
-            elif name == "gross" and stated and made:
-                # Programs of Italy state it with or without what changes hands apart
-                held, stamp = (self.amount(n) or Term() for n in ("withheld", "stamp"))
-                apart = (-held.value, stamp.value, stamp.value - held.value)
-                made = stated if stated.value - made.value in apart else made
-            # In Italy it is what a transfer brings; Factur-X's MINIMUM leaves out what was prepaid
-            is_whole = self._syntax.name != "fatturapa" and (self.vat or self._made["items"])
-            if name != "payable" or is_whole:
-                rules.append((rule, name, stated, made, slack))
+        comparisons = list[tuple[str, str, Term | None, Term | None, Decimal]]()
+        for rule in filter(self._applies, _SUM_RULES):
+            stated, made = self.amount(rule.total), self._sum(rule.parts)
+            if stated and made and stated.value - made.value in self._options(rule.optional_parts):
+                continue
+            per_rate = rule.slack_per_rate.get(self._syntax.name, Decimal(0))
+            slack = per_rate * max(1, len(self.vat))
+            comparisons.append((rule.id, rule.total, stated, made, slack))
         for vat in self.vat:
             rate, basis = vat.number("rate"), _term(vat, "basis")
             if rate is not None and basis is not None:
                 tax = Term(basis.value * rate / 100, (*basis.parts, *vat.all("rate")))
-                rules.append(("BR-CO-17", "tax", _term(vat, "amount"), tax, _TAX_SLACK))
-        rules += [
+                comparisons.append(("BR-CO-17", "tax", _term(vat, "amount"), tax, _TAX_SLACK))
+        comparisons += [
             ("R120", "item", _term(i, "amount"), _product(i), _LINE_SLACK) for i in self.items
         ]
-        for rule, name, stated, made, slack in rules:
+        for id_, name, stated, made, slack in comparisons:
             if stated and made and not _is_same(stated.value, made.value, slack):
-                yield rule, name, stated, Term(_rounded(made.value), made.parts)
+                yield id_, name, stated, Term(_rounded(made.value), made.parts)
+
+    def _applies(self, rule: _SumRule) -> bool:
+        if self._syntax.name in rule.not_of_syntaxes:
+            return False
+        if self.reading.text("type") in rule.not_of_types:
+            return False
+        return not rule.needs_breakdown or bool(self.vat or self._made["items"])
+
+    def _sum(self, parts: str) -> Term | None:
+        """Return what the parts of a rule make; None if its first part is unknown."""
+        first, *others = parts.split()
+        if (made := self.amount(first)) is None:
+            return None
+        for sign, part in self._signed(others):
+            made = made.plus(part, sign)
+        return made
+
+    def _options(self, parts: str) -> set[Decimal]:
+        """Return the differences that optional parts make: all, some or none of them."""
+        sums = {Decimal(0)}
+        for sign, part in self._signed(parts.split()):
+            sums |= {value + sign * part.value for value in sums}
+        return sums
+
+    def _signed(self, parts: Sequence[str]) -> Iterator[tuple[int, Term]]:
+        for part in parts:
+            sign = -1 if part.startswith("-") else 1
+            yield sign, self.amount(part.removeprefix("-")) or Term()
 
     @property
     def can_check(self) -> bool:
