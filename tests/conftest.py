@@ -20,14 +20,7 @@ import pytest
 
 from tests.browser import Browser, browser
 from tests.forked import ForkServer
-from tests.in_one_process import (  # noqa: F401
-    GROUPS,
-    group_of,
-    pytest_configure_node,
-    pytest_pycollect_makemodule,
-    pytest_runtest_protocol,
-    pytest_xdist_make_scheduler,
-)
+from tests.in_one_process import GROUPS, group_of, pytest_xdist_make_scheduler  # noqa: F401
 from tests.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
@@ -151,6 +144,17 @@ def _messages_have_no_stray_marks(
     assert not found, found
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Have every other process of a whole run collect from the end.
+
+    In a new clone each process would compile all modules, in the same order; so each compiles half.
+    """
+    number = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    if int(number) % 2 and config.args == config.getini("testpaths"):
+        here = Path(__file__).parent
+        config.args[:] = sorted(map(str, [*here.glob("test_*.py"), *here.glob("*/")]), reverse=True)
+
+
 def pytest_unconfigure() -> None:
     _end_servers()
     if readers := sys.modules.get("tests.fakes.readers"):
@@ -167,6 +171,10 @@ def pytest_collection() -> Generator[None, object, object]:
     """
     gc.disable()
     result = yield
+    if "paddock.runner.api" in sys.modules:
+        from tests.fakes.readers import keep_readers
+
+        keep_readers()
     gc.freeze()
     gc.enable()
     return result
@@ -174,10 +182,6 @@ def pytest_collection() -> Generator[None, object, object]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest files first, in the same order in every process; bound each test's time."""
-    if "paddock.runner.api" in sys.modules:
-        from tests.fakes.readers import keep_readers
-
-        keep_readers()
     rank = {name: number for number, name in enumerate(LONGEST)}
     here = Path(__file__).parent
     first_or_together = (*LONGEST, *(name.removeprefix("tests/") for name in GROUPS))
