@@ -284,6 +284,44 @@ class _FreeCells(Struct, frozen=True):
     now: int
 
 
+class _PlacementDefaults(Struct, frozen=True):
+    """What the settings leave open, by what computes the layers."""
+
+    n_parallel: int
+    n_batch_tokens: int = CPU_BATCH
+    n_pass_tokens: int = 0
+    """For which the device has room; 0: all of a batch. Buffers for 2,048 instead of 512 take a
+    tenth of a card of 4 GB from its cells."""
+
+
+_OF_PROCESSOR = _PlacementDefaults(N_PARALLEL_CPU)
+_OF_IR = _PlacementDefaults(N_PARALLEL_IR)
+_OF_SHARED_MEMORY = _PlacementDefaults(N_PARALLEL_SHARED, GPU_BATCH, GPU_PASSES[0])
+
+
+def _placement_defaults(device: Device, ir: str, profile: Profile | None) -> _PlacementDefaults:
+    if not device.is_gpu:
+        return _OF_IR if ir else _OF_PROCESSOR
+    if not device.gpus:
+        return _OF_SHARED_MEMORY
+    is_large = min(gpu.total_bytes for gpu in device.gpus) >= _LARGE_CARD_BYTES
+    return _PlacementDefaults(gpu_parallel(profile), GPU_BATCH, GPU_PASSES[-1 if is_large else 0])
+
+
+class _ContextSizes(Struct, frozen=True):
+    n_parallel: int
+    n_ctx_tokens: int
+    n_cells: int
+    n_batch_tokens: int
+    kv_cache_type: CacheType
+
+
+def _embedder_sizes(facts: ModelFacts) -> _ContextSizes:
+    """Return the sizes for whole texts only: a batch must hold the longest one."""
+    n_tokens = min(facts.n_ctx_train_tokens, 8192)
+    return _ContextSizes(N_PARALLEL_EMBED, n_tokens, n_tokens, n_tokens, "f16")
+
+
 class _LayoutPlanner(Struct, frozen=True):
     """Layouts of one model on one machine, in stages: load, numbers of cells, placements."""
 
@@ -301,61 +339,46 @@ class _LayoutPlanner(Struct, frozen=True):
     def load(self, profile: Profile | None = None, why_no_device: str = "") -> WorkerOptions:
         facts, settings, device = self.request.facts, self.settings, self.device
         ir = "" if self.request.adapters else facts.ir
-        if facts.role != "chat":
-            n_parallel = N_PARALLEL_EMBED
-        else:
-            usual = N_PARALLEL_IR if ir else N_PARALLEL_CPU
-            if device.is_gpu:
-                usual = gpu_parallel(profile) if device.gpus else N_PARALLEL_SHARED
-            n_parallel = min(settings.num_parallel or usual, MOST_PARALLEL)
-        # The tokens of a pass for which a device has room, 0 on a processor: all of a batch.
-        # Buffers for 2,048 instead of 512 take a tenth of a card of 4 GB from its cells.
-        if not device.is_gpu:
-            n_tokens_per_pass = 0
-        else:
-            is_large = (
-                device.gpus and min(gpu.total_bytes for gpu in device.gpus) >= _LARGE_CARD_BYTES
-            )
-            n_tokens_per_pass = GPU_PASSES[-1] if is_large else GPU_PASSES[0]
-        n_ctx_tokens = self.request.n_ctx_tokens
-        load = WorkerOptions(
-            path=facts.path,
-            role=facts.role,
-            n_ctx_tokens=n_ctx_tokens,
-            n_cells=n_cells(n_parallel, n_ctx_tokens, settings.n_cells),
-            n_parallel=n_parallel,
-            n_batch_tokens=settings.n_batch_tokens or (GPU_BATCH if device.is_gpu else CPU_BATCH),
-            n_threads=settings.n_threads or device.n_threads,
-            n_pass_tokens=n_tokens_per_pass,
-            step_s=settings.step_timeout_s / STEPS_WAITED,
-            n_gpu_layers=settings.n_gpu_layers,
-            flash_attention=settings.flash_attention,
-            kv_cache_type=settings.kv_cache_type,
-            adapters=self.request.adapters,
+        defaults = _placement_defaults(device, ir, profile)
+        sizes = self._chat_sizes(defaults) if facts.role == "chat" else _embedder_sizes(facts)
+        return WorkerOptions(
+            n_ctx_tokens=sizes.n_ctx_tokens,
+            n_cells=sizes.n_cells,
+            n_parallel=sizes.n_parallel,
+            n_batch_tokens=sizes.n_batch_tokens,
+            n_pass_tokens=defaults.n_pass_tokens,
+            kv_cache_type=sizes.kv_cache_type,
             cache_layout="unified" if ir else settings.cache_layout,  # blocks are shared
-            is_gpu=device.is_gpu,
-            projector=facts.projector or "",
-            projector_digest=facts.projector_digest,
-            cache_dir=str(settings.cache_dir),
-            draft_path=facts.draft_path,
+            path=facts.path,
             parts=facts.parts,
             digest=facts.digest,
-            device=device.name,
+            role=facts.role,
             ir=ir,
             is_copy=facts.tuned_from is not None,
             has_mtp=self.header.has_mtp,
+            draft_path=facts.draft_path,
+            projector=facts.projector or "",
+            projector_digest=facts.projector_digest,
+            adapters=self.request.adapters,
+            n_threads=settings.n_threads or device.n_threads,
+            step_s=settings.step_timeout_s / STEPS_WAITED,
+            n_gpu_layers=settings.n_gpu_layers,
+            flash_attention=settings.flash_attention,
+            cache_dir=str(settings.cache_dir),
+            device=device.name,
+            is_gpu=device.is_gpu,
             why_no_device=why_no_device,
         )
-        if facts.role == "chat":
-            return load
-        # Whole texts only: a batch must hold the longest one.
-        n_tokens = min(facts.n_ctx_train_tokens, 8192)
-        return replace(
-            load,
-            n_ctx_tokens=n_tokens,
-            n_cells=n_tokens,
-            n_batch_tokens=n_tokens,
-            kv_cache_type="f16",
+
+    def _chat_sizes(self, defaults: _PlacementDefaults) -> _ContextSizes:
+        settings, n_ctx_tokens = self.settings, self.request.n_ctx_tokens
+        n_parallel = min(settings.num_parallel or defaults.n_parallel, MOST_PARALLEL)
+        return _ContextSizes(
+            n_parallel,
+            n_ctx_tokens,
+            n_cells(n_parallel, n_ctx_tokens, settings.n_cells),
+            settings.n_batch_tokens or defaults.n_batch_tokens,
+            settings.kv_cache_type,
         )
 
     def cell_counts(self, load: WorkerOptions) -> _CellCounts:
