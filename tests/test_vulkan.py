@@ -65,7 +65,7 @@ from paddock.engine.gguf import read_header
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.library import LoadFailed
-from paddock.engine.llama.library import lib, quiet_logs
+from paddock.engine.llama.library import lib, route_llama_log
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.llama.llama_weights import ModelOptions
 from paddock.engine.memory.device_memory import Device, GpuMemory, this_device
@@ -132,7 +132,7 @@ def test_memory_that_the_device_lacks_is_a_failed_load_and_the_process_lives(
 
 # A layer's keys for so many tokens are one piece of 2.3 GB.
 _TOO_MUCH = """
-quiet_logs()
+route_llama_log()
 model = Model(path)
 try:
     Context(model, ContextOptions(6_000_000, 64, 1, 1))
@@ -174,7 +174,7 @@ def test_cells_and_places_fill_the_devices_memory_and_such_a_context_can_be_made
 
 
 _FILL = """
-quiet_logs()
+route_llama_log()
 way = layouts(LayoutRequest(facts, 4096), read_header(path), PoolSettings(), this_device())[0]
 model = Model(path)
 options = ContextOptions(way.load.n_cells, 512, way.load.n_parallel, 1)

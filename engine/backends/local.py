@@ -30,7 +30,7 @@ from paddock.engine.errors import (
 from paddock.engine.memory.loaded_models import LoadedModel, ModelUse, resolve_adapters
 from paddock.engine.memory.machine_probe import MachineProbe
 from paddock.engine.memory.manager import ModelManager
-from paddock.engine.memory.pool_stats import PoolEvents, PoolStats, fan_out
+from paddock.engine.memory.pool_stats import PoolEvents, PoolStats, combine_listeners
 from paddock.engine.memory.worker_starter import StartWorker, WorkerStarter
 from paddock.engine.models.model_defaults import (
     merged_sampling,
@@ -112,7 +112,9 @@ class LocalPool(Pool):
             from .metrics import Metrics  # prometheus_client: 50 ms that a run need not pay
 
             self.metrics = Metrics()
-            self.events = self.metrics if events is None else fan_out(self.metrics, events)
+            self.events = (
+                self.metrics if events is None else combine_listeners(self.metrics, events)
+            )
         self._residents = ModelManager(
             settings,
             start or WorkerStarter(settings),

@@ -17,10 +17,10 @@ from paddock.engine.profile.context_layout import (
     LayoutBounds,
     Workload,
     choose_layout,
-    layout_s,
     n_chat_slots,
     split_streams,
     turn_tokens,
+    workload_in_layout_s,
 )
 from paddock.engine.profile.profile import Profile, prefill_s, step_s
 from paddock.engine.settings import CacheLayout
@@ -131,10 +131,10 @@ class LayoutPlanner:
         if self.profile is None or not self.profile.prefill or not self.profile.decode:
             return is_running
         workload = _workload(sequences)
-        present_s = layout_s(
+        present_s = workload_in_layout_s(
             self.profile, workload, present.layout, self._bounds(present.n_stream_tokens)
         )
-        better_s = layout_s(
+        better_s = workload_in_layout_s(
             self.profile, workload, better.layout, self._bounds(better.n_stream_tokens)
         )
         least_s, share = WORTH_REMAKING

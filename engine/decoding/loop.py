@@ -27,7 +27,7 @@ from .draft_model import DraftModel
 from .drafts import MOST_MTP_TOKENS, DraftRequest, HiddenStates, LookupDrafter, PastAnswers
 from .kv_cache import KvCache
 from .mtp_head import MtpHead
-from .numerics import fingerprint
+from .numerics import fingerprint_numerics
 from .running_request import DecodeRequest, RunningRequest, StepOutput
 from .scheduler import Scheduler, StepSizer
 from .scheduler_data import ScheduledStep, Sequence, SequencePiece, batch_arrays
@@ -523,7 +523,7 @@ class DecodeLoop:
         n_after = 0
         if answer.n_reused and not self._cache.agreement.company:
             n_after = len(answer.request.prompt) - answer.n_reused
-        found = fingerprint(self._configuration, self._cache.limits, marks, n_after)
+        found = fingerprint_numerics(self._configuration, self._cache.limits, marks, n_after)
         answer.finish(self._model, output, found)
         self._scheduler.end(answer.sequence)
         self._answers.pop(answer.request.request_id)

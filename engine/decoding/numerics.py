@@ -63,7 +63,7 @@ def circumstances(
     return tuple(found)
 
 
-def fingerprint(
+def fingerprint_numerics(
     configuration: object, limits: ContextLimits, marks: CellMarks, n_after_reused: int = 0
 ) -> str:
     """Return the fingerprint of an answer whose cells have these marks.

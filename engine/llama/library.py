@@ -59,7 +59,7 @@ __all__ = [
     "ggml_function",
     "graphics_devices",
     "lib",
-    "quiet_logs",
+    "route_llama_log",
     "supports_gpu",
     "supports_mtp",
     "why_no_device",
@@ -202,7 +202,7 @@ LOG = LlamaLog()
 LOG_CALLBACK = lib.llama_log_callback(LOG)
 
 
-def quiet_logs() -> None:
+def route_llama_log() -> None:
     lib.llama_log_set(LOG_CALLBACK, None)
 
 
@@ -211,7 +211,7 @@ def _load_backends() -> LogRecording:
 
     They look for their devices once: the recording has the account of that.
     """
-    quiet_logs()
+    route_llama_log()
     with LOG.recording() as recording:
         if ggml_function("ggml_backend_reg_count", ctypes.c_size_t)() == 0:
             load_all = ggml_function("ggml_backend_load_all_from_path", None, ctypes.c_char_p)

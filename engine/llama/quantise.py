@@ -41,7 +41,7 @@ from paddock.engine.system.frame_processes import take_order
 from paddock.engine.system.processes import lower_priority, run_and_exit
 from paddock.engine.system.records import Struct, replace
 
-from .library import ggml_function, lib, quiet_logs
+from .library import ggml_function, lib, route_llama_log
 
 # llama.cpp's numbers for whole files (`llama_ftype`); "Q4_K" alone is the medium mixture.
 _FILE_TYPES = {name: kind for kind, name in FILE_TYPES.items()} | {
@@ -277,7 +277,7 @@ def _widened(data: mmap.mmap, kind: int, target: int, start: int, end: int) -> B
 def main() -> None:
     """Quantise as the order says, and send why that failed; an empty text: it did not."""
     order, send = take_order()
-    quiet_logs()
+    route_llama_log()
     lower_priority(5)  # running requests have priority
     n_threads = order["n_threads"] or os.cpu_count() or 1
     why = ""

@@ -127,11 +127,11 @@ class PoolEvents:
         """A request for vectors was answered."""
 
 
-def fan_out(*listeners: PoolEvents) -> PoolEvents:
-    return cast(PoolEvents, _EventFanOut(listeners))
+def combine_listeners(*listeners: PoolEvents) -> PoolEvents:
+    return cast(PoolEvents, _CombinedListeners(listeners))
 
 
-class _EventFanOut:
+class _CombinedListeners:
     def __init__(self, listeners: tuple[PoolEvents, ...]) -> None:
         self._listeners = listeners
 

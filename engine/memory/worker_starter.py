@@ -19,7 +19,7 @@ from paddock.engine.workers.death_reasons import WorkerEnd
 from paddock.engine.workers.fallbacks import (
     Fallback,
     FallbackStore,
-    fallback_sentence,
+    describe_crash_fallback,
     fallback_words,
     next_fallback,
     with_fallback,
@@ -90,7 +90,7 @@ class WorkerStarter:
         self, load: WorkerOptions, fallback: int, reason: str, timeout_s: float
     ) -> WorkerProcess:
         gpu = load.device if load.is_gpu else ""
-        words = fallback_sentence(fallback, reason) if fallback else ""
+        words = describe_crash_fallback(fallback, reason) if fallback else ""
         given = replace(with_fallback(load, fallback), fallback_note=words)
         fields = self._profiles.load_fields(
             load.digest,

@@ -95,7 +95,9 @@ def choose_layout(
         for is_unified, n in counts.items()
         for size in sizes
     ]
-    rated = [(layout_s(profile, workload, layout, limits), layout) for layout in layouts]
+    rated = [
+        (workload_in_layout_s(profile, workload, layout, limits), layout) for layout in layouts
+    ]
     best_s = min(seconds for seconds, _ in rated)
     equal = [layout for seconds, layout in rated if seconds <= best_s * (1 + _EQUAL_WITHIN)]
     is_unified = _shares_much(workload, limits)
@@ -161,7 +163,7 @@ def _shares_much(workload: Workload, limits: LayoutBounds) -> bool:
     return workload.n_sequences > 1 and workload.n_shared_tokens >= workload.n_prompt_tokens / 2
 
 
-def layout_s(
+def workload_in_layout_s(
     profile: Profile, workload: Workload, layout: ContextLayout, limits: LayoutBounds
 ) -> float:
     n_at_once = _n_at_once(workload, layout, limits)
@@ -225,4 +227,4 @@ def workload_s(profile: Profile, workload: Workload) -> float:
     each = int(workload.n_prompt_tokens + workload.n_answer_tokens) + 1
     n_batch = GPU_BATCH if profile.is_gpu else CPU_BATCH
     limits = LayoutBounds(n_parallel * each, n_parallel, n_batch, profile.is_gpu)
-    return layout_s(profile, workload, choose_layout(profile, workload, limits), limits)
+    return workload_in_layout_s(profile, workload, choose_layout(profile, workload, limits), limits)

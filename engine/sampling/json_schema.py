@@ -105,8 +105,8 @@ def json_pointer(path: SchemaPath) -> str:
     return "".join("/" + str(name).replace("~", "~0").replace("/", "~1") for name in path)
 
 
-def is_binding(schema: Mapping[str, Any], keyword: str) -> bool:
-    """Return whether a keyword that cannot be enforced has an effect here."""
+def keyword_restricts_answer(schema: Mapping[str, Any], keyword: str) -> bool:
+    """Return whether a keyword that cannot be enforced changes which answers are valid."""
     if keyword in ("then", "else"):
         return "if" in schema
     if keyword in ("minContains", "maxContains"):
@@ -447,7 +447,7 @@ def _keyword_problems(
     schema: Mapping[str, Any], keyword: str, value: Any, at: SchemaPath
 ) -> Iterator[SchemaProblem]:
     if keyword in KEYWORD_REMEDIES:
-        if is_binding(schema, keyword):
+        if keyword_restricts_answer(schema, keyword):
             what = f"`{keyword}` cannot be enforced while the answer is generated"
             yield SchemaProblem(at, what, KEYWORD_REMEDIES[keyword])
     elif keyword == "type" and isinstance(value, str) and value not in _TYPES:

@@ -47,7 +47,7 @@ _SURE_GAIN = 2.0
 def main() -> None:
     """Write the copy and judge it; send a `CopyAnswer`."""
     order, send = take_order()
-    library.quiet_logs()
+    library.route_llama_log()
     # Take the least priority, and be the first to go when the machine has no memory left
     lower_priority(19)
     with suppress(OSError):

@@ -111,7 +111,7 @@ class FallbackStore:
             files.write_json_atomically(self.file, data)
 
 
-def fallback_sentence(fallback: int, reason: str) -> str:
+def describe_crash_fallback(fallback: int, reason: str) -> str:
     """Describe a fallback for people: why it is used, what a sound build gains, how to get one."""
     why = f"because its worker was {reason}"
     return f"runs {fallback_words(fallback)}, {why}. {sound_build_gain()}: {rebuild_command()}"

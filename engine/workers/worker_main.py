@@ -241,7 +241,7 @@ def main() -> None:
             fcntl.fcntl(mine, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     stdout = os.fdopen(mine, "wb")
     sender = _Sender(stdout)
-    library.quiet_logs()
+    library.route_llama_log()
     head, _ = read_frame(requests)
     load = from_plain(WorkerOptions, head)
     why_no_device = library.why_no_device() if load.n_gpu_layers else ""

@@ -20,7 +20,7 @@ from paddock.pipelines.comparison_keys import MetricName
 from paddock.runner.ledger.reviews.asked_before import is_same_value
 
 from .gold import Gold, gold_of_answers
-from .metrics import MOST_CONFUSED, FieldMetric, field_metrics, label_of
+from .metrics import MOST_CONFUSED, FieldMetric, field_metrics, normalise_label
 from .significance import IntervalEstimate, PairedTest, estimate, pairwise_tests
 from .variant_runs import ItemAnswer, VariantRun
 
@@ -365,7 +365,7 @@ def _field_figures(
         ]
         agreement = estimate([metric.score(answer, right) for right, answer in pairs])
         if agreement is not None:
-            labels = [(label_of(right), label_of(answer)) for right, answer in pairs]
+            labels = [(normalise_label(right), normalise_label(answer)) for right, answer in pairs]
             confusion = Counter(labels) if metric.kind == "label" else {}
             yield name, FieldFigures(metric, agreement, confusion)
 

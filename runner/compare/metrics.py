@@ -78,7 +78,7 @@ class FieldMetric(Struct, frozen=True):
     def unknown_label(self, gold: Any) -> str:
         """Return why no answer can agree with a label of the gold data; empty: one can."""
         choices = self.field.choices if self.field is not None and self.kind == "label" else ()
-        if not choices or label_of(gold) in map(label_of, choices):
+        if not choices or normalise_label(gold) in map(normalise_label, choices):
             return ""
         known = did_you_mean(cell_text(gold), map(cell_text, choices))
         return f"{_shown(gold)} is no value of the field, so no answer agrees with it. {known}"
@@ -165,7 +165,7 @@ def _exact(answer: Any, gold: Any) -> float:
     return float(is_same_value(answer, gold))
 
 
-def label_of(value: Any) -> str:
+def normalise_label(value: Any) -> str:
     return normalize("NFC", cell_text(value)).strip().casefold()
 
 
@@ -200,7 +200,7 @@ def list_f1(answer: Any, gold: Sequence[Any]) -> float:
 
 def _plain_text(value: Any) -> str:
     if isinstance(value, str):
-        return label_of(value)
+        return normalise_label(value)
     return canonical_json(float(value) if _is_number(value) else value)
 
 
@@ -252,7 +252,7 @@ def _part_distance(left: Sequence[str], other: Sequence[str]) -> int:
 
 _SCORES: Mapping[MetricName, Callable[[Any, Any], float]] = {
     "exact": _exact,
-    "label": lambda answer, gold: float(label_of(answer) == label_of(gold)),
+    "label": lambda answer, gold: float(normalise_label(answer) == normalise_label(gold)),
     "date": _same_date,
     "list": list_f1,
     "text": edit_similarity,

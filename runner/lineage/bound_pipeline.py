@@ -40,7 +40,7 @@ from paddock.runner.progress.plan_report import PlanReport
 from paddock.runner.progress.reasons import Reason, Why
 from paddock.runner.settings import Settings
 
-from .change_wording import NO_LONGER_APPLIES, dependency_wording, rule_wording
+from .change_wording import NO_LONGER_APPLIES, dependency_changes, rule_changes
 from .path_lineage import LineageChange
 from .recorded_items import ItemOutput, RecordedItem, WrittenPath
 
@@ -103,7 +103,7 @@ class RecordedPipeline(Struct):
         then, now = item.spec, whole_spec(node)
         if item.entry is None:
             is_other = then and ordered_json(then) != ordered_json(now)
-            return [*rule_wording([Why.STEP()] if is_other else (), node.id, then, now)]
+            return [*rule_changes([Why.STEP()] if is_other else (), node.id, then, now)]
         trace = Trace(owner.scope_id, item.entry, PastItems(index.ledger, owner.scope_id, node))
         scopes = PipelineScopes(index, owner.file, owner.prefix, owner.folders, owner.file)
         try:
@@ -117,8 +117,8 @@ class RecordedPipeline(Struct):
             others = await replace(self, world=world, is_elsewhere=True).changes(item, subject)
             unusable = LineageChange(Why.MODEL_UNUSABLE(str(error)))
             return others if isinstance(others, Reason) else [unusable, *others]
-        changed = rule_wording(of_rule, node.id, then, now)
-        return [*changed, *dependency_wording(of_dependencies, subject, self.world.is_there)]
+        changed = rule_changes(of_rule, node.id, then, now)
+        return [*changed, *dependency_changes(of_dependencies, subject, self.world.is_there)]
 
     def _is_unknown(self, plan: BoundPlan, part: Part) -> bool:
         """Return whether a part of an item of a plan is not known without the steps before it.

@@ -39,13 +39,13 @@ NO_LONGER_APPLIES = {
 """Why an output no longer applies, as a plan has found; of all else `OUTDATED` is said."""
 
 
-def dependency_wording(
+def dependency_changes(
     reasons: Iterable[Reason], subject: str, is_there: Callable[[str], bool]
 ) -> Iterator[LineageChange]:
-    """Yield what became of what an item depended on; `subject` names the item.
+    """Yield the changes of an item's dependencies; `subject` names the item.
 
-    Lost and edited outputs are left out, since `Origin.condition` has that. `is_there` is asked of
-    a stored path.
+    Lost and edited outputs are left out, since `Origin.condition` has them. `is_there` is called
+    with a stored path.
     """
     for reason in reasons:
         if reason.why in _CHANGED:
@@ -56,10 +56,10 @@ def dependency_wording(
             yield LineageChange(reason)
 
 
-def rule_wording(
+def rule_changes(
     reasons: Iterable[Reason], node: str, then: Mapping[str, Any], now: Mapping[str, Any]
 ) -> Iterator[LineageChange]:
-    """Yield what became of an item's rule; behind the first reason about a step its difference.
+    """Yield the changes of an item's rule; behind the first reason about a step its difference.
 
     `then` and `now` are specs of the rule, of which the step or block `node` is the outermost; of a
     rule whose spec is not known, `then` is empty.

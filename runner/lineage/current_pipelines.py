@@ -14,7 +14,7 @@ from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.progress.reasons import Reason, Why
 from paddock.runner.settings import Settings
 
-from .change_wording import dependency_wording
+from .change_wording import dependency_changes
 from .path_lineage import LineageChange
 from .recorded_items import RecordedItem
 
@@ -44,7 +44,7 @@ class CurrentPipelines(Struct, frozen=True):
         changes = [LineageChange(fault)]
         if item.entry is not None:
             reasons = await dependency_differences(item.owner.scope_id, item.entry, world)
-            changes += dependency_wording(reasons, subject, world.is_there)
+            changes += dependency_changes(reasons, subject, world.is_there)
         return changes
 
     def of(self, item: RecordedItem) -> RecordedPipeline | Reason:

@@ -334,7 +334,7 @@ class CassetteTape:
         self._results: dict[str, list[Any]] = {}
 
     def toolset(self, inner: Toolset) -> Toolset:
-        return _CassetteTapeet(inner, self)
+        return _CassetteToolset(inner, self)
 
     def memo(self, inner: CallCache) -> CallCache:
         return _CassetteCallCache(inner, self)
@@ -400,7 +400,7 @@ async def _unavailable(args: Mapping[str, Any]) -> ToolResult:
     raise StepError("this tool is not available in a replay.")
 
 
-class _CassetteTapeet:
+class _CassetteToolset:
     """Implements `paddock.steps.base.Toolset`."""
 
     def __init__(self, inner: Toolset, tape: CassetteTape) -> None:

@@ -24,7 +24,7 @@ import jsonschema  # type: ignore[import-untyped]
 import numpy as np
 
 from paddock.engine.gguf import read_header
-from paddock.engine.llama.library import quiet_logs
+from paddock.engine.llama.library import route_llama_log
 from paddock.engine.llama.quantise import write_widened
 from paddock.engine.llama.vocabulary import Vocabulary
 from paddock.engine.models.model_finder import ModelFinder
@@ -165,7 +165,7 @@ def is_valid(schema: Mapping[str, Any], text: str) -> bool:
 def main() -> None:
     args = arena.arguments(arena.parser(__doc__), SIZES, {**SIZES, "answers": 20, "documents": 10})
     setup = arena.setup_of(args)
-    quiet_logs()
+    route_llama_log()
 
     async def measure() -> str:
         with TemporaryDirectory() as folder:

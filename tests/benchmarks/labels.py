@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 
-from paddock.engine.llama.library import quiet_logs
+from paddock.engine.llama.library import route_llama_log
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.llama.llama_weights import ModelOptions
@@ -79,7 +79,7 @@ def run(step: str, rows: Sequence[tuple[str, str]]) -> tuple[float, list[bool]]:
 
 
 def bare_loop(rows: Sequence[tuple[str, str]]) -> float:
-    quiet_logs()
+    route_llama_log()
     finder = ModelFinder(Path(), Path())
     model = Model(finder.locate("smollm2:135m").path, ModelOptions())
 

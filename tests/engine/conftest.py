@@ -14,7 +14,7 @@ from tests.fakes import tiny
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
-    library.quiet_logs()
+    library.route_llama_log()
     home = tmp_path_factory.mktemp("models")
     loaded = Model(Path(ModelFinder(home, home).find("smollm2:135m").path))
     yield loaded

@@ -35,7 +35,7 @@ class Reference:
     """One model and its projector, read without anything of ours."""
 
     def __init__(self, model: Path, projector: Path) -> None:
-        library.quiet_logs()
+        library.route_llama_log()
         _libmtmd.mtmd_helper_log_set(library.LOG_CALLBACK, None)
         self._model = Model(model)
         params = _libmtmd.mtmd_context_params_default()

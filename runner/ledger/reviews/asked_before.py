@@ -59,8 +59,8 @@ def with_decision(review: Review) -> tuple[Mapping[str, Any], ...]:
     return (decision, *review.earlier)[:MOST_EARLIER]
 
 
-def is_other_subject(question: Question, old: Review) -> bool:
-    """Return whether a question that was asked before is now asked in another way.
+def has_subject_or_expiry_changed(question: Question, old: Review) -> bool:
+    """Return whether the subject or the expiry of a question differs from its stored review.
 
     What a person sees and what holds for them may change while document and answer stay: whom it
     is for, why it is asked, checks, confidence.

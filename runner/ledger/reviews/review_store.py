@@ -19,7 +19,7 @@ from paddock.pipelines.checking.schema_parts import SchemaParts
 from ..database import queries
 from ..database.ledger_tables import Execute
 from ..ledger import Ledger
-from .asked_before import is_other_subject, new_review, stands
+from .asked_before import has_subject_or_expiry_changed, new_review, stands
 from .reviews import HEAD_NAMES, Question, Review, ReviewTerms, Subject, SubjectText, unknown_review
 
 _DECISION = ("state", "question", "decided_at")
@@ -125,7 +125,7 @@ class ReviewStore(Struct, eq=False):
             place = {"scope": question.scope, "key": question.key, "step": question.step}
             old = self._whole(execute, queries.OF_ANSWER, place)
             if old is not None and old.question == question.digest and stands(question, old):
-                if old.is_decided or not is_other_subject(question, old):
+                if old.is_decided or not has_subject_or_expiry_changed(question, old):
                     return old
                 kept = replace(old, subject=question.subject, expires_at=question.until(old))
                 self._write(execute, kept)

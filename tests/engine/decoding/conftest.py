@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from paddock.engine.gguf import read_header
-from paddock.engine.llama.library import quiet_logs
+from paddock.engine.llama.library import route_llama_log
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.llama.llama_weights import ModelOptions
 from tests.fakes import tiny
@@ -14,7 +14,7 @@ from tests.fakes import tiny
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Model]]:
     """Yield what returns a model by the name of its writer, and loads it once."""
-    quiet_logs()
+    route_llama_log()
     folder = tmp_path_factory.mktemp("tiny")
     models: dict[str, Model] = {}
 

@@ -29,7 +29,7 @@ from paddock.engine.decoding.running_request import DecodeRequest, StepOutput
 from paddock.engine.decoding.scheduler_data import CopyPrefix, Sequence, TrimCells
 from paddock.engine.errors import EngineError, PromptTooLong
 from paddock.engine.llama.forward_context import ChatModel, ForwardContext
-from paddock.engine.llama.library import CacheFull, LoadFailed, quiet_logs
+from paddock.engine.llama.library import CacheFull, LoadFailed, route_llama_log
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.llama.llama_weights import ModelOptions
@@ -83,7 +83,7 @@ def model(tiny_model: Callable[[str], Model]) -> Model:
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
-    quiet_logs()
+    route_llama_log()
     folder = tmp_path_factory.mktemp("models")
     found = ModelFinder(folder, folder).locate("smollm2:135m")
     model = Model(Path(found.path), ModelOptions(n_gpu_layers=0))

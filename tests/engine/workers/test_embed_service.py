@@ -9,7 +9,7 @@ import pytest
 
 from paddock.engine.errors import TextRefused, TextTooLong
 from paddock.engine.gguf import read_header
-from paddock.engine.llama.library import quiet_logs
+from paddock.engine.llama.library import route_llama_log
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.llama.llama_weights import ModelOptions
@@ -143,7 +143,7 @@ class WatchedContext(Context):
 def test_a_text_may_come_while_the_context_grows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quiet_logs()
+    route_llama_log()
     model = Model(
         tiny.reranker(tmp_path / "vectors.gguf", pooling=1, n_ctx=2048),
         ModelOptions(n_gpu_layers=0),
