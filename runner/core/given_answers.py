@@ -175,8 +175,8 @@ async def with_readings(
     if not packed and offers.words and offers.unread is None:
         offers = rules.Offers(unread=WhyOpen.TOO_LONG)
     read, names = known.rules.read(offers), tuple(schema["properties"])
-    shown = {n: rules.FieldReading(how[0], (how[1],), how[2]) for n, how in used.readings.items()}
-    sure = {n: how for n, how in {**shown, **read.sure}.items() if n not in decided.fields}
+    found = {**used.field_readings(), **read.sure}
+    sure = {name: reading for name, reading in found.items() if name not in decided.fields}
     values = _valid({name: how.value for name, how in sure.items()}, schema)
     given = replace(
         decided,

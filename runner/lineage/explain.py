@@ -204,14 +204,14 @@ class _PathsInLedger:
     def _read_by_rules(self, entry: Entry | None) -> Iterator[tuple[str, str]]:
         store = ReviewStore(self._ledger)
         for used in dependencies_of(entry, UsedRules):
-            for name, (_, id_, *label) in used.readings.items():
-                if not id_:
+            for name, reading in used.field_readings().items():
+                if not reading.rule:
                     yield name, "as its e-invoice states it"
                     continue
-                how = f"read behind '{label[0]}'" if any(label) else "the same in each"
-                review = store.get(id_)
+                how = f"read behind '{reading.label}'" if reading.label else "the same in each"
+                review = store.get(reading.rule)
                 on = "" if review is None else f" on {iso_time(review.decided_at or 0)[:10]}"
-                yield name, f"{how}, as decided{on} ({id_})"
+                yield name, f"{how}, as decided{on} ({reading.rule})"
 
     def _explaining_steps(self, output: ItemOutput) -> tuple[list[LineageStep], list[RecordedItem]]:
         """Return the steps that explain an output, and the other items that some of them are of.

@@ -37,7 +37,8 @@ def output_refusal(path: Path, example: str) -> str | None:
 
 def report_refusal(path: Path, example: str, inputs: Iterable[str | Path]) -> str | None:
     """Return why a report may not replace what is at a path, and a remedy; None: it may."""
-    remedy = f"Name another file, such as '{'new-' * (path.name == example)}{example}'"
+    other = f"new-{example}" if path.name == example else example
+    remedy = f"Name another file, such as '{other}'"
     own = files.identity_of_path(path)
     if own is not None and own in map(files.identity_of_path, inputs):
         return f"'{path}' is read by this command.\n  {remedy}."

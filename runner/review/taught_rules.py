@@ -50,7 +50,10 @@ def taught_rules(ledger: Ledger, decided: Mapping[str, Review]) -> TaughtRules:
     store = ReviewStore(ledger)
     reads = [reads for (reads,) in ledger.rows(queries.READS_NAMING, name=UsedRules.begins)]
     used = [dep for text in reads for dep in read_dependencies(text, UsedRules) if dep.readings]
-    n_used = Counter(next((r[1] for r in dep.readings.values() if r[1]), "") for dep in used)
+    n_documents = Counter[str]()
+    for dep in used:
+        decisions = [reading.rule for reading in dep.field_readings().values() if reading.rule]
+        n_documents.update(decisions[:1])
     rules, why_none, taught = list[Mapping[str, Any]](), dict[str, NoRule | WhyOpen](), set[str]()
     for (file, step), of_step in known.items():
         for layout in of_step.rules.layouts:
@@ -63,7 +66,8 @@ def taught_rules(ledger: Ledger, decided: Mapping[str, Review]) -> TaughtRules:
                     {"id": r.id, "item": r.item, "by": r.by, "at": iso_time(r.decided_at or 0)}
                     for r in (decided[id_] for id_ in ids)
                 ]
-                own = {"pipeline": file, "step": step, "documents": sum(n_used[i] for i in ids)}
+                n_read = sum(n_documents[id_] for id_ in ids)
+                own = {"pipeline": file, "step": step, "documents": n_read}
                 rules.append({**own, **shown, "decisions": rests})
     for review in decided.values():
         if review.id not in taught and review.state in ("accepted", "edited"):

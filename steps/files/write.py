@@ -301,7 +301,8 @@ def _table_file(
     if isinstance(columns, list):
         rows = rows.picked(columns)
     if rows.loss and not form.holds_all_numbers:
-        notes.append(f"{rows.loss}{'; Parquet has them' * (type(rows) is not TypedRows)}")
+        in_parquet = "" if type(rows) is TypedRows else "; Parquet has them"
+        notes.append(f"{rows.loss}{in_parquet}")
     data, of_format = form.write(rows, options)
     return data, [*notes, *of_format]
 

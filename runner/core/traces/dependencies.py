@@ -330,6 +330,13 @@ class UsedRules(Dependency, frozen=True):
         readings = {n: [r.value, r.rule, r.label] for n, r in sorted(found.items()) if n not in own}
         return cls([*step], id_, known.rules_digest, offers, readings, own, shown)
 
+    def field_readings(self) -> dict[str, rules.FieldReading]:
+        """Return `readings` as records; those of an older ledger may lack the label."""
+        return {
+            name: rules.FieldReading(value, (decision,) if decision else (), *label[:1])
+            for name, (value, decision, *label) in self.readings.items()
+        }
+
     def reason(self, world: PreparedWorld, trace: Trace) -> Reason | None:
         file, step = self.step
         known = world.decisions.get((file, step), StepDecisions())
