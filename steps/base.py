@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from paddock.engine.request import ModelSpec, Pool, Priority, Role
     from paddock.engine.system.files import TemporaryFile
     from paddock.pipelines.label_choices import PromptLabels
+    from paddock.pipelines.typed_rows import TypedRows
 
+    from .databases import Database
     from .run_end import RunEndAction
 
 MAX_PLAIN_FOLDERS = 1_000
@@ -685,13 +687,26 @@ class FileTools(Struct, frozen=True):
     """Processes that read documents; None: one is started for each document."""
 
 
+class ItemTables(Protocol):
+    """The tables of databases in which items have rows."""
+
+    def open(self, database: Database, table: str) -> Path:
+        """Return the path under which the ledger knows a table.
+
+        Raises:
+            StepError: another account is used there.
+        """
+
+    async def replace(self, path: Path, item: ItemName, rows: TypedRows) -> bool:
+        """Replace a step's rows of an item in one transaction; return whether they were others."""
+
+
 class Effects(Struct, frozen=True):
     """What a step acts on besides files: mailboxes, buckets, servers, databases."""
 
     at_end: list[RunEndAction]
     claims: RequestClaims
-    stores: Any
-    """The run's `OpenStores`, with the tables of databases."""
+    tables: ItemTables
 
 
 class CallTools(Struct, frozen=True):

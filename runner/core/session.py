@@ -192,13 +192,15 @@ async def open_session(
         bound = await _with_rows_of_files(bound, readers, stats)
         are_filled = any(step.facts.fills for step in all_steps(bound.nodes))
         of_run = None if is_plan else bound
-        tables = partial(database_tables, index, of_run, prepared.secrets)
-        stores = OpenStores(bound.roots.base, stats.note, are_filled, tables)
+        stores = OpenStores(bound.roots.base, stats.note, are_filled)
         stack.push_async_callback(stores.close)
+        tables = database_tables(index, of_run, prepared.secrets)
+        stack.callback(tables.close)
         reviews = RunReviews(ledger, bound, options.review)
         world = World(
             index=index,
             stores=stores,
+            tables=tables,
             models=models,
             secrets=prepared.secrets,
             embed_labels=LabelEmbedder(pool, ledger, models, stats, bound, may_ask=not is_plan),

@@ -64,7 +64,7 @@ def bound_now(
     is_elsewhere, ledger = has_pools or bool(settings.pool_urls), world.ledger
     index = OutputIndex(ledger, world.index.base, ledger.scopes_of(file.name))
     facts = RunModels(_unknown_facts) if is_elsewhere else world.models
-    own = World(index, world.stores, facts)
+    own = World(index, world.stores, world.tables, facts)
     return RecordedPipeline(own, bound, settings, values, hidden, is_elsewhere)
 
 

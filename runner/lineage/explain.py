@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -109,8 +108,8 @@ class _PathsInLedger:
         self._index = OutputIndex(ledger, base, set())
         settings = read_settings(base)
         models = RunModels(model_pools.LookupPool(settings).facts)
-        stores = OpenStores(base, _open_tables=partial(database_tables, self._index))
-        self._world = World(self._index, stores, models)
+        stores = OpenStores(base)
+        self._world = World(self._index, stores, database_tables(self._index), models)
         self._pipelines = CurrentPipelines(self._world, settings)
 
     def answer(self, path: Path) -> PathLineage:

@@ -15,9 +15,10 @@ import psycopg
 from paddock.engine.system.hosts import is_loopback
 from paddock.engine.system.text import one_line, sql_name
 from paddock.steps.base import StepError
+from paddock.steps.databases import Database
 
 from .column_types import MOST_DIGITS, ColumnType
-from .database import JSON, SERVERS, Database, PostgresAccount
+from .database import JSON, SERVERS, PostgresAccount
 
 _CONNECTION: Mapping[str, Any] = {
     "connect_timeout": 10,

@@ -13,10 +13,10 @@ from typing import Any
 
 from paddock.engine.system.text import cell_text, one_line, sql_name
 from paddock.steps.base import StepError
+from paddock.steps.databases import Database
 from paddock.steps.paths import printable
 
 from .column_types import ColumnType, declared_type, plain_decimal
-from .database import Database
 
 _BUSY_S = 10.0
 
@@ -30,6 +30,7 @@ class SqliteFile(Database):
 
     def __init__(self, path: Path) -> None:
         self.place, self.name, self.turn = path, f"'{printable(path.name)}'", asyncio.Lock()
+        self.account = None
         self._open: sqlite3.Connection | None = None
 
     def columns(self, table: str) -> Mapping[str, ColumnType]:

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,11 +20,12 @@ from paddock.engine.system.records import Struct, field
 from paddock.engine.system.tasks import run_to_end
 from paddock.engine.system.text import cell_text, counted, one_line, sql_name
 from paddock.pipelines.typed_rows import TypedRows
-from paddock.steps.base import ItemName, StepError
-from paddock.steps.row_sum import RowSum
+from paddock.steps.base import ItemName, ItemTables, StepError
+from paddock.steps.databases import Database
+from paddock.steps.row_sum import ItemRows, RowSum
 
 from .column_types import ColumnType, type_of_value, typed_value
-from .database import JSON, SERVERS, Database, PostgresAccount
+from .database import JSON, SERVERS, PostgresAccount
 from .database_sqlite import SqliteFile
 
 T = TypeVar("T")
@@ -37,7 +38,7 @@ _MOST_CHARS = 60
 
 
 class TableRows(Struct, eq=False):
-    """The rows of this ledger's items in a table; what `OpenStores` asks of a store."""
+    """The rows of this ledger's items in a table."""
 
     database: Database
     table: str
@@ -218,50 +219,81 @@ class TableRows(Struct, eq=False):
         return StepError(what, remedy=f"Make it: `{made}`.", kind="missing")
 
 
-class DatabaseTables:
+def server_of(account: PostgresAccount) -> Database:
+    """Return a database that connects at its first use.
+
+    Raises:
+        StepError: psycopg is not installed.
+    """
+    try:
+        module = import_module(".database_postgres", __package__)
+    except ImportError as error:
+        raise StepError(NEEDS_PSYCOPG[0], remedy=NEEDS_PSYCOPG[1], kind="missing") from error
+    server: Database = module.PostgresTables(account)
+    return server
+
+
+class DatabaseTables(ItemRows, ItemTables):
     """Tables in which items have rows, by the paths under which the ledger knows them."""
 
     def __init__(
-        self, identity: str, recorded: Callable[[Path], Mapping[str, RowSum]], *, is_run: bool
+        self,
+        identity: Callable[[], str],
+        recorded: Callable[[Path], Mapping[str, RowSum]],
+        *,
+        is_run: bool,
     ) -> None:
         """`recorded` returns what the ledger knows of a table, by owner; runs ask servers, too."""
-        self._identity, self._recorded, self._is_run = identity, recorded, is_run
+        self._read_identity, self._recorded, self._is_run = identity, recorded, is_run
         self._databases: dict[Path, Database] = {}
-        self._accounts: dict[Path, PostgresAccount] = {}
         self._tables: dict[Path, TableRows] = {}
+
+    @cached_property
+    def _identity(self) -> str:
+        return self._read_identity()
 
     def has(self, path: Path) -> bool:
         return path in self._tables or path.is_relative_to(SERVERS) or path.parent.is_file()
 
-    def owner(self, item: ItemName, *, is_former: bool = False) -> str:
-        name = item.former if is_former else item.owner or item.key
-        return hashlib.sha256(f"{self._identity}\n{name}".encode()).hexdigest()[:32]
+    def add(self, database: Database) -> None:
+        known = self._databases.setdefault(database.place, database)
+        if isinstance(known.account, PostgresAccount) and known.account != database.account:
+            what = f"another step writes there as '{known.account.user}', by another account."
+            raise StepError(f"{database.name}: {what}", remedy="Let both have the same.")
 
-    def sums(self, path: Path) -> Mapping[str, RowSum]:
-        try:
-            return self.at(path).sums
-        except StepError:  # no step names its account
-            return self._recorded(path)
+    def open(self, database: Database, table: str) -> Path:
+        self.add(database)
+        path = database.place / table
+        self.at(path)
+        return path
 
-    async def probe_table(self, path: Path) -> None:
+    async def replace(self, path: Path, item: ItemName, rows: TypedRows) -> bool:
+        owner, former = self.owner(item, path), self._owner_named(item.former)
+        return await self.at(path).replace(owner, former, item.step, rows)
+
+    async def probe(self, path: Path) -> None:
         with suppress(StepError):  # what was recorded stands; a step that writes reports it
             await self.at(path).renew()
 
-    def server(self, account: PostgresAccount) -> Database:
+    def holds(self, path: Path, owner: str) -> RowSum:
         try:
-            module = import_module(".database_postgres", __package__)
-        except ImportError as error:
-            raise StepError(NEEDS_PSYCOPG[0], remedy=NEEDS_PSYCOPG[1], kind="missing") from error
-        server: Database = module.PostgresTables(account)
-        known = self._accounts.setdefault(server.place, account)
-        if known != account:
-            what = f"another step writes there as '{known.user}', by another account."
-            raise StepError(f"{server.name}: {what}", remedy="Let both have the same.")
-        return self._databases.setdefault(server.place, server)
+            sums = self.at(path).sums
+        except StepError:  # no step names its account
+            sums = self._recorded(path)
+        return sums.get(owner, RowSum())
 
-    def of(self, database: Database, table: str) -> TableRows:
-        known = self._databases.setdefault(database.place, database)
-        return self.at(known.place / table)
+    def owner(self, item: ItemName, path: Path) -> str:
+        return self._owner_named(item.owner or item.key)
+
+    def _owner_named(self, name: str) -> str:
+        return hashlib.sha256(f"{self._identity}\n{name}".encode()).hexdigest()[:32]
+
+    async def keep_only(self, path: Path, item: ItemName) -> None:
+        await self.at(path).keep_only(self.owner(item, path))
+
+    async def remove_items(self, path: Path, items: Iterable[ItemName]) -> int:
+        owners = [self.owner(item, path) for item in items]
+        return await self.at(path).drop(owners) if owners else 0
 
     def at(self, path: Path) -> TableRows:
         """Return a table; raise `StepError` where no step names its server's account."""

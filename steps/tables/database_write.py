@@ -16,7 +16,7 @@ from paddock.steps.paths import resolve_path
 
 from .database import PostgresAccount
 from .database_sqlite import SqliteFile
-from .database_tables import NEEDS_PSYCOPG
+from .database_tables import NEEDS_PSYCOPG, server_of
 
 
 class DatabaseWriteParams(Params):
@@ -60,17 +60,16 @@ class DatabaseWrite(Step[DatabaseWriteParams, DatabaseWriteOutput]):
         if tools.effects is None:
             tools.log.note(f"rows are not written to '{params.table}' in a test.")
             return DatabaseWriteOutput(table=params.table, count=len(rows), changed=False)
-        tables = tools.effects.stores.tables
+        tables = tools.effects.tables
         if params.postgres is not None:
-            database = tables.server(params.postgres)
+            database = server_of(params.postgres)
         elif params.sqlite is not None:
             path = resolve_path(tools.files.roots, params.sqlite)
             tools.files.outputs.check_target(path, is_new=False)
             database = SqliteFile(path)
         else:
             raise StepError("`sqlite` is null, so it is not known where the rows go.")
-        table = tables.of(database, params.table)
-        await tools.files.outputs.note_rows_kept(database.place / params.table)
-        owner, former = tables.owner(item), tables.owner(item, is_former=True)
-        changed = await table.replace(owner, former, item.step, rows)
+        table = tables.open(database, params.table)
+        await tools.files.outputs.note_rows_kept(table)
+        changed = await tables.replace(table, item, rows)
         return DatabaseWriteOutput(table=params.table, count=len(rows), changed=changed)

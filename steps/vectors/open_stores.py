@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -28,8 +27,6 @@ from .table_writer import PendingWrite, TableWriter
 from .where_filter import ColumnKind, InvalidFilter, Where, sql_condition
 
 if TYPE_CHECKING:
-    from paddock.steps.tables.database_tables import DatabaseTables
-
     from .lance_table import LanceTable
 
 T = TypeVar("T")
@@ -324,21 +321,15 @@ class StoreHandle(Struct, frozen=True):
         return await self.writer.matching(text, k, where)
 
 
-class OpenStores(Struct, eq=False, dict=True):
-    """Implements `paddock.steps.base.VectorStores`; one for a run, closed at its end."""
+class OpenStores(Struct, eq=False):
+    """Implements `VectorStores` and `ItemRows`; one for a run, closed at its end."""
 
     _home: Path
     _note: Callable[[str], None] = lambda text: None
     _are_filled: bool = False
     """A step of the run fills stores: one that is not there yet is empty."""
-    _open_tables: Callable[[], DatabaseTables] | None = None
-    """Opens, once they are asked for, the tables of databases in which items have rows as well."""
     _writers: dict[Path, StoreWriter] = field(default_factory=dict)
     _manifests: dict[Path, tuple[str, StoreManifest]] = field(default_factory=dict)
-
-    @cached_property
-    def tables(self) -> DatabaseTables | None:
-        return None if self._open_tables is None else self._open_tables()
 
     async def open(
         self, path: Path, dimensions: int | None, model: EmbedModel, *, is_new_allowed: bool = True
@@ -363,23 +354,19 @@ class OpenStores(Struct, eq=False, dict=True):
 
     # --- what stores hold
 
-    async def probe_paths(self, paths: Iterable[Path]) -> None:
-        """Read the content of stores for `holds` and `content`; unreadable ones count as empty."""
-        for path in paths:
-            if (tables := self._database_of(path)) is not None:
-                await tables.probe_table(path)
-                continue
-            if path in self._writers:
-                with contextlib.suppress(StepError):  # the step that uses it reports it
-                    await self._writers[path].renew()
-                continue
-            state = store_manifest.table_state(path)
-            if path in self._manifests and self._manifests[path][0] == state:
-                continue
-            self._manifests.pop(path, None)
-            found = await self._found(path) if state else None
-            if found is not None:
-                self._manifests[path] = (state, found)
+    async def probe(self, path: Path) -> None:
+        """Read a store's content for `holds` and `content`; an unreadable one counts as empty."""
+        if path in self._writers:
+            with contextlib.suppress(StepError):  # the step that uses it reports it
+                await self._writers[path].renew()
+            return
+        state = store_manifest.table_state(path)
+        if path in self._manifests and self._manifests[path][0] == state:
+            return
+        self._manifests.pop(path, None)
+        found = await self._found(path) if state else None
+        if found is not None:
+            self._manifests[path] = (state, found)
 
     async def _found(self, path: Path) -> StoreManifest | None:
         known = await asyncio.to_thread(store_manifest.read_manifest, path)
@@ -394,12 +381,7 @@ class OpenStores(Struct, eq=False, dict=True):
             writer.release()
         return writer.manifest()
 
-    def _database_of(self, path: Path) -> DatabaseTables | None:
-        return self.tables if self.tables is not None and self.tables.has(path) else None
-
     def holds(self, path: Path, owner: str) -> RowSum:
-        if (tables := self._database_of(path)) is not None:
-            return tables.sums(path).get(owner, RowSum())
         if path in self._writers:
             return self._writers[path].sums.get(owner, RowSum())
         known = self._manifests.get(path)
@@ -415,30 +397,23 @@ class OpenStores(Struct, eq=False, dict=True):
         return store_manifest.content_digest(found.label, found.whole)
 
     def owner(self, item: ItemName, path: Path) -> str:
-        if (tables := self._database_of(path)) is not None:
-            return tables.owner(item)
         return row_owner(item, path, self._home)
 
     # --- what items no longer have
 
     async def keep_only(self, path: Path, item: ItemName) -> None:
-        """Drop rows of an item's steps that no longer write to a store."""
-        owner, tables = self.owner(item, path), self._database_of(path)
-        writer = await self._writer(path) if tables is None else tables.at(path)
+        owner = self.owner(item, path)
+        writer = await self._writer(path)
         await writer.keep_only(owner)
 
     async def remove_items(self, path: Path, items: Iterable[ItemName]) -> int:
         owners = [self.owner(item, path) for item in items]
-        if (tables := self._database_of(path)) is not None:
-            return await tables.at(path).drop(owners) if owners else 0
         if not store_manifest.is_store(path):
             return 0
         writer = await self._writer(path)
         return await writer.drop(owners)
 
     async def close(self) -> None:
-        if (opened := self.__dict__.get("tables")) is not None:
-            opened.close()
         for writer in self._writers.values():
             try:
                 await writer.close()

@@ -197,7 +197,7 @@ class ItemOutputs(RecordedOutputs):
         self.read[str(path)] = None
 
     async def note_rows_read(self, store: Path) -> None:
-        await self._context.world.stores.probe_paths([store])
+        await self._context.world.stores.probe(store)
         self._note(
             StoreSearched(self._index.stored(store), self._context.world.stores.content(store))
         )

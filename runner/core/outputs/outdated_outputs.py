@@ -162,7 +162,7 @@ class OutdatedFinder:
 
     def __init__(self, context: RunContext, ended: Mapping[str, EndedNode]) -> None:
         """`ended`: by its id, each top-level step or block that has ended."""
-        self._bound, self._index, self._stores = context.bound, context.index, context.world.stores
+        self._bound, self._index, self._world = context.bound, context.index, context.world
         self._ended, self._ledger = ended, context.ledger
         self._lineage = LineageStore(context.ledger)
         self._rest = [node for node in context.bound.nodes if node.id not in ended]
@@ -186,8 +186,9 @@ class OutdatedFinder:
         outdated = list[OutdatedOutput]()
         for row, why in self._stored:
             path = Path(self._index.absolute(row.path))
-            owner = self._stores.owner(ItemName(owner=owner_of((row.scope, row.key))), path)
-            if n_rows := self._stores.holds(path, owner).n_rows:
+            held = self._world.rows_at(path)
+            owner = held.owner(ItemName(owner=owner_of((row.scope, row.key))), path)
+            if n_rows := held.holds(path, owner).n_rows:
                 outdated.append(replace(self._output(row, why), n_rows=n_rows))
         live = {path for end in self._ended.values() for path in end.made.paths}
         written = (row for row in self._index.rows() if row.scope in self._scopes)
@@ -375,7 +376,8 @@ async def find_outdated(
     if is_live and not (reviews.items or stores):
         return [], []
     finder = await ask(OutdatedFinder, context, ended)
-    await context.world.stores.probe_paths(await ask(finder.stores_to_look_at))
+    for path in await ask(finder.stores_to_look_at):
+        await context.world.rows_at(path).probe(path)
     over = await ask(lambda: [item for item in reviews.items if finder.is_over(*item)])
     return await ask(finder.find), over
 

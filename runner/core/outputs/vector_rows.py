@@ -18,7 +18,7 @@ from paddock.runner.progress.item_states import DECIDED, WHOLE
 from paddock.steps.base import ItemName, StepError
 from paddock.steps.row_sum import RowSum
 from paddock.steps.tables.database import PostgresAccount
-from paddock.steps.tables.database_tables import DatabaseTables
+from paddock.steps.tables.database_tables import DatabaseTables, server_of
 
 from ..run_context import RunContext
 from ..traces.dependencies import RowsKept, dependencies_of
@@ -34,16 +34,18 @@ def database_tables(
     def recorded(path: Path) -> dict[str, RowSum]:
         rows = LineageStore(index.ledger).rows_in(index.stored(path))
         names = (ItemName(owner=owner_of((row.scope, row.key))) for row in rows)
-        return {tables.owner(n): RowSum.read(r.sha256) for n, r in zip(names, rows, strict=True)}
+        return {
+            tables.owner(n, path): RowSum.read(r.sha256) for n, r in zip(names, rows, strict=True)
+        }
 
-    tables = DatabaseTables(index.ledger.identity, recorded, is_run=bound is not None)
+    tables = DatabaseTables(lambda: index.ledger.identity, recorded, is_run=bound is not None)
     for plan in () if bound is None else all_plans(bound):
         scope = {"inputs": plan.inputs, "secrets": secrets.of(plan.file) if secrets else {}}
         for step in steps_of(plan.nodes):
             if (written := step.written.get(step.facts.database)) is not None:
                 with suppress(ExpressionError, ValueError, StepError):  # the step says so
                     account = Value.of(written).render(scope)
-                    tables.server(PostgresAccount.model_validate(account))
+                    tables.add(server_of(PostgresAccount.model_validate(account)))
     return tables
 
 
@@ -60,10 +62,11 @@ async def reconcile_rows(
     old = {rows.store: rows for rows in rows_before if (rows.scope_id, rows.key) == item}
     now: dict[str, RowsKept] = {}
     for path in outputs.stores:
+        held = context.world.rows_at(path)
         if state in DECIDED:
-            await context.world.stores.keep_only(path, name)
-        owner = context.world.stores.owner(name, path)
-        stored, row_sum = context.index.stored(path), context.world.stores.holds(path, owner)
+            await held.keep_only(path, name)
+        owner = held.owner(name, path)
+        stored, row_sum = context.index.stored(path), held.holds(path, owner)
         now[stored] = RowsKept(stored, owner, row_sum.text, scope_id, key)
         row = StoredRow(scope_id, stored, key, row_sum.text, row_sum.n_rows)
         LineageStore(context.ledger).record_rows(row, context.stats.run)
@@ -119,18 +122,18 @@ async def clear_rows(context: RunContext) -> None:
                 )
             await _drop(context, [row for _, is_done, row in here if not is_done])
         except StepError as error:
-            tables = context.world.stores.tables
-            if tables is None or not tables.has(Path(context.index.absolute(path))):
+            if not context.world.tables.has(Path(context.index.absolute(path))):
                 raise
             context.stats.note(f"rows of '{path}' are not removed yet: {error}")
 
 
 async def _drop(context: RunContext, rows: Sequence[StoredRow]) -> int:
     n_rows = 0
-    for path in {row.path for row in rows}:
-        items = ((row.scope, row.key) for row in rows if row.path == path)
+    for stored in {row.path for row in rows}:
+        items = ((row.scope, row.key) for row in rows if row.path == stored)
         names = [ItemName(owner=owner_of(item)) for item in items]
-        n_rows += await context.world.stores.remove_items(Path(context.index.absolute(path)), names)
+        path = Path(context.index.absolute(stored))
+        n_rows += await context.world.rows_at(path).remove_items(path, names)
     for row in rows:
         LineageStore(context.ledger).drop_rows(row)
     return n_rows

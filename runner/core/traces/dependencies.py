@@ -393,7 +393,8 @@ class RowsKept(Dependency, frozen=True):
         return f"{self.store}#{self.owner}"
 
     def reason(self, world: PreparedWorld, trace: Trace) -> Reason | None:
-        now = world.stores.holds(Path(world.index.absolute(self.store)), self.owner)
+        path = Path(world.index.absolute(self.store))
+        now = world.rows_at(path).holds(path, self.owner)
         return None if now.text == self.sum else Why.ROWS_LOST(self.store)
 
 

@@ -67,8 +67,9 @@ async def prepare(
 
     if traces:
         await in_left_thread(look)
-    if stores:
-        await world.stores.probe_paths(Path(world.index.absolute(path)) for path in sorted(stores))
+    for path in sorted(stores):
+        place = Path(world.index.absolute(path))
+        await world.rows_at(place).probe(place)
     for trace in traces:  # of an item that changed, or chose labels: how it was done
         chose = any(isinstance(d, ChosenLabels | NarrowedLabels) for d in trace.dependencies)
         if chose or trace.entry.hash != hashes.get(trace.entry.key):

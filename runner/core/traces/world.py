@@ -23,6 +23,8 @@ from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.reasons import Reason
 from paddock.steps.base import Roots, StepError, Vector
 from paddock.steps.files.scan import FilesScanParams, scan_folder
+from paddock.steps.row_sum import ItemRows
+from paddock.steps.tables.database_tables import DatabaseTables
 from paddock.steps.vectors.open_stores import OpenStores
 
 from .parts import part_digest
@@ -62,6 +64,7 @@ class World(Struct, frozen=True):
     # Of the run.
     index: OutputIndex
     stores: OpenStores
+    tables: DatabaseTables
     models: RunModels
     secrets: Secrets = field(default_factory=Secrets)
     """Without a digest nothing that is made of secrets is compared."""
@@ -81,6 +84,10 @@ class World(Struct, frozen=True):
     @property
     def ledger(self) -> Ledger:
         return self.index.ledger
+
+    def rows_at(self, path: Path) -> ItemRows:
+        """Return what holds the rows of items in a store, or in a table of a database."""
+        return self.tables if self.tables.has(path) else self.stores
 
     def content(self, path: str) -> tuple[tuple[int, int, int, int], str]:
         """Return the stamp and the sha256 of a file; it is hashed once, unless it changes."""

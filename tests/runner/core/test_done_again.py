@@ -186,7 +186,7 @@ def judged(
     older: Mapping[str, Collection[str]] | None = None,
     content_then: str | None = None,
 ) -> ItemVerdict:
-    world = traces.PreparedWorld(cast(Any, None), cast(Any, None), cast(Any, None))
+    world = traces.PreparedWorld(*cast(Any, [None] * 4))
     now = CurrentItem(hash_, json.dumps(parts), older=older, key=entry.key)
     return verify(Trace("", entry, cast("PastItems", Past(content_then))), now, world)
 

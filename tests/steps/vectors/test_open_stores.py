@@ -154,7 +154,7 @@ def test_whatever_was_replaced_in_whatever_order_the_last_of_each_stands(
             again = OpenStores(folder)
             if n_rows:
                 (folder / "index.lance" / store_manifest.MANIFEST_NAME).unlink(missing_ok=True)
-                await again.probe_paths([store.path])
+                await again.probe(store.path)
                 assert again.content(store.path) == stores.content(store.path)
 
         within(folder, work)
@@ -389,7 +389,7 @@ def test_what_a_store_holds_is_known_without_opening_it(tmp_path: Path) -> None:
 
     async def look(stores: OpenStores) -> tuple[RowSum, str]:
         path = tmp_path / "index.lance"
-        await stores.probe_paths([path])
+        await stores.probe(path)
         return stores.holds(path, stores.owner(item("a.md"), path)), stores.content(path)
 
     held, content = within(tmp_path, fill)
@@ -432,7 +432,7 @@ async def test_what_another_program_wrote_is_seen_by_who_looks_and_searches(tmp_
     there = await other.open(path, None, MODEL)
     await there.replace(item("b.md"), rows("two"))
     assert [hit.item for hit in await here.matching("two", 5)] == ["b.md"]
-    await mine.probe_paths([path])
+    await mine.probe(path)
     assert mine.content(path) == other.content(path) != ""
 
 
