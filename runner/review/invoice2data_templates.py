@@ -1,7 +1,8 @@
 """Rules as templates of invoice2data: expressions that read in all decided texts what was decided.
 
 Keywords are the sender's cells and the layout's lines as all these texts have them; the template
-with the most comes first. Expressions are bounded: a text may be made to take long.
+with the most comes first. Expressions are bounded: a text may be made to take long. A file that
+Paddock has not written, or that a person has edited since, is never replaced.
 """
 
 from __future__ import annotations
@@ -9,17 +10,18 @@ from __future__ import annotations
 import calendar
 import datetime
 import re
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.system import no_links
+from paddock.engine.system import files, no_links
 from paddock.engine.system.records import Struct, field
 from paddock.engine.system.text import one_line
 from paddock.pipelines.checking.cldr import currency_signs
 from paddock.pipelines.checking.schema_parts import SchemaParts
+from paddock.pipelines.filters import slug
 from paddock.pipelines.yaml_source import to_yaml
 from paddock.runner.core.traces.past_decisions import known_decisions
 from paddock.runner.ledger.ledger import Ledger
@@ -33,6 +35,7 @@ from paddock.runner.rules.sender_layouts import SenderLayout
 
 _MARK = "paddock-template:"
 _MOST_BYTES = 16 * 1024 * 1024
+_MAX_STEM_CHARS = 48
 _SELLERS = ("issuer", "sender", "seller", "supplier", "vendor", "company")
 _NAMES = dict.fromkeys(("total", "gross", "payable"), "amount") | {
     "net": "amount_untaxed", "tax": "amount_tax", "due": "date_due", "number": "invoice_number",
@@ -85,34 +88,6 @@ def ledger_templates(ledger: Ledger, decided: Container[str]) -> Iterator[RuleTe
         if len(of_layout) == len(layout.decisions) and not isinstance(layout.shown(), NoRule):
             schema = reviews[layout.decisions[0].id].subject.schema
             yield RuleTemplate.of(layout, of_layout, schema)
-
-
-def _start(text: str) -> str:
-    """Return the first line of a template, with a digest of the others: a person may edit them."""
-    mark = f"{_MARK}{sha256(text.encode()).hexdigest()[:16]}"
-    return f"# Made by `paddock review --rules --export`, for invoice2data. {mark}"
-
-
-class NotOurs(Enum):
-    """Why a template does not replace a file."""
-
-    LINK = "is a symbolic link"
-    OTHER = "exists, and is no template of Paddock"
-    EDITED = "was changed since Paddock wrote it"
-
-
-def why_not_ours(file: Path) -> NotOurs | None:
-    """Return why a file is no template as it was written; None: it is one, or there is none."""
-    try:
-        text = no_links.read_file(file, _MOST_BYTES).decode("utf-8", "replace")
-    except FileNotFoundError:
-        return None
-    except OSError:
-        return NotOurs.LINK if file.is_symlink() else NotOurs.OTHER
-    start, _, rest = text.replace("\r\n", "\n").partition("\n")
-    if _MARK not in start:
-        return NotOurs.OTHER
-    return None if start == _start(rest) else NotOurs.EDITED
 
 
 class RuleTemplate(Struct):
@@ -238,6 +213,82 @@ class RuleTemplate(Struct):
             if values != [answer] and (values or taught.id in rule.ids):
                 return False
         return True
+
+
+def _start(text: str) -> str:
+    """Return the first line of a template, with a digest of the others: a person may edit them."""
+    mark = f"{_MARK}{sha256(text.encode()).hexdigest()[:16]}"
+    return f"# Made by `paddock review --rules --export`, for invoice2data. {mark}"
+
+
+class NotOurs(Enum):
+    """Why a template does not replace a file."""
+
+    LINK = "is a symbolic link"
+    OTHER = "exists, and is no template of Paddock"
+    EDITED = "was changed since Paddock wrote it"
+
+
+def _why_not_ours(file: Path) -> NotOurs | None:
+    """Return why a file is no template as it was written; None: it is one, or there is none."""
+    try:
+        text = no_links.read_file(file, _MOST_BYTES).decode("utf-8", "replace")
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return NotOurs.LINK if file.is_symlink() else NotOurs.OTHER
+    start, _, rest = text.replace("\r\n", "\n").partition("\n")
+    if _MARK not in start:
+        return NotOurs.OTHER
+    return None if start == _start(rest) else NotOurs.EDITED
+
+
+class TemplateFile(Struct, frozen=True):
+    sender: str
+    name: str | None
+    """None: there is no template; `left_out` says why."""
+    text: str
+    left_out: Mapping[str, Unsaid]
+
+
+def template_files(templates: Iterable[RuleTemplate]) -> list[TemplateFile]:
+    """Return the templates with names by their senders; each name is used once."""
+    found, taken = list[TemplateFile](), set[str]()
+    for template in templates:
+        name, text = None, ""
+        if template.keywords:
+            stem, text = slug(template.issuer)[:_MAX_STEM_CHARS] or "sender", template.text
+            name, n = f"{stem}.yml", 1
+            while name in taken:
+                n += 1
+                name = f"{stem}-{n}.yml"
+            taken.add(name)
+        found.append(TemplateFile(template.issuer, name, text, template.left_out))
+    return found
+
+
+class TemplateNotReplaced(Exception):
+    """A template would replace a file that is not as Paddock wrote it."""
+
+    def __init__(self, name: str, why: NotOurs) -> None:
+        super().__init__(name, why)
+        self.name, self.why = name, why
+
+
+def write_templates(templates: Sequence[TemplateFile], folder: Path) -> list[str]:
+    """Write all templates, or none; return the names of outdated ones of Paddock in the folder.
+
+    Raises:
+        TemplateNotReplaced: nothing was written.
+    """
+    texts = {template.name: template.text for template in templates if template.name is not None}
+    for name in texts:
+        if (why := _why_not_ours(folder / name)) is not None:
+            raise TemplateNotReplaced(name, why)
+    for name, text in texts.items():
+        files.write_atomically(folder / name, text, mode=None)
+    others = sorted({file.name for file in folder.glob("*.yml")} - texts.keys())
+    return [name for name in others if _why_not_ours(folder / name) in (None, NotOurs.EDITED)]
 
 
 def _one_of(texts: Iterable[str]) -> str:

@@ -20,7 +20,6 @@ import typer
 from paddock.engine.system import files, units
 from paddock.engine.system.records import Struct
 from paddock.engine.system.text import cell_text, counted, listed, one_line
-from paddock.pipelines.filters import slug
 from paddock.runner.bind.known_paths import YAML_SUFFIXES
 from paddock.runner.cli.arguments import (
     HERE,
@@ -56,7 +55,12 @@ from paddock.runner.review.csv_and_gold_data import (
     reviews_csv,
 )
 from paddock.runner.review.decisions import LedgerReviews, ToAcceptTogether
-from paddock.runner.review.invoice2data_templates import NotOurs, ledger_templates, why_not_ours
+from paddock.runner.review.invoice2data_templates import (
+    TemplateNotReplaced,
+    ledger_templates,
+    template_files,
+    write_templates,
+)
 from paddock.runner.review.taught_rules import checks_to_accept, taught_rules
 from paddock.runner.settings import read_settings
 from paddock.steps.readers.text_encoding import NotText, UnclearEncoding, decode_text
@@ -365,44 +369,42 @@ def _export(place: LedgerFolder, target: str) -> int:
 
 def _export_templates(place: LedgerFolder, target: str, *, as_json: bool) -> int:
     """Write the rules as templates of invoice2data; report what these cannot say."""
-    folder, texts, rows = files.resolved(Path(target)), dict[str, str](), list[dict[str, Any]]()
+    folder = files.resolved(Path(target))
     if folder is None:
         raise CommandError(f"'{printing.printable_line(target)}' cannot be a folder.")
     with open_for_reading(place) as ledger:
         decided = {r.id: r for r in _of_file(place, LedgerReviews(ledger).decided())}
         no_rule = taught_rules(ledger, decided).without_rule
-        for template in ledger_templates(ledger, decided):
-            stem, n = slug(template.issuer)[:MAX_ITEM_CHARS] or "sender", 1
-            while (name := f"{stem}{f'-{n}' if n > 1 else ''}.yml") in texts:
-                n += 1
-            if template.keywords:
-                texts[name] = template.text
-            row = {"file": name if template.keywords else None, "sender": template.issuer}
-            unsaid = {field: why.value for field, why in template.left_out.items()}
-            rows.append({**row, "left_out": unsaid})
-    if texts:
+        templates = template_files(ledger_templates(ledger, decided))
+    n_templates = sum(template.name is not None for template in templates)
+    if n_templates:
         require_writable(Path(target) / "x.txt", "x.txt")
-    for name in texts:
-        if (why := why_not_ours(folder / name)) is not None:
-            what = f"'{Path(target) / name}' {why.value}."
-            raise CommandError(f"{what}\n  Name another folder, or move it away.")
-    for name, text in texts.items():
-        files.write_atomically(folder / name, text, mode=None)
-    others = sorted({file.name for file in folder.glob("*.yml")} - texts.keys())
-    old = [name for name in others if why_not_ours(folder / name) in (None, NotOurs.EDITED)]
+    try:
+        outdated = write_templates(templates, folder)
+    except TemplateNotReplaced as error:
+        what = f"'{Path(target) / error.name}' {error.why.value}."
+        raise CommandError(f"{what}\n  Name another folder, or move it away.") from error
     if as_json:
-        printing.print_json({"templates": rows, "without_rule": no_rule, "outdated": old})
+        rows = [
+            {
+                "file": template.name,
+                "sender": template.sender,
+                "left_out": {field: why.value for field, why in template.left_out.items()},
+            }
+            for template in templates
+        ]
+        printing.print_json({"templates": rows, "without_rule": no_rule, "outdated": outdated})
         return DONE
     lines = [
-        f"{row['file']}: '{name}' is left out: {why}."
-        if row["file"]
-        else f"No template for '{row['sender']}': {why}."
-        for row in rows
-        for name, why in row["left_out"].items()
+        f"{template.name}: '{field}' is left out: {why.value}."
+        if template.name
+        else f"No template for '{template.sender}': {why.value}."
+        for template in templates
+        for field, why in template.left_out.items()
     ]
     lines += [NO_RULE_LINE.format_map(row) for row in no_rule]
-    lines += [f"'{Path(target) / name}' is of rules that are no more: remove it." for name in old]
-    lines += [f"{counted(len(texts), 'template')} → {target}."] if texts else []
+    lines += [f"'{Path(target) / n}' is of rules that are no more: remove it." for n in outdated]
+    lines += [f"{counted(n_templates, 'template')} → {target}."] if n_templates else []
     for line in lines or [NO_RULES]:
         printing.print_out(printing.printable_line(line))
     return DONE
