@@ -308,6 +308,16 @@ def test_a_server_that_could_be_another_one_is_not_shown_the_password(
 
 
 @pytest.mark.parametrize("office", ["postgres"], indirect=True)
+def test_two_steps_write_to_a_server_by_one_account(office: Office) -> None:
+    office.bill("a", 1)
+    step = office.text[office.text.index("      - uses: database.write") :].split("    returns")[0]
+    office.edit(step, step + step.replace("user: postgres", "user: other"))
+    report, _ = office.go()
+    said = "another step writes there as 'postgres', by another account. Let both have the same."
+    assert said in errors(report)["a.csv"]
+
+
+@pytest.mark.parametrize("office", ["postgres"], indirect=True)
 def test_a_server_needs_consent_and_none_is_chosen_by_a_document(office: Office) -> None:
     office.bill("a", 1)
     with pytest.raises(PipelineError, match="write rows as postgres at"):
