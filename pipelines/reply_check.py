@@ -220,4 +220,4 @@ def _from_scope(function: CheckFunction) -> tuple[str, ...]:
 def _parameters(function: CheckFunction) -> str:
     known = inspect.signature(function).parameters.values()
     names = [p for p in known if p.name not in _from_scope(function)]
-    return ", ".join(f"`{'*' * (p.kind == p.VAR_POSITIONAL)}{p.name}`" for p in names) + "."
+    return ", ".join(f"`{'*' if p.kind == p.VAR_POSITIONAL else ''}{p.name}`" for p in names) + "."

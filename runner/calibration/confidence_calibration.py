@@ -313,7 +313,7 @@ def start_text(key: CalibrationKey, tables: Mapping[CalibrationKey, StepCalibrat
     return (
         f"'{key.step}': its confidence has {n_answers:,} of {LEAST_DECISIONS} reviewed answers. "
         f"{counted(n_former, 'reviewed answer')} of another "
-        f"{key.changes(former[0].key)} no longer count{'s' * (n_former == 1)}."
+        f"{key.changes(former[0].key)} no longer count{'s' if n_former == 1 else ''}."
     )
 
 

@@ -60,5 +60,6 @@ class ReportTable(Struct, frozen=True):
 
     def __repr__(self) -> str:
         shown = [one_line(str(row), 200) for row in islice(self, _MOST_SHOWN_ROWS)]
-        shown += ["…"] * (len(self) > len(shown))
+        if len(self) > len(shown):
+            shown.append("…")
         return "\n  ".join([f"ReportTable: {counted(len(self), 'row')}", *shown])

@@ -163,7 +163,8 @@ class Upload(Struct, frozen=True):
                         continue
                     digest = hashlib.file_digest(file, "sha256").hexdigest()
             except (FileNotFoundError, NotADirectoryError):  # it was removed with its item
-                due.gone += [name] * (name in objects)
+                if name in objects:
+                    due.gone.append(name)
             except (OSError, ValueError):
                 due.unread.append(name)
             else:

@@ -131,7 +131,7 @@ def _unread(syntax: Syntax, reading: Reading) -> str:
         is_said = text_of(element) and number_of(element) != 0
         if is_said and money.fullmatch(name) and element not in reading.seen:
             unread[name] = None
-    names = [*unread][:_MOST_NAMED] + ["…"] * (len(unread) > _MOST_NAMED)
+    names = [*unread][:_MOST_NAMED] + (["…"] if len(unread) > _MOST_NAMED else [])
     return f"; left out, though it may change what is paid: {', '.join(names)}" if unread else ""
 
 

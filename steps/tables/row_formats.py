@@ -121,7 +121,8 @@ def rows_of_values(values: Sequence[Any]) -> TypedRows:
     for row in (kept := kept_rows(values)):
         for name, value in row.items():
             of_column = kinds.setdefault(str(name), set())
-            of_column.update([type_of_value(value)] * (value is not None))
+            if value is not None:
+                of_column.add(type_of_value(value))
     types = {name: found.pop() if len(found) == 1 else "" for name, found in kinds.items()}
     rows, lost = [], Counter[str]()
     for n, row in enumerate(kept, 1):

@@ -94,4 +94,5 @@ def _contents(database: SqliteDatabase, folder: Path) -> Iterator[str]:
     if outside:
         yield f"Out of {folder}:"
         yield from [*outside][:_MOST_SHOWN]
-        yield from [f"  and {len(outside) - _MOST_SHOWN:,} more"] * (len(outside) > _MOST_SHOWN)
+        if len(outside) > _MOST_SHOWN:
+            yield f"  and {len(outside) - _MOST_SHOWN:,} more"
