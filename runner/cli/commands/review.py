@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum, auto
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -122,42 +123,88 @@ class ReviewFlags:
         return NOTHING_IS_CHOSEN if self.is_narrowed else NOTHING_WAITS
 
 
+class ReviewAction(Enum):
+    SERVE = auto()
+    LIST = auto()
+    SHOW_RULES = auto()
+    EXPORT_TEMPLATES = auto()
+    EXPORT_GOLD = auto()
+    EXPORT_WAITING = auto()
+    ACCEPT_ALL = auto()
+    UNDO = auto()
+    IMPORT = auto()
+
+
 def review(flags: ReviewFlags) -> int:
     """Decide on the answers that wait for review.
 
     Opens a page on this machine. The next run continues what was decided, without a model call.
     """
-    given = (value is not None for value in (flags.export, flags.imported, flags.undone))
-    files_or_none = (STANDARD_STREAM, _GOLD, *CSV.suffixes, *JSONL.suffixes)
-    shows_rules = flags.shows_rules and (flags.export or STANDARD_STREAM).endswith(files_or_none)
-    if sum((flags.only_list, shows_rules, flags.accept_all, *given)) > 1:
+    action = _chosen_action(flags)
+    file_or_id = flags.export or flags.imported or flags.undone or ""  # of the one action
+    place = _ledger_with_reviews(flags.file)
+    match action:
+        case ReviewAction.LIST:
+            return _list(place, flags)
+        case ReviewAction.SHOW_RULES:
+            return _show_rules(place, as_json=flags.as_json)
+        case ReviewAction.EXPORT_TEMPLATES:
+            return _export_templates(place, file_or_id, as_json=flags.as_json)
+        case ReviewAction.EXPORT_GOLD | ReviewAction.EXPORT_WAITING:
+            return _export(place, file_or_id, is_gold=action is ReviewAction.EXPORT_GOLD)
+    with Ledger(place.state, url=read_settings(place.folder).ledger_url) as ledger:
+        opened = _ReviewSession(place, LedgerReviews(ledger), flags.by or _user_name())
+        match action:
+            case ReviewAction.ACCEPT_ALL:
+                return _accept_all(opened, flags)
+            case ReviewAction.UNDO:
+                return _undo(opened, file_or_id)
+            case ReviewAction.IMPORT:
+                skip_bad = flags.skip_bad
+                return _import(opened, file_or_id, skip_bad=skip_bad, as_json=flags.as_json)
+            case ReviewAction.SERVE:
+                return _serve(opened, flags.port, opens_browser=not flags.no_browser)
+
+
+def _chosen_action(flags: ReviewFlags) -> ReviewAction:
+    """Return the one action of the options.
+
+    Raises:
+        CommandError: they name several, or one that lacks another option.
+    """
+    named = {
+        ReviewAction.LIST: flags.only_list,
+        ReviewAction.SHOW_RULES: flags.shows_rules,
+        ReviewAction.ACCEPT_ALL: flags.accept_all,
+        ReviewAction.UNDO: flags.undone is not None,
+        ReviewAction.IMPORT: flags.imported is not None,
+    }
+    if flags.export is not None:
+        export = _export_action(flags.export, shows_rules=flags.shows_rules)
+        named[export] = True
+        named[ReviewAction.SHOW_RULES] &= export is not ReviewAction.EXPORT_TEMPLATES
+    actions = [action for action, is_named in named.items() if is_named]
+    if len(actions) > 1:
         raise CommandError(
             "Use one of `--list`, `--rules`, `--accept-all`, `--undo`, `--export` and `--import`; "
             "`--rules` goes with `--export FOLDER`."
         )
-    if flags.is_narrowed and not (flags.accept_all or flags.only_list):
+    action = actions[0] if actions else ReviewAction.SERVE
+    if flags.is_narrowed and action not in (ReviewAction.ACCEPT_ALL, ReviewAction.LIST):
         raise CommandError("`--least` and `--filter` belong to `--list` and `--accept-all`.")
-    if flags.skip_bad and flags.imported is None:
+    if flags.skip_bad and action is not ReviewAction.IMPORT:
         raise CommandError("`--skip-bad` belongs to `--import`.")
-    export, imported = flags.export, flags.imported
-    place = _ledger_with_reviews(flags.file)
-    if flags.shows_rules:
-        if export is not None:
-            return _export_templates(place, export, as_json=flags.as_json)
-        return _show_rules(place, as_json=flags.as_json)
-    if flags.only_list or (flags.as_json and not (export or imported or flags.accept_all)):
-        return _list(place, flags)
-    if export is not None:
-        return _export(place, export)
-    with Ledger(place.state, url=read_settings(place.folder).ledger_url) as ledger:
-        opened = _ReviewSession(place, LedgerReviews(ledger), flags.by or _user_name())
-        if flags.accept_all:
-            return _accept_all(opened, flags)
-        if flags.undone is not None:
-            return _undo(opened, flags.undone)
-        if imported is not None:
-            return _import(opened, imported, skip_bad=flags.skip_bad, as_json=flags.as_json)
-        return _serve(opened, flags.port, opens_browser=not flags.no_browser)
+    has_json = flags.shows_rules or flags.accept_all or flags.export or flags.imported
+    return ReviewAction.LIST if flags.as_json and not has_json else action
+
+
+def _export_action(target: str, *, shows_rules: bool) -> ReviewAction:
+    """Return what is exported: rules go into a folder only."""
+    files_or_streams = (STANDARD_STREAM, _GOLD, *CSV.suffixes, *JSONL.suffixes)
+    if shows_rules and target and not target.endswith(files_or_streams):
+        return ReviewAction.EXPORT_TEMPLATES
+    is_gold = target == _GOLD or target.endswith(JSONL.suffixes)
+    return ReviewAction.EXPORT_GOLD if is_gold else ReviewAction.EXPORT_WAITING
 
 
 def _ledger_with_reviews(text: str) -> LedgerFolder:
@@ -343,8 +390,7 @@ def _list_row(review: Review, now: float) -> tuple[str, ...]:
     )
 
 
-def _export(place: LedgerFolder, target: str) -> int:
-    is_gold = target == _GOLD or target.endswith(JSONL.suffixes)
+def _export(place: LedgerFolder, target: str, *, is_gold: bool) -> int:
     path = None if target in (STANDARD_STREAM, "csv", _GOLD) else Path(target)
     if path is not None:
         if not is_gold and path.suffix not in CSV.suffixes:
