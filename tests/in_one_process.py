@@ -41,14 +41,33 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         def _split_scope(self, nodeid: str) -> str:
             return group_of(nodeid) or str(super()._split_scope(nodeid))
 
+        def _reschedule(self, node: Any) -> None:
+            """Tell a process also that no file follows the one that it gets.
+
+            It begins its last test when it knows what follows: pytest-xdist 3.8 would tell it when
+            that test is done.
+            """
+            super()._reschedule(node)
+            if not self.workqueue and not node.shutting_down:
+                node.shutdown()
+
         def remove_node(self, node: Any) -> str | None:
-            """Count a test that ended its process as done: pytest-xdist 3.8 starts it again."""
-            for unit in self.assigned_work[node].values():
+            """Count a test that ended its process as done, and drop the files that it has done.
+
+            pytest-xdist 3.8 starts the test again, and gives the files to others: where none has
+            more to do, these wait for ever.
+            """
+            work, ended_by = self.assigned_work[node], None
+            for scope, unit in list(work.items()):
                 for nodeid, is_done in unit.items():
                     if not is_done:
-                        unit[nodeid] = True
-                        super().remove_node(node)
-                        return str(nodeid)
-            return None
+                        unit[nodeid], ended_by = True, str(nodeid)
+                        break
+                if all(unit.values()):
+                    del work[scope]
+                if ended_by:
+                    break
+            super().remove_node(node)
+            return ended_by
 
     return Together(config, log)

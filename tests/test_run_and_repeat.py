@@ -43,13 +43,26 @@ def test_after():
     Path("after").open("a").write("x")
 """
 
+ENDS_AT_FIRST = """
+import os
+from pathlib import Path
+
+def test_x():
+    if not Path("seen").exists():
+        Path("seen").touch()
+        os._exit(3)
+
+def test_y():
+    pass
+"""
+
 
 def run(folder: Path, tests: str) -> tuple[int, list[str]]:
     (folder / "test_it.py").write_text(tests)
     command = [sys.executable, "-m", "tests.run_and_repeat", "-n", "2", "--dist", "loadfile"]
     done = subprocess.run(
         command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True,
-        text=True, check=False,
+        text=True, check=False, timeout=60,
     )  # fmt: skip
     return done.returncode, done.stdout.splitlines()
 
@@ -90,3 +103,16 @@ def test_what_hangs_ends_with_its_process_and_is_repeated_while_its_file_goes_on
     assert any("1 failed, 2 passed in" in line for line in lines)
     assert "1 passed in" in lines[-1]
     assert (tmp_path / "after").read_text() == "x"
+
+
+def test_a_late_end_of_a_process_lets_the_others_finish(tmp_path: Path) -> None:
+    """What it had done already is not given to another one, which would wait for more."""
+    hook = "from tests.in_one_process import pytest_xdist_make_scheduler\n"
+    (tmp_path / "conftest.py").write_text(hook)
+    for number in range(14):
+        (tmp_path / f"test_{number:02}.py").write_text("def test_x(): pass\ndef test_y(): pass\n")
+    (tmp_path / "test_11.py").write_text(ENDS_AT_FIRST)
+    status, lines = run(tmp_path, "def test_last(): pass\n")
+    assert status == 0
+    assert any("1 failed, 28 passed in" in line for line in lines)
+    assert "1 passed in" in lines[-1]

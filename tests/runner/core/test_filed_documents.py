@@ -14,6 +14,7 @@ import pytest
 from paddock.engine.backends.neutral_request import NEUTRAL_TEXT
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import ChatRequest
+from paddock.engine.system.records import replace
 from paddock.runner.folders.file_filter import WatchSpec
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.lineage.explain import explain_path
@@ -82,7 +83,7 @@ def test_a_filed_document_that_is_moved_on_keeps_its_row(world: World) -> None:
     arrive(world, "d.txt")
     report = world.run()
     assert rows(world) == ["a.txt", "b.txt", "c.txt", "d.txt"]
-    assert (report.counts["filed"], len(report.filed.away)) == (3, 3)
+    assert (report.counts["filed"], report.filed.no_longer_there) == (3, 3)
     assert report.filed.in_words() == "Filed: 3, of which 3 are no longer there."
     assert (report.as_json()["counts"]["filed"], world.plan().filed.n) == (3, 4)
 
@@ -144,17 +145,15 @@ def test_a_changed_prompt_is_asked_of_filed_documents_where_they_lie(world: Worl
     assert rows(world) == ["a.txt", "b.txt", "c.txt", "d.txt", "e.txt"]
     kinds = [line.split(",")[1].split("] ")[1] for line in world.output("t.csv").splitlines()[1:]]
     assert ["Which" in kind for kind in kinds] == [True, False, False, True, True]
-    assert len(report.filed.of_earlier_version) == 2
-    assert [*report.filed.changed] == ["prompt changed (step 'kind')"]
+    assert report.filed.of_earlier_version == 2
+    assert report.filed.changed == ("prompt changed (step 'kind')",)
     assert sorted(path.name for path in (world.folder / "filed").iterdir()) == [
         "a.txt", "c.txt", "d.txt", "e.txt"
     ]  # fmt: skip
     again = world.run()
-    assert (again.calls, again.filed.n) == (0, 5)
-    assert again.filed.of_earlier_version == report.filed.of_earlier_version
-    assert again.filed.away == report.filed.away
+    assert (again.calls, again.filed) == (0, replace(report.filed, n=5))
     world.edit("Which kind:", "Kind of")
-    assert not world.run().filed.of_earlier_version
+    assert world.run().filed.of_earlier_version == 0
 
 
 def test_a_filed_document_that_fails_when_it_is_read_again_keeps_its_row(world: World) -> None:
@@ -263,7 +262,7 @@ def test_a_hot_folders_documents_are_filed_but_not_those_that_failed(tmp_path: P
     assert rows(hot.world) == ["a.txt"] * 3 + ["b.txt"]
     report = hot.run(c="five")
     assert rows(hot.world) == ["a.txt"] * 3 + ["b.txt", "c.txt"]
-    assert (report.filed.n, len(report.filed.away)) == (4, 2)
+    assert (report.filed.n, report.filed.no_longer_there) == (4, 2)
     hot.world.edit("Kind of", "Which kind:")
     hot.world.run(pool=FakePool(answer=refuse))
     hot.run(a="six")
@@ -392,7 +391,7 @@ def test_a_second_block_that_is_added_or_changed_takes_what_is_filed(tmp_path: P
         ["a.txt", "b.txt"],
         ["2nd Letter a.txt", "2nd Letter b.txt"],
     )
-    assert not report.filed.of_earlier_version
+    assert report.filed.of_earlier_version == 0
 
 
 def test_equal_results_of_two_documents_are_two_rows(tmp_path: Path) -> None:
@@ -478,7 +477,7 @@ def test_a_second_block_reads_a_hot_folders_document_where_it_lies_if_that_is_kn
     assert (report.status, report.calls, rows(hot.world)) == (
         "completed", n_calls, ["a.txt", "b.txt", "c.txt"]
     )  # fmt: skip
-    assert len(report.filed.of_earlier_version) == 3 - n_calls
+    assert report.filed.of_earlier_version == 3 - n_calls
 
 
 def test_a_farther_item_that_fails_is_tried_again_until_it_has_its_row(tmp_path: Path) -> None:
