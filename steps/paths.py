@@ -15,7 +15,7 @@ from paddock.engine.system.disk_space import is_disk_full
 from paddock.engine.system.distribution import DISTRIBUTION
 from paddock.engine.system.files import MOST_NAME_BYTES, sha256_of
 from paddock.engine.system.no_links import NotRegularFile
-from paddock.engine.system.retry import is_transient
+from paddock.engine.system.os_errors import is_transient
 
 from .base import OutsideRoots, Roots, StepError
 

@@ -1,9 +1,8 @@
-"""Retry with exponential backoff, and which errors of the system may pass."""
+"""Retry with exponential backoff."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import time
 from collections.abc import Callable
 from random import SystemRandom
@@ -12,16 +11,7 @@ from typing import TypeVar
 from paddock.engine.system.records import Struct
 
 _T = TypeVar("_T")
-_TRANSIENT_ERRNOS = frozenset((
-    errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOBUFS, errno.EIO, errno.ESTALE,
-    errno.ETXTBSY,
-))  # fmt: skip
 _MOST_POWERS = 64  # more would overflow a float, and every pause has reached its longest by then
-
-
-def is_transient(error: BaseException) -> bool:
-    """Return whether an error is the machine's as it is now: files, processes, memory ran out."""
-    return isinstance(error, OSError) and error.errno in _TRANSIENT_ERRNOS
 
 
 class Backoff(Struct, frozen=True):

@@ -30,6 +30,7 @@ from paddock.engine.system.text import fit_json, json_size, shorten
 from paddock.pipelines.errors import Fault
 from paddock.pipelines.plan import read_plan
 from paddock.runner import api
+from paddock.runner.config.setting_specs import SettingsError
 from paddock.runner.core.run_options import RunOptions
 from paddock.runner.core.run_records import read_lineage
 from paddock.runner.folders.state_folders import find_ledgers
@@ -282,12 +283,13 @@ class AgentTools:
         offset: Annotated[int, Field(ge=0), "Bytes to pass over."] = 0,
     ) -> Answer:
         """Return the text of an output, in parts of 10 KiB: `next_offset` goes on."""
-        file, is_output = self._within(path), False
+        file = self._within(path)
         for place in find_ledgers([self.folder]):
-            with suppress(LedgerError), open_for_reading(place) as ledger:
+            with suppress(LedgerError, SettingsError), open_for_reading(place) as ledger:
                 index = OutputIndex(ledger, place.folder.resolve(), set())
-                is_output |= bool(index.rows_at(index.stored(file)))
-        if not is_output:
+                if index.rows_at(index.stored(file)):
+                    break
+        else:
             raise ToolRefusal(
                 f"'{shorten(path, 200)}' is no output of a pipeline.\n  `results` names them."
             )

@@ -22,7 +22,7 @@ from paddock.runner.progress.events import ModelCall, Observer
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.reasons import Outdated
 from paddock.runner.progress.report import (
-    FiledTotals,
+    FiledCounts,
     ItemReport,
     Report,
     Status,
@@ -32,6 +32,7 @@ from paddock.runner.progress.report_table import ReportTable
 from paddock.runner.progress.time_left import OpenCall, TimeLeft
 
 from .run_records import StepRecord, StepTotals
+from .traces.block_work import FiledTotals
 
 TIME_LEFT_EVERY_S = 1.0
 """A step's time to go is reported at most so often."""
@@ -79,7 +80,7 @@ class RunStats:
         self._acted: dict[str, None] = {}
         self.outdated: dict[str, Outdated] = {}
         """Outputs that no longer apply and are not removed, each with the reason."""
-        self.filed = FiledTotals()
+        self._filed = FiledTotals()
         self._n_filed: Counter[str] = Counter()
         """By block."""
         self._times_left: dict[str, TimeLeft] = {}
@@ -259,8 +260,12 @@ class RunStats:
         self.outdated.update((self.secrets.redact(path), outdated[path]) for path in outdated)
 
     def add_filed(self, block: str, documents: FiledTotals) -> None:
-        self.filed.add(documents)
-        self._n_filed[f"{self._prefix}{block}"] += documents.n
+        self._filed.add(documents)
+        self._n_filed[f"{self._prefix}{block}"] += len(documents.documents)
+
+    @property
+    def filed(self) -> FiledCounts:
+        return self._filed.counts
 
     def acted(self, step: str) -> None:
         if self._item is None:
@@ -287,12 +292,12 @@ class RunStats:
             counts[item.state.value] = counts.get(item.state.value, 0) + 1
         for name, n in (+self._n_filed).items():
             steps.setdefault(name, {}).setdefault("counts", {})["filed"] = n
+        filed = self.filed
         return Report(
             run=self.run,
             pipeline=self.pipeline,
             status=status,
-            counts=dict(self.counts)
-            | ({ItemState.FILED.value: self.filed.n} if self.filed.n else {}),
+            counts=dict(self.counts) | ({ItemState.FILED.value: filed.n} if filed.n else {}),
             calls=self._sums["calls"],
             cached_calls=self._sums["cached_calls"],
             tokens=dict(self._tokens),
@@ -304,7 +309,7 @@ class RunStats:
             written=tuple(self._written),
             n_removed=self._sums["removed"],
             acted=tuple(self._acted),
-            filed=self.filed,
+            filed=filed,
             outdated=self.outdated,
             message=message and self.secrets.redact(message),
             log=str(self._log) if self._sums["tracebacks"] else None,

@@ -12,8 +12,8 @@ from random import SystemRandom
 from typing import Any
 
 from paddock.engine.errors import DeadlineExceeded, EngineError
+from paddock.engine.system.os_errors import is_transient
 from paddock.engine.system.records import replace
-from paddock.engine.system.retry import is_transient
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.typed_rows import without_types

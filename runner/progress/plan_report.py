@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from paddock.engine.system.records import Struct, field
+from paddock.engine.system.records import Struct, asdict, field
 
 from .item_states import WORK, ItemState
 from .reasons import Outdated, Reason, Why, in_words
-from .report import MOST_SHOWN_FAILURES, FiledTotals, shown_html, shown_lines
+from .report import MOST_SHOWN_FAILURES, FiledCounts, shown_html, shown_lines
 
 CallsAre = Literal["exact", "at most", "about"]
 
@@ -73,7 +73,7 @@ class PlanReport(Struct, frozen=True):
     """Those that a run would remove."""
     outdated_rows: Mapping[tuple[str, str, str], Outdated] = field(default_factory=dict)
     """Of both the rows, by their store and their item's scope and key."""
-    filed: FiledTotals = field(default_factory=FiledTotals)
+    filed: FiledCounts = FiledCounts()
     not_taken: Mapping[str, int] = field(default_factory=dict)
     """Files of scanned folders that no pattern takes, by suffix."""
 
@@ -104,7 +104,7 @@ class PlanReport(Struct, frozen=True):
     def as_json(self) -> dict[str, Any]:
         return {
             "items": [item.as_json() for item in self.items],
-            "filed": self.filed.as_json(),
+            "filed": asdict(self.filed),
             "outdated": dict(self.outdated),
             "removed": dict(self.removed),
             "not_taken": dict(self.not_taken),

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from markupsafe import Markup
 
-from paddock.engine.system.records import Struct, asdict, astuple, field, replace
+from paddock.engine.system.records import Struct, asdict, field, replace
 from paddock.engine.system.text import counted, listed, one_line
 from paddock.pipelines.errors import did_you_mean
 
@@ -67,44 +67,27 @@ class ItemReport(Struct, frozen=True):
         }
 
 
-class FiledTotals(Struct):
-    """Filed documents, by path and digest: each counts once, however many blocks have it."""
+class FiledCounts(Struct, frozen=True):
+    """How many documents are filed, and how many of them a run from scratch would not make so."""
 
-    documents: set[tuple[str, str]] = field(default_factory=set)
-    away: set[tuple[str, str]] = field(default_factory=set)
-    """Those that are not where they went."""
-    of_earlier_version: set[tuple[str, str]] = field(default_factory=set)
+    n: int = 0
+    no_longer_there: int = 0
+    """The documents are not where they went."""
+    of_earlier_version: int = 0
     """The pipeline would make them otherwise now, and the documents cannot be read again."""
-    changed: dict[str, None] = field(default_factory=dict)
+    changed: tuple[str, ...] = ()
     """What of the pipeline changed since, as far as the ledger knows."""
-
-    @property
-    def n(self) -> int:
-        return len(self.documents)
-
-    def add(self, other: FiledTotals) -> None:
-        for own, of_other in zip(astuple(self), astuple(other), strict=True):
-            own.update(of_other)
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "n": self.n,
-            "no_longer_there": len(self.away),
-            "of_earlier_version": len(self.of_earlier_version),
-            "changed": list(self.changed),
-        }
 
     def in_words(self) -> str:
         """Return a line; empty for none.
 
-        >>> both, earlier = {("a", "1"), ("b", "2")}, {("a", "1")}
-        >>> FiledTotals(both, set(), earlier, {"prompt changed": None}).in_words()
-        'Filed: 2, of which 1 was made by an earlier version: prompt changed.'
+        >>> FiledCounts(1234, 0, 1, ("prompt changed (step 'sum')",)).in_words()
+        "Filed: 1,234, of which 1 was made by an earlier version: prompt changed (step 'sum')."
         """
         parts = []
-        if n := len(self.away):
+        if n := self.no_longer_there:
             parts.append(f"{n:,} {'is' if n == 1 else 'are'} no longer there")
-        if n := len(self.of_earlier_version):
+        if n := self.of_earlier_version:
             why = f": {listed([*self.changed], 3)}" if self.changed else ""
             parts.append(f"{n:,} {'was' if n == 1 else 'were'} made by an earlier version{why}")
         noted = f", of which {' and '.join(parts)}" if parts else ""
@@ -151,7 +134,7 @@ class Report(Struct, frozen=True):
     """Number of files and rows that were removed, since their source is gone."""
     acted: tuple[str, ...] = ()
     """Steps outside of blocks that may have changed something else: commands, functions, moves."""
-    filed: FiledTotals = field(default_factory=FiledTotals)
+    filed: FiledCounts = FiledCounts()
     outdated: Mapping[str, Outdated] = field(default_factory=dict)
     """Outputs that no longer apply and are kept (paths, and rows in stores), and why."""
     not_taken: Mapping[str, int] = field(default_factory=dict)
@@ -249,7 +232,7 @@ class Report(Struct, frozen=True):
             "models": {name: dict(facts) for name, facts in self.models.items()},
             "seconds": round(self.seconds, 3),
             "items": [item.as_json() for item in self.items],
-            "filed": self.filed.as_json(),
+            "filed": asdict(self.filed),
             "outdated": dict(self.outdated),
             "not_taken": dict(self.not_taken),
             "returns": self.returns,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 LINE_EVERY_S = 5.0  # keeps logs of long runs readable
 NOTEBOOK_EVERY_S = 0.5  # each is a message to the browser
-MOST_NOTES = 100  # the newest; each message has all of them
+MOST_NOTES = 300  # the newest; a run has at most 200, and 51 lines on failures
 
 
 @contextmanager

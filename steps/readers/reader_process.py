@@ -30,8 +30,8 @@ from typing import Any, BinaryIO
 
 from paddock.engine.system import no_links
 from paddock.engine.system.frames import PipeClosed, pack_frame, read_frame, send_frame, take_pipes
+from paddock.engine.system.os_errors import is_transient
 from paddock.engine.system.records import Struct, asdict, replace
-from paddock.engine.system.retry import is_transient
 from paddock.pipelines.text_cells import SourceText
 
 from . import reader, text_files

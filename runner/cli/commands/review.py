@@ -194,8 +194,9 @@ def _chosen_action(flags: ReviewFlags) -> ReviewAction:
         raise CommandError("`--least` and `--filter` belong to `--list` and `--accept-all`.")
     if flags.skip_bad and action is not ReviewAction.IMPORT:
         raise CommandError("`--skip-bad` belongs to `--import`.")
-    has_json = flags.shows_rules or flags.accept_all or flags.export or flags.imported
-    return ReviewAction.LIST if flags.as_json and not has_json else action
+    if flags.as_json and action is ReviewAction.UNDO:
+        raise CommandError("`--undo` prints no JSON. Leave out `--json`.")
+    return ReviewAction.LIST if flags.as_json and action is ReviewAction.SERVE else action
 
 
 def _export_action(target: str, *, shows_rules: bool) -> ReviewAction:

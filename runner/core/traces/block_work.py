@@ -6,14 +6,14 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from paddock.engine.system.records import Struct, field
+from paddock.engine.system.records import Struct, astuple, field
 from paddock.runner.bind.bound import BoundBlock, BoundStep
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.filed_store import FiledRow
 from paddock.runner.progress.item_states import NEXT, ItemState, Phase
 from paddock.runner.progress.reasons import Reason
-from paddock.runner.progress.report import FiledTotals, ItemReport
+from paddock.runner.progress.report import FiledCounts, ItemReport
 
 from ..failures import Cause
 from ..run_records import StepRecord
@@ -178,6 +178,24 @@ class FiledItems(Struct, frozen=True, kw_only=True):
     """Those of `rows` that the ledger does not have as they are now."""
     former: Mapping[ItemKey, str] = field(default_factory=dict)
     """Filed items of blocks that the pipeline no longer has, and their keys in this one."""
+
+
+class FiledTotals(Struct):
+    """Filed documents, by path and digest: each counts once, however many blocks have it."""
+
+    documents: set[tuple[str, str]] = field(default_factory=set)
+    away: set[tuple[str, str]] = field(default_factory=set)
+    of_earlier_version: set[tuple[str, str]] = field(default_factory=set)
+    changed: dict[str, None] = field(default_factory=dict)
+
+    def add(self, other: FiledTotals) -> None:
+        for own, of_other in zip(astuple(self), astuple(other), strict=True):
+            own.update(of_other)
+
+    @property
+    def counts(self) -> FiledCounts:
+        n, n_away, n_earlier = map(len, (self.documents, self.away, self.of_earlier_version))
+        return FiledCounts(n, n_away, n_earlier, (*self.changed,))
 
 
 class BlockWork(Struct, frozen=True, kw_only=True):

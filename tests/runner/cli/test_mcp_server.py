@@ -548,6 +548,16 @@ def test_an_output_is_read_in_parts_and_no_letter_is_cut(box: Path, tools_of: To
     )
 
 
+def test_an_output_is_read_beside_a_folder_with_wrong_settings(box: Path, tools_of: Tools) -> None:
+    tools = tools_of(box)
+    ended(tools, started(tools, "copy"))
+    for name in ("a", "z"):  # whichever is looked at first
+        (box / name / ".paddock").mkdir(parents=True)
+        (box / name / ".paddock" / "ledger.sqlite").touch()
+        (box / name / "paddock.toml").write_text("broken = 1\n")
+    assert tools.read_output("out/a.txt")["next_offset"] is None
+
+
 WILD: dict[str, Any] = {
     "texts": {str(n): ["\x01" * 9000] * 100 for n in range(4)},
     "a name": {"x" * 200_000: 1},

@@ -138,7 +138,7 @@ def test_what_waits_to_be_shown_is_bounded(clock: Clock, tmp_path: Path) -> None
     printed = table._console.file.getvalue().splitlines()
     assert (len(printed), printed[-1]) == (1_000, "note 1999")
     assert notebook.shown.splitlines()[-1] == "note 1999"
-    assert len(notebook.shown.splitlines()) == 100
+    assert len(notebook.shown.splitlines()) == 300
     assert bars.table().row_count == 1_000
     log = tmp_path / "run.jsonl"
     log.write_bytes(b"x" * 17_000_000)

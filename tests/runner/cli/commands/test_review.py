@@ -367,6 +367,8 @@ def test_all_that_are_shown_are_accepted_and_undone_as_one(folder: Path) -> None
         f"one of 3 that were accepted together ({together})"
     }
     assert all(reviewed_fields(review) == [] for review in found.values())  # no one looked at them
+    kept = invoke("review", "--undo", together, "--json")  # it listed what waits, and undid nothing
+    assert (kept.exit_code, "Leave out `--json`" in kept.stderr) == (2, True)
     undone = invoke("review", "--undo", together)
     assert undone.stdout == "Undone: 3 answers wait again.\n"
     assert decided(folder) == {}
