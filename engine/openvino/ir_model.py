@@ -56,7 +56,7 @@ class IrEncoder(EmbeddingModel):
         return EncoderContext(self._computer, self.n_embedding, options)
 
 
-LoadedModel = Model | IrModel | IrEncoder
+WorkerModel = Model | IrModel | IrEncoder
 
 
 @contextmanager

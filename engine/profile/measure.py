@@ -22,7 +22,7 @@ from paddock.engine.llama.library import CacheFull, LoadFailed
 from paddock.engine.llama.llama_context import ContextOptions
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.llama.thread_governor import ENOUGH_CPU_SHARE
-from paddock.engine.openvino.ir_model import IrEncoder, LoadedModel
+from paddock.engine.openvino.ir_model import IrEncoder, WorkerModel
 from paddock.engine.settings import CacheType, Switch
 from paddock.engine.system.records import Struct, replace
 
@@ -312,7 +312,7 @@ class Unmeasured(Exception):
 
 
 def measure_model(
-    model: LoadedModel,
+    model: WorkerModel,
     shape: BenchOptions,
     clock: BenchClock,
     *,

@@ -13,7 +13,7 @@ from paddock.engine.arrays import Logits, Tokens, Vectors
 from paddock.engine.llama.forward_context import EmbeddingContext, ForwardContext
 from paddock.engine.llama.llama_context import ContextOptions
 from paddock.engine.llama.llama_model import Model
-from paddock.engine.openvino.ir_model import IrEncoder, LoadedModel
+from paddock.engine.openvino.ir_model import IrEncoder, WorkerModel
 from paddock.engine.profile.measure import EMBED_TEXT, BenchOptions
 from paddock.engine.system.records import Struct
 
@@ -82,7 +82,7 @@ class CopyComparison:
 
 
 def computed_results(
-    model: LoadedModel, texts: Sequence[str], n_tokens: int, like: BenchOptions
+    model: WorkerModel, texts: Sequence[str], n_tokens: int, like: BenchOptions
 ) -> Computed:
     """Compute at most `n_tokens` tokens of real texts, evenly over these (teacher forcing).
 

@@ -11,7 +11,7 @@ from paddock.engine.llama.library import DecodeFailed, LoadFailed
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.llama.llama_weights import ModelOptions
 from paddock.engine.llama.thread_governor import ENOUGH_CPU_SHARE
-from paddock.engine.openvino.ir_model import IrEncoder, IrModel, LoadedModel
+from paddock.engine.openvino.ir_model import IrEncoder, IrModel, WorkerModel
 from paddock.engine.profile.measure import (
     EMBED_BATCHES,
     EMBED_TEXT,
@@ -50,7 +50,7 @@ class Weights(Struct, frozen=True):
     def file(self) -> Path:
         return self.ir or self.path
 
-    def load(self, like: BenchOptions) -> LoadedModel:
+    def load(self, like: BenchOptions) -> WorkerModel:
         if self.ir is not None:
             kind = IrEncoder if like.embeds else IrModel
             return kind(self.path, self.ir, like.n_threads)
@@ -61,9 +61,9 @@ class MeasuredModels:
     """Models that stay loaded between their measurements: OpenVINO takes two seconds to compile."""
 
     def __init__(self) -> None:
-        self._models: dict[Weights, tuple[int, LoadedModel]] = {}
+        self._models: dict[Weights, tuple[int, WorkerModel]] = {}
 
-    def load(self, weights: Weights, like: BenchOptions) -> LoadedModel:
+    def load(self, weights: Weights, like: BenchOptions) -> WorkerModel:
         """Raises `LoadFailed`: it cannot be computed here."""
         n_threads = like.n_threads if weights.ir else 0  # llama.cpp's are a context's
         before = self._models.pop(weights, None)
@@ -192,7 +192,7 @@ def measure_speeds(
     return {weights: trial.speeds() for weights, trial in trials.items()}
 
 
-def _trial(model: LoadedModel, like: BenchOptions, clock: BenchClock) -> _ChatTrial | _EmbedTrial:
+def _trial(model: WorkerModel, like: BenchOptions, clock: BenchClock) -> _ChatTrial | _EmbedTrial:
     if isinstance(model, IrEncoder) or (isinstance(model, Model) and like.embeds):
         return _EmbedTrial(model, like, clock)
     return _ChatTrial(model, like, clock)

@@ -39,7 +39,7 @@ from paddock.engine.llama.library import DecodeFailed, LoadFailed
 from paddock.engine.llama.llama_context import ContextOptions
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.llama.llama_weights import ModelOptions
-from paddock.engine.openvino.ir_model import IrEncoder, IrModel, LoadedModel
+from paddock.engine.openvino.ir_model import IrEncoder, IrModel, WorkerModel
 from paddock.engine.profile.context_layout import GPU_PASSES
 from paddock.engine.profile.measure import (
     BenchClock,
@@ -75,7 +75,7 @@ _LEAST_MEASURED_CELLS = 16 * 192
 _MOST_MEASURED_CELLS, _MOST_MEASURED_GPU_CELLS = 16 * 576, 128 * 1280
 
 
-def measured_profile(load: WorkerOptions, model: LoadedModel, clock: BenchClock) -> Profile | None:
+def measured_profile(load: WorkerOptions, model: WorkerModel, clock: BenchClock) -> Profile | None:
     """Measure a model while nothing else computes; return None where that failed."""
     try:
         measured = measure_model(model, _bench_options(load), clock)
@@ -282,7 +282,7 @@ def main() -> None:
     service.run()
 
 
-def _load_model(load: WorkerOptions) -> LoadedModel:
+def _load_model(load: WorkerOptions) -> WorkerModel:
     if load.ir:
         kind = IrModel if load.role == "chat" else IrEncoder
         return kind(Path(load.path), Path(load.ir), load.n_threads)
@@ -316,7 +316,7 @@ def _warm_up_options(load: WorkerOptions) -> ContextOptions:
 
 def _make_service(
     load: WorkerOptions,
-    model: LoadedModel,
+    model: WorkerModel,
     prompter: PromptBuilder,
     profile: Profile | None,
     sender: _Sender,

@@ -241,7 +241,7 @@ def _days(written: str) -> Mapping[str, frozenset[str]]:
 
 # --- a field's rule
 
-Reading = FieldReading | WhyOpen
+FieldOutcome = FieldReading | WhyOpen
 
 
 class FieldRule(Struct, frozen=True):
@@ -252,7 +252,7 @@ class FieldRule(Struct, frozen=True):
     """The labels that stood in the block of each anchor."""
     ids: tuple[str, ...]
 
-    def read(self, offers: Offers) -> Reading:
+    def read(self, offers: Offers) -> FieldOutcome:
         is_amount, is_label_missing = self.form.of is float, False
         governed = {a: _only_value(offers, a, self.form) for a in sorted(self.anchors)}
         if WhyOpen.NEW_AROUND in governed.values():  # 4

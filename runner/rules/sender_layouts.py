@@ -11,7 +11,14 @@ from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.text import canonical_json
 
 from .cell_values import WITH_CENTS
-from .field_rules import FieldReading, FieldRule, Reading, TaughtAnswer, is_money, rules_of_field
+from .field_rules import (
+    FieldOutcome,
+    FieldReading,
+    FieldRule,
+    TaughtAnswer,
+    is_money,
+    rules_of_field,
+)
 from .offers import Offers
 from .reasons import NoRule, WhyOpen
 
@@ -134,9 +141,9 @@ class SenderLayout(Struct, frozen=True, dict=True):
         why = {field: how for field, how in found.items() if isinstance(how, WhyOpen)}
         return DocumentReadings(sure, why, WhyOpen.NO_PLACE)
 
-    def _read_constants(self, offers: Offers, changes: Set[str]) -> dict[str, Reading]:
+    def _read_constants(self, offers: Offers, changes: Set[str]) -> dict[str, FieldOutcome]:
         constants = self.constants or {}
-        found: dict[str, Reading] = dict.fromkeys(constants, WhyOpen.NEW_LINE)
+        found: dict[str, FieldOutcome] = dict.fromkeys(constants, WhyOpen.NEW_LINE)
         has_signs = any(word[0] == "¤" for word in offers.words)
         for field, ids in self.taught_constants.items():
             is_currency = is_money(constants[field])
@@ -169,7 +176,7 @@ class SenderLayout(Struct, frozen=True, dict=True):
         return {"sender": sender, "layout": words, "fields": fields, "open": rest}
 
 
-def _one_reading(readings: Sequence[Reading]) -> Reading:
+def _one_reading(readings: Sequence[FieldOutcome]) -> FieldOutcome:
     """Return what rules of one field agree on; in any order of decisions the same reason."""
     sure = [reading for reading in readings if isinstance(reading, FieldReading)]
     if not sure:
