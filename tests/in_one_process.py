@@ -42,14 +42,19 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return group_of(nodeid) or str(super()._split_scope(nodeid))
 
         def _reschedule(self, node: Any) -> None:
-            """Tell a process also that no file follows the one that it gets.
+            """Give a process two tests or more, or tell it that no file follows.
 
-            It begins its last test when it knows what follows: pytest-xdist 3.8 would tell it when
-            that test is done.
+            It begins a test when it knows what follows. pytest-xdist 3.8 gives one file at a time,
+            and is asked again when a test is done.
             """
             super()._reschedule(node)
-            if not self.workqueue and not node.shutting_down:
-                node.shutdown()
+            while not node.shutting_down:
+                if not self.workqueue:
+                    node.shutdown()
+                elif self._pending_of(self.assigned_work[node]) < 2:
+                    super()._reschedule(node)
+                else:
+                    break
 
         def remove_node(self, node: Any) -> str | None:
             """Count a test that ended its process as done, and drop the files that it has done.

@@ -187,6 +187,8 @@ ASKED |= {
         [(bill(), {})], bill(line("We send you our prices in AED if you ask us."), **NEXT)),
     "a currency by letters at an amount as well": (
         [(bill(), {})], bill(line("Of this we took kr 60.00 at our desk."), **NEXT)),
+    "a currency by letters behind a whole amount as well": (
+        [(bill(), {})], bill(line("Of this we took 60 kr at our desk."), **NEXT)),
     "a currency by two signs as well": (
         [(bill(), {})], bill(line("We send you our prices in A$ if you ask us."), **NEXT)),
     "two labels that two decisions taught": (
