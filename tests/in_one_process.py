@@ -42,7 +42,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return group_of(nodeid) or str(super()._split_scope(nodeid))
 
         def _reschedule(self, node: Any) -> None:
-            """Give a process two tests or more, or tell it that no file follows.
+            """Assign at least two tests to a process, or tell it that no file follows.
 
             It begins a test when it knows what follows. pytest-xdist 3.8 gives one file at a time,
             and is asked again when a test is done.

@@ -1,8 +1,10 @@
 """What `poe test` makes of tests that fail: once, twice, or too many of them."""
 
 import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,11 +62,16 @@ def test_y():
 def run(folder: Path, tests: str) -> tuple[int, list[str]]:
     (folder / "test_it.py").write_text(tests)
     command = [sys.executable, "-m", "tests.run_and_repeat", "-n", "2", "--dist", "loadfile"]
-    done = subprocess.run(
-        command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True,
-        text=True, check=False, timeout=60,
-    )  # fmt: skip
-    return done.returncode, done.stdout.splitlines()
+    with subprocess.Popen(
+        command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,
+        stdout=subprocess.PIPE, start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            output, _ = process.communicate(timeout=60)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # with what it started
+    return process.returncode, output.splitlines()
 
 
 def test_what_fails_once_is_named_and_passes(tmp_path: Path) -> None:

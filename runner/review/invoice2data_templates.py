@@ -57,7 +57,6 @@ _TURNED = str.maketrans("dm", "md")
 _ANY = r"[\s\S]*?"
 _CELL = r"(?:^|[^\S\n]{2}|[\t|])[^\w\n]{0,9}"
 _BEGINS = rf"(?:{_CELL}|\d[.,;]?[^\S\n][^\w\n]{{0,9}})"
-_WRITTEN_AS_MONEY = r"\d{1,9}[.,'\u00a0]\d\d"
 _RATE = r"\d\d?(?:[.,]\d\d?)?\s?%"
 _PROSE = r"[^\W\d_]+(?:(?:(?!\s\s)[^\w\n\t|:]){1,2}[^\W\d_]+){5}"
 _WORD_BEGINS, _WORD_ENDS = r"(?<![^\W\d_])", r"(?![^\W\d_])"
@@ -149,12 +148,8 @@ class RuleTemplate(Struct):
         pairs = rf"(?!{_ANY}{_CELL}\b(?!{heads}[^\w\n]*:|{_PROSE})[^\W\d_][^\d\n:|]*:)"
         own = currencies_in(whole)
         same = {*own.values(), *map(str, constants.values())}
-        currencies = currencies_in(" ".join(currency_signs()))
-        foreign = [sign for sign, unit in currencies.items() if unit not in same]
-        words = [sign for sign in foreign if sign.isalpha() and sign != currencies[sign]]  # Le, kr
-        word, apart = _one_sign_of(words), r"[^\S\n]?"
-        at_amounts = rf"\d{apart}{word}|{word}{apart}{_WRITTEN_AS_MONEY}"  # not: Le 3 mars
-        others = f"{_one_sign_of({*foreign} - {*words})}|{at_amounts}"
+        currencies = currencies_in(" ".join(currency_signs())).items()
+        others = _one_sign_of(sign for sign, unit in currencies if unit not in same)
         signs = rf"(?={_ANY}{_one_sign_of(own)})" if own else ""
         choices = {(n, str(c)) for n in constants for c in choices_of(SchemaParts.of(schema), n)}
         unnamed = (c for n, c in choices if c != str(constants[n]) and not is_currency(c))

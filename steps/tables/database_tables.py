@@ -22,7 +22,7 @@ from paddock.engine.system.text import cell_text, counted, one_line, sql_name
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.base import ItemName, ItemTables, StepError
 from paddock.steps.databases import Database
-from paddock.steps.row_sum import ItemRows, RowSum
+from paddock.steps.item_rows import ItemRows, RowSum
 
 from .column_types import ColumnType, type_of_value, typed_value
 from .database import JSON, SERVERS, PostgresAccount

@@ -25,7 +25,7 @@ from paddock.engine.system.files import sync_file, sync_folder
 from paddock.engine.system.text import one_line, shorten
 from paddock.pipelines.checking.folding import composed
 from paddock.steps.base import EmbedModel, SearchHit, StepError
-from paddock.steps.row_sum import RowSum
+from paddock.steps.item_rows import RowSum
 
 from .row_changes import TABLE_COLUMNS, HashedRow, KnownRow, RowChanges, RowsToDrop, RowsToKeep
 from .store_manifest import TABLE_NAME, MissingTable, StoreFormat, table_folder

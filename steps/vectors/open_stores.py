@@ -18,7 +18,7 @@ from paddock.engine.system.file_locks import LockTaken, lock_soon
 from paddock.engine.system.records import Struct, field
 from paddock.engine.system.tasks import run_to_end
 from paddock.steps.base import EmbedModel, ItemName, SearchHit, StepError, Vector, VectorRow
-from paddock.steps.row_sum import RowSum
+from paddock.steps.item_rows import RowSum
 
 from . import store_manifest
 from .row_changes import RowsToDrop, RowsToKeep, row_owner

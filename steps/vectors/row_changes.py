@@ -15,7 +15,7 @@ from pathlib import Path
 
 from paddock.engine.system.records import Struct, field
 from paddock.steps.base import ItemName, VectorRow
-from paddock.steps.row_sum import RowSum
+from paddock.steps.item_rows import RowSum
 
 _DIGEST_BYTES = 16
 COLUMN_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")

@@ -17,7 +17,7 @@ from pathlib import Path
 from paddock.engine.system.files import write_json_atomically
 from paddock.engine.system.records import Struct
 from paddock.steps.base import EmbedModel, StepError
-from paddock.steps.row_sum import RowSum
+from paddock.steps.item_rows import RowSum
 
 TABLE_NAME = "rows"
 """The table's name in the library's folder of tables, which a store is."""

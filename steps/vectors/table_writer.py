@@ -15,7 +15,7 @@ from paddock.engine.system.records import Struct, field
 from paddock.engine.system.tasks import resolve_future
 from paddock.steps.base import StepError
 from paddock.steps.extras import NEEDS_LANCEDB
-from paddock.steps.row_sum import RowSum
+from paddock.steps.item_rows import RowSum
 
 from . import store_manifest
 from .row_changes import RowChanges, RowsToDrop, RowsToKeep, row_changes

@@ -16,7 +16,7 @@ from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.item_states import DECIDED, WHOLE
 from paddock.steps.base import ItemName, StepError
-from paddock.steps.row_sum import RowSum
+from paddock.steps.item_rows import RowSum
 from paddock.steps.tables.database import PostgresAccount
 from paddock.steps.tables.database_tables import DatabaseTables, server_of
 

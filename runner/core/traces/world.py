@@ -23,7 +23,7 @@ from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.reasons import Reason
 from paddock.steps.base import Roots, StepError, Vector
 from paddock.steps.files.scan import FilesScanParams, scan_folder
-from paddock.steps.row_sum import ItemRows
+from paddock.steps.item_rows import ItemRows
 from paddock.steps.tables.database_tables import DatabaseTables
 from paddock.steps.vectors.open_stores import OpenStores
 

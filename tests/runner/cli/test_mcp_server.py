@@ -551,7 +551,7 @@ def test_an_output_is_read_in_parts_and_no_letter_is_cut(box: Path, tools_of: To
 def test_an_output_is_read_beside_a_folder_with_wrong_settings(box: Path, tools_of: Tools) -> None:
     tools = tools_of(box)
     ended(tools, started(tools, "copy"))
-    for name in ("a", "z"):  # whichever is looked at first
+    for name in ("a", "z"):  # before and behind it, in the order of names
         (box / name / ".paddock").mkdir(parents=True)
         (box / name / ".paddock" / "ledger.sqlite").touch()
         (box / name / "paddock.toml").write_text("broken = 1\n")

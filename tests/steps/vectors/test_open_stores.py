@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from paddock.engine.system.file_locks import lock_now
 from paddock.steps.base import EmbedModel, ItemName, StepError, VectorRow, VectorStore
-from paddock.steps.row_sum import RowSum
+from paddock.steps.item_rows import RowSum
 from paddock.steps.vectors import store_manifest, table_writer
 from paddock.steps.vectors.open_stores import OpenStores
 from paddock.steps.vectors.row_changes import row_owner
