@@ -170,14 +170,18 @@ class _Lines:
         yield means and f"Payment means: {f'{named} ({means})' if named else means}"
         if invoice["payee"] not in ("", invoice["seller"]):
             yield f"Pay to: {invoice['payee']}, not to the seller"
-        yield from self._texts("iban", "debited", "reference", "due", "paid_on")
+        yield from self._texts("iban", "debited", "reference", "due")
+        instalments = reading.groups("instalment")
+        yield from map(self._instalment, instalments if len(instalments) > 1 else ())
+        yield "Paid in full: nothing is left to be paid" if reading.text("paid") else ""
+        yield from self._texts("paid_on")
         if reading.text("split"):
             yield "Split payment: the tax goes to an account of its own"
         yield from (self._each(part, "the total") for part in reading.groups("on_gross"))
         for name in [*TITLES][[*TITLES].index("withheld") :]:
             if reading.number(name):
                 yield f"{TITLES[name]}: {self._amounts(reading, name)}"
-        due = self._amounts(reading, "payable") or self._total("gross")
+        due = self._total("payable") or self._amounts(reading, "payable")
         yield f"{'Credit, not to be paid' if is_credit else 'Amount due'}: {due}"
 
     def _texts(self, *names: str) -> Iterator[str]:
@@ -234,9 +238,12 @@ class _Lines:
     def _vat(self, vat: Reading) -> str:
         rate, category, code = (vat.text(name) for name in ("rate", "category", "code"))
         reason = vat.text("reason") or _name("vatex", code) or code
+        is_margin = category == "margin"  # its tax is in the price
         kind = "" if category == "S" else _name("5305", category) or category
+        kind = "margin scheme" if is_margin else kind
         split = "split payment: not paid to the seller" if vat.text("owed") == "S" else ""
-        amounts = f"{self._amounts(vat, 'basis')}: {self._amounts(vat, 'amount') or '0.00'}"
+        amount = self._amounts(vat, "amount") or ("not shown" if is_margin else "0.00")
+        amounts = f"{self._amounts(vat, 'basis')}: {amount}"
         return f"VAT{rate and f' {rate} %'} on {amounts}{_aside(reason or kind, split)}"
 
     def _in_other_currency(self) -> Iterator[str]:
@@ -261,6 +268,10 @@ class _Lines:
             discount.text("terms"),
         )
         return f"Discount for early payment: {what}"
+
+    def _instalment(self, instalment: Reading) -> str:
+        amount, day = self._amounts(instalment, "amount"), instalment.text("day")
+        return f"Instalment: {_words(amount, day and f'by {day}')}"
 
     def _amounts(self, reading: Reading, name: str, suffix: str = "") -> str:
         return ", ".join(self._amount(element) + suffix for element in reading.all(name))

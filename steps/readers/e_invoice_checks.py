@@ -101,10 +101,13 @@ _SUM_RULES = (
         "BR-CO-16",
         "payable",
         "gross -prepaid rounding for_others -taken",
+        # KSeF's total to be paid is, by its schema, before what was paid in parts
+        optional_parts="-paid_part",
         not_of_syntaxes=("fatturapa",),  # it is what a transfer brings
         needs_breakdown=True,  # Factur-X's MINIMUM leaves out what was prepaid
     ),
 )
+_PARTS = {r.total: r.parts for r in _SUM_RULES}
 _MADE_OF = {r.total: r.parts for r in _SUM_RULES if " " not in r.parts} | {"net": "bases"}
 
 
@@ -121,6 +124,7 @@ class Sums:
             "items": _total("amount", [(-1 if i.text("before") else 1, i) for i in self.items]),
             "bases": _total("basis", [(1, vat) for vat in self.vat]),
             "taxes": _total("amount", [(1, vat) for vat in self.vat if vat.all("amount")]),
+            "split": _total("amount", [(1, v) for v in self.vat if v.text("owed") == "S"]),
             "on_gross": _total("amount", on_gross),
             "gross": _total("gross_amount", [(1, item) for item in self.items]),
             **{
@@ -131,21 +135,54 @@ class Sums:
         }
 
     def amount(self, name: str) -> Term | None:
-        """Return what it states; else what its parts make, and None if they do not tell."""
+        """Return what it states; else what its parts make, and None if they do not tell.
+
+        What is left to be paid is nothing where the invoice says that it was paid or overpaid, and
+        less by parts that were paid and that no total has taken off.
+        """
+        if name != "payable":
+            return self._stated(name) or self._made_of(name)
+        if done := [*self.reading.all("paid"), *self.reading.all("overpaid")]:
+            return Term(Decimal(0), tuple(done))
+        stated, due = self._stated(name), self._due()
+        paid = self._stated("paid_part") or Term()
+        if stated and due and stated.value == due.value - paid.value:
+            return stated
+        due = stated or due
+        return due.plus(paid, -1) if due else None
+
+    def _due(self) -> Term | None:
+        """Return what was to be paid, by the other totals."""
+        if self._syntax.name != "fatturapa":
+            return self._sum(_PARTS["payable"])
+        due, made = self.amount("gross"), self._sum(_PARTS["gross"])
+        withheld, stamp = (self.amount(name) or Term() for name in ("withheld", "stamp"))
+        if due is None:
+            return None
+        if made and due.value in (made.value, made.value + stamp.value):  # else it is off already
+            due = due.plus(withheld, -1)
+        return due.plus(self._made["split"] or Term(), -1)
+
+    def _made_of(self, name: str) -> Term | None:
+        made = self._made.get(_MADE_OF.get(name, name))
+        return self._sum(_PARTS[name]) if name == "gross" and not made else made
+
+    def _stated(self, name: str) -> Term | None:
         found = [e for e in self.reading.all(name) if self._is_own([e])]
-        if name not in ("payable", "prepaid", "for_others", "withheld"):
+        if name not in ("payable", "prepaid", "paid_part", "for_others", "withheld"):
             found = found[:1]
         numbers = [(number, e) for e in found if (number := number_of(e)) is not None]
         if numbers:
             values, parts = zip(*numbers, strict=True)
             return Term(sum(values), parts)
-        return self._made.get(_MADE_OF.get(name, name))
+        return None
 
     def disagreements(self) -> Iterator[tuple[str, str, Term, Term]]:
         """Yield rule and field, what is stated and what it should be."""
         comparisons = list[tuple[str, str, Term | None, Term | None, Decimal]]()
         for rule in filter(self._applies, _SUM_RULES):
-            stated, made = self.amount(rule.total), self._sum(rule.parts)
+            stated = self._stated(rule.total) or self._made_of(rule.total)
+            made = self._sum(rule.parts)
             if stated and made and stated.value - made.value in self._options(rule.optional_parts):
                 continue
             per_rate = rule.slack_per_rate.get(self._syntax.name, Decimal(0))
@@ -193,7 +230,8 @@ class Sums:
 
     @property
     def can_check(self) -> bool:
-        return bool(self.amount("gross") and (self.amount("net") or self._made["items"]))
+        stated = self._stated("gross") or self._made["gross"]
+        return bool(stated and (self.amount("net") or self._made["items"]))
 
     def _is_own(self, elements: Sequence[Element]) -> bool:
         """Return whether they are in the currency of the invoice."""

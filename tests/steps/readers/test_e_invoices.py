@@ -230,3 +230,62 @@ def test_each_kind_of_untdid_1001_says_whether_it_is_to_be_paid(
         assert (found.invoices[0]["kind"], found.invoices[0]["type"]) == (kind, code)
         assert f"({code})" in found.text.splitlines()[0]
         assert found.text.splitlines()[-1].startswith(last)
+
+
+_TERM = "<Platnosc><TerminPlatnosci>"
+_PART = """<ZaplataCzesciowa><KwotaZaplatyCzesciowej>{}</KwotaZaplatyCzesciowej>
+<DataZaplatyCzesciowej>2026-03-01</DataZaplatyCzesciowej></ZaplataCzesciowa>"""
+_TO_PAY = """<DettaglioPagamento>{}<ImportoPagamento>{}</ImportoPagamento>
+</DettaglioPagamento>"""
+_ALL = _TO_PAY.format("", "102.00")
+_DAY = "<DataScadenzaPagamento>{}</DataScadenzaPagamento>"
+_ADVANCE = f"""<CondizioniPagamento>TP03</CondizioniPagamento>{_TO_PAY.format("", "30.00")}
+</DatiPagamento><DatiPagamento><CondizioniPagamento>TP02</CondizioniPagamento>
+{_TO_PAY.format("", "72.00")}"""
+_OF_TWO = f"""<CondizioniPagamento>TP01</CondizioniPagamento>
+{_TO_PAY.format(_DAY.format("2026-04-01"), "52.00")}
+{_TO_PAY.format(_DAY.format("2026-05-01"), "50.00")}"""
+_GROSS = "<ImportoTotaleDocumento>{}</ImportoTotaleDocumento>"
+_TOTAL = _GROSS.format("122.00")
+_IN_PARTS = f"""<Platnosc><ZnacznikZaplatyCzesciowej>{{}}</ZnacznikZaplatyCzesciowej>
+{_PART}{_PART}{_TERM[10:]}"""
+
+
+@pytest.mark.parametrize(
+    ("markup", "old", "new", "payable", "lines"),
+    [
+        (_FA3, _TERM, f"<Platnosc><Zaplacono>1</Zaplacono>{_TERM[10:]}", 0, "Paid in full: "),
+        (_FA3, _TERM, f"<Platnosc><Zaplacono>2</Zaplacono>{_TERM[10:]}", 306, "Pay by: 2026-03-16"),
+        (_FA3, _TERM, _IN_PARTS.format(1, 100, 50.5), 155.5, "Paid in part: 100.00 EUR, 50.50 EUR"),
+        (_FA3, _TERM, _IN_PARTS.format(2, 200, 106), 0, "Amount due: 0.00 EUR"),
+        (_FA3, "DoZaplaty", "DoRozliczenia", 0, "Overpaid and to be settled: 306.00 EUR"),
+        (_FATTURA, _ALL, _ADVANCE, 72, "Advance (TP03): 30.00 EUR\nTotal: 122.00 EUR\nAmount due: 72"),
+        (_FATTURA, _ALL, _OF_TWO, 102, "Instalment: 50.00 EUR by 2026-05-01"),
+        (_FATTURA, _ALL, "", 102, "Amount due: 102.00 EUR"),
+        (_FATTURA, f"{_TOTAL}|{_ALL}", "|", 102, "Amount due: 102.00 EUR"),
+        (_FATTURA, f"{_TOTAL}|{_ALL}", f"{_GROSS.format('102')}|", 102, "Amount due: 102.00 EUR"),
+        (
+            _FATTURA,
+            f"{_ALL}|</Imposta>",
+            "|</Imposta><EsigibilitaIVA>S</EsigibilitaIVA>",
+            80,
+            "split payment: not paid to the seller",
+        ),
+        (_FA3, "P_13_7>", "P_13_11>", 306, "VAT on 50.00 EUR: not shown (margin scheme)"),
+    ],
+    ids=[
+        "paid", "no mark", "in part", "in parts", "overpaid", "advance", "instalments", "no payment",
+        "no total", "total without", "split", "margin",
+    ],
+)  # fmt: skip
+def test_only_what_is_left_to_be_paid_is_due(
+    markup: str, old: str, new: str, payable: float, lines: str
+) -> None:
+    markup = markup.replace("\n", " ")
+    for before, after in zip(old.split("|"), new.split("|"), strict=True):
+        assert before in markup
+        markup = markup.replace(before, after.replace("\n", " "))
+    found = read_e_invoices(markup)
+    assert found.invoices[0]["payable"] == payable
+    assert lines in found.text
+    assert found.notes == (": read as an e-invoice",)
