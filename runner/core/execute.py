@@ -39,7 +39,7 @@ from .block_state import OUTERMOST, BlockState, EnclosingItems, opened_block
 from .failures import Cause, RunFailed, RunStopped, StepFailed
 from .item_attempt import ItemAttempt, StepAttempt
 from .item_recorder import ItemRecorder
-from .left_nodes import Left, LeftBy, blocks_read
+from .left_nodes import LeftBy, LeftNode, blocks_read
 from .outputs.outdated_outputs import EndedNode, Fate, MadeOutputs, OutdatedOutput
 from .outputs.pruning import Pruner
 from .outputs.vector_rows import clear_rows
@@ -167,7 +167,7 @@ class Execute(Walk):
         is_red = any(change["state"] == "quarantined" for change in outputs["changed"])
         return quarantined(words) if is_red else completed(words)
 
-    async def leave(self, node: BoundNode, left: Left) -> None:
+    async def leave(self, node: BoundNode, left: LeftNode) -> None:
         self.stats.note(left.text(node.id))
         self.stats.item_state(node.id, "", ItemState.SKIPPED)
 

@@ -38,7 +38,7 @@ class LeftBy(Enum):
     """What it reads has no result."""
 
 
-class Left(Struct, frozen=True):
+class LeftNode(Struct, frozen=True):
     """Why a node is left as it is, or why those that read it are."""
 
     by: LeftBy
@@ -59,7 +59,7 @@ class StepsLeft(Struct):
     """Called with a sentence for each node that is made without some items."""
     some_are: str = "were done"
     """How a sentence ends on items that `--only` or a sample asks for."""
-    reasons: dict[str, Left] = field(default_factory=dict)
+    reasons: dict[str, LeftNode] = field(default_factory=dict)
     """Why those that read a node are left: itself is left, was done in part, or waits."""
     lacking: dict[str, LackingItems] = field(default_factory=dict)
     """Blocks of which items failed or wait, or all documents are missing."""
@@ -68,14 +68,14 @@ class StepsLeft(Struct):
     lacking_inputs: Collection[LackingItems] = ()
     """What the inputs of a sub-pipeline lack."""
 
-    def first_left(self, by: LeftBy) -> Left | None:
+    def first_left(self, by: LeftBy) -> LeftNode | None:
         return next((left for left in self.reasons.values() if left.by is by), None)
 
     def is_read_by(self, references: frozenset[tuple[str, ...]]) -> bool:
         left = self.reasons.keys()
         return any(path[0] == "steps" and left & {*(path[1:2] or left)} for path in references)
 
-    def why(self, node: BoundNode, before: frozenset[str], scope: Scope) -> Left | None:
+    def why(self, node: BoundNode, before: frozenset[str], scope: Scope) -> LeftNode | None:
         """Return why a node is left since those before it were; None if it runs.
 
         1. Only some items of one of those are done.
@@ -88,18 +88,18 @@ class StepsLeft(Struct):
         names = sorted(before & self.reasons.keys(), reverse=True)
         by = {self.reasons[name].by: name for name in names}  # of several, the first by name
         if name := by.get(LeftBy.PARTIAL):  # 1
-            return Left(LeftBy.PARTIAL, f"only some items of '{name}' {self.some_are}")
+            return LeftNode(LeftBy.PARTIAL, f"only some items of '{name}' {self.some_are}")
         if name := by.get(LeftBy.AWAITED):  # 2
             wait = self.reasons[name].wait
             state = None if wait is None else wait.state
             verb = "is left, as is its review" if state is None else WAITS[state].singular
-            return Left(LeftBy.AWAITED, f"'{name}' {verb}", wait=wait)
+            return LeftNode(LeftBy.AWAITED, f"'{name}' {verb}", wait=wait)
         if name := by.get(LeftBy.WITHOUT_RESULTS):  # 3
             why = f"'{name}' is, since {self.reasons[name].why}"
-            return Left(LeftBy.WITHOUT_RESULTS, why, is_inherited=True)
+            return LeftNode(LeftBy.WITHOUT_RESULTS, why, is_inherited=True)
         for lack in self._lacking_of(node, scope):  # 4
             if lack.leaves_node(node):
-                return Left(LeftBy.WITHOUT_RESULTS, lack.left_reason())
+                return LeftNode(LeftBy.WITHOUT_RESULTS, lack.left_reason())
         return None
 
     def note_missing(self, node: BoundNode, scope: Scope) -> None:

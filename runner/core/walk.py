@@ -21,7 +21,7 @@ from paddock.runner.progress.drain import StopGateClosed
 
 from .block_state import OUTERMOST, BlockState, EnclosingItems
 from .failures import Cause, ItemWaits, RunFailed, StepFailed
-from .left_nodes import LackingItems, Left, LeftBy, StepsLeft, lacking_of, no_documents_of
+from .left_nodes import LackingItems, LeftBy, LeftNode, StepsLeft, lacking_of, no_documents_of
 from .outputs.outdated_outputs import EndedNode, OutdatedOutput, find_outdated
 from .outputs.same_output_file import refuse_written_by_others
 from .run_context import RunContext
@@ -114,7 +114,7 @@ class Walk(ABC):
                         else:  # 8
                             outputs = await self.step(node)
                     except ItemWaits as wait:
-                        self.left.reasons[node.id] = Left(LeftBy.AWAITED, wait=wait)
+                        self.left.reasons[node.id] = LeftNode(LeftBy.AWAITED, wait=wait)
                     if outputs is not NOT_YET:  # 9
                         self.scope = self.scope.with_step(node.id, outputs)
             except StopGateClosed as closed:
@@ -126,7 +126,7 @@ class Walk(ABC):
 
     def _note_end(self, state: BlockState, applies: EndedNode | None) -> None:
         if state.is_partial:
-            self.left.reasons[state.block.id] = Left(LeftBy.PARTIAL)
+            self.left.reasons[state.block.id] = LeftNode(LeftBy.PARTIAL)
         if applies is not None:
             self.ended[state.block.id] = applies
         self.has_failures |= state.has_failures
@@ -164,7 +164,7 @@ class Walk(ABC):
         if (awaited := inner.left.first_left(LeftBy.AWAITED)) and awaited.wait:
             raise awaited.wait
         if inner.left.first_left(LeftBy.PARTIAL):
-            self.left.reasons[step.id] = Left(LeftBy.PARTIAL)
+            self.left.reasons[step.id] = LeftNode(LeftBy.PARTIAL)
         without_results = inner.left.first_left(LeftBy.WITHOUT_RESULTS)
         if without_results is not None and not inner.is_of_item:
             self.left.reasons.setdefault(step.id, without_results)
@@ -179,7 +179,7 @@ class Walk(ABC):
         return nullcontext()
 
     @abstractmethod
-    async def leave(self, node: BoundNode, left: Left) -> None: ...
+    async def leave(self, node: BoundNode, left: LeftNode) -> None: ...
 
     async def has_to_wait(self, node: BoundNode) -> bool:
         """Return whether what a node reads has to run first; note what may be known of it then."""

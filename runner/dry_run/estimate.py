@@ -25,7 +25,7 @@ from paddock.runner.bind.scope import Scope
 from paddock.runner.core.block_state import BlockState, opened_block, take_entry
 from paddock.runner.core.failures import RunStopped, StepFailed
 from paddock.runner.core.item_attempt import ItemAttempt
-from paddock.runner.core.left_nodes import Left, LeftBy, StepsLeft
+from paddock.runner.core.left_nodes import LeftBy, LeftNode, StepsLeft
 from paddock.runner.core.outputs.outdated_outputs import (
     EndedNode,
     Fate,
@@ -130,7 +130,7 @@ class PlanWalk(Walk):
     def fail(self, node: BoundNode, error: StepFailed | ExpressionError) -> NoReturn:
         raise PipelineError.of(str(error), mark=node.mark) from error
 
-    async def leave(self, node: BoundNode, left: Left) -> None:
+    async def leave(self, node: BoundNode, left: LeftNode) -> None:
         if left.by is not LeftBy.AWAITED and not left.is_inherited:
             self.context.stats.note(left.text(f"{self._prefix}{node.id}"))
 

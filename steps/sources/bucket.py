@@ -16,13 +16,17 @@ from pydantic import AfterValidator, Field
 from paddock.steps.extras import BUCKET_LIBRARIES
 
 from .mirror import (
+    Answer,
+    Gone,
+    Had,
+    Left,
     Source,
     SourceAway,
     SourceDocument,
     SourceListing,
     SourceParams,
     SourceRefused,
-    Unfetched,
+    Whole,
     fetch_one_by_one,
 )
 
@@ -145,8 +149,16 @@ class Bucket(Source):
                 raise error.__cause__ from None
             raise
 
-    def contents(self, identities: Sequence[str]) -> Iterator[tuple[str, bytes | Unfetched]]:
-        return fetch_one_by_one([each for each in identities if each in self._listed], self.content)
+    def contents(self, identities: Sequence[str]) -> Iterator[tuple[str, Answer]]:
+        return fetch_one_by_one(identities, self._answer_of)
+
+    def _answer_of(self, identity: str) -> Answer:
+        if identity not in self._listed:
+            return Gone()
+        content, most = self.content(identity), self._params.max_bytes
+        if len(content) > most:
+            return Left(f"larger than `max_bytes` ({most:,})", len(content))
+        return Had(content, Whole.END)
 
     def content(self, identity: str) -> bytes:
         def read() -> bytes:

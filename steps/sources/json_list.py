@@ -14,13 +14,17 @@ from pydantic import Field
 from paddock.steps.base import StepError
 
 from .mirror import (
+    Answer,
+    Gone,
+    Had,
+    Left,
     Source,
     SourceAway,
     SourceDocument,
     SourceListing,
     SourceParams,
     SourceRefused,
-    Unfetched,
+    Whole,
     fetch_one_by_one,
 )
 
@@ -76,19 +80,22 @@ class JsonList(Source):
             documents[identity] = SourceDocument(identity, name, 0, version)
         return SourceListing("", [*documents.values()])
 
-    def contents(self, identities: Sequence[str]) -> Iterator[tuple[str, bytes | Unfetched]]:
-        listed = [identity for identity in identities if identity in self._addresses]
-        return fetch_one_by_one(listed, self._content)
+    def contents(self, identities: Sequence[str]) -> Iterator[tuple[str, Answer]]:
+        return fetch_one_by_one(identities, self._content)
 
-    def _content(self, identity: str) -> bytes:
-        given, address = self._params, self._addresses[identity]
+    def _content(self, identity: str) -> Answer:
+        given, address = self._params, self._addresses.get(identity)
+        if address is None:  # the list is read to its end
+            return Gone()
         request = self._http.FetchRequest(address, given.hosts, given.max_bytes, given.headers)
         try:
             fetched = _answer(self._http.fetch_bytes(request))
         except self._http.NotFetched as error:
             raise SourceRefused(f"{error}") from error
         if (status := fetched.answer.status_code) == 200:
-            return bytes(fetched.body)
+            if len(fetched.body) > (most := given.max_bytes):
+                return Left(f"larger than `max_bytes` ({most:,})", len(fetched.body))
+            return Had(fetched.body, Whole.END)
         is_its_own = 400 <= status < 500 and status not in (401, 408, 429)
         why = f"'{address}' answers with status {status}"
         raise SourceRefused(why) if is_its_own else SourceAway(why)

@@ -32,7 +32,18 @@ from paddock.engine.system.hosts import is_loopback
 from paddock.engine.system.text import one_line
 from paddock.steps.paths import printable
 
-from .mirror import Source, SourceAway, SourceDocument, SourceListing, SourceParams, SourceRefused
+from .mirror import (
+    Answer,
+    Gone,
+    Had,
+    Source,
+    SourceAway,
+    SourceDocument,
+    SourceListing,
+    SourceParams,
+    SourceRefused,
+    Whole,
+)
 
 _ANSWER_S = 60.0
 """Without a byte from the server."""
@@ -141,12 +152,16 @@ class Mailbox(Source):
                 first = max([first, uid_next, *(uid + 1 for uid in uids)])
             return SourceListing(f"{self._validity}:{first}", documents, is_renumbered)
 
-    def contents(self, identities: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    def contents(self, identities: Sequence[str]) -> Iterator[tuple[str, Answer]]:
         with _errors():
-            uids = self._uids(identities)
-            for facts, content in self._fetch(uids, "(UID BODY.PEEK[])") if uids else ():
+            if not (uids := self._uids(identities)):  # it has given its mails other numbers
+                return
+            there = {*self._search(f"UID {uids}")}
+            for facts, content in self._fetch(uids, "(UID BODY.PEEK[])"):
                 if uid := _UID.search(facts):
-                    yield f"{self._validity}:{int(uid[1])}", content
+                    yield f"{self._validity}:{int(uid[1])}", Had(content, Whole.END)
+            for number in {*map(int, uids.split(","))} - there:
+                yield f"{self._validity}:{number}", Gone()
 
     def mark_done(self, identities: Sequence[str]) -> int:
         flag, move = self._account.flag, self._account.move

@@ -17,6 +17,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from enum import Enum
 from itertools import chain, count
 from pathlib import Path, PurePath, PurePosixPath
 
@@ -53,10 +54,41 @@ class SourceRefused(Exception):
         self.remedy = remedy
 
 
-class Unfetched(Struct, frozen=True):
-    """In place of the content of one document, which the others do not wait for."""
+class Whole(Enum):
+    """How it is known that an answer has all bytes of a document."""
+
+    LENGTH = "length"
+    """The place states how many it has, with the answer or in its listing."""
+    END = "end"
+    """The protocol marks the end: the last chunk, a literal of IMAP, the end of a file."""
+    DIGEST = "digest"
+    """The place states a digest of the bytes."""
+
+
+class Had(Struct, frozen=True):
+    """All bytes of a document."""
+
+    content: bytes
+    whole_by: Whole
+
+
+class Left(Struct, frozen=True):
+    """A document that did not come, or of which it is not known whether all of it came.
+
+    It is named in a note, and the next run asks for it again; no other document waits for it.
+    """
 
     why: str
+    size_bytes: int = 0
+    """Its size is this one at least: it is asked for again once it may have so many."""
+
+
+class Gone(Struct, frozen=True):
+    """The place says that it has the document no more: of this one, or by a list of all it has."""
+
+
+Answer = Had | Left | Gone
+"""What a source says of a document that is asked for. There is no fourth answer."""
 
 
 class SourceDocument(Struct):
@@ -102,8 +134,8 @@ class Source(ABC):
         """Return what came since an earlier listing; empty: all."""
 
     @abstractmethod
-    def contents(self, identities: Sequence[str]) -> Iterator[tuple[str, bytes | Unfetched]]:
-        """Yield the content of those that are still there; of one that is too large its start."""
+    def contents(self, identities: Sequence[str]) -> Iterator[tuple[str, Answer]]:
+        """Yield what becomes of each. Those of which nothing is said are asked for singly."""
 
     def mark_done(self, identities: Sequence[str]) -> int:
         """Mark or move documents whose outputs are recorded; return how many were so already."""
@@ -124,9 +156,9 @@ class Source(ABC):
 
 
 def fetch_one_by_one(
-    identities: Sequence[str], fetch: Callable[[str], bytes]
-) -> Iterator[tuple[str, bytes | Unfetched]]:
-    """Yield the content of each by a call that raises `SourceAway` or `SourceRefused`.
+    identities: Sequence[str], fetch: Callable[[str], Answer]
+) -> Iterator[tuple[str, Answer]]:
+    """Yield the answer of each by a call that raises `SourceAway` or `SourceRefused`.
 
     What is refused of one document is no failure of the source.
     """
@@ -135,10 +167,10 @@ def fetch_one_by_one(
         try:
             yield identity, fetch(identity)
         except SourceRefused as error:
-            yield identity, Unfetched(f"{error}")
+            yield identity, Left(f"{error}")
         except SourceAway as error:
             n_failures += 1
-            yield identity, Unfetched(f"{error}")
+            yield identity, Left(f"{error}")
             if n_failures == MOST_FAILURES:
                 raise
 
@@ -302,32 +334,33 @@ class Mirror(Struct, frozen=True):
         due = (copy for copy in batch if copy.is_changed or not copy.is_here)
         missing = {copy.identity: copy for copy in due}
         try:
-            for identity, content in source.contents([*missing]):
+            for identity, answer in _answers(source, [*missing]):
                 if identity not in missing:  # a server may answer what it likes
                     continue
                 copy = missing.pop(identity)
-                if source.is_web and isinstance(content, bytes):
-                    is_page = is_page_instead(PurePath(copy.name), content[:HEAD_BYTES])
-                    content = Unfetched("it is a web page now") if is_page else content
-                if isinstance(content, Unfetched):
+                if isinstance(answer, Gone):
+                    if not copy.is_here:
+                        del index.copies[identity]
+                    continue
+                if source.is_web and isinstance(answer, Had):
+                    is_page = is_page_instead(PurePath(copy.name), answer.content[:HEAD_BYTES])
+                    answer = Left("it is a web page now") if is_page else answer
+                if isinstance(answer, Left):
                     failed.append(identity)
-                    left.failed.append(f"'{copy.name}' ({content.why.rstrip('.')})")
+                    left.failed.append(f"'{copy.name}' ({answer.why.rstrip('.')})")
+                    copy.size_bytes = max(copy.size_bytes, answer.size_bytes)
                     continue
                 was_sized = copy.size_bytes > 0
-                copy.size_bytes = len(content)
+                copy.size_bytes = len(answer.content)
                 if copy.size_bytes > (most if was_sized else min(most, room)):
                     left.too_large.append(copy.name)
                     continue
-                self._write_copy(index, copy, content)
+                self._write_copy(index, copy, answer.content)
                 copy.is_here, copy.is_changed = True, False
                 room -= 0 if was_sized else copy.size_bytes
         except SourceAway:
             failed = [*missing, *failed]
             raise
-        else:
-            for identity, copy in missing.items():  # gone meanwhile
-                if not copy.is_here:
-                    del index.copies[identity]
         finally:
             for identity in failed:  # the next run begins with others
                 index.copies[identity] = index.copies.pop(identity)
@@ -370,6 +403,23 @@ class Mirror(Struct, frozen=True):
 
     def _write(self, index: _Index) -> None:
         write_json_atomically(self.folder / _INDEX, asdict(index), is_durable=True)
+
+
+def _answers(source: Source, identities: Sequence[str]) -> Iterator[tuple[str, Answer]]:
+    """Yield an answer for each document: those that get none among others are asked for singly."""
+    silent = dict.fromkeys(identities)
+    for at_once in (True, False):
+        for batch in [identities] if at_once else [[each] for each in silent]:
+            try:
+                for identity, answer in source.contents(batch):
+                    silent.pop(identity, None)
+                    yield identity, answer
+            except SourceRefused as error:
+                if not at_once:
+                    silent.pop(batch[0], None)
+                    yield batch[0], Left(f"{error}")
+    for identity in silent:
+        yield identity, Left("nothing came of it")
 
 
 def copy_name(path: str) -> str | None:
