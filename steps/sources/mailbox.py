@@ -12,13 +12,11 @@ import hashlib
 import imaplib
 import os
 import re
-import select
 import socket
 import ssl
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from datetime import UTC, date, datetime
 from email.parser import BytesHeaderParser
 from functools import partial
@@ -29,13 +27,15 @@ from pydantic import Field, model_validator
 
 from paddock.engine.system import processes
 from paddock.engine.system.hosts import is_loopback
-from paddock.engine.system.text import one_line
+from paddock.engine.system.text import listed, one_line
 from paddock.steps.paths import printable
 
 from .mirror import (
+    MOST_FAILURES,
     Answer,
     Gone,
     Had,
+    Left,
     Source,
     SourceAway,
     SourceDocument,
@@ -52,11 +52,15 @@ _COMMAND_S = 600.0
 _TOKEN_S = 60.0
 _MOST_TOKEN_BYTES = 64 * 1024
 _MOST_HEAD_BYTES = 1024**2
+_MOST_LINE_BYTES = 64 * 1024**2  # what SEARCH says of seven million mails
+_GROUP_BYTES = 8 * 1024**2  # of mails that are asked for at once
+_PIECE_BYTES = 64 * 1024
+_NAMED = 20  # folders
 _HEADS = 500  # mails whose headers are asked for at once
 _HEAD = "(UID RFC822.SIZE INTERNALDATE BODY.PEEK[HEADER.FIELDS (MESSAGE-ID DATE FROM SUBJECT)])"
-_UID = re.compile(rb"\bUID (\d+)")
-_SIZE = re.compile(rb"\bRFC822\.SIZE (\d+)")
-_DATE = re.compile(rb'\bINTERNALDATE "([^"]+)"')
+_Value = int | bytes | None | list["_Value"]
+_Part = bytes | tuple[bytes, bytes] | None
+"""A line, or what stands before a literal, with it."""
 _NOT_ASCII = re.compile(r"[^\x20-\x7e]+")
 
 
@@ -127,142 +131,277 @@ class Account(SourceParams):
 
 
 class Mailbox(Source):
-    """An open mailbox. Blocks; used by one thread at a time."""
+    """A mailbox that is logged in. Blocks; used by one thread at a time."""
 
-    def __init__(self, account: Account, imap: imaplib.IMAP4) -> None:
-        self._account = account
-        self._imap = imap
+    def __init__(self, account: Account, credential: str) -> None:
+        super().__init__()
+        self._account, self._credential = account, credential
         self._folder = _quoted(account.folder)
         self._validity = ""
+        self._sizes = dict[int, int]()
+        """What the server said of a mail's size, by UID."""
+        self._open()
+
+    def _open(self) -> None:
+        with _errors(), _greeting():
+            self._imap = _connected(self._account)
+        with _errors():
+            try:
+                _log_in(self._imap, self._account, self._credential)
+                answer = self._imap.capability()[1][-1] or b""
+                self._imap.capabilities = tuple(answer.decode("ascii", "replace").upper().split())
+                self._wire = _Wire(self._imap, max(self._account.max_bytes, _MOST_HEAD_BYTES))
+            except BaseException:
+                self.close()
+                raise
+
+    @property
+    def can_move(self) -> bool:
+        return "MOVE" in self._imap.capabilities
+
+    def close(self) -> None:
+        for end in (self._imap.logout, self._imap.shutdown):
+            with suppress(imaplib.IMAP4.error, OSError):  # it broke off before
+                end()
 
     # --- a source
 
     def listing(self, cursor: str) -> SourceListing:
         with _errors():
-            uid_next = self._select(is_readonly=True)
-            known, _, last = cursor.partition(":")
-            is_renumbered = bool(cursor) and known != self._validity
-            first = int(last) if last.isdecimal() and not is_renumbered else 1
+            n_there = self._select(is_readonly=True)
+            known, _, rest = cursor.partition(":")
+            last, _, of_since = rest.partition(":")
+            since = self._account.since
+            # Numbers of a folder without UIDVALIDITY hold for a session
+            is_renumbered = bool(cursor) and (known != self._validity or known == "0")
+            is_same = not (is_renumbered or (of_since and of_since != str(since)))
+            first = int(last) if _is_number(last) and is_same else 1
+            came = f" SINCE {since.day}-{since:%b-%Y}" if since else ""
+            # `first:*` has the last mail also where that came before; an empty folder has no `*`
+            found = self._search(f"UID {first}:*{came}") if n_there else set()
+            uids = sorted(uid for uid in found if uid >= first)
             documents = list[SourceDocument]()
-            if not uid_next or uid_next > first:
-                since = f" SINCE {d.day}-{d:%b-%Y}" if (d := self._account.since) else ""
-                uids = [uid for uid in self._search(f"UID {first}:*{since}") if uid >= first]
-                for at in range(0, len(uids), _HEADS):
-                    documents += self._heads(uids[at : at + _HEADS])
-                first = max([first, uid_next, *(uid + 1 for uid in uids)])
-            return SourceListing(f"{self._validity}:{first}", documents, is_renumbered)
+            for at in range(0, len(uids), _HEADS):
+                documents += self._heads(uids[at : at + _HEADS])
+            is_short = first == 1 and not since and len(uids) < n_there  # then all are asked again
+            following = first if is_short or not uids else uids[-1] + 1
+            cursor = f"{self._validity}:{following}:{since or ''}"
+            return SourceListing(cursor, documents, is_renumbered)
 
     def contents(self, identities: Sequence[str]) -> Iterator[tuple[str, Answer]]:
         with _errors():
-            if not (uids := self._uids(identities)):  # it has given its mails other numbers
-                return
-            there = {*self._search(f"UID {uids}")}
-            for facts, content in self._fetch(uids, "(UID BODY.PEEK[])"):
-                if uid := _UID.search(facts):
-                    yield f"{self._validity}:{int(uid[1])}", Had(content, Whole.END)
-            for number in {*map(int, uids.split(","))} - there:
-                yield f"{self._validity}:{number}", Gone()
+            uids, prefix = self._uids(identities), f"{self._validity}:"
+            unsized = [uid for uid in uids if uid not in self._sizes]
+            self._sizes |= self._sizes_of(unsized) if unsized else {}
+        n_breaks, due = 0, [*self._groups(uids)][::-1]
+        while due:
+            group, why = due.pop(), ""
+            try:
+                with _errors():
+                    had, refusal = self._bodies(group)
+                    is_there = len(group) > 1 or bool(had) or self._search(f"UID {group[0]}")
+                n_breaks, why = 0, refusal or "the server does not hand it over"
+            except SourceAway as error:  # one mail may break off each time
+                n_breaks += 1
+                if n_breaks == MOST_FAILURES:
+                    raise
+                had, why, is_there = {}, f"{error}", True
+                self._open_again()
+            for uid, answer in had.items():
+                yield f"{prefix}{uid}", answer
+            if missing := [uid for uid in group if uid not in had]:
+                if len(group) > 1:
+                    due += [[uid] for uid in reversed(missing)]
+                else:
+                    yield f"{prefix}{missing[0]}", Left(why) if is_there else Gone()
 
     def mark_done(self, identities: Sequence[str]) -> int:
         flag, move = self._account.flag, self._account.move
         with _errors():
             self._select(is_readonly=False)
             uids = self._uids(identities)
-            if not uids:  # the next listing finds them by their Message-ID
+            if len(uids) < len(identities):  # the next listing finds them
                 raise SourceAway("it has given its mails other numbers meanwhile")
+            those = _numbers(uids)
             if move is not None:
-                if n_there := len(self._search(f"UID {uids}")):
-                    self._ask("MOVE", uids, _quoted(move))
+                if n_there := len(self._search(f"UID {those}")):
+                    self._ask("MOVE", those, _quoted(move))
+                    if self._search(f"UID {those}"):
+                        raise SourceRefused(f"says that it moved mails to '{move}', and did not")
                 return len(identities) - n_there
+            assert flag is not None
+            kept = self._imap.response("PERMANENTFLAGS")[1][-1]
+            if kept is not None and not {flag.upper().encode(), b"\\*"} & _words(kept):
+                flags = ", ".join(sorted(_text([each]) for each in _words(kept)))
+                remedy = "Set a `flag` that it keeps, or `move`."
+                raise SourceRefused(f"keeps no flag '{flag}', but {flags or 'none'}", remedy)
             # Who reads a mail sets a flag of the system
-            is_own = flag is not None and not flag.startswith("\\")
-            n_before = len(self._search(f"UID {uids} KEYWORD {flag}")) if is_own else 0
-            self._ask("STORE", uids, "+FLAGS.SILENT", f"({flag})")
+            has, lacks = _flag_keys(flag)
+            n_before = 0 if flag.startswith("\\") else len(self._search(f"UID {those} {has}"))
+            self._ask("STORE", those, "+FLAGS.SILENT", f"({flag})")
+            if self._search(f"UID {those} {lacks}"):
+                raise SourceRefused(f"says that it keeps the flag '{flag}', and does not")
             return n_before
 
     # --- of a watch
 
     def cursor(self) -> str:
         with _errors():
-            uid_next = self._select(is_readonly=True)
-            return f"{self._validity}:{uid_next}"
+            n_there = self._select(is_readonly=True)
+            newest = max(self._search(str(n_there)), default=0) if n_there else 0
+            return f"{self._validity}:{n_there}:{newest}"
 
     def wait(self, seconds: float) -> None:
-        if "IDLE" not in self._imap.capabilities:
-            time.sleep(seconds)
-            return
         with _errors():
-            tag = self._imap._new_tag()
-            self._imap.send(tag + b" IDLE\r\n")
-            if self._imap.readline().startswith(b"+"):
-                select.select([self._imap.socket()], [], [], seconds)
-                self._imap.send(b"DONE\r\n")
-            while not (line := self._imap.readline()).startswith(tag):
-                if not line:
-                    raise imaplib.IMAP4.abort("it closed the connection")
+            if "IDLE" not in self._imap.capabilities or not self._timed(self._idle, seconds):
+                self._is_cut.wait(seconds)
+
+    def _idle(self, seconds: float) -> bool:
+        """Wait until the server says something; return whether it can do so."""
+        imap = self._imap
+        tag, is_waiting, is_news = imap._new_tag(), False, False
+        imap.send(tag + b" IDLE\r\n")
+        while not (line := imap.readline()).startswith(tag):
+            if not line:
+                raise imaplib.IMAP4.abort("it closed the connection")
+            if line.startswith(b"+") and not is_waiting:
+                is_waiting = True
+                if not is_news:
+                    self._wire.wait(seconds)
+                imap.send(b"DONE\r\n")
+            is_news = True
+        return is_waiting
 
     def cut(self) -> None:
         """Close the connection, also under a call that waits."""
+        super().cut()
         self._imap.socket().shutdown(socket.SHUT_RDWR)
 
     # --- commands
 
     def _select(self, *, is_readonly: bool) -> int:
-        """Return UIDNEXT; 0: the server does not say it."""
-        typ, data = self._timed(self._imap.select, self._folder, is_readonly)
+        """Return how many mails the folder has."""
+        try:
+            typ, data = self._timed(self._imap.select, self._folder, is_readonly)
+        except imaplib.IMAP4.readonly as error:
+            remedy = "Remove `flag` or `move`."
+            raise SourceRefused("does not let its mails be marked", remedy) from error
         if typ != "OK":
+            if _is_temporary(data):
+                raise SourceAway(f"it is not ready: {_text(data)}")
+            names = [_decoded(name) for name in self._folders()]
+            remedy = f"Correct `folder`; it has {listed(names, _NAMED)}." if names else ""
             why = f"has no such folder: {_text(data)}"
-            raise SourceRefused(why, "Correct `folder`.")
-        validity, uid_next = (
-            self._imap.response(name)[1][-1] for name in ("UIDVALIDITY", "UIDNEXT")
-        )
+            raise SourceRefused(why, remedy or "Correct `folder`.")
+        validity = self._imap.response("UIDVALIDITY")[1][-1]
         self._validity = str(int(validity or 0))
-        return int(uid_next or 0)
+        return int(data[-1] or 0)
 
-    def _uids(self, identities: Sequence[str]) -> str:
+    def _folders(self) -> list[bytes]:
+        with suppress(imaplib.IMAP4.error):
+            typ, data = self._timed(self._imap.list)
+            return _folder_names(data) if typ == "OK" else []
+        return []
+
+    def _open_again(self) -> None:
+        validity = self._validity
+        self.close()
+        self._open()
+        with _errors():
+            self._select(is_readonly=True)
+        if self._validity != validity:
+            raise SourceAway("it has given its mails other numbers meanwhile")
+
+    def _uids(self, identities: Sequence[str]) -> list[int]:
         """Return the numbers of mails as they are now; what is no number is asked of no server."""
         known, prefix = [each.partition(":") for each in identities], self._validity
-        return ",".join(uid for of, _, uid in known if of == prefix and uid.isdecimal())
+        return [int(uid) for of, _, uid in known if of == prefix and _is_number(uid)]
 
-    def _search(self, what: str) -> list[int]:
-        found, *_ = self._ask("SEARCH", what)
-        return [*map(int, (found or b"").split())]
+    def _search(self, what: str) -> set[int]:
+        return _searched(self._ask("SEARCH", what))
 
     def _heads(self, uids: Sequence[int]) -> Iterator[SourceDocument]:
-        for facts, head in self._fetch(",".join(map(str, uids)), _HEAD):
-            uid, size, day = (pattern.search(facts) for pattern in (_UID, _SIZE, _DATE))
-            if uid is None or size is None:
-                continue
-            written = datetime.now(UTC)
-            with suppress(ValueError, TypeError, AttributeError):
-                assert day is not None
-                written = datetime.strptime(day[1].decode().strip(), "%d-%b-%Y %H:%M:%S %z")
-            own = BytesHeaderParser().parsebytes(head)["Message-ID"]
-            marker = one_line(str(own)) if own else hashlib.sha256(head).hexdigest()
-            name = f"{written:%Y-%m-%d}-{int(uid[1])}.eml"
-            yield SourceDocument(f"{self._validity}:{int(uid[1])}", name, int(size[1]), marker)
+        """Yield all mails, also those of which the server says nothing else."""
+        known, refusal = self._fetch(uids, _HEAD)
+        for uid in uids if refusal else ():
+            known |= {} if uid in known else self._fetch([uid], _HEAD)[0]
+        for uid in uids:
+            facts, written = known.get(uid, {}), datetime.now(UTC)
+            size, day = facts.get(b"RFC822.SIZE"), facts.get(b"INTERNALDATE")
+            head = next((facts[name] for name in facts if name.startswith(b"BODY[HEADER")), None)
+            if isinstance(size, int):
+                self._sizes[uid] = size
+            if isinstance(day, bytes):
+                with suppress(ValueError):
+                    text = day.decode("ascii", "replace").strip()
+                    written = datetime.strptime(text, "%d-%b-%Y %H:%M:%S %z")
+            marker = f"{self._validity}:{uid}"
+            if isinstance(head, bytes) and head.strip():
+                own = BytesHeaderParser().parsebytes(head)["Message-ID"]
+                marker = one_line(str(own)) if own else hashlib.sha256(head).hexdigest()
+            name = f"{written:%Y-%m-%d}-{uid}.eml"
+            identity = f"{self._validity}:{uid}"
+            yield SourceDocument(identity, name, self._sizes.get(uid, 0), marker)
 
-    def _fetch(self, uids: str, what: str) -> Iterator[tuple[bytes, bytes]]:
-        """Yield what the server says of each mail, and the one literal of it."""
-        facts, literal = b"", None
-        for part in (*self._ask("FETCH", uids, what), (b"", b"")):
-            if not isinstance(part, tuple):
-                facts += part or b""
+    def _sizes_of(self, uids: Sequence[int]) -> dict[int, int]:
+        mails, _ = self._fetch(uids, "(UID RFC822.SIZE)")
+        sizes = {uid: facts.get(b"RFC822.SIZE") for uid, facts in mails.items()}
+        return {uid: size for uid, size in sizes.items() if isinstance(size, int)}
+
+    def _groups(self, uids: Sequence[int]) -> Iterator[list[int]]:
+        """Yield mails that are asked for at once; singly without a size."""
+        group, n_bytes = list[int](), 0
+        for uid in uids:
+            size = self._sizes.get(uid, _GROUP_BYTES)
+            if group and n_bytes + size > _GROUP_BYTES:
+                yield group
+                group, n_bytes = [], 0
+            group.append(uid)
+            n_bytes += size
+        if group:
+            yield group
+
+    def _bodies(self, uids: Sequence[int]) -> tuple[dict[int, Answer], str]:
+        """Return what came of mails, and what the server says of those that did not."""
+        most, had = self._account.max_bytes, dict[int, Answer]()
+        mails, refusal = self._fetch(uids, "(UID BODY.PEEK[])")
+        for uid in uids:
+            content = mails.get(uid, {}).get(b"BODY[]")
+            # Nothing is all of a mail only where the server says that it has no bytes
+            is_empty = len(uids) == 1 and content == b"" and self._sizes.get(uid) == 0
+            if not isinstance(content, bytes) or not (content or is_empty):
                 continue
-            if literal is not None:
-                yield facts, literal
-            facts, literal = part
+            is_large = len(content) > most
+            why = f"larger than `max_bytes` ({most:,})"
+            had[uid] = Left(why, len(content)) if is_large else Had(content, Whole.END)
+        return had, refusal
+
+    def _fetch(self, uids: Sequence[int], what: str) -> tuple[dict[int, dict[bytes, Any]], str]:
+        """Return what the server says of mails, and of those of which it says nothing."""
+        try:
+            typ, data = self._timed(self._imap.uid, "FETCH", _numbers(uids), what)
+        except imaplib.IMAP4.abort:
+            raise
+        except imaplib.IMAP4.error as error:
+            typ, data = "BAD", [error]
+        _, before = self._imap.response("FETCH")  # a refusal takes away none that came
+        is_steady = self._imap.response("EXPUNGE")[1][-1] is None
+        parts = data if typ == "OK" else before
+        mails = _fetched(parts, is_steady=is_steady)
+        return mails, "" if typ == "OK" else f"the server says: {_text(data)}"
 
     def _ask(self, command: str, *values: str) -> list[Any]:
         typ, data = self._timed(self._imap.uid, command, *values)
         if typ != "OK":
-            raise SourceRefused(f"does not do {command}: {_text(data)}")
+            why = f"does not do {command}: {_text(data)}"
+            raise SourceAway(f"it {why}") if _is_temporary(data) else SourceRefused(why)
         return [*data]
 
     def _timed(self, call: Any, *values: Any) -> Any:
         end = threading.Timer(_COMMAND_S, self._imap.socket().shutdown, (socket.SHUT_RDWR,))
         end.daemon = True
         end.start()
+        self._wire.begin()
         try:
             return call(*values)
         finally:
@@ -276,18 +415,53 @@ def open_mailbox(account: Account, credential: str) -> Iterator[Mailbox]:
     Raises:
         SourceAway, SourceRefused: why it is not open.
     """
-    with ExitStack() as stack:
-        with _errors():
-            imap = _connected(account, stack)
-            _log_in(imap, account, credential)
-            answer = imap.capability()[1][-1]
-            imap.capabilities = tuple(answer.decode("ascii", "replace").split())
-        if account.move is not None and "MOVE" not in imap.capabilities:
+    mailbox = Mailbox(account, credential)
+    with closing(mailbox):
+        if account.move is not None and not mailbox.can_move:
             raise SourceRefused("cannot move mails (RFC 6851)", "Set `flag` in place of `move`.")
-        yield Mailbox(account, imap)
+        yield mailbox
 
 
-def _connected(account: Account, stack: ExitStack) -> Any:
+class _Wire:
+    """What a connection reads: bounded in each command, whatever a server sends."""
+
+    def __init__(self, imap: Any, most_bytes: int) -> None:
+        self._sock, self._most_bytes = imap.socket(), most_bytes
+        self._file = getattr(imap, "_file", None) or imap.file  # Python 3.14 has renamed it
+        self.begin()
+        imap.read, imap.readline = self.read, self.readline
+
+    def begin(self) -> None:
+        self._n_lines, self._n_literals = _MOST_LINE_BYTES, _GROUP_BYTES + self._most_bytes
+
+    def read(self, size: int) -> bytes:
+        """Return a literal; of one that is too large for the bounds its start."""
+        kept: bytes = self._file.read(min(size, self._n_literals, self._most_bytes + 1))
+        self._n_literals -= len(kept)
+        left = size - len(kept)
+        while left > 0 and (piece := self._file.read(min(left, _PIECE_BYTES))):
+            left -= len(piece)
+        return kept
+
+    def readline(self) -> bytes:
+        line: bytes = self._file.readline(self._n_lines + 1)
+        self._n_lines -= len(line)
+        if self._n_lines < 0:
+            raise imaplib.IMAP4.abort(f"it sends more than {_MOST_LINE_BYTES:,} bytes of lines")
+        return line
+
+    def wait(self, seconds: float) -> None:
+        """Wait until there is something to read."""
+        self._sock.settimeout(seconds)
+        try:
+            self._file.peek(1)
+        except TimeoutError:  # after one it reads no more
+            self._file = self._sock.makefile("rb")
+        finally:
+            self._sock.settimeout(_ANSWER_S)
+
+
+def _connected(account: Account) -> Any:
     if account.tls == "off" and not is_loopback(account.host):
         raise SourceRefused("is elsewhere, and would see the password", "Remove `tls: off`.")
     kind, context = imaplib.IMAP4, ssl.create_default_context()
@@ -295,28 +469,17 @@ def _connected(account: Account, stack: ExitStack) -> Any:
         kind = partial(imaplib.IMAP4_SSL, ssl_context=context)  # type: ignore[assignment]
     try:
         imap: Any = kind(account.host, account.port, timeout=_ANSWER_S)
-        for end in (imap.shutdown, imap.logout):  # the first one last: it closes the socket
-            stack.callback(_ended, end)
         if account.tls == "starttls":
-            imap.starttls(context)
+            try:
+                imap.starttls(context)
+            except BaseException:
+                imap.shutdown()
+                raise
     except ssl.SSLCertVerificationError as error:
         why = f"has a certificate that is not valid for '{account.host}': {error.verify_message}"
         remedy = "Correct `host`; SSL_CERT_FILE names authorities of your own."
         raise SourceRefused(why, remedy) from error
-    read = imap.read
-
-    def bounded(size: int) -> bytes:
-        if size > max(account.max_bytes, _MOST_HEAD_BYTES):  # more than it said of any mail
-            raise imaplib.IMAP4.abort(f"it announces {size:,} bytes")
-        return bytes(read(size))
-
-    imap.read = bounded
     return imap
-
-
-def _ended(end: Callable[[], Any]) -> None:
-    with suppress(imaplib.IMAP4.error, OSError):  # it broke off before
-        end()
 
 
 def _log_in(imap: Any, account: Account, credential: str) -> None:
@@ -333,8 +496,20 @@ def _log_in(imap: Any, account: Account, credential: str) -> None:
     except imaplib.IMAP4.abort:
         raise
     except imaplib.IMAP4.error as error:
+        if _is_temporary([error]):
+            raise SourceAway(f"it is not ready: {_text([error])}") from error
         why = f"does not let '{account.user}' in: {_text([error])}"
         raise SourceRefused(why, "Correct `user`, and the password or token.") from error
+
+
+@contextmanager
+def _greeting() -> Iterator[None]:
+    try:
+        yield
+    except imaplib.IMAP4.abort:
+        raise
+    except imaplib.IMAP4.error as error:  # such as BYE: not now
+        raise SourceAway(f"it greets otherwise: {_text([error])}") from error
 
 
 @contextmanager
@@ -369,3 +544,168 @@ def _quoted(folder: str) -> str:
 
     name = _NOT_ASCII.sub(encoded, folder.replace("&", "&-"))
     return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _is_temporary(data: Sequence[Any]) -> bool:
+    """Return whether a refusal has a code that says so (RFC 5530)."""
+    code = _text(data).partition("]")[0].partition(" ")[0]
+    return code.upper() in ("[UNAVAILABLE", "[INUSE", "[LIMIT", "[SERVERBUG")
+
+
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and len(text) < 11  # of 32 bits
+
+
+def _numbers(uids: Sequence[int]) -> str:
+    return ",".join(map(str, uids))
+
+
+def _flag_keys(flag: str) -> tuple[str, str]:
+    """Return what finds mails with a flag, and those without it."""
+    if flag.startswith("\\"):
+        return flag[1:].upper(), f"UN{flag[1:].upper()}"
+    return f"KEYWORD {flag}", f"UNKEYWORD {flag}"
+
+
+def _decoded(name: bytes) -> str:
+    """Return the name of a folder as people write it.
+
+    >>> _decoded(b"B&APw-ro &- Co")
+    'Büro & Co'
+    """
+    first, *others = name.decode("utf-8", "replace").split("&")
+    for part in others:
+        letters, _, rest = part.partition("-")
+        try:
+            padded = letters.replace(",", "/") + "=" * (-len(letters) % 4)
+            name_part = base64.b64decode(padded).decode("utf-16-be") if letters else "&"
+        except ValueError:
+            name_part, rest = "&", part
+        first += name_part + rest
+    return printable(first)
+
+
+# --- answers (RFC 3501, section 9), of the lines and literals of imaplib
+#
+# A server writes one value in several forms: a number, an atom, a quoted string, a literal or NIL.
+# It may answer in any order, in several answers, and of mails that were not asked for.
+
+
+class _BadAnswer(ValueError):
+    """An answer that is not of the grammar."""
+
+
+def _fetched(parts: Iterable[_Part], *, is_steady: bool) -> dict[int, dict[bytes, _Value]]:
+    """Return what FETCH says of each mail, by UID.
+
+    An answer without a UID is of the mail that had its number in another one, as long as numbers
+    are steady: no mail was removed meanwhile. Answers that cannot be read say nothing.
+    """
+    mails, uids = dict[int, dict[bytes, _Value]](), dict[_Value, _Value]()
+    answers = list[tuple[_Value, dict[bytes, _Value]]]()
+    for answer in _answers(parts):
+        if len(answer) == 2 and isinstance(items := answer[1], list) and len(items) % 2 == 0:
+            pairs = zip(items[::2], items[1::2], strict=True)
+            facts = {name.upper(): value for name, value in pairs if isinstance(name, bytes)}
+            answers.append((answer[0], facts))
+            if b"UID" in facts:
+                uids[answer[0]] = facts[b"UID"]
+    for number, facts in answers:
+        uid = facts.get(b"UID", uids.get(number) if is_steady else None)
+        if isinstance(uid, int):
+            mails.setdefault(uid, {}).update(facts)
+    return mails
+
+
+def _searched(parts: Iterable[_Part]) -> set[int]:
+    """Return the numbers that SEARCH found, in one line or in several."""
+    return {value for answer in _answers(parts) for value in answer if isinstance(value, int)}
+
+
+def _folder_names(parts: Iterable[_Part]) -> list[bytes]:
+    """Return the names that LIST found."""
+    return [
+        name
+        for answer in _answers(parts)
+        if len(answer) == 3 and isinstance(name := answer[2], bytes)
+    ]
+
+
+def _words(part: _Part) -> set[bytes]:
+    """Return what stands in a list, such as that of PERMANENTFLAGS, in capitals."""
+    found = next(_answers([part]), [])
+    inner = found[0] if len(found) == 1 and isinstance(found[0], list) else found
+    return {each.upper() for each in inner if isinstance(each, bytes)}
+
+
+def _answers(parts: Iterable[_Part]) -> Iterator[list[_Value]]:
+    """Yield each answer that can be read; one ends with a part that has no literal."""
+    answer = list[tuple[bytes, bytes | None]]()
+    for part in parts:
+        if isinstance(part, tuple):
+            answer.append(part)
+            continue
+        answer.append((part or b"", None))
+        with suppress(_BadAnswer):  # the others can be read
+            yield _values(answer)
+        answer = []
+
+
+def _values(answer: Sequence[tuple[bytes, bytes | None]]) -> list[_Value]:
+    lists: list[list[_Value]] = [[]]
+    for text, literal in answer:
+        if literal is not None:
+            text = text[: text.rindex(b"{")].removesuffix(b"~")
+        at = 0
+        while at < len(text):
+            sign = text[at : at + 1]
+            if sign == b" ":
+                at += 1
+            elif sign == b"(":
+                lists.append([])
+                at += 1
+            elif sign == b")":
+                if len(lists) == 1:
+                    raise _BadAnswer
+                closed = lists.pop()
+                lists[-1].append(closed)
+                at += 1
+            elif sign == b'"':
+                value, at = _quoted_string(text, at + 1)
+                lists[-1].append(value)
+            else:
+                end = _end_of_atom(text, at)
+                lists[-1].append(_atom(text[at:end]))
+                at = end
+        if literal is not None:
+            lists[-1].append(literal)
+    if len(lists) != 1:
+        raise _BadAnswer
+    return lists[0]
+
+
+def _quoted_string(text: bytes, at: int) -> tuple[bytes, int]:
+    """Return a quoted string, and where what follows it begins."""
+    pieces = list[bytes]()
+    while (end := text.find(b'"', at)) >= 0:
+        escape = text.find(b"\\", at, end)
+        if escape < 0:
+            return b"".join((*pieces, text[at:end])), end + 1
+        pieces += [text[at:escape], text[escape + 1 : escape + 2]]
+        at = escape + 2
+    raise _BadAnswer
+
+
+def _end_of_atom(text: bytes, at: int) -> int:
+    """Return where an atom ends; of a name such as `BODY[HEADER.FIELDS ("DATE")]<0>` behind it."""
+    while at < len(text) and text[at : at + 1] not in (b" ", b"(", b")", b'"'):
+        if text[at : at + 1] == b"[" and (at := text.find(b"]", at)) < 0:
+            raise _BadAnswer
+        at += 1
+    return at
+
+
+def _atom(text: bytes) -> _Value:
+    if text.upper() == b"NIL":
+        return None
+    return int(text) if text.isdigit() and len(text) < 20 else text

@@ -161,7 +161,8 @@ def test_a_server_that_refuses_is_a_sentence_and_nothing_is_lost(
     office.put(1)
     office.go()
     office.edit(old, new)
-    report, _ = office.go()
+    with server.knowing("another"):  # without it all tokens are refused for now only
+        report, _ = office.go()
     assert (report.status, said in (report.message or "")) == ("failed", True), report.message
     assert PASSWORD not in (report.message or "")
     assert office.bills() == bills(1)
