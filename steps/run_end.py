@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Protocol
 
@@ -16,7 +16,14 @@ class FolderAtEnd(Struct, frozen=True):
     """Documents whose items are done."""
     outputs: Collection[str]
     pipeline: str
-    """Its name among all that work on the folder."""
+    """Its name among all that work on the folder, which it keeps when its file is renamed."""
+    former_names: Collection[str]
+    """That earlier versions of Paddock gave it."""
+    applies: Callable[[str], bool]
+    """Whether the ledger has a file, by its absolute path, as an output of this pipeline that is
+    made still."""
+    folders: Collection[Path]
+    """Those of all such actions of the run."""
     takes_over: bool
     """Whether it may write in place of what another program wrote."""
 

@@ -105,7 +105,7 @@ async def _clean_up_and_walk(walk: Execute) -> Any:
     await walk.nodes()
     for action in context.at_end or ():
         await context.ledger.durable()
-        at_end = await context.ledger.ask(_folder_at_end, context, action.folder)
+        at_end = await context.ledger.ask(_folder_at_end, walk, action.folder)
         try:
             notes = await in_left_thread(partial(action.finish, at_end))
         except StepError as error:
@@ -115,16 +115,25 @@ async def _clean_up_and_walk(walk: Execute) -> Any:
     return walk.returned()
 
 
-def _folder_at_end(context: RunContext, folder: Path) -> FolderAtEnd:
+def _folder_at_end(walk: Execute, folder: Path) -> FolderAtEnd:
+    context = walk.context
     index, file, root = context.index, context.judge.scopes.file, f"{folder}{os.sep}"
     documents = LineageStore(context.ledger).sources_below(index.stored(folder), file, WHOLE)
-    paths = map(index.absolute, documents), index.owned(folder)
+    paths = frozenset(map(index.absolute, documents)), index.owned(folder)
     done, outputs = (
         {path.removeprefix(root).replace(os.sep, "/") for path in some if path.startswith(root)}
         for some in paths
     )
-    pipeline = f"{context.ledger.identity}\n{file}"
-    return FolderAtEnd(done, outputs, pipeline, context.options.takes_over)
+    identity, name = context.ledger.identity, context.judge.scopes.name
+    return FolderAtEnd(
+        done,
+        outputs,
+        name,
+        [f"{identity}\n{former}" for former in dict.fromkeys((file, name))],
+        (paths[1] - walk.outdated_files).__contains__,
+        [action.folder for action in context.at_end or ()],
+        context.options.takes_over,
+    )
 
 
 class Execute(Walk):
@@ -134,6 +143,8 @@ class Execute(Walk):
         self.recorder = ItemRecorder(context)
         self.dependencies: Dependencies = {}
         """Recorded dependencies, for the item around the pipeline."""
+        self.outdated_files: frozenset[str] = frozenset()
+        """Absolute paths of outputs that nothing makes any more."""
         self._keeps_tables = self.stats.tables is not None and not self.is_of_item
         # The blocks whose `results` are read; others' are not kept in memory.
         self._read_blocks = blocks_read(returns_read(self.bound)).union(
@@ -256,6 +267,8 @@ class Execute(Walk):
     ) -> None:
         await self.context.judge.reviews.forget_questions(questions)
         if outdated:
+            files = (each.stored for each in outdated if each.n_rows is None)
+            self.outdated_files = frozenset(map(self.context.index.absolute, files))
             await Pruner(self.context).sweep(outdated, self.ended)
 
 

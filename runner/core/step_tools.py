@@ -80,7 +80,7 @@ def item_tools(attempt: StepAttempt, outputs: OutputFiles) -> Tools:
     effects = None
     if context.at_end is not None:
         claims = ClaimedRequests(ledger, stats, caller)
-        effects = Effects(context.at_end, claims, context.world.tables)
+        effects = Effects(context.at_end, ledger.folder, claims, context.world.tables)
     return Tools(
         log,
         ModelTools(

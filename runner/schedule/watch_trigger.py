@@ -20,13 +20,15 @@ from paddock.runner.config import pipeline_secrets
 from paddock.runner.core.other_runs.group_names import rendered_value
 from paddock.runner.folders.file_filter import watch_specs
 from paddock.runner.folders.file_versions import FileVersion
-from paddock.runner.ledger.entries import stored_path
+from paddock.runner.ledger.entries import LedgerError, stored_path
+from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.watch.handled_files import WatchLedger
 from paddock.runner.watch.watch_loop import FolderWatch
 from paddock.runner.workers.order import Order
 from paddock.steps.files.scan import FilesScanParams
 from paddock.steps.registry import facts_of
 from paddock.steps.sources.mirror import Mirror, SourceAway, SourceParams, SourceRefused
+from paddock.steps.sources.place_states import PlaceStates
 
 from .triggered_pipeline import TriggeredPipeline
 from .triggers import NothingToWaitFor, TriggerDesk
@@ -42,28 +44,37 @@ class SourceListener(Struct, frozen=True):
     params: SourceParams
     root: Path
 
-    async def run(self, base: Path, warn: Callable[[str], None]) -> None:
+    async def run(
+        self, base: Path, open_ledger: Callable[[bool], Ledger], warn: Callable[[str], None]
+    ) -> None:
         """Listen until cancelled; a server that is away or refuses is asked again, ever later."""
         pauses, name = Pauses(_AGAIN), self.params.name
+
+        def own_state() -> Path:
+            with open_ledger(False) as ledger:  # what was copied is known beside it
+                return ledger.folder
+
         while True:
             try:
                 credential = await self.params.credential(base)
                 opened = self.params.opened(credential)
                 source = await in_left_thread(opened.__enter__)
                 try:
-                    known, mirror = "", Mirror(self.root, self.params, credential)
+                    states = PlaceStates.of(await in_left_thread(own_state))
+                    known, mirror = "", Mirror(self.root, self.params, credential, states)
                     while True:
                         if (cursor := await in_left_thread(source.cursor)) != known:
-                            for note in await in_left_thread(mirror.fetch):
+                            notes = await in_left_thread(mirror.fetch)
+                            for note in notes:
                                 warn(note)
-                            known = cursor
+                            known = "" if notes else cursor  # what is left is asked for again
                         pauses.succeeded()
                         await in_left_thread(source.wait, POLL_S)
                 finally:
                     with suppress(SourceAway, SourceRefused, OSError):
                         source.cut()
                         opened.__exit__(None, None, None)
-            except (SourceAway, SourceRefused, OSError) as error:
+            except (SourceAway, SourceRefused, OSError, LedgerError) as error:
                 warn(f"{name}: {error}. Its documents of before stand; it is asked again.")
                 await pauses.wait()
 
@@ -102,7 +113,8 @@ class WatchTrigger:
         """Watch until cancelled, and end within seconds also where the folder does not answer."""
         self._desk = desk
         base, listener = Path(self.spec.file).parent, self._listener
-        async with running(listener.run(base, desk.warn)) if listener else nullcontext():
+        listening = listener.run(base, desk.open_ledger, desk.warn) if listener else None
+        async with running(listening) if listening else nullcontext():
             await self._watch.run()
 
     async def done(self, order: Order) -> None:

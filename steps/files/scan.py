@@ -26,6 +26,7 @@ from paddock.steps.sources.bucket import BucketParams
 from paddock.steps.sources.json_list import JsonListParams
 from paddock.steps.sources.mailbox import Account
 from paddock.steps.sources.mirror import Mirror, SourceAway, SourceParams, SourceRefused
+from paddock.steps.sources.place_states import PlaceStates
 
 from .folder_walk import FolderWalk, FoundFile, listed_names
 from .globs import Globs
@@ -134,7 +135,8 @@ async def _fetch_documents(source: SourceParams, root: Path, tools: Tools) -> No
     if base.is_relative_to(root):  # its copies could be a pipeline's files
         raise StepError("`root` is the pipeline's folder.", remedy="Give the copies their own.")
     try:
-        mirror = Mirror(root, source, await source.credential(base))
+        credential = await source.credential(base)
+        mirror = Mirror(root, source, credential, PlaceStates.of(tools.effects.state))
         notes = await in_left_thread(mirror.fetch)
     except SourceAway as error:
         tools.log.note(f"{source.name} is away, {error}. Its documents of before stand.")

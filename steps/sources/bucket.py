@@ -56,6 +56,17 @@ class BucketParams(SourceParams):
     )
     options: dict[str, Any] = Field(default={}, description="Those of fsspec, such as `key`.")
 
+    kind = "bucket"
+
+    @property
+    def address(self) -> str:
+        parts, given = urlsplit(self.url), self.options
+        host = parts.netloc if parts.scheme == "s3" else parts.netloc.lower()
+        client = given.get("client_kwargs")
+        inner = client.get("endpoint_url") if isinstance(client, dict) else None
+        of = [given.get("endpoint_url") or inner, given.get("port"), given.get("username")]
+        return f"{parts.scheme}://{host}{parts.path.rstrip('/')} {of}"
+
     @property
     def is_web(self) -> bool:
         return self.url.startswith("http")

@@ -44,6 +44,12 @@ class JsonListParams(SourceParams):
     path: str = Field(default="{name}", description="Of its copy, such as `{id}/{name}`.")
     contents: str = Field(description="Its address.")
 
+    kind = "listing"
+
+    @property
+    def address(self) -> str:
+        return self.url
+
     def opened(self, credential: str) -> AbstractContextManager[Source]:
         http_fetch = import_module("paddock.steps.tools.http_fetch")  # it needs httpx
         return nullcontext(JsonList(self, http_fetch))

@@ -99,6 +99,14 @@ class Account(SourceParams):
             raise ValueError("give one of `flag` and `move`")
         return self
 
+    kind = "mailbox"
+    is_mail = True
+
+    @property
+    def address(self) -> str:
+        folder = "INBOX" if self.folder.upper() == "INBOX" else self.folder
+        return f"imap://{self.user}@{self.host.lower()}:{self.port}/{folder}"
+
     @property
     def name(self) -> str:
         return printable(f"'{self.folder}' of {self.user} at {self.host}")

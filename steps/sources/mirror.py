@@ -3,30 +3,35 @@
 What lists, watches, reads, files and deletes documents knows folders alone. A `Source` says what it
 has and hands it over; a `Mirror` keeps the folder:
 
-- A version of a document is fetched once. Its index, a hidden file of the folder, says which.
+- A version of a document is fetched once. Its index, in the pipelines' state folder, says which.
+- A file of the folder is a copy if it has the digest of what was fetched. Its name, its size and
+  what the source calls it say what to ask for, never which document it is.
 - A copy stays when its document is gone from the source: who takes a mail out of a mailbox files
   it. Deleting the copy deletes the document. Of a listing that is whole, such as a bucket's, the
   copy goes with its document.
-- A source that does not answer lacks nothing.
+- A source that does not answer lacks nothing. Another address is another source.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import threading
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from enum import Enum
 from itertools import chain, count
 from pathlib import Path, PurePath, PurePosixPath
+from typing import ClassVar
 
 from pydantic import Field
 
 from paddock.engine.system import no_links
 from paddock.engine.system.file_locks import LockTaken, lock_now
-from paddock.engine.system.files import read_json_object, write_atomically, write_json_atomically
-from paddock.engine.system.records import Struct, asdict, field, record_from
+from paddock.engine.system.files import read_json_object, sha256_of, write_atomically
+from paddock.engine.system.records import Struct, field, known_record
 from paddock.engine.system.text import counted, listed
 from paddock.pipelines.quantities import SizeBytes
 from paddock.steps.base import Params
@@ -34,7 +39,9 @@ from paddock.steps.paths import numbered_name
 from paddock.steps.readers.document_kinds import HEAD_BYTES, is_page_instead
 from paddock.steps.run_end import FolderAtEnd
 
-_INDEX, _LOCK = ".source.json", ".source.lock"
+from .place_states import PlaceStates, read_state, write_state
+
+_OLD_INDEX, _LOCK = ".source.json", ".source.lock"
 _LOCK_S = 600.0  # another run may fetch thousands
 _BATCH_BYTES, _BATCH = 8 * 1024**2, 100
 _NAMED = 3
@@ -98,13 +105,28 @@ class SourceDocument(Struct):
     size_bytes: int
     """0: it is not known before it is fetched, or it is empty."""
     marker: str
-    """Which document it is, where the source gives all of them other identities."""
+    """Of which version it is; another one is fetched again."""
     is_here: bool = False
     """It was fetched; else it is too large, has no room, or a run was cut off."""
     is_done: bool = False
     """The source knows it."""
     is_changed: bool = False
     """Its copy is of an earlier version."""
+    sha256: str = ""
+    """Of its copy; empty: it has none, or an index of an earlier version of Paddock had none."""
+    intended: str = ""
+    """Of what is about to be written: a killed run may have done it."""
+    is_alone: bool = False
+    """The source broke off when it was asked for with others."""
+
+    def is_of(self, digest: str) -> bool:
+        """Return whether a file of this digest is its copy."""
+        return digest != "" and digest in (self.sha256, self.intended)
+
+    @property
+    def without_digest(self) -> str:
+        """What is known of it where its digest is not."""
+        return f"{self.marker} {self.size_bytes}"
 
 
 class SourceListing(Struct, frozen=True):
@@ -112,7 +134,8 @@ class SourceListing(Struct, frozen=True):
     """From where the next listing goes on."""
     documents: Sequence[SourceDocument]
     is_renumbered: bool = False
-    """The source gave other identities to all, and these documents are all that there are."""
+    """The source gave other identities to all, and these documents are all that there are. Which
+    is which their contents say."""
     is_whole: bool = False
     """A document that is not among these was deleted."""
 
@@ -185,6 +208,16 @@ class SourceParams(Params):
         default=10 * 1024**3, description="How much its copies may have; others wait, with a note."
     )
 
+    kind: ClassVar[str] = ""
+    is_mail: ClassVar[bool] = False
+    """Whether a document that moves, here or there, stays the same by its content, whatever its
+    name: names are made of numbers."""
+
+    @property
+    def address(self) -> str:
+        """What is another one for another place: scheme, host, port, user, folder; no secret."""
+        raise NotImplementedError
+
     @property
     def name(self) -> str:
         """For people."""
@@ -206,66 +239,87 @@ class SourceParams(Params):
 
 class _Index(Struct):
     cursor: str = ""
+    folder: str = ""
+    """Of the copies, as seen from the pipelines' folder."""
     copies: dict[str, SourceDocument] = field(default_factory=dict)
     """By identity."""
-    former: list[SourceDocument] = field(default_factory=list)
-    """Those that had gone when all got other identities."""
+    former: dict[str, SourceDocument] = field(default_factory=dict)
+    """Copies by their names of which no identity is known: a document of the same content is
+    this one. So are those of before all got other identities."""
 
     def all(self) -> Iterator[SourceDocument]:
-        return chain(self.copies.values(), self.former)
+        return chain(self.copies.values(), self.former.values())
 
 
-class _LeftOut(Struct):
+class _OldIndex(Struct):
+    """The index of earlier versions of Paddock, a hidden file beside the copies."""
+
+    cursor: str = ""
+    copies: dict[str, SourceDocument] = field(default_factory=dict)
+    former: list[SourceDocument] = field(default_factory=list)
+
+
+class _Fetch(Struct):
+    """What a call of `fetch` has to do, and what it leaves out."""
+
+    index: _Index
+    room: int = 0
+    """How many bytes of documents of unknown size may come."""
+    former: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    """Names of copies without an identity by their digest, or what an earlier version knew."""
     too_large: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     """With why."""
+    edited: list[str] = field(default_factory=list)
+    """Copies that a person changed, of which the source has another version, or none."""
+    away: str = ""
+    """Why the source broke off before all was fetched."""
 
 
 class Mirror(Struct, frozen=True):
     folder: Path
     params: SourceParams
     credential: str
+    states: PlaceStates
 
     def fetch(self) -> list[str]:
-        """Copy what is new; return a note on what is left out.
+        """Copy what is new; return a note on what is left out: the next call asks for it again.
 
         Raises:
             SourceAway, SourceRefused: nothing is lost.
             OSError: a copy cannot be written.
         """
         with self._index() as index, self.params.opened(self.credential) as source:
+            fetch = _Fetch(index)
+            for copy in index.copies.values():  # a killed run may have written it
+                if copy.intended and self._digest(copy) == copy.intended:
+                    _take_over(copy, copy.intended)
             listing = source.listing(index.cursor)
-            self._note(index, listing)
-            self._write(index)  # what is noted is fetched later, whatever happens now
-            room, most = self.params.keeps, self.params.max_bytes
-            due, left = list[SourceDocument](), _LeftOut()
-            for copy in index.all():
-                if copy.is_here and not copy.is_changed and (self.folder / copy.name).exists():
-                    room -= copy.size_bytes
-            for copy in index.copies.values():
-                if copy.is_here and not copy.is_changed:
-                    continue
-                if copy.size_bytes > min(most, room):
-                    left.too_large.append(copy.name)
-                else:
-                    room -= copy.size_bytes
-                    due.append(copy)
-            for batch in _batches(due):
-                room = self._fetch_batch(index, source, batch, room, left)
-        names = (document.name for document in listing.documents)
+            self._note(fetch, listing)
+            try:
+                for batch in _batches(self._due(fetch)):
+                    self._fetch_batch(fetch, source, batch)
+            except SourceAway as error:
+                fetch.away = f"{error}"
+        names, most = (document.name for document in listing.documents), self.params.max_bytes
         whys = {
-            "": left.failed,
-            f"larger than `max_bytes` ({most:,}), or than what `keeps` ({self.params.keeps:,}) "
-            "leaves free: ": left.too_large,
-            "its path leads out of the folder: ": [
+            "not fetched: ": fetch.failed,
+            f"not fetched: larger than `max_bytes` ({most:,}), or than what `keeps` "
+            f"({self.params.keeps:,}) leaves free: ": fetch.too_large,
+            "not fetched: its path leads out of the folder: ": [
                 name for name in names if {"", ".", ".."} & {*name.removesuffix("/").split("/")}
             ],
+            "changed or gone there, and edited here, where that is kept: ": fetch.edited,
         }
+        name = self.params.name
+        away = f"{name} is away, {fetch.away}. Its documents of before stand; the next run goes on."
         return [
-            f"{counted(len(those), 'document')} of {self.params.name} not fetched: {why}"
-            f"{listed(those, _NAMED)}."
-            for why, those in whys.items()
-            if those
+            *([away] if fetch.away else []),
+            *(
+                f"{counted(len(those), 'document')} of {name} {why}{listed(those, _NAMED)}."
+                for why, those in whys.items()
+                if those
+            ),
         ]
 
     def finish(self, at_end: FolderAtEnd) -> list[str]:
@@ -284,60 +338,101 @@ class Mirror(Struct, frozen=True):
                 return []
             with self.params.opened(self.credential) as source:
                 for batch in _batches(due):
-                    n_before += source.mark_done([copy.identity for copy in batch])
-                    for copy in batch:
-                        copy.is_done = True
-                    self._write(index)
+                    n_before += self._mark_batch(index, source, batch)
         what = (
             f"{counted(n_before, 'document')} of {self.params.name} marked or moved by another one "
         )
         return [f"{what}before: does another machine work on it?"] if n_before else []
 
-    def _note(self, index: _Index, listing: SourceListing) -> None:
-        """Add what is new; where all have other identities, known copies get these."""
-        by_marker = dict[str, list[SourceDocument]]()
-        if listing.is_renumbered:  # an identity may stand for another document now
-            for copy in index.all():
-                by_marker.setdefault(copy.marker, []).append(copy)
+    def _mark_batch(self, index: _Index, source: Source, batch: list[SourceDocument]) -> int:
+        """Mark documents; where some are refused, each of them alone."""
+        n_before, refusals = 0, list[SourceRefused]()
+        try:
+            for some in [batch], ([copy] for copy in batch):
+                refusals.clear()
+                for copies in some:
+                    try:
+                        n_before += source.mark_done([copy.identity for copy in copies])
+                    except SourceRefused as error:
+                        refusals.append(error)
+                        for copy in copies:  # the next run begins with others
+                            index.copies[copy.identity] = index.copies.pop(copy.identity)
+                        if len(refusals) == MOST_FAILURES:
+                            raise
+                    else:
+                        for copy in copies:
+                            copy.is_done = True
+                if not refusals or len(batch) == 1:
+                    break
+        finally:
+            self._write(index)
+        if refusals:
+            raise refusals[0]
+        return n_before
+
+    def _note(self, fetch: _Fetch, listing: SourceListing) -> None:
+        """Add what is new; where all have other identities, contents tell which are known."""
+        index, is_other = fetch.index, listing.cursor != fetch.index.cursor
+        if listing.is_renumbered:
+            known = index.all() if self.params.is_mail else ()
+            index.former = {copy.name: copy for copy in known if copy.is_here}
+            index.copies = {}
         places = _places(index.all())
-        index.copies = {} if listing.is_renumbered else index.copies
         for document in listing.documents:
-            if (known := index.copies.get(document.identity)) is not None:
-                if known.marker != document.marker:
-                    known.marker, known.size_bytes = document.marker, document.size_bytes
-                    known.is_changed, known.is_done = known.is_here, False
-                continue
-            if same := by_marker.get(document.marker):
-                same[0].identity = document.identity
-                index.copies[document.identity] = same.pop(0)
+            if (copy := index.copies.get(document.identity)) is not None:
+                if copy.marker != document.marker:
+                    copy.marker, copy.size_bytes = document.marker, document.size_bytes
+                    copy.is_changed, copy.is_done, is_other = copy.is_here, False, True
                 continue
             if (name := copy_name(document.name)) is None:
                 continue
             document.name = next(_free_names(name, places))
             places.update(_places([document]))
-            index.copies[document.identity] = document
-        if listing.is_renumbered:
-            index.former = [*chain(*by_marker.values())]
+            index.copies[document.identity], is_other = document, True
         if listing.is_whole:
             for identity in index.copies.keys() - {each.identity for each in listing.documents}:
-                if self._has(gone := index.copies.pop(identity)):
-                    self._path(gone).unlink()
+                copy, is_other = index.copies.pop(identity), True
+                if copy.is_here and (there := self._digest(copy)) is not None:
+                    if copy.is_of(there):
+                        self._release(copy.name)
+                        self._path(copy).unlink()
+                    else:
+                        fetch.edited.append(copy.name)
         index.cursor = listing.cursor
+        if is_other:
+            self._write(index)  # what is noted is fetched later, whatever happens now
+        for copy in index.former.values():
+            fetch.former[copy.sha256 or copy.without_digest].append(copy.name)
 
-    def _fetch_batch(
-        self, index: _Index, source: Source, batch: list[SourceDocument], room: int, left: _LeftOut
-    ) -> int:
-        """Return how many bytes other copies may have."""
-        most, failed = self.params.max_bytes, list[str]()
-        for copy in batch:  # a killed run may have written it
-            copy.is_here = copy.is_changed or (copy.size_bytes > 0 and self._has(copy))
-        due = (copy for copy in batch if copy.is_changed or not copy.is_here)
-        missing = {copy.identity: copy for copy in due}
+    def _due(self, fetch: _Fetch) -> list[SourceDocument]:
+        """Return what is fetched now."""
+        room, most, due = self.params.keeps, self.params.max_bytes, list[SourceDocument]()
+        for copy in fetch.index.all():
+            if copy.is_here and not copy.is_changed and (self.folder / copy.name).exists():
+                room -= copy.size_bytes
+        known = {copy.without_digest for copy in fetch.index.former.values()}
+        for copy in fetch.index.copies.values():
+            if copy.is_here and not copy.is_changed:
+                continue
+            is_known = copy.without_digest in known  # it is hardly another one
+            if copy.size_bytes > (most if is_known else min(most, room)):
+                fetch.too_large.append(copy.name)
+            else:
+                room -= 0 if is_known else copy.size_bytes
+                due.append(copy)
+        fetch.room = room
+        return due
+
+    def _fetch_batch(self, fetch: _Fetch, source: Source, batch: list[SourceDocument]) -> None:
+        index, most = fetch.index, self.params.max_bytes
+        failed, fetched, n_bytes = list[str](), list[tuple[SourceDocument, bytes]](), 0
+        missing = {copy.identity: copy for copy in batch}
         try:
             for identity, answer in _answers(source, [*missing]):
                 if identity not in missing:  # a server may answer what it likes
                     continue
                 copy = missing.pop(identity)
+                copy.is_alone = False
                 if isinstance(answer, Gone):
                     if not copy.is_here:
                         del index.copies[identity]
@@ -347,38 +442,73 @@ class Mirror(Struct, frozen=True):
                     answer = Left("it is a web page now") if is_page else answer
                 if isinstance(answer, Left):
                     failed.append(identity)
-                    left.failed.append(f"'{copy.name}' ({answer.why.rstrip('.')})")
+                    fetch.failed.append(f"'{copy.name}' ({answer.why.rstrip('.')})")
                     copy.size_bytes = max(copy.size_bytes, answer.size_bytes)
                     continue
-                was_sized = copy.size_bytes > 0
-                copy.size_bytes = len(answer.content)
-                if copy.size_bytes > (most if was_sized else min(most, room)):
-                    left.too_large.append(copy.name)
-                    continue
-                self._write_copy(index, copy, answer.content)
-                copy.is_here, copy.is_changed = True, False
-                room -= 0 if was_sized else copy.size_bytes
+                was_sized, copy.size_bytes = copy.size_bytes > 0, len(answer.content)
+                copy.intended = hashlib.sha256(answer.content).hexdigest()
+                if names := fetch.former[copy.intended] or fetch.former[copy.without_digest]:
+                    former = index.former.pop(names.pop())
+                    copy.name, copy.is_done = former.name, former.is_done
+                    _take_over(copy, copy.intended)
+                elif copy.size_bytes > (most if was_sized else min(most, fetch.room)):
+                    fetch.too_large.append(copy.name)
+                else:
+                    fetch.room -= 0 if was_sized else copy.size_bytes
+                    fetched.append((copy, answer.content))
+                    if (n_bytes := n_bytes + copy.size_bytes) > _BATCH_BYTES:
+                        self._write_copies(fetch, fetched)
+                        n_bytes = 0
         except SourceAway:
+            for copy in missing.values():
+                copy.is_alone = True
             failed = [*missing, *failed]
             raise
         finally:
             for identity in failed:  # the next run begins with others
                 index.copies[identity] = index.copies.pop(identity)
-            self._write(index)
-        return room
+            self._write_copies(fetch, fetched)
 
-    def _write_copy(self, index: _Index, copy: SourceDocument, content: bytes) -> None:
-        if not copy.is_changed and (path := self._path(copy)).exists():
-            # Another's, or our own of which a lost index knew
-            names = _free_names(copy.name, _places(index.all()))
-            while path.exists() and not (path.is_file() and path.read_bytes() == content):
+    def _write_copies(self, fetch: _Fetch, fetched: list[tuple[SourceDocument, bytes]]) -> None:
+        """Write what was fetched, once the index has where, and with which digests."""
+        index, due = fetch.index, [*fetched]
+        fetched.clear()
+        for copy, _ in due:
+            names = None
+            while (there := self._digest(copy)) not in (None, copy.intended):
+                if copy.is_changed and there == copy.sha256:
+                    self._release(copy.name)
+                    break
+                if names is None:  # another's, or a copy that a person edited
+                    names = _free_names(copy.name, _places(index.all()))
+                    if copy.is_changed:
+                        fetch.edited.append(copy.name)
                 copy.name = next(names)
-                path = self._path(copy)
-        write_atomically(self._path(copy), content)
+        self._write(index)
+        for copy, content in due:
+            try:
+                if self._digest(copy) != copy.intended:
+                    write_atomically(self._path(copy), content)
+            except (NotADirectoryError, FileExistsError):
+                fetch.failed.append(f"'{copy.name}' (a part of its path is a file here)")
+            else:
+                _take_over(copy, copy.intended)
+        self._write(index)
 
-    def _has(self, copy: SourceDocument) -> bool:
-        path = self._path(copy)
-        return path.is_file() and path.stat().st_size == copy.size_bytes
+    def _digest(self, copy: SourceDocument) -> str | None:
+        """Return that of a copy's file, empty where it cannot be read; None: there is none."""
+        return _digest_at(self._path(copy))
+
+    def _release(self, name: str) -> None:
+        """Have other places fetch again what they have in a copy of this name, which goes."""
+        of = self.params
+        for file in self.states.beside(of.kind, of.address, self.folder):
+            if (index := read_state(file, _Index)) is None:
+                continue
+            if same := [copy for copy in index.copies.values() if copy.name == name]:
+                for copy in same:
+                    copy.is_here = copy.is_changed = False
+                write_state(file, index)
 
     def _path(self, copy: SourceDocument) -> Path:
         """Return where a copy is, by no link that leads out of the folder."""
@@ -387,22 +517,95 @@ class Mirror(Struct, frozen=True):
             raise OSError(errno.ELOOP, f"'{copy.name}' leads out of the folder")
         return path
 
+    # --- the index
+
     @contextmanager
     def _index(self) -> Iterator[_Index]:
         try:
-            with lock_now(self.folder / _LOCK, wait_s=_LOCK_S):
-                index = _Index()
-                with suppress(ValueError):  # damaged: copies that are there are not fetched again
-                    written = record_from(_Index, read_json_object(self.folder / _INDEX))
-                    # Anyone may have written it: names lead nowhere else
-                    is_ours = all(copy_name(copy.name) == copy.name for copy in written.all())
-                    index = written if is_ours else index
-                yield index
+            lock = self.folder / _LOCK
+            is_another = not lock.exists()  # the folder was removed, and all is fetched again
+            with lock_now(lock, wait_s=_LOCK_S):
+                index = None if is_another else read_state(self._file, _Index)
+                yield index if index is not None else self._first_index()
         except LockTaken:
             raise SourceAway("another run copies it") from None
 
+    @property
+    def _file(self) -> Path:
+        return self.states.file(self.params.kind, self.params.address, self.folder)
+
     def _write(self, index: _Index) -> None:
-        write_json_atomically(self.folder / _INDEX, asdict(index), is_durable=True)
+        index.folder = self.states.relative(self.folder)
+        write_state(self._file, index)
+
+    def _first_index(self) -> _Index:
+        """Return what is known of a place that has no index for this folder.
+
+        1. What an earlier version of Paddock noted beside the copies.
+        2. What is known of the place for a folder that this one was, or is a copy of.
+        3. Of mails, the copies that other places have here, and all that lie here: a server may
+           have taken over from another one.
+        """
+        if not self._file.exists() and (index := self._taken_over()) is not None:  # 1
+            self._write(index)
+            (self.folder / _OLD_INDEX).unlink(missing_ok=True)
+            return index
+        of = self.params
+        for file in self.states.elsewhere(of.kind, of.address, self.folder):  # 2
+            if (index := read_state(file, _Index)) is None:
+                continue
+            copies = index.copies.values()
+            stand = {copy.name for copy in copies if copy.is_of(self._digest(copy) or "")}
+            if stand and not self.states.absolute(index.folder).exists():
+                self._write(index)
+                file.unlink()  # a folder of that name is another one then
+                return index
+            if stand:
+                known = {i: copy for i, copy in index.copies.items() if copy.name in stand}
+                return _Index(copies=known)
+        former = dict[str, SourceDocument]()
+        if of.is_mail:  # 3
+            for file in self.states.beside(of.kind, of.address, self.folder):
+                index = read_state(file, _Index) if file.name.startswith(of.kind) else None
+                if index is not None:
+                    former |= {copy.name: copy for copy in index.all() if copy.is_here}
+            for path in self.folder.glob("*.eml"):
+                if path.name not in former and (digest := _digest_at(path)):
+                    size = path.stat().st_size
+                    found = SourceDocument("", path.name, size, "", is_here=True, sha256=digest)
+                    former[path.name] = found
+        return _Index(former=former)
+
+    def _taken_over(self) -> _Index | None:
+        """Return what an earlier version knew, with the digests of what lies here now."""
+        old = known_record(_OldIndex, read_json_object(self.folder / _OLD_INDEX))
+        # Anyone may have written it: names lead nowhere else
+        if old is None or not (copies := [*old.copies.values(), *old.former]):
+            return None
+        if any(copy_name(copy.name) != copy.name for copy in copies):
+            return None
+        for copy in copies:
+            path = self._path(copy)
+            if copy.is_here and path.is_file() and path.stat().st_size == copy.size_bytes:
+                copy.sha256 = _digest_at(path) or ""
+        former = {copy.name: copy for copy in old.former if copy.is_here and self.params.is_mail}
+        return _Index(old.cursor, "", old.copies, former)
+
+
+def _take_over(copy: SourceDocument, digest: str) -> None:
+    """Note that a copy is here."""
+    copy.sha256, copy.intended = digest, ""
+    copy.is_here, copy.is_changed = True, False
+
+
+def _digest_at(path: Path) -> str | None:
+    """Return the digest of a file, empty where it cannot be read; None: there is nothing."""
+    try:
+        return sha256_of(path, follows_links=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError:
+        return ""
 
 
 def _answers(source: Source, identities: Sequence[str]) -> Iterator[tuple[str, Answer]]:
@@ -455,6 +658,9 @@ def _free_names(name: str, places: Mapping[str, bool]) -> Iterator[str]:
 def _batches(copies: Iterable[SourceDocument]) -> Iterator[list[SourceDocument]]:
     batch, n_bytes = list[SourceDocument](), 0
     for copy in copies:
+        if copy.is_alone:
+            yield [copy]
+            continue
         batch.append(copy)
         n_bytes += copy.size_bytes
         if len(batch) == _BATCH or n_bytes > _BATCH_BYTES:

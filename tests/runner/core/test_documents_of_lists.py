@@ -219,7 +219,8 @@ def test_a_lost_index_doubles_nothing_and_takes_no_file_of_another(
     office.go()
     before = {path.name: path.read_text() for path in (office.folder / "copies").glob("*.txt")}
     assert before == {"a.txt": "one", "a-2.txt": "two", "b.txt": "mine", "b-2.txt": "three"}
-    (office.folder / "copies/.source.json").unlink()
+    (index,) = (office.folder / ".paddock/places").glob("listing-*.json")
+    index.unlink()
     report, _ = office.go()
     assert report.returns["fresh"] == 4
     after = {path.name: path.read_text() for path in (office.folder / "copies").glob("*.txt")}

@@ -1,5 +1,6 @@
 """Outputs in S3 and SFTP: whole, once, held where another program changed them, gone with items."""
 
+import hashlib
 import json
 import os
 import random
@@ -136,7 +137,7 @@ def test_a_bucket_that_is_away_gets_what_it_lacks_and_a_lost_index_keeps_nothing
     assert "not sent now: 2026/b c.txt (it broke off), a.txt (it b" in notes[0]
     assert there.objects() == {}
     office.go()
-    (index,) = (office.folder / "out").glob(".upload-*.json")
+    (index,) = (office.folder / ".paddock/places").glob("upload-*.json")
     index.write_text("{")
     there.remove("a.txt")
     office.put("2026/b c.txt", "two")
@@ -185,14 +186,16 @@ def test_an_index_that_someone_else_wrote_sends_nothing_but_outputs(
     office.go()
     (tmp_path / "secret").write_text("secret")
     office.write("out/own.txt", "a person's")
-    (index,) = (office.folder / "out").glob(".upload-*.json")
-    written = json.loads(index.read_text())
+    with office.ledger() as ledger:  # as earlier versions named it, beside the outputs
+        of = f"{ledger.identity}\npipeline.yaml\n{there.url}"
     names = (str(tmp_path / "secret"), "../inbox/a.txt", "own.txt", "a\0", "\ud800", "")
-    written["by_name"] |= {name: {} for name in names}
-    index.write_text(json.dumps(written))
+    index = office.folder / f"out/.upload-{hashlib.sha256(of.encode()).hexdigest()[:8]}.json"
+    (office.folder / ".paddock/places").rename(tmp_path / "places")
+    index.write_text(json.dumps({"by_name": {name: {} for name in names}}))
     office.put("d.txt", "new")
     assert office.go()[0].status == "completed"
     assert there.objects() == {"a.txt": b"one", "2026/b c.txt": b"two", "d.txt": b"new"}
+    assert not index.exists()
 
 
 @pytest.mark.parametrize("there", ["sftp"], indirect=True)
