@@ -20,7 +20,8 @@ class InvoiceDisagreement(TypedDict):
     """Two witnesses of an e-invoice that say something else: its XML, its sums, its page."""
 
     rule: str
-    """That of EN 16931, such as `BR-CO-15`; `page`: the printed page shows something else."""
+    """That of EN 16931, such as `BR-CO-15`; `sum`: a total of an invoice that does not claim to
+    follow it; `page`: the printed page shows something else."""
     field: str
     stated: str
     stated_at: str
@@ -47,8 +48,10 @@ class EInvoice(TypedDict):
     payee: str
     """Empty: the seller."""
     iban: str
+    """Empty where its accounts are none."""
     reference: str
     due: str
+    """Empty where it is to be paid in parts by several days."""
     net: float | None
     tax: float | None
     gross: float | None

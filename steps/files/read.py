@@ -116,8 +116,7 @@ class FilesRead(Step[FilesReadParams, FilesReadOutput]):
 
     params = FilesReadParams
     output = FilesReadOutput
-    version = 12
-    compatible_versions = frozenset({9, 10, 11})  # less was known of which fields a page shows
+    version = 13
     facts = Facts(
         only_reads=True,
         is_repeatable=True,

@@ -1,26 +1,36 @@
 """Electronic invoices as lines of text, and as records whose witnesses are compared.
 
 Of EN 16931 in CII (ZUGFeRD, Factur-X, XRechnung) and UBL, of Italy's FatturaPA and Poland's KSeF:
-`e_invoice_syntaxes`. The amount to pay comes last, so that no other one stands behind it. An XML
-with a DOCTYPE, which no syntax has, is none, so that no entity is ever expanded.
+`e_invoice_syntaxes`. What no line of `_Lines` takes is a line of its group (`Leaves`);
+a file within is pages behind it. The amount to pay comes last, so that no other one stands behind
+it. An XML with a DOCTYPE, which no syntax has, is none, so that no entity is ever expanded.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from decimal import Decimal
-from functools import cache
-from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError, fromstring
 
 from paddock.engine.system.text import listed
 from paddock.pipelines.e_invoices import EInvoice
 
-from .e_invoice_checks import Sums, check_sums, day_of_terms, is_charge, sum_disagreements
-from .e_invoice_syntaxes import TITLES, Places, Reading, Syntax, number_of, readings, text_of
-from .reader import Document
+from .e_invoice_checks import Sums, check_sums, day_of_terms, is_charge, is_iban, sum_disagreements
+from .e_invoice_syntaxes import (
+    TITLES,
+    Leaves,
+    Places,
+    Reading,
+    amount_text,
+    codes,
+    local_name,
+    money,
+    number_of,
+    readings,
+    text_of,
+)
+from .reader import Document, EmbeddedFile
 
 _MAY_BE_ONE = re.compile(
     r"CrossIndustry(?:Invoice|Document)|xsd:(?:Invoice|CreditNote)-2|crd\.gov\.pl/wzor|FatturaElettronica"
@@ -40,51 +50,54 @@ def read_e_invoices(markup: str) -> Document:
     except (ParseError, ValueError) as error:
         why = f"is not a valid e-invoice ({error}); it is read as plain text"
         return Document((), notes=(why,))
-    texts, notes, invoices = list[str](), list[str](), list[EInvoice]()
-    for syntax, reading in readings(root):
+    pages, notes, invoices = list[str](), list[str](), list[EInvoice]()
+    files = list[EmbeddedFile]()
+    for reading in readings(root):
         if len(invoices) == _MOST_INVOICES:
             notes.append(f": only its first {_MOST_INVOICES} e-invoices are read")
             break
-        sums = Sums(syntax, reading)
-        invoice = check_sums(_invoice(syntax, sums), sums)
-        lines = _Lines(syntax, sums, invoice).all()
-        texts.append("\n".join(" ".join(line.split()) for line in lines if line.strip()))
-        invoices.append({**invoice, "page": len(texts)})
-        notes.append(f": read as an e-invoice{_unread(syntax, reading)}")
+        sums = Sums(reading)
+        invoice = check_sums(_invoice(sums), sums)
+        counted = reading.seen.copy()
+        reading.seen.clear()  # from here on, what the lines take
+        lines = _Lines(sums, invoice)
+        pages.append("\n".join(" ".join(line.split()) for line in lines.all() if line.strip()))
+        invoices.append({**invoice, "page": len(pages)})
+        left = f"; left out: {listed([*lines.leaves.left_out])}" if lines.leaves.left_out else ""
+        notes.append(f": read as an e-invoice{left}{_uncounted(reading, counted)}")
         notes += sum_disagreements(invoice)
-    return Document(tuple(texts), notes=tuple(dict.fromkeys(notes)), invoices=tuple(invoices))
-
-
-@cache
-def _codes() -> Mapping[str, Mapping[str, str]]:
-    """Return names by list and code; `sources` says where each list is from."""
-    file = Path(__file__).with_name("e_invoice_codes.json")
-    lists: Mapping[str, Mapping[str, str]] = json.loads(file.read_text("utf-8"))
-    return lists
+        files += lines.leaves.files
+    once = tuple(dict.fromkeys(notes))
+    return Document(tuple(pages), notes=once, invoices=tuple(invoices), files=tuple(files))
 
 
 def _name(of: str, code: str) -> str:
-    return _codes()[of].get(code, "")
+    return codes()[of].get(code, "")
 
 
-def _invoice(syntax: Syntax, sums: Sums) -> EInvoice:
-    reading = sums.reading
+def _invoice(sums: Sums) -> EInvoice:
+    reading, syntax = sums.reading, sums.reading.syntax.name
     own = reading.text("type")
-    code = _codes().get(syntax.name, {own: own}).get(own, "")
-    if not code and reading.root.tag.endswith("}CreditNote"):
-        code = "381"
-    credit = _name("credit notes", code)
+    code = codes().get(syntax, {own: own}).get(own, "")
+    is_credit = reading.root.tag.endswith("}CreditNote")  # whatever list its code is of
+    code = code or ("381" if is_credit else "")
+    credit = _name("credit notes", code) or (_name("credit notes", "381") if is_credit else "")
     name = credit or _name("invoices", code)
     places = Places(reading.root)
     party = next(iter(reading.groups("seller")), None)
+    accounts = [account for means in reading.groups("payment") for account in means.all("account")]
+    iban = next(filter(_holds_iban, accounts), None)
+    days = {*reading.texts("due")}
 
     def amount(term: str) -> float | None:
         found = sums.amount(term)
         return float(found.value) if found else None
 
+    placed = {n: found[0] for n in _PLACED if (found := reading.all(n))}
+    placed |= {} if iban is None else {"iban": iban}
     gross = amount("gross")
     invoice = EInvoice(
-        syntax=syntax.name,
+        syntax=syntax,
         type=code if name else own,
         kind="credit_note" if credit else "invoice" if name else "other",
         name=name or "Other document",
@@ -94,23 +107,27 @@ def _invoice(syntax: Syntax, sums: Sums) -> EInvoice:
         seller=_party_name(reading, "seller"),
         buyer=_party_name(reading, "buyer"),
         payee=_party_name(reading, "payee") or reading.text("other_payee"),
-        iban=reading.text("iban"),
+        iban="" if iban is None else text_of(iban),
         reference=reading.text("reference"),
-        due=reading.text("due"),
+        due=reading.text("due") if len(days) == 1 else "",
         net=amount("net"),
         tax=amount("tax"),
         gross=gross,
         payable=amount("payable") if sums.amount("payable") else gross,
         lines=[float(n) for item in sums.items if (n := item.number("amount")) is not None],
-        places={n: places.path(found[0]) for n in _PLACED if (found := reading.all(n))},
-        seller_vat=party.text("vat_number") if party else "",
+        places={name: places.path(element) for name, element in placed.items()},
+        seller_vat=(party.text("vat_number") or party.text("tax_number")) if party else "",
         terms=" ".join(reading.texts("terms")),
         page=1,
         witnesses=["xml"],
         shown=[],
         disagreements=[],
     )
-    return invoice if invoice["due"] else {**invoice, "due": day_of_terms(invoice)}
+    return invoice if days else {**invoice, "due": day_of_terms(invoice)}
+
+
+def _holds_iban(account: Element) -> bool:
+    return account.get("schemeID", "IBAN").upper() == "IBAN" and is_iban(text_of(account))
 
 
 def _party_name(reading: Reading, role: str) -> str:
@@ -118,59 +135,77 @@ def _party_name(reading: Reading, role: str) -> str:
     return f"{party.text('first_name')} {party.text('name')}".strip() if party else ""
 
 
-def _unread(syntax: Syntax, reading: Reading) -> str:
-    """Return, for the note, what may change who is paid how much, and nothing reads."""
-    kept, money = re.compile(syntax.left), re.compile(syntax.money)
-    unread, waiting = dict[str, None](), [reading.at]
+def _uncounted(reading: Reading, counted: set[Element]) -> str:
+    """Return, for the note, what may change who is paid how much, and no sum has."""
+    kept, amounts = re.compile(reading.syntax.left), re.compile(reading.syntax.money)
+    uncounted, waiting = dict[str, None](), [reading.at]
     while waiting:
         element = waiting.pop()
-        name = element.tag.rpartition("}")[2]
+        name = local_name(element)
         if kept.fullmatch(name):
             continue
         waiting += reversed(element)
-        is_said = text_of(element) and number_of(element) != 0
-        if is_said and money.fullmatch(name) and element not in reading.seen:
-            unread[name] = None
-    names = [*unread][:_MOST_NAMED] + (["…"] if len(unread) > _MOST_NAMED else [])
-    return f"; left out, though it may change what is paid: {', '.join(names)}" if unread else ""
+        is_said = amounts.fullmatch(name) and text_of(element) and number_of(element) != 0
+        if is_said and element not in counted and element not in reading.seen:
+            uncounted[name] = None
+    names = [*uncounted][:_MOST_NAMED] + (["…"] if len(uncounted) > _MOST_NAMED else [])
+    named = ", ".join(names)
+    return f"; said, but in no sum, though it may change what is paid: {named}" if named else ""
 
 
 _STATUS = {"GROUP": "a group: its parts count", "INFORMATION": "does not count"}
 
 
 class _Lines:
-    def __init__(self, syntax: Syntax, sums: Sums, invoice: EInvoice) -> None:
+    def __init__(self, sums: Sums, invoice: EInvoice) -> None:
         self._sums, self._reading, self._invoice = sums, sums.reading, invoice
-        self._means = "4461" if syntax.name in ("cii", "ubl") else ""
+        self._means = "4461" if invoice["syntax"] in ("cii", "ubl") else ""
+        found = [*self._found()]
+        groups = [part for part in found if isinstance(part, Reading)]
+        self.leaves = Leaves(sums.reading, groups, invoice["currency"])
+        self._parts = found
 
     def all(self) -> Iterator[str]:
+        for part in self._parts:
+            yield from [part] if isinstance(part, str) else self.leaves.of(part)
+
+    def _found(self) -> Iterator[str | Reading]:
+        """Yield lines, and groups where the rest of their leaves stands."""
         invoice, reading, sums = self._invoice, self._reading, self._sums
         is_credit = invoice["kind"] == "credit_note"
         label = _LABELS[invoice["kind"]]
         verdict = ": nothing is to be paid on it" if is_credit else ""
+        reading.all("type")
         yield f"{invoice['name']} ({invoice['type'] or 'of no known type'}){verdict}"
-        yield from (f"{label} number: {invoice['number']}", f"{label} date: {invoice['date']}")
+        yield f"{label} number: {reading.text('number')}"
+        yield f"{label} date: {reading.text('date')}"
         yield from self._texts("corrects", "delivered", "period_start", "period_end")
         yield from ("Seller:", *self._party("seller"))
+        yield from reading.groups("seller")[:1]
         yield f"Buyer: {', '.join(self._party('buyer'))}"
-        yield f"Currency: {invoice['currency']}"
+        yield from reading.groups("buyer")[:1]
+        yield f"Currency: {reading.text('currency')}"
+        yield reading
         yield from self._texts("note")
         for number, item in enumerate(reading.groups("item"), 1):
             yield from self._item(item, str(number))
-        yield from (self._allowance(a, "") for a in reading.groups("allowance"))
+        for allowance in reading.groups("allowance"):
+            yield from (self._allowance(allowance, ""), allowance)
+        yield from reading.groups("totals")
         yield f"Net: {self._total('net')}"
-        yield from map(self._vat, sums.vat)
+        for vat in sums.vat:
+            yield from (self._vat(vat), vat)
         if sums.amount("tax") and not sums.vat:
             yield f"VAT: {self._total('tax')}"
         yield from self._in_other_currency()
         yield from self._texts("terms")
         yield from map(self._discount, reading.groups("discount"))
-        means = reading.text("means")
-        named = self._means and means and _name(self._means, means)
-        yield means and f"Payment means: {f'{named} ({means})' if named else means}"
+        yield from reading.groups("payment_terms")
         if invoice["payee"] not in ("", invoice["seller"]):
-            yield f"Pay to: {invoice['payee']}, not to the seller"
-        yield from self._texts("iban", "debited", "reference", "due")
+            yield f"Pay to: {self._payee()}, not to the seller"
+        for payment in reading.groups("payment"):
+            yield from self._payment(payment)
+        yield from self._texts("reference", "due")
         instalments = reading.groups("instalment")
         yield from map(self._instalment, instalments if len(instalments) > 1 else ())
         yield "Paid in full: nothing is left to be paid" if reading.text("paid") else ""
@@ -192,11 +227,25 @@ class _Lines:
             yield _party_name(self._reading, role)
             place = _words(*(party.text(part) for part in ("country", "postcode", "place")))
             yield from [f"Place: {place}"] if place else []
-            yield from (f"VAT number: {number}" for number in party.texts("vat_number")[:1])
+            if number := party.text("vat_number"):
+                yield f"VAT number: {number}"
 
-    def _item(self, item: Reading, number: str, within: str = "") -> Iterator[str]:
+    def _payee(self) -> str:
+        return _party_name(self._reading, "payee") or self._reading.text("other_payee")
+
+    def _payment(self, payment: Reading) -> Iterator[str | Reading]:
+        means = payment.text("means")
+        named = self._means and means and _name(self._means, means)
+        yield means and f"Payment means: {f'{named} ({means})' if named else means}"
+        for account in payment.all("account"):
+            yield f"{'IBAN' if _holds_iban(account) else 'Account, no IBAN'}: {text_of(account)}"
+        yield from (f"To be debited from: {account}" for account in payment.texts("debited"))
+        yield payment
+
+    def _item(self, item: Reading, number: str, within: str = "") -> Iterator[str | Reading]:
         price = self._amounts(item, "price") or self._amounts(item, "gross_price", " with VAT")
-        per = f" per {_quantity(item, 'per')}" if item.number("per") not in (None, 1) else ""
+        is_each = not price or item.number("per") in (None, 1)
+        per = "" if is_each else f" per {_quantity(item, 'per')}"
         rate, status, parent = (item.text(name) for name in ("rate", "status", "parent"))
         percent = " %" if rate.replace(".", "").isdigit() else ""
         amount = self._amounts(item, "amount") or self._amounts(item, "gross_amount", " with VAT")
@@ -204,28 +253,30 @@ class _Lines:
             _quantity(item, "quantity"),
             item.text("name"),
             price and f"at {price}{per}",
-            rate and f"with VAT {rate}{percent}",
+            rate and f"with {_tax(item)} {rate}{percent}",
             amount and f"= {amount}",
         )
-        about = [f"part of {parent}" if parent else within, _STATUS.get(status, "")]
+        about = [f"part of {parent}" if parent else within, _STATUS.get(status, status)]
         about += ["before the correction: it is taken off"] if item.text("before") else []
         named = f"{'Group' if status == 'GROUP' else 'Item'} {item.text('id') or number}"
         aside = listed([*filter(None, about)])
         yield f"{named}: {what}{aside and f' ({aside})'}"
         on = f" on {named.lower()}, in its amount"
-        yield from (self._allowance(allowance, on) for allowance in item.groups("allowance"))
+        yield from [] if item.is_variant else [item]
+        for allowance in item.groups("allowance"):
+            yield from (self._allowance(allowance, on), allowance)
         yield from (self._each(price, named.lower()) for price in item.groups("each"))
         for n, inner in enumerate(item.inner(), 1):
             yield from self._item(inner, f"{number}.{n}", f"within {named.lower()}, in its amount")
 
     def _allowance(self, allowance: Reading, on: str) -> str:
         charge = is_charge(allowance)
-        code, percent, rate = (allowance.text(name) for name in ("code", "percent", "rate"))
-        of = self._amounts(allowance, "of")
+        percent, rate = allowance.text("percent"), allowance.text("rate")
+        of = self._amounts(allowance, "of") if percent else ""
         about = _aside(
-            allowance.text("reason") or _name("7161" if charge else "5189", code) or code,
+            allowance.text("reason") or self._meaning(allowance, "7161" if charge else "5189"),
             percent and f"{percent} %{of and f' of {of}'}",
-            rate and f"VAT {rate} %",
+            rate and f"{_tax(allowance)} {rate} %",
         )
         amount = self._amounts(allowance, "amount")
         return f"Charge{on}: {amount}{about}" if charge else f"Allowance{on}: -{amount}{about}"
@@ -235,36 +286,43 @@ class _Lines:
         percent, amount = price.text("percent"), self._amounts(price, "amount")
         return f"{title} on {item}, in its amount: {_words(percent and f'{percent} %', amount)}"
 
+    def _meaning(self, reading: Reading, codes_of: str, term: str = "code") -> str:
+        code = reading.text(term)
+        return _name(codes_of, code) or code
+
     def _vat(self, vat: Reading) -> str:
-        rate, category, code = (vat.text(name) for name in ("rate", "category", "code"))
-        reason = vat.text("reason") or _name("vatex", code) or code
+        rate, reason = vat.text("rate"), vat.text("reason") or self._meaning(vat, "vatex")
+        (category,) = [*map(text_of, vat.elements("category"))][:1] or [""]
         is_margin = category == "margin"  # its tax is in the price
-        kind = "" if category == "S" else _name("5305", category) or category
+        is_plain = reason or category == "S"
+        kind = "" if is_plain else self._meaning(vat, "5305", "category")
         kind = "margin scheme" if is_margin else kind
-        split = "split payment: not paid to the seller" if vat.text("owed") == "S" else ""
+        is_split = [*map(text_of, vat.elements("owed"))] == ["S"]
+        split = "split payment: not paid to the seller" if is_split and vat.text("owed") else ""
         amount = self._amounts(vat, "amount") or ("not shown" if is_margin else "0.00")
         amounts = f"{self._amounts(vat, 'basis')}: {amount}"
-        return f"VAT{rate and f' {rate} %'} on {amounts}{_aside(reason or kind, split)}"
+        return f"{_tax(vat)}{rate and f' {rate} %'} on {amounts}{_aside(reason or kind, split)}"
 
     def _in_other_currency(self) -> Iterator[str]:
         zloty = [n for vat in self._sums.vat if (n := vat.number("in_zloty")) is not None]
         if zloty:
-            yield f"VAT in PLN: {_money(sum(zloty, Decimal(0)))} PLN"
-        for element in self._reading.all("tax"):
+            yield f"VAT in PLN: {money(sum(zloty, Decimal(0)))} PLN"
+        for element in self._reading.elements("other_tax"):
             if (currency := element.get("currencyID")) not in (None, "", self._invoice["currency"]):
+                self._reading.seen.add(element)
                 yield f"VAT in {currency}: {self._amount(element)}"
 
     def _discount(self, discount: Reading) -> str:
-        percent, until = discount.text("percent"), discount.text("until")
-        of = self._amounts(discount, "of")
-        days = [f"{text_of(e)} {e.get('unitCode', 'DAY')}" for e in discount.all("days")[:1]]
+        percent, of = discount.text("percent"), self._amounts(discount, "of")
+        days = [f"{n} {_unit(discount, 'days') or 'DAY'}" for n in [discount.text("days")] if n]
+        until = "" if days else discount.text("until")
         what = _words(
             percent and f"{percent} %",
             of and f"of {of}",
             self._amounts(discount, "amount"),
             discount.text("worth"),
             *(f"within {period.replace('DAY', 'days')}" for period in days),
-            f"if paid by {until}" if until and not days else "",
+            until and f"if paid by {until}",
             discount.text("terms"),
         )
         return f"Discount for early payment: {what}"
@@ -277,14 +335,13 @@ class _Lines:
         return ", ".join(self._amount(element) + suffix for element in reading.all(name))
 
     def _amount(self, element: Element) -> str:
-        """Return it with two decimals or more and its currency; no number as it stands."""
-        number = number_of(element)
-        text = text_of(element) if number is None else _money(number)
-        return f"{text} {element.get('currencyID') or self._invoice['currency']}"
+        return amount_text(element, self._invoice["currency"])
 
     def _total(self, name: str) -> str:
         term = self._sums.amount(name)
-        return f"{_money(term.value)} {self._invoice['currency']}" if term else ""
+        if term is not None and len(term.parts) == 1:  # the others are lines of their own
+            self._reading.seen.update(term.parts)
+        return f"{money(term.value)} {self._invoice['currency']}" if term else ""
 
 
 def _words(*parts: str) -> str:
@@ -296,11 +353,17 @@ def _aside(*parts: str) -> str:
     return f" ({aside})" if aside else ""
 
 
-def _money(number: Decimal) -> str:
-    return f"{number:.2f}" if number == round(number, 2) else f"{number:f}"
+def _unit(reading: Reading, name: str) -> str:
+    return next((e.get("unitCode", "") for e in reading.elements(name)), "")
 
 
 def _quantity(item: Reading, name: str) -> str:
-    return " ".join(
-        f"{text_of(e)} {e.get('unitCode', '')} {item.text('unit')}" for e in item.all(name)[:1]
-    )
+    return f"{item.text(name)} {_unit(item, name)} {item.text('unit')}".strip()
+
+
+def _tax(of: Reading) -> str:
+    """Return which tax it is: by its name, if that is not VAT."""
+    scheme = next(map(text_of, of.elements("scheme")), "")
+    if scheme in ("", "VAT"):
+        return "VAT"
+    return of.text("scheme_name") or of.text("scheme")

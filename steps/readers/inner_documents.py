@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from html import unescape
@@ -25,7 +25,7 @@ from paddock.pipelines.text_cells import pack_cells, unpack_cells
 from . import ocr, reader, text_files
 from .document_kinds import HEAD_BYTES, MEDIA_TYPES, UnknownKind, kind_within
 from .e_invoice_checks import check_page, own_page, page_disagreements
-from .reader import Document, ReadRequest, Unreadable, after_name
+from .reader import Document, EmbeddedFile, ReadRequest, Unreadable, after_name
 
 _DATA_URI = re.compile(rb"data:image/[\w.+-]+;base64,([\w+/=%\s]{200,})", re.ASCII)
 _SHOWN = re.compile(
@@ -105,6 +105,18 @@ class InnerDocuments(Struct):
         self.cells += found.cells
         self.notes += found.notes
         return bool(found.media_type)
+
+    def add_embedded(self, files: Sequence[EmbeddedFile]) -> None:
+        if len(files) > MOST_ATTACHED:
+            self.notes.append(f": only the first {MOST_ATTACHED} embedded files are read")
+        for file in files[:MOST_ATTACHED]:
+            try:
+                data = binascii.a2b_base64("".join(file.base64.split()), strict_mode=True)
+            except ValueError as error:  # also of signs that are not ASCII
+                self.leave_out(file.name, f"its base64 is damaged ({error})")
+                continue
+            self.request.check(n_unpacked_bytes=len(data))
+            self.add(file.name, file.media_type, data)
 
     def leave_out(self, name: str, why: str) -> None:
         self.notes.append(f": {self.what} '{name}' is not read: {why}")

@@ -296,6 +296,7 @@ class _MailText(InnerDocuments):
             self.notes.append(": its text has an unknown encoding and was not read")
             return ""
         self.notes += document.notes
+        self.add_embedded(document.files)
         return document.text.strip()
 
     def _attached(self, part: MIMEPart, depth: int) -> str:

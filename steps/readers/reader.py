@@ -68,6 +68,13 @@ def page_offsets(pages: Sequence[str]) -> list[int]:
     return list(accumulate(lengths[:-1], initial=0)) if pages else []
 
 
+class EmbeddedFile(Struct, frozen=True):
+    name: str
+    media_type: str
+    """As it is said to be; empty: nothing says it."""
+    base64: str
+
+
 class Document(Struct, frozen=True):
     """A document's text by pages; without pages it is a single one."""
 
@@ -82,6 +89,8 @@ class Document(Struct, frozen=True):
     cells: tuple[str, ...] = ()
     """By page, where its text stands, as `text_cells.pack_cells` returns it."""
     invoices: tuple[EInvoice, ...] = ()
+    files: tuple[EmbeddedFile, ...] = ()
+    """Files within it that are not read yet: `InnerDocuments.add_embedded`."""
 
     @property
     def text(self) -> str:

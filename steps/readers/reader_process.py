@@ -77,7 +77,7 @@ class ReadOptions(Struct, frozen=True):
         """Read a document that is no plain text itself, or any that lies within this one."""
         if kind in text_files.TEXT_KINDS:
             data = file.read()
-            return _with_pictures(text_files.read_text_file(data, kind), kind, data, self)
+            return _with_inner(text_files.read_text_file(data, kind), kind, data, self)
         if kind not in MODULES:
             raise Unreadable(f"is of a kind that nothing reads: `{kind}`")
         if self.depth >= _MOST_DEPTH and kind != "image":
@@ -109,7 +109,7 @@ def read_document_bytes(data: bytes, options: ReadOptions, max_bytes: int) -> Do
         kind = options.kind or "txt"
         if kind in text_files.TEXT_KINDS:
             document = text_files.read_text_file(data, kind, options.encoding)
-            document = _with_pictures(document, kind, data, options)
+            document = _with_inner(document, kind, data, options)
         else:
             document = options.within(kind, BytesIO(data))
         return _checked_length(document, max_bytes)
@@ -135,9 +135,9 @@ def read_small(path: Path, options: ReadOptions, max_bytes: int) -> Document | N
             data.decode()
         except UnicodeDecodeError:
             return None  # an encoding is found out by a model of languages
-    return text_files.read_text_file(
-        data, kind, options.encoding, is_named=options.kind is not None
-    )
+    is_named = options.kind is not None
+    document = text_files.read_text_file(data, kind, options.encoding, is_named=is_named)
+    return None if document.files else document  # which may take any time and memory
 
 
 def draw_page(path: Path, number: int, most_side_px: int, max_bytes: int) -> bytes:
@@ -237,18 +237,31 @@ def _read_by_kind(path: Path, file: BinaryIO, options: ReadOptions) -> Document:
         is_named = options.kind is not None
         data = head + file.read()
         document = text_files.read_text_file(data, kind, options.encoding, is_named=is_named)
-        return _with_pictures(document, kind, data, options)
+        return _with_inner(document, kind, data, options)
     file.seek(0)
     return options.within(kind, file, path.name)
 
 
-def _with_pictures(document: Document, kind: str, data: bytes, options: ReadOptions) -> Document:
-    """Add what the pictures say that a page holds itself."""
-    if kind != "html" or b"data:image/" not in data:
+def _with_inner(document: Document, kind: str, data: bytes, options: ReadOptions) -> Document:
+    """Add what the files in an e-invoice say, and the pictures that a page holds itself."""
+    has_pictures = kind == "html" and b"data:image/" in data
+    if not document.files and not has_pictures:
         return document
-    pictures = importlib.import_module(".inner_documents", __package__).InnerPictures(options)
-    text = "\n\n".join(filter(None, (document.text, pictures.of_page(data))))
-    return replace(document, pages=(text,), notes=(*document.notes, *pictures.notes()))
+    inner_documents = importlib.import_module(".inner_documents", __package__)
+    if has_pictures:
+        pictures = inner_documents.InnerPictures(options)
+        text = "\n\n".join(filter(None, (document.text, pictures.of_page(data))))
+        return replace(document, pages=(text,), notes=(*document.notes, *pictures.notes()))
+    inner = inner_documents.InnerDocuments(
+        replace(options, depth=options.depth + 1),
+        "embedded file",
+        list(document.pages),
+        [""] * len(document.pages),
+        list(document.notes),
+        list(document.invoices),
+    )
+    inner.add_embedded(document.files)
+    return inner.document("", kind)  # type: ignore[no-any-return]  # as of each module by name
 
 
 def _empty_document(path: Path, kind: str | None) -> Document:

@@ -27,6 +27,7 @@ _CII = """<?xml version="1.0" encoding="ISO-8859-1"?>
 <r:DuePayableAmount>84.0000</r:DuePayableAmount></r:Sum></r:Settlement></r:Trade></r:CrossIndustryInvoice>"""
 _CII_LINES = """Commercial invoice (380)\nInvoice number: 24-1\nInvoice date: 2024-04-03
 Seller:\nCalder Boatyard\nBuyer:\nCurrency: EUR
+Trade agreement buyer reference: Ann
 Item 1: 20 MTR Süd rope = 70.5880 EUR
 Net: 70.59 EUR\nVAT 19 % on 70.59 EUR: 13.41 EUR\nTotal: 84.00 EUR\nAmount due: 84.00 EUR"""
 _CII_NOTE = ": read as an e-invoice"
@@ -198,10 +199,12 @@ def test_a_simplified_invoice_of_italy_is_what_its_items_make() -> None:
         "Cantiere Porto",
         "Place: IT 34100 Trieste",
         "VAT number: 01234567890",
+        "Cedente prestatore id fiscale IVA paese: IT",
         "Buyer: Ada Riva",
         "Currency: EUR",
         "Item 1: Corda with VAT 22.00 % = 12.20 EUR with VAT",
         "Item 2: Nodo = 10.00 EUR with VAT",
+        "Dati beni servizi IVA imposta: 1.80",
         "Net:",
         "Credit, not to be paid: 22.20 EUR",
     ]
