@@ -184,6 +184,8 @@ class Mailbox(Source):
             is_renumbered = bool(cursor) and (known != self._validity or known == "0")
             is_same = not (is_renumbered or (of_since and of_since != str(since)))
             first = int(last) if _is_number(last) and is_same else 1
+            if 0 < self._following() < first:  # the folder is another one of the same UIDVALIDITY
+                first, is_renumbered = 1, True
             came = f" SINCE {since.day}-{since:%b-%Y}" if since else ""
             # `first:*` has the last mail also where that came before; an empty folder has no `*`
             found = self._search(f"UID {first}:*{came}") if n_there else set()
@@ -304,6 +306,11 @@ class Mailbox(Source):
         validity = self._imap.response("UIDVALIDITY")[1][-1]
         self._validity = str(int(validity or 0))
         return int(data[-1] or 0)
+
+    def _following(self) -> int:
+        """Return the number of the next mail; 0: the server does not say it."""
+        said = self._imap.response("UIDNEXT")[1][-1] or b""
+        return int(said) if said.isdigit() else 0
 
     def _folders(self) -> list[bytes]:
         with suppress(imaplib.IMAP4.error):

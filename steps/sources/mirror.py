@@ -379,11 +379,15 @@ class Mirror(Struct, frozen=True):
             index.copies = {}
         places = _places(index.all())
         for document in listing.documents:
-            if (copy := index.copies.get(document.identity)) is not None:
-                if copy.marker != document.marker:
-                    copy.marker, copy.size_bytes = document.marker, document.size_bytes
-                    copy.is_changed, copy.is_done, is_other = copy.is_here, False, True
+            copy = index.copies.get(document.identity)
+            if copy is not None and copy.marker == document.marker:
                 continue
+            if copy is not None and not self.params.is_mail:
+                copy.marker, copy.size_bytes = document.marker, document.size_bytes
+                copy.is_changed, copy.is_done, is_other = copy.is_here, False, True
+                continue
+            if copy is not None and copy.is_here:  # a restored server has another mail there
+                index.former[copy.name] = copy
             if (name := copy_name(document.name)) is None:
                 continue
             document.name = next(_free_names(name, places))
