@@ -502,6 +502,9 @@ class OutputFiles(Protocol):
             StepError: it belongs to Paddock or the pipeline, or could run as a pipeline.
         """
 
+    async def make_way(self, path: Path) -> None:
+        """Remove outputs in the way of `path` that no longer apply; `StepError`: they stay."""
+
     async def sync(self, file: TemporaryFile) -> None:
         """Wait until a file is on the disk; several are synced together."""
 

@@ -333,6 +333,7 @@ class BlockRun:
             item.has_result = end.result is not None
             item.result = end.result if state.keeps_results else None
         item.become(end.phase, end.reason)
+        item.is_tried_again = end.state is ItemState.FAILED
         why = str(end.reason) if end.phase is Phase.UNASKED else end.report.error
         shown = end_of(end.report.state)
         self.stats.item_state(state.block.id, attempt.shown_key, shown, why)

@@ -39,6 +39,7 @@ from paddock.runner.progress.report_table import ITEM_COLUMNS, ReportTable
 from .escalation import EscalationPass
 from .failures import ItemWaits, RunStopped
 from .left_nodes import MAX_NAMED, LackingItems
+from .outputs.path_obstacles import wait_for_obstacles
 from .outputs.same_output_file import refuse_forbidden_paths, refuse_other_pipelines
 from .run_context import RunContext
 from .traces.block_items import item_path
@@ -181,6 +182,7 @@ class BlockState(Struct):
             unasked=tuple(item.key for item in unasked),
             expired=tuple(key for key in keys if key in expired),
             n_rejected=sum(key in rejected for key in keys),
+            tried_again=frozenset(item.key for item in failed if item.is_tried_again),
             error=next((str(item.why) for item in self.in_phase(Phase.FAILED)), ""),
             is_transient=self.n_failures > 0,
             documents=frozenset(filter(None, documents))
@@ -313,7 +315,7 @@ async def opened_block(
     """Return a block, or a step outside of blocks, with its items judged.
 
     1. Its items are judged; `lacks`: what the block's list lacks.
-    2. Those that would write what is another item's wait.
+    2. Those that would write what is another item's wait, as where something is in the way.
     3. The items that this job did before a crash, and those that are not stale, are counted, with
        their recorded results.
 
@@ -328,6 +330,7 @@ async def opened_block(
         work = await judge.step(node, scope, enclosing.keys)
     context.documents.note_unread(work)
     paths = await context.owners.open_block(judge, work, scope, enclosing.items)  # 2
+    await wait_for_obstacles(context, work, scope, paths, enclosing.items)
     filed = read_results(work.filed.rows.values(), context.ledger) if keeps_results else {}
     state = BlockState(work, scope, keeps_results, enclosing, enclosing.parallel, filed)
     todo = state.items_to_do()
@@ -426,6 +429,7 @@ def take_entry(
     why: Reason | None,
 ) -> None:
     state.has_failures |= reported in BAD or entry.has_inner_failures
+    item.is_tried_again = entry.state == ItemState.FAILED
     if reported in BAD:
         item.become(Phase.FAILED, why)
     elif reported in WAITS:

@@ -137,6 +137,8 @@ class LackingItems(Struct, frozen=True):
     n_with_result: int = 0
     failed: tuple[str, ...] = ()
     """Keys of items that failed, but for those that a person rejected or decided on too late."""
+    tried_again: frozenset[str] = frozenset()
+    """Keys of failed items that the next run tries again."""
     waiting: tuple[tuple[str, ItemState], ...] = ()
     unasked: tuple[str, ...] = ()
     """Keys of items whose review is due, and that the run was told to leave."""
@@ -175,11 +177,14 @@ class LackingItems(Struct, frozen=True):
             yield self.expired, f"{len(self.expired):,} not decided in time"
 
     def may_be_of(self, key: str, listed: Collection[str]) -> bool:
-        """Return whether an item that another block lacks may be of one that this one lacks.
+        """Return whether an item that another block lacks may be of one that is not decided here.
 
-        `listed`: the keys that the other block has. Where they are other names, it always may.
+        `listed`: the keys that the other block has. Where they are other names, it always may, as
+        where this block's documents are missing.
         """
-        return any(key in keys for keys, _ in self._kinds()) or not self.keys.issuperset(listed)
+        undecided = self.tried_again.union(self.unasked, (key for key, _ in self.waiting))
+        is_of_other_names = not self.keys.issuperset(listed)
+        return key in undecided or not self.keys or (bool(undecided) and is_of_other_names)
 
     def left_reason(self) -> str:
         if not self.keys:

@@ -169,6 +169,29 @@ class PathOwners(Struct):
         if owner != own:
             raise OutputTaken(self._taken(judge, stored, owner, own[0]))
 
+    async def owner_of(
+        self, judge: Judge, stored: str, around: tuple[ItemKey, ...]
+    ) -> ItemKey | None:
+        """Return the item that has a path in this run; else the one that keeps it.
+
+        Not one of `around`, unless that has it in this run.
+        """
+        claimed = judge.world.index.claims.get(judge.world.index.normal_spelling(stored))
+        return claimed or await self._owner(judge, stored, around)
+
+    async def gives_way(self, judge: Judge, row: OutputRow, items: tuple[ItemKey, ...]) -> bool:
+        """Return whether an output that no item keeps goes for one of the last of `items`.
+
+        It is of these, or of the last one's former name, or a watch removes such outputs.
+        """
+        ledger, (scope_id, key) = judge.world.ledger, items[-1]
+        holder = await ledger.ask(_outermost, ledger, row)
+        own, of_row = self._judged.get(scope_id), self._judged.get(row.scope)
+        former = None if own is None else own.work.missing.renamed.get(key)
+        sources = () if of_row is None else of_row.work.missing.sources
+        is_own = {(row.scope, row.key), holder} & {*items, (scope_id, former)}
+        return bool(is_own) or any(source.prunes for source in sources)
+
     async def _owner(
         self, judge: Judge, stored: str, around: tuple[ItemKey, ...]
     ) -> ItemKey | None:

@@ -6,6 +6,7 @@ import os
 from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
+from stat import S_ISDIR
 from typing import TYPE_CHECKING, Literal
 
 from paddock.engine.system.files import sha256_of
@@ -33,6 +34,8 @@ def condition_of(index: OutputIndex, scope: str, stored: str) -> FileCondition:
     except OSError:
         return "missing"
     if row is None or row.size is None:  # a file of the user's that was moved there
+        return "missing"
+    if S_ISDIR(stat.st_mode):  # which has the name of the file that was there
         return "missing"
     is_untouched = stat.st_ctime <= row.at
     if is_untouched and (stat.st_size, stat.st_mtime_ns) == (row.size, row.mtime_ns):

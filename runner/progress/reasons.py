@@ -79,6 +79,11 @@ class Why(Enum):
     OUTPUT_NO_LONGER_EDITED = "output is not edited any more: {}"
     PATH_TAKEN = "'{}' is an output of {}"
     PATH_FREE = "its path is free: {}"
+    IN_THE_WAY = "'{}' cannot be written: '{}' is in its way and is kept; move it away"
+    IN_THE_WAY_OF_ITEM = "'{}' cannot be written: '{}', in its way, is an output of '{}'"
+    IN_THE_WAY_OUTDATED = (
+        "'{}' cannot be written: '{}', in its way, no longer applies, and `--prune` removes it"
+    )
     PATH_WITHIN = "what waits within it for '{}' is tried again"
     PATH_SHARED = "'{}' would be written by {}, too"
     OUTPUTS_KEPT = "edited, or not ours, and kept: {}"

@@ -108,6 +108,7 @@ class FilesMove(Step[FilesMoveParams, FilesMoveOutput]):
         if params.to.endswith(("/", os.sep)) or target.is_dir():
             target = resolve_path(tools.files.roots, str(target / listed.name))
         outputs.check_target(target)
+        await outputs.make_way(target)
         digest = await _digest_of(source)
         is_beside = source.parent == target.parent
         if filed is not None and is_beside and source in _numbered_names(target):  # 3.

@@ -139,6 +139,7 @@ class FilesWrite(Step[FilesWriteParams, FilesWriteOutput]):
             raise StepError(found[0], remedy=found[1])
         path, outputs = resolve_path(tools.files.roots, params.path), tools.files.outputs
         outputs.check_target(path)
+        await outputs.make_way(path)
         data = await _bytes_to_write(params, path, tools)
         sha256 = hashlib.sha256(data).hexdigest()
         there = None

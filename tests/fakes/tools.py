@@ -58,6 +58,9 @@ class FakeOutputs(Struct):
     def check_target(self, path: Path, *, is_new: bool = True) -> None:
         return
 
+    async def make_way(self, path: Path) -> None:
+        return
+
     async def sync(self, file: TemporaryFile) -> None:
         file.sync()
 

@@ -21,6 +21,7 @@ from paddock.steps.paths import printable
 from ..run_context import RunContext
 from ..traces.dependencies import Dependencies, Dependency, KeptOutput, MovedAway, StoreSearched
 from ..traces.scopes import ItemKey
+from .path_obstacles import PathObstacles, is_free
 
 
 class LostRows(Struct, frozen=True):
@@ -104,6 +105,10 @@ class ItemOutputs(RecordedOutputs):
 
     async def sync(self, file: TemporaryFile) -> None:
         await self._context.syncs.call(file.sync)
+
+    async def make_way(self, path: Path) -> None:
+        if not is_free(str(path)):
+            await PathObstacles(self._context, self.items).remove(self._index.stored(path))
 
     async def intend(self, path: Path, sha256: str, size_bytes: int | None = None) -> None:
         self.check_target(path)

@@ -264,7 +264,7 @@ class OutdatedFinder:
         output, conditions = None, set[str]()
         for row in self._index.rows_at(path):
             why = self._fate(row.scope, row.key)
-            if not isinstance(why, Outdated) or not self._is_of_item_alone(row):
+            if not isinstance(why, Outdated) or not self.is_of_item_alone(row):
                 return None
             output = self._output(row, why)
             conditions.add(condition_of(self._index, row.scope, path))
@@ -272,13 +272,15 @@ class OutdatedFinder:
             return None
         return replace(output, is_edited=conditions.isdisjoint(OURS))
 
-    def _is_of_item_alone(self, row: OutputRow) -> bool:
+    def is_of_item_alone(self, row: OutputRow) -> bool:
         """Return whether the path names nothing but its item, by the step that writes it.
 
         Of a step that the pipeline no longer has, by how it wrote the item; where that was not
         recorded, by how it wrote another one last.
         """
-        at = self._scopes[row.scope]
+        at = self._scopes.get(row.scope)
+        if at is None:
+            return False
         if at.gone:  # no value is left with which it would be made
             return True
         if at.node:

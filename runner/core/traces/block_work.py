@@ -69,6 +69,8 @@ class ItemWork(Struct, kw_only=True, eq=False):
     has_result: bool = False
     why: Reason | None = None
     """Why it failed, waits or is not asked about."""
+    is_tried_again: bool = False
+    """Whether it failed, and the next run tries it again with nothing changed."""
     reported: ItemState | None = None
     """As reports and the block's `counts` have it."""
     changed: ItemState | None = None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -18,8 +20,12 @@ from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.reasons import Reason
 from paddock.steps.base import OutsideRoots
-from paddock.steps.paths import nearest_existing
 from paddock.steps.temporary_names import is_temporary_path
+
+_PROVES_ABSENCE = frozenset(
+    (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ENAMETOOLONG, errno.EINVAL)
+)
+"""Errors of a path below what can be looked at: the folder above it decides."""
 
 
 class SourceFolder(Struct, frozen=True):
@@ -49,8 +55,24 @@ class SourceFolder(Struct, frozen=True):
         return MOST_DELETED if self.watch is None else self.watch.keys.deletes.most
 
     def cannot_list(self, file: str) -> bool:
-        folder = nearest_existing((self.root / file).parent)
-        return not os.access(folder, os.R_OK | os.X_OK)
+        """Return whether a file may be there that no listing shows.
+
+        The nearest folder above it tells, even where a file has the name of one between. A link
+        that leads nowhere, or a folder that does not answer, may be a share that is away.
+        """
+        for folder in (self.root / file).parents:
+            try:
+                mode = folder.stat().st_mode
+            except ValueError:  # no path has such a name
+                continue
+            except OSError as error:
+                # `Path.is_symlink` raises where a name is too long
+                if error.errno not in _PROVES_ABSENCE or os.path.islink(folder):  # noqa: PTH114
+                    return True
+                continue
+            if stat.S_ISDIR(mode):
+                return not os.access(folder, os.R_OK | os.X_OK)
+        return True
 
     def is_temporary(self, file: str) -> bool:
         path = self.root / file

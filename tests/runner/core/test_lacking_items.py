@@ -1,14 +1,18 @@
-"""What reads a block's results where its items failed is left as it was, or lacks theirs."""
+"""What reads a block's results where its items failed is left as it was, or lacks theirs.
 
+What later blocks made of an item goes where it is decided that it has no result, and stays else.
+"""
+
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from paddock.engine.backends.neutral_request import NEUTRAL_TEXT
-from paddock.engine.errors import BadRequest
+from paddock.engine.errors import BadRequest, WorkerLost
 from paddock.engine.request import ChatRequest
 from tests.fakes.pool import FakePool, echo
-from tests.runner.world import World, each_document, states
+from tests.runner.world import ReviewedWorld, World, each_document, states
 
 LABELS = each_document("""\
       - {id: label, uses: chat, with: {prompt: "Label: {{ steps.text.text }}"}}
@@ -100,3 +104,94 @@ def test_an_item_fails_where_all_items_of_its_block_did(tmp_path: Path) -> None:
     error = next(item.error for item in report.items if item.key == "a.txt")
     assert error == ("step '(files.write)': all 2 items of 'lines' failed: step 'sum': no")
     assert world.output("a.txt") == before
+
+
+BEHIND = each_document("""\
+      - {id: label, uses: chat, with: {prompt: "{{ steps.text.text }}"}}
+      - {uses: files.write, with: {path: "out/1/{{ doc.relpath }}", text: "{{ steps.label.text }}"}}
+    returns: {file: doc.relpath, label: steps.label.text}
+  - id: more
+    for_each: row in steps.each.results
+    do: [{uses: files.write, with: {path: "out/2/{{ row.file }}", text: "{{ row.label }}"}}]
+    returns: {file: row.file, label: row.label}
+  - id: third
+    for_each: row in steps.more.results
+    do: [{uses: files.write, with: {path: "out/3/{{ row.file }}", text: "{{ row.label }}"}}]
+  - {id: table, uses: files.write, with: {path: out/t.csv, rows: "{{ steps.more.results }}"}}
+""")
+OF_X = {f"out/{n}/x.txt" for n in (1, 2, 3)}
+
+
+def with_keys(text: str) -> str:
+    return text.replace("    do: [{uses", "    key: row.file\n    do: [{uses")
+
+
+def lost_for_x(request: ChatRequest) -> str:
+    if "new" in request.messages[-1].content:
+        raise WorkerLost("m", "signal 9")
+    return echo(request)
+
+
+DECIDED = {
+    "it is quarantined": (BEHIND, refusing("new")),
+    "it is skipped as it fails": (
+        BEHIND.replace("  - id: each\n", "  - id: each\n    on_error: skip\n"),
+        refusing("new"),
+    ),
+    "`where` excludes it": (
+        BEHIND.replace("    do:\n", "    where: doc.size < 6\n    do:\n", 1),
+        FakePool(),
+    ),
+    "a filter leaves it out": (
+        BEHIND.replace("- {id: label, ", "- {id: label, if: \"'new' not in steps.text.text\", "),
+        FakePool(),
+    ),
+}
+
+
+@pytest.mark.parametrize("names", [str, with_keys], ids=["content", "keys"])
+@pytest.mark.parametrize("case", DECIDED)
+def test_what_later_blocks_made_of_a_document_goes_with_its_result(
+    tmp_path: Path, case: str, names: Callable[[str], str]
+) -> None:
+    text, pool = DECIDED[case]
+    world = World(tmp_path, names(text), {"inbox/x.txt": "old x", "inbox/y.txt": "y"})
+    world.run()
+    world.write("inbox/x.txt", "a new x")
+    for _ in range(2):
+        assert {*world.run(pool=pool).outdated} == OF_X
+        assert {*world.plan().outdated} == OF_X
+        assert world.plan(prune=True).removed.keys() == OF_X
+        assert "x.txt" not in world.output("t.csv")
+    assert world.run(pool=pool, prune=True).outdated == {}
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*.*")) == [
+        "t.csv", "y.txt", "y.txt", "y.txt"
+    ]  # fmt: skip
+    world.write("inbox/x.txt", "old x")
+    assert world.run(prune=True).outdated == {}
+    assert all((tmp_path / path).exists() for path in OF_X)
+
+
+@pytest.mark.parametrize("names", [str, with_keys], ids=["content", "keys"])
+@pytest.mark.parametrize("case", ["it waits for review", "it is tried again"])
+def test_what_later_blocks_made_of_a_document_stays_while_that_is_not_decided(
+    tmp_path: Path, case: str, names: Callable[[str], str]
+) -> None:
+    text, pool = names(BEHIND), FakePool(answer=lost_for_x)
+    if case == "it waits for review":
+        text = text.replace("{id: label, ", "{id: label, review: {when: \"'new' in text\"}, ")
+        pool = FakePool()
+    world = ReviewedWorld(tmp_path, text, {"inbox/x.txt": "old x", "inbox/y.txt": "y"})
+    world.run()
+    world.write("inbox/x.txt", "a new x")
+    for _ in range(2):
+        report = world.run(pool=pool, prune=True)
+        assert report.outdated == {}
+        assert "'more' is made without 1 of 2 items of 'each'" in " ".join(report.notes)
+        assert all((tmp_path / path).exists() for path in OF_X)
+    if case == "it waits for review":
+        world.decide("x.txt", "reject", reason="no")
+    else:
+        report = world.run(pool=pool, prune=True)  # the third time it is given up
+    assert world.run(pool=pool, prune=True).outdated == {}
+    assert not any((tmp_path / path).exists() for path in OF_X)
