@@ -69,6 +69,16 @@ def date_forms() -> tuple[list[tuple[str, str]], list[str]]:
     return [(before, after) for before, after in _data()["forms"]], _data()["numeric_forms"]
 
 
+def eras() -> Mapping[str, int]:
+    """Return what makes a year of an era one of ours, by the era's name in its own languages."""
+    return _data()["eras"]  # type: ignore[no-any-return]
+
+
+def day_links() -> tuple[list[str], list[str]]:
+    """Return what may join an ordinal to a month, and the names of a day: `of`, `day`."""
+    return _data()["of_month"].split("|"), _data()["days"].split("|")
+
+
 def day_periods(half: str) -> tuple[str, ...]:
     return tuple(_data()["day_periods"][half].split("|"))
 
@@ -147,6 +157,12 @@ def unit_named(name: str) -> Unit | None:
         ids = in_small.get(small(name), frozenset())
         ids = ids if len(ids) == 1 else None
     return None if ids is None else Unit(name, ids)
+
+
+def letter_currency(letter: str) -> Unit | None:
+    """Return the currencies of which a letter is the sign: R, but only where it has an amount."""
+    codes = _data()["currency_letters"].get(letter)
+    return Unit(letter, frozenset(codes.split())) if codes else None
 
 
 def is_unit(name: str) -> bool:

@@ -35,6 +35,9 @@ _TIME = regex.compile(
     r"(?::(\d\d)(?::(\d\d)(?:\.0+)?)?(?![\d:])|(?=[ \u00a0]?(?:[ap]\.[ \u00a0]?m\.|[ap]m(?!\w))))"
 )
 """Only English halves make a bare hour a time; `12 am` may be German."""
+_THAI, _ARABIC = re.compile("[\u0e01-\u0e5b]"), re.compile("[\u0620-\u06ff]")
+_BUDDHIST_YEARS, _PERSIAN_YEARS = range(2400, 2700), range(1300, 1500)
+"""Those that may be of our time: 1857 to 2156, and 1921 to 2121."""
 
 
 class DateToken(Struct, frozen=True):
@@ -105,6 +108,26 @@ class DateIndex:
             return True
         return any(date.start <= start and end <= date.end for date in self._near(start, end))
 
+    @cached_property
+    def _calendar(self) -> str:
+        """The one that CLDR prefers where the language is spoken: Thailand, Iran, Afghanistan."""
+        is_known = self._is_set or _ARABIC.search(self._text)
+        languages = {*(self._languages() if is_known else ())}
+        if "th" in languages or _THAI.search(self._text):
+            return "buddhist"
+        return "persian" if languages & {"fa", "ps"} else ""
+
+    def _year(self, written: str, era: str | None = None) -> int | None:
+        """Return the year of our calendar; None: it may be of another one."""
+        if era:
+            return (1 if written == "\u5143" else int(written)) + cldr.eras()[era]
+        year = int(written)
+        if len(written) < 4:
+            return {"": 2000 + year, "buddhist": 1957 + year}.get(self._calendar)
+        if year in _BUDDHIST_YEARS:
+            return year - 543 if self._calendar == "buddhist" else None
+        return None if year in _PERSIAN_YEARS and self._calendar == "persian" else year
+
     # Dates with a month's name
 
     @cached_property
@@ -155,7 +178,7 @@ class DateIndex:
             begin, first_day = shared
             days.append(first_day)
             reason = "range"
-        year = int(fields["y"]) + (2000 if len(fields["y"]) < 4 else 0) if "y" in fields else None
+        year = self._year(fields["y"], fields.get("g")) if "y" in fields else None
         if year is None:
             reason = reason or "year"
         known = [(year, m, d) for m in months for d in days if _is_day(year, m, d)]
@@ -199,9 +222,10 @@ class DateIndex:
             year, a, b, last = found["y"], found["a"], found["b"], found["z"]
             readings: dict[str, tuple[int | None, int, int]]
             if year or not last:
-                readings = {"yMd": (int(year) if year else None, int(a), int(b))}
+                first = self._year(year, found["g"]) if year else None
+                readings = {"yMd": (first, int(a), int(b))}
             else:
-                y = int(last) + (2000 if len(last) == 2 else 0)
+                y = self._year(last)
                 readings = {"dMy": (y, int(b), int(a))}
                 if found["s"] in ("/", "-"):
                     readings["Mdy"] = (y, int(a), int(b))
@@ -273,10 +297,16 @@ def _names_by_word() -> tuple[dict[str, list[str]], list[str]]:
 
 
 _DAY = r"(?P<d>\d{1,2})"
-_ORDINAL = r"(?:[^\W\d_]{1,3}|\.?[\u00ba\u00aa\u00b0]|')?"  # 3rd, 1er, 1.º, «3»
+_ORDINAL = r"(?:'?[^\W\d_]{1,4}|\.?[\u00ba\u00aa\u00b0]|-[^\W\d_a-z]{1,4}|:[ae]|')?"
+"""3rd, 1er, 1.º, «3», 1:a, and with a hyphen Cyrillic letters: the signs of CLDR's RBNF."""
 _TOUCHES = rf"[\w--[{UNSPACED}]]"
 _BEGINS = rf"(?V1)(?<!{_TOUCHES}|/)(?<!\d[.,:])(?<![^\W\d_]-)"
 _ENDS = rf"(?!(?!t\d){_TOUCHES})(?![./:-]\d)(?!,\d|-\w)"
+
+
+def _year_pattern(digits: str) -> str:
+    eras = "|".join(map(re.escape, sorted(cldr.eras(), key=len, reverse=True)))
+    return rf"(?:(?P<g>{eras})[ \u00a0]?(?P<y>\d{{1,4}}|\u5143)|(?P<y>{digits}))"
 
 
 def _gap(written: str) -> str:
@@ -294,12 +324,15 @@ def _gap(written: str) -> str:
 def _pattern(form: str, *, is_before: bool) -> str:
     """Return a pattern of what stands on one side of a month's name."""
     patterns = []
+    if "{of}" in form:
+        of, day = ("|".join(map(re.escape, names)) for names in cldr.day_links())
+        return rf"{_DAY}{_ORDINAL[:-1]} (?:(?:{day}) )?(?:{of}) "
     for part in filter(None, _FIELD.split(form)):
         if part == "{d}":
             several = rf"(?:[ \u00a0]?-[ \u00a0]?(?P<e>\d{{1,2}}){_ORDINAL})?"
             patterns.append(_DAY + _ORDINAL + ("" if is_before else several))
         elif part == "{y}":
-            patterns.append(r"(?P<y>\d{4}|(?<=-)\d{2})")
+            patterns.append(_year_pattern(r"\d{4}|(?<=-)\d{2}"))
         else:
             patterns.append(_gap(part))
     return "".join(patterns)
@@ -321,6 +354,8 @@ def _date_patterns() -> tuple[list[Any], list[Any], list[tuple[int, int]]]:
             a = befores.setdefault(before, len(befores))
             b = afters.setdefault(after, len(afters))
             pairs.add((a, b))
+            if before == "{d} ":  # 14th of July, this 14th day of July
+                pairs.add((befores.setdefault("{d} {of} ", len(befores)), b))
     heads = (rf"{_BEGINS}{_pattern(form, is_before=True)}\Z" if form else r"\Z" for form in befores)
     tails = (
         rf"(?V1)\.?{_pattern(form, is_before=False)}{_ENDS}" if form else "" for form in afters
@@ -335,7 +370,7 @@ def _digit_pattern() -> Any:
     for form in cldr.date_forms()[1]:
         _, first, gap, _, next_gap, _, _ = _FIELD.split(form)
         if first == "{y}":
-            fields = r"(?P<y>\d{4})", r"(?P<a>\d{1,2})", r"(?P<b>\d{1,2})"
+            fields = _year_pattern(r"\d{4}"), r"(?P<a>\d{1,2})", r"(?P<b>\d{1,2})"
         elif gap == next_gap == " ":  # else any three numbers
             fields = r"(?P<a>\d{1,2})", r"(?P<b>\d{2})", r"(?P<z>\d{4})"
         else:

@@ -155,7 +155,7 @@ def _fold(text: str, hyphens: Hyphens, *, keeps_case: bool) -> FoldedText:
 @lru_cache(maxsize=4096)
 def _folded_sign(sign: str, *, keeps_case: bool) -> str:
     """Return what a single sign counts as; unseen ones and line ends as their surroundings say."""
-    if sign == "\t" and keeps_case:  # it parts cells
+    if keeps_case and sign in "\t\u2116":  # a tab parts cells; letters would touch the number
         return sign
     if sign in _SIGNS:
         return _SIGNS[sign]

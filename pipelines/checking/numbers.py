@@ -19,23 +19,26 @@ from typing import Literal, TypeAlias
 from paddock.engine.system.records import Struct
 
 from . import cldr
+from .amounts import (
+    GROUPED_BY_SPACE,
+    MARKED,
+    SPACED_TOKEN,
+    TOKEN,
+    amount_of,
+    is_address,
+    n_decimals,
+    significant,
+)
 from .cldr import UNKNOWN, Unit, unit_named
 from .codes import is_in_address, is_in_groups, is_letter, is_within_word
 from .folding import Span
 
-_MARKED = r"\d+(?:[.,'\u060c\u066b\u066c\u2e41]\d+)*"
-_TOKEN, _SPACED_TOKEN = (
-    re.compile(
-        rf"(?<![\d.,])(?<!-\d\d-)(?!0)\d{{1,3}}(?:{gap}\d{{3}})+(?:[.,\u066b]\d+)?(?!\d)|{_MARKED}"
-    )
-    for gap in ("\u00a0", "[\u00a0 ]")
-)
-_PART = re.compile(_MARKED)
+_PART = re.compile(MARKED)
 _MAY_BE_SPACED = re.compile(r"(?<![\d.,])\d{1,3} \d{3}(?!\d)")
 _SPACED = re.compile(r"(?<![\d.,])\d{1,3}(?:\u00a0\d{3}| 0\d\d|(?: \d{3}){2,})(?!\d)")
 _MARK = re.compile(r"\D")
 _POWER = re.compile(
-    r"[ \u00a0\n]?[x\u00d7*\u00b7\u22c5][ \u00a0\n]?10(?!\d)|[ \u00a0]?\^|\*\*(?=-?\d)"
+    r"[ \u00a0\n]?[x\u00d7*\u00b7\u22c5][ \u00a0\n]?10(?![\d.,])|[ \u00a0]?\^|\*\*(?=-?\d)"
 )
 _FRACTION = re.compile(r"[ \u00a0]?\d+[/\u2044]\d")
 _DASH = r"[ \u00a0]?(?:[-~\u301c\uff5e]|\.{2,3})(?:[ \u00a0]|(?<![.,]\d\d-)\n)?"
@@ -49,6 +52,18 @@ _BOUND_BEFORE = re.compile(
 )
 """What makes a number a bound, about, or another one: a relation of Unicode but `=` and `≡`. A line
 that begins with `>` is a quotation, and a tag ends with it."""
+_COMPUTES = re.compile(
+    "[\u00ac\u00f7\u2044\u2200-\u2204\u2206-\u2211\u2215\u2216\u221a-\u221d\u2220\u2227-\u223b]"
+)
+"""Signs of calculation that are no relation: a root, a quotient."""
+_DIAMETERS = frozenset("\u00d8\u00f8\u2205\u2300")  # Unicode names the first for the last
+_IN_QUERY = re.compile(r"[?&][\w.%-]*=\Z")
+_SEPARATED = re.compile(r"[^\W\d_]|['\"()\[\]{}|,;%]")
+"""What a comma parts from the digits behind it, as in a row of CSV."""
+_TIMES = "[xX\u00d7]"
+_TIMES_BEFORE = re.compile(rf"(?<![\w.,'/-])({MARKED}){_TIMES}\Z")
+_TIMES_BEHIND = re.compile(rf"{_TIMES}({MARKED})(?![\w'/-]|[.,]\d)")
+_PRICE = re.compile(r".*[.,]\d\d")
 _TAG = re.compile(r"</?[A-Za-z][^<>\n]*>[ \u00a0\n]?\Z")
 _WORD_AND_UNIT = re.compile(r"-(?=[^\W\d_]{2})")  # a 30-day period
 _BRACKETED = re.compile(r"[(\[]([^()\[\]\n]{1,24})[)\]] ?:? ?\Z")
@@ -61,8 +76,9 @@ _REST = re.compile(
     r"(?:[^\s,;:!?()]|(?<=\d),(?=\d))*[^\s.,;:!?()]"
 )
 """What belongs to a number that is no number by itself."""
-_NUMBER_BEFORE = re.compile(rf"(?<!\d)(?<!\d[.,'])({_MARKED})(?:[.,]-)?[ \u00a0]?\Z")
-_NUMBER_BEHIND = re.compile(rf"[ \u00a0]?-?({_SPACED_TOKEN.pattern})")
+_NUMBER_BEFORE = re.compile(rf"(?<!\d)(?<!\d[.,'])({MARKED})(?:[.,]-)?[ \u00a0]?\Z")
+_NUMBER_BEHIND = re.compile(rf"[ \u00a0]?-?({SPACED_TOKEN.pattern})")
+_IS_PRICED = re.compile(rf"(?=\d[\d.,']*[.,]\d\d(?![\w'/-]|[.,]\d)){MARKED}")
 _IS_MONEY = re.compile(r".*\D\d{2,3}")
 _OPENED = re.compile(r"\([-\d.,']+\Z")
 _MINUS_BEHIND = re.compile(r"(?P<gap>[ \u00a0]?)-(?![^\s)|])")
@@ -142,7 +158,7 @@ class NumberIndex:
     def same_digits(self, sought: SoughtNumber) -> list[Span]:
         """Return where a number's digits stand; of very many places, the first ones."""
         digits = sought.raw or f"{sought.amount:f}"
-        return self._by_digits.get(_significant(digits), [])[:_MOST_PLACES]
+        return self._by_digits.get(significant(digits), [])[:_MOST_PLACES]
 
     def all(self, is_sought: Callable[[str], object] = bool) -> Iterator[NumberToken]:
         """Yield the numbers whose digits, with their marks, are sought."""
@@ -157,7 +173,8 @@ class NumberIndex:
 
     def is_open(self, start: int, end: int) -> bool:
         """Return whether a space may group thousands in a token, or part two numbers."""
-        return self.groups_by_space is None and " " in self._text[start:end]
+        is_spaced = GROUPED_BY_SPACE.search(self._text, start, end) is not None
+        return is_spaced and self.groups_by_space is None
 
     def amount(self, raw: str) -> Decimal | None:
         return amount_of(raw, self.decimal_mark if amount_of(raw, "") is None else "")
@@ -170,7 +187,7 @@ class NumberIndex:
             return False
         if within:
             return abs(found - sought.amount) <= abs(sought.amount) * Decimal(within)
-        is_same = not sought.keeps_fraction or _fraction(raw) == _fraction(sought.raw)
+        is_same = not sought.keeps_fraction or n_decimals(raw) == n_decimals(sought.raw)
         return found == sought.amount and is_same
 
     def _is_place(self, sought: SoughtNumber, token: NumberToken) -> bool:
@@ -251,12 +268,12 @@ class NumberIndex:
         found: dict[str, list[Span]] = {}
         for start, end in self._tokens:
             if not self.is_open(start, end):
-                found.setdefault(_significant(self._text[start:end]), []).append((start, end))
+                found.setdefault(significant(self._text[start:end]), []).append((start, end))
         return found
 
     @cached_property
     def _tokens(self) -> list[Span]:
-        tokens = (_TOKEN if self.groups_by_space is False else _SPACED_TOKEN).finditer(self._text)
+        tokens = (TOKEN if self.groups_by_space is False else SPACED_TOKEN).finditer(self._text)
         return [token.span() for token in tokens]
 
 
@@ -275,53 +292,6 @@ def _cells(text: str, start: int) -> list[Span]:
 
 _SIDE = re.compile(r"[|\t]")
 _PERCENTS = frozenset(("percent", "permille", "permyriad"))
-
-
-def _significant(raw: str) -> str:
-    return (raw if raw.isdecimal() else _MARK.sub("", raw)).strip("0")
-
-
-def _fraction(raw: str) -> int:
-    marks = [found.end() for found in _MARK.finditer(raw)]
-    return len(raw) - marks[-1] if marks else 0
-
-
-def amount_of(raw: str, decimal_mark: str) -> Decimal | None:
-    """Return the number of a token; None where its marks make none, or leave open which.
-
-    >>> [amount_of(raw, "") for raw in ("1,320.00", "1.320,00", "12,5", "1'320", "0457", "1.320")]
-    [Decimal('1320.00'), Decimal('1320.00'), Decimal('12.5'), Decimal('1320'), None, None]
-    >>> amount_of("1.320", ","), amount_of("1.320", ".")
-    (Decimal('1320'), Decimal('1.320'))
-    """
-    groups = _MARK.split(raw)
-    marks = _MARK.findall(raw)
-    if len(groups[0]) > 1 and groups[0][0] == "0":
-        return None
-    fraction = ""
-    last = marks[-1] if marks else ""
-    is_open = last in (".", ",") and len({*marks}) == 1 == len(marks)
-    if is_open and len(groups[-1]) == 3 and len(groups[0]) < 4 and groups[0] != "0":
-        if not decimal_mark:
-            return None
-        is_fraction = last == decimal_mark
-    else:
-        is_fraction = last in (".", ",", "\u066b") and marks.count(last) == 1
-    if is_fraction:
-        fraction = groups.pop()
-        marks.pop()
-    if marks and (len({*marks}) > 1 or marks[0] == "\u066b" or not _is_grouped(groups)):
-        return None
-    return Decimal(f"{''.join(groups)}.{fraction}" if fraction else "".join(groups))
-
-
-def _is_grouped(groups: list[str]) -> bool:
-    first, *others, last = groups
-    if not 1 <= len(first) <= 3 or len(last) != 3:
-        return False
-    return all(len(group) == 3 for group in others) or (
-        len(first) < 3 and all(len(group) == 2 for group in others)  # 1,20,000
-    )
 
 
 def read_number(
@@ -348,6 +318,8 @@ def read_number(
         reader.read_range(is_in_date)
     reader.read_rest()
     reader.choose_unit()
+    if reader.unit is None and is_address(raw):
+        reader.obstacle = "code"
     return NumberToken(
         reader.begin,
         reader.stop,
@@ -387,6 +359,8 @@ class _TokenReader(Struct, eq=False):
         if text[sign_at - 1 : sign_at] != "-":
             return
         self.is_negative = True
+        if text[start] in ".,":  # a dash stands for no francs as well
+            self.obstacle = "sign"
         before_sign = text[sign_at - 2 : sign_at - 1] if sign_at > 1 else ""
         if before_sign.isdecimal() or before_sign == "-":
             self.obstacle = "code"
@@ -527,30 +501,44 @@ class _TokenReader(Struct, eq=False):
 def _is_in_code(text: str, start: int, end: int) -> bool:
     """Return whether digits are a part of a code: of one word, of groups, of an address.
 
+    What touches a number has to be explained; punctuation and pictures say nothing of it.
+
     1. A letter touches them from the left, itself or by a hyphen, that is not of a currency.
-    2. Another sign touches them from the left that joins them to what is before it.
+    2. Another sign touches them from the left that joins them to what is before it, or computes.
     3. A sign touches them from the right and joins them to what is behind it, but for a rate such
        as 88/min, and the unit of a 30-day period.
     4. A letter touches them from the right that is not of a unit: 5th, not 5kg. A unit that
        touches a number has two letters or more.
-    5. They are in groups or in an address.
+    5. A product is a size, 3x12, but for how many at which price: 3x12,50.
+    6. They are in groups or in an address.
     """
     sign_before = text[start - 1 : start] if start else ""
     before = text[max(0, start - 2) : start - 1]
     sign_behind = text[end : end + 1]
     behind = text[end + 1 : end + 2]
     is_hyphenated = sign_before == "-"
-    if sign_before and (is_letter(sign_before) or (is_hyphenated and is_letter(before))):
+    times = _times_of(text, start, end)
+    if times is None:  # 5
+        return True
+    if start in times or (sign_before in _DIAMETERS and not _joins(before)):
+        pass
+    elif sign_before and (is_letter(sign_before) or (is_hyphenated and is_letter(before))):
         if not _is_currency_word(text, start - is_hyphenated, end):  # 1
             return True
-    elif sign_before and (  # 2
-        sign_before in "/\u2044_@&=?\\^\x00"
-        or (sign_before == "." and before != ".")
-        or (sign_before in "+#" and _joins(before))
-        or (sign_before in ":'" and before.isdecimal())
+    elif (
+        sign_before
+        and (  # 2
+            sign_before in "/_@&?\\^\x00"
+            or _COMPUTES.match(sign_before) is not None
+            or (sign_before == "." and before != "." and not _is_currency_word(text, start, end))
+            or (sign_before in "+#" and _joins(before))
+            or (sign_before in ":'" and before.isdecimal())
+            or (sign_before == "=" and _IN_QUERY.search(text, max(0, start - _TAG_CHARS), start))
+            or (sign_before == "," and text[start:end].isdecimal() and not _SEPARATED.match(before))
+        )
     ):
         return True
-    if sign_behind and _unit_after_hyphen(text, end) is None:
+    if sign_behind and end not in times and _unit_after_hyphen(text, end) is None:
         is_rate = sign_behind == "/" != sign_before and _named_unit(text, end + 1)[1] is not None
         is_joined = sign_behind in "/\u2044:.'-#" and _joins(behind)
         if not is_rate and (sign_behind in "_@\\\x00" or is_joined):  # 3
@@ -559,7 +547,24 @@ def _is_in_code(text: str, start: int, end: int) -> bool:
             stop, unit = _named_unit(text, end)
             if unit is None or (stop - end == 1 and sign_behind.isalpha()):
                 return True
-    return is_in_groups(text, start, end) or is_in_address(text, start, end)  # 5
+    return is_in_groups(text, start, end) or is_in_address(text, start, end)  # 6
+
+
+def _times_of(text: str, start: int, end: int) -> tuple[int, ...] | None:
+    """Return the end at which a number is a factor of a price; None: it is a part of a size."""
+    if text[end : end + 1] not in _TIMES and (start == 0 or text[start - 1] not in _TIMES):
+        return ()
+    raw, behind = text[start:end], _TIMES_BEHIND.match(text, end)
+    before = _TIMES_BEFORE.search(text, max(0, start - _UNIT_CHARS), start)
+    if (other := before or behind) is None:
+        return ()
+    stop = max(end, other.end())
+    stop += text[stop : stop + 1] in (" ", "\u00a0")
+    unit = _named_unit(text, stop)[1]
+    is_price = {*map(bool, map(_PRICE.fullmatch, (raw, other[1])))} == {True, False}
+    is_counted = raw.isdecimal() or other[1].isdecimal()
+    is_bill = is_price and is_counted and (unit is None or unit.is_currency)
+    return ((start if before else end),) if is_bill and not (before and behind) else None
 
 
 def _joins(sign: str) -> bool:
@@ -604,22 +609,30 @@ def _currency_before(text: str, at: int) -> tuple[int, Unit | None]:
 
 
 def _currency_named_before(text: str, at: int) -> tuple[int, Unit | None]:
-    end = at - 1 if text[at - 1 : at] in (" ", "\u00a0") and at else at
-    near = text[max(0, end - _CURRENCY_CHARS) : end]
-    for n in cldr.name_lengths("currency", near):
-        unit = unit_named(near[-n:])
-        if unit is not None and unit.is_currency and not is_within_word(text, end - n):
-            return end - n, unit
+    last = text[at - 1 : at]
+    for end in (at, at - 1) if last == "." else (at - (last in (" ", "\u00a0")),):  # Rs.500
+        near = text[max(0, end - _CURRENCY_CHARS) : end]
+        for n in cldr.name_lengths("currency", near):
+            unit = unit_named(near[-n:])
+            if unit is not None and unit.is_currency and not is_within_word(text, end - n):
+                return end - n, unit
+    if (unit := cldr.letter_currency(last)) and _IS_PRICED.match(text, at):  # R1,234.56
+        return (at, None) if _joins(text[at - 2 : at - 1]) else (at - 1, unit)
     return at, None
 
 
 def _is_currency_word(text: str, start: int, end: int) -> bool:
-    """Return whether letters that touch a number are a currency: `US$40`, and `EUR12.50`."""
+    """Return whether letters that touch a number are a currency: `US$40`, and `EUR12.50`.
+
+    Such letters are a code's as well, so that the number has to be written as money.
+    """
     begin, unit = _currency_named_before(text, start)
     if unit is None or begin == start:
         return False
-    name = text[begin:start]
-    return not name.isalpha() or (len(name) == 3 and not text[start:end].isdecimal())
+    name, raw = text[begin:start].rstrip("."), text[start:end]
+    if not name.isalpha():
+        return True
+    return not raw.isdecimal() if len(name) == 3 else _IS_MONEY.fullmatch(raw) is not None
 
 
 def _named_unit(text: str, at: int) -> tuple[int, Unit | None]:

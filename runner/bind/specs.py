@@ -26,7 +26,7 @@ from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from .plan_walks import nodes_of, steps_of
 from .trust.reached import ReachedCode, ReachedServer, reached_by_step
 
-EVIDENCE_RULES = 5
+EVIDENCE_RULES = 6
 """Version of the rules by which evidence is found: what was stored by others is made again once."""
 _NAMES = ("args", "env", "inputs", "params", "vars")
 """Parameters that are mappings of names, whose order shows nowhere."""

@@ -15,7 +15,7 @@ from operator import attrgetter
 from typing import Any
 
 from paddock.engine.system.records import Struct, replace
-from paddock.pipelines.checking.numbers import amount_of
+from paddock.pipelines.checking.amounts import amount_of
 from paddock.pipelines.checking.source_index import SourceIndex
 
 from .cell_values import is_currency, name_of

@@ -148,6 +148,29 @@ def months() -> dict[str, Any]:
     }
 
 
+ERAS = {
+    "พ.ศ.": -543, "พุทธศักราช": -543, "ພ.ສ.": -543,
+    "明治": 1867, "大正": 1911, "昭和": 1925, "平成": 1988, "令和": 2018,
+    "民國": 1911, "民国": 1911,
+}  # fmt: skip
+"""The eras of the Buddhist, Japanese and Chinese calendars, whose months are ours, and the year
+before each: of CLDR's `calendarData` and `ca-*.json`, which Babel does not have."""
+
+
+def day_links() -> dict[str, str]:
+    """Return the words between a week's number and its month, and the names of a day."""
+    links, days = set[str](), set[str]()
+    for _, locale in locales():
+        week = locale.datetime_skeletons.get("MMMMW")
+        found = re.fullmatch("'[^']+' W '([^']+)' MMMM", str(week and week.pattern))
+        if found and is_well_known(locale):
+            links.add(folded(found[1]))
+        if is_well_known(locale):
+            names = locale._data["unit_patterns"]["duration-day"].get("long", {}).get("one", "")
+            days.add(folded(str(names).replace("{0}", "")).strip())
+    return {"of_month": "|".join(sorted(links)), "days": "|".join(sorted(days - {""}))}
+
+
 def day_periods() -> dict[str, str]:
     """Return the names of the halves of a day, and those of other parts: morning, night.
 
@@ -260,8 +283,8 @@ def english_units() -> dict[str, str]:
     return {name: unit for name, unit in sorted(clear.items()) if count[name] > 1}
 
 
-def currencies() -> tuple[dict[str, str], dict[str, Any]]:
-    """Return the names of each currency in use, and which one a sign means (in a language)."""
+def currencies() -> tuple[dict[str, str], dict[str, Any], dict[str, str]]:
+    """Return the names of each currency in use, and what a sign (in a language) or letter means."""
     used = {
         code
         for rows in get_global("territory_currencies").values()
@@ -276,14 +299,15 @@ def currencies() -> tuple[dict[str, str], dict[str, Any]]:
             if end is None and is_tender:
                 spoken[code].update(get_official_languages(territory, de_facto=True), {"en"})
     signs: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    letters: dict[str, set[str]] = defaultdict(set)
     for language, locale in locales():
         for code, sign in locale.currency_symbols.items():
-            if (
-                code in used
-                and sign != code
-                and not (len(sign) == 1 and sign.isalpha() and sign < "\u0e00")
-            ):
-                signs[plain(sign)][code].add(language)
+            if code in used and sign != code:
+                is_letter = len(sign) == 1 and sign.isalpha() and sign < "\u0e00"
+                if is_letter:
+                    letters[sign].add(code)
+                else:
+                    signs[plain(sign)][code].add(language)
         if is_well_known(locale):
             plural = locale._data.get("currency_names_plural", {})
             for code in used:  # those that have a sign everywhere, others where they are used
@@ -302,15 +326,19 @@ def currencies() -> tuple[dict[str, str], dict[str, Any]]:
                 for language in languages:
                     by_language[language].add(code)
             meant[sign] = {lang: min(c) for lang, c in sorted(by_language.items()) if len(c) == 1}
-    return {code: "|".join(sorted(held)) for code, held in sorted(names.items())}, meant
+    of_letters = {sign: " ".join(sorted(codes)) for sign, codes in sorted(letters.items())}
+    return {code: "|".join(sorted(of)) for code, of in sorted(names.items())}, meant, of_letters
 
 
 def data() -> dict[str, Any]:
-    names, signs = currencies()
+    names, signs, letters = currencies()
     return {
-        "babel": BABEL, **months(), "day_periods": day_periods(), "marks": marks(),
+        "babel": BABEL, **months(), **day_links(),
+        "eras": {folded(name): years for name, years in ERAS.items()},
+        "day_periods": day_periods(), "marks": marks(),
         "scales": scales(), "units": units(), "english_units": english_units(),
         "currencies": names, "currency_signs": signs,
+        "currency_letters": letters,
         "common_currencies": " ".join(
             sorted(code for code, sign in Locale("en").currency_symbols.items() if code != sign)
         ),

@@ -104,6 +104,19 @@ def test_no_text_raises_and_none_has_digits_outside_its_values() -> None:
         ("7 boats, 12 a.m.", 7),
         ("12 p.m.", None),
         ("Platz 12 am Hafen", 12),
+        ("Kaffee ,75 EUR", 0.75),
+        ("EUR ,50", 0.5),
+        ("--,50 EUR", 0.5),
+        ("Rabatt: -,50 EUR", None),  # of a franc, or less than nothing
+        ("Milk,75", 75),  # a row of CSV
+        ("12 ,75", None),
+        ("Version 1.23.456", None),
+        ("192.168.100.200", None),
+        ("Rp12.100.250.125", 12100250125),
+        ("Rs.1,234.56", 1234.56),
+        ("MR1,234.56", None),
+        ("2 1/2 l", 2.5),
+        ("Page 1/2", None),
         ("7 boats, call +46 8 555 21 40", 7),  # where a space may group thousands
     ],
 )
