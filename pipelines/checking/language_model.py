@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _OTHER_SCRIPTS = r"\p{Cyrillic}\p{Greek}\p{Hebrew}\p{Arabic}\u064b-\u065f\p{Thai}"
 _EAST_ASIAN = r"\p{Han}\p{Hangul}\p{Hiragana}\p{Katakana}\u3000-\u303f\uff00-\uffef"
-_SYMBOLS = r"[\xa2-\xbe\u0192\u02c6-\u02dd\u2020-\u2022\u2030\u2100-\u2bff--[ª«°µ·º»€™©®№]]"
+_SYMBOLS = r"[\xa2-\xbe\u0192\u02c6-\u02dd\u2020-\u2022\u2030\u2100-\u2bff--[§ª«°µ·º»€™©®№]]"
 _ODD = regex.compile(
     # scripts that meet within a word, a lone East Asian sign in a Latin one
     rf"(?V1)(?<=\p{{Latin}})[{_OTHER_SCRIPTS}]|[{_OTHER_SCRIPTS}](?=\p{{Latin}})"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import binascii
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from hashlib import sha256
@@ -36,34 +37,39 @@ _LEAST_CHARS = 3  # a drawing may look like a letter
 _OF_INVOICES = {MEDIA_TYPES["pdf"]: "page", MEDIA_TYPES["txt"]: "xml"}  # and what is a witness
 _MARGINS = ("/header", "/footer", "/footnotes", "/endnotes", "/comments", "/notesSlide")
 MOST_ATTACHED = 100
+_MOST_NAMED = 5  # of what is within and has the same note
+_MOST_NOTES = 100  # of one document: a mailbox has thousands
 _MOST_PICTURES = 200  # are read: 15 minutes of a processor
 
 
-def read_attached(
-    name: str, media_type: str, data: bytes, request: ReadRequest, what: str = "attachment"
-) -> Document:
+def read_attached(name: str, media_type: str, data: bytes, request: ReadRequest) -> Document:
     """Return it under its name, without empty pages; without a media type it is not read.
 
     It has as many `cells` as pages.
     """
+    found = _read_within(name, media_type, data, request)
+    notes = tuple(f": attachment '{name}'{after_name(note)}" for note in found.notes)
+    return replace(found, notes=notes)
+
+
+def _read_within(name: str, media_type: str, data: bytes, request: ReadRequest) -> Document:
     try:
         kind = kind_within(name, media_type, data[:HEAD_BYTES])
         document = request.within(kind, BytesIO(data), name)
     except (UnknownKind, Unreadable) as error:
         why = f"it {error}" if isinstance(error, Unreadable) else str(error)
-        return Document((), notes=(f": {what} '{name}' is not read: {why}",))
+        return Document((), notes=(f"is not read: {why}",))
     is_kept = [bool(page.strip()) for page in document.pages]
     pages = list(compress(document.pages, is_kept))
     title = f"# {name}\n\n"
     pages[:1] = [title + page for page in pages[:1]]
     cells = list(compress(document.cells or repeat(""), is_kept))
     cells[:1] = [pack_cells(unpack_cells(packed, len(title))) for packed in cells[:1]]
-    notes = tuple(f": {what} '{name}'{after_name(note)}" for note in document.notes)
     invoices: list[EInvoice] = [
         {**invoice, "page": sum(is_kept[: invoice["page"]])} for invoice in document.invoices
     ]
     of_pages = {"pages": tuple(pages), "cells": tuple(cells), "invoices": tuple(invoices)}
-    return replace(document, notes=notes, **of_pages)
+    return replace(document, **of_pages)
 
 
 def on_later_pages(invoices: Iterable[EInvoice], n_pages: int) -> list[EInvoice]:
@@ -91,10 +97,12 @@ class InnerDocuments(Struct):
     """PDFs that have no e-invoice within: their first pages, their texts."""
     n_of_invoices: int = 0
     """Documents that are an e-invoice, or the page of one."""
+    _named: dict[str, list[str]] = field(default_factory=dict)
+    """Notes of what is within, and the names of what has the same."""
 
     def add(self, name: str, media_type: str, data: bytes) -> bool:
         """Read a document; return whether something reads it."""
-        found = read_attached(name, media_type, data, self.request, self.what)
+        found = _read_within(name, media_type, data, self.request)
         if found.media_type == MEDIA_TYPES["pdf"] and not found.invoices:
             shown = [page.removeprefix(f"# {name}\n\n") for page in found.pages]
             self.printed.append((len(self.pages) + 1, shown))
@@ -103,7 +111,8 @@ class InnerDocuments(Struct):
         self.invoices += on_later_pages(found.invoices, len(self.pages))
         self.pages += found.pages
         self.cells += found.cells
-        self.notes += found.notes
+        for note in found.notes:
+            self._note(name, note)
         return bool(found.media_type)
 
     def add_embedded(self, files: Sequence[EmbeddedFile]) -> None:
@@ -119,7 +128,13 @@ class InnerDocuments(Struct):
             self.add(file.name, file.media_type, data)
 
     def leave_out(self, name: str, why: str) -> None:
-        self.notes.append(f": {self.what} '{name}' is not read: {why}")
+        self._note(name, f"is not read: {why}")
+
+    def _note(self, name: str, note: str) -> None:
+        names = self._named.setdefault(note, [])
+        names.append(name)
+        if len(names) <= _MOST_NAMED:
+            self.notes.append(f": {self.what} '{name}'{after_name(note)}")
 
     def compare_invoices(self, start: int = 0, n_printed: int = 0) -> None:
         """Compare the e-invoices from `start` on with the page of each, a PDF beside it."""
@@ -135,7 +150,16 @@ class InnerDocuments(Struct):
         del self.printed[n_printed:]
 
     def document(self, title: str, kind: str, why_empty: str = "is empty") -> Document:
-        found = tuple(self.pages), title, MEDIA_TYPES[kind], tuple(self.notes), why_empty
+        n_times = Counter(self.notes)
+        notes = [note for note in self.notes if n_times[note] <= _MOST_NAMED]
+        notes += [f"{note} ({n} times)" for note, n in n_times.items() if n > _MOST_NAMED]
+        for names in self._named.values():
+            if n_more := max(0, len(names) - _MOST_NAMED):
+                others = counted(n_more, f"more {self.what}")
+                notes.append(f": what is said of {self.what} '{names[0]}' holds for {others}")
+        if n_more := max(0, len(notes) - _MOST_NOTES):
+            notes[_MOST_NOTES:] = [f": {counted(n_more, 'more note')} of it, left out here"]
+        found = tuple(self.pages), title, MEDIA_TYPES[kind], tuple(notes), why_empty
         return Document(*found, tuple(self.cells), tuple(self.invoices))
 
 

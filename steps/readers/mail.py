@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import binascii
 import email
-import email.policy
 import importlib
 import re
 import struct
+from base64 import b64encode
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -20,6 +21,7 @@ from datetime import UTC, datetime, timedelta
 from email.errors import InvalidBase64LengthDefect
 from email.headerregistry import HeaderRegistry
 from email.message import EmailMessage, MIMEPart
+from email.policy import EmailPolicy
 from email.utils import format_datetime, quote
 from functools import lru_cache
 from io import BytesIO
@@ -70,16 +72,110 @@ _NUMBERS = re.compile(r"^[ >-]*\d+\.(?=\s)", re.MULTILINE)  # of items in Markdo
 _WITHIN_WORDS = re.compile(r"[*_^~`\\]")  # signs of Markdown for formats
 
 
+_SINGLE_QUOTES = re.compile(r"=\s*'([^'\";]*)'(?=\s*(?:;|$))")
+_MISSING_SEMICOLON = re.compile(r"^([\w.+-]+/[\w.+-]+)[\s,:]+(?=[\w*-]+\s*=)")
+_BARE_BOUNDARY = re.compile(r"(boundary\s*=\s*)([^\s\";]+)", re.IGNORECASE)
+_NO_LETTER = re.compile("[^a-z0-9]")
+_ENCODED_BY = {
+    "base64": "base64", "quotedprintable": "quoted-printable",
+    **dict.fromkeys(("uue", "uuencode", "xuue"), "x-uuencode"),
+}  # fmt: skip
+_BOUNDARY = re.compile(
+    rb"(?:\A|\n)--([^\s\"\\][^\r\n\"\\]{0,69}?)[ \t]*\r?\nContent-[A-Za-z-]+:", re.IGNORECASE
+)
+_MAILS = ("message/rfc822", "message/global", "message/news")
+_RAW_DATA = re.compile(
+    r"^(?:begin [0-7]{3,4} \S.*\n[ -`]{45,}|=ybegin |-----BEGIN PGP |"
+    r"(?:(?=[^\n]*[a-z])(?=[^\n]*[A-Z])(?=[^\n]*[0-9])[A-Za-z0-9+/]{60,}\n){4})"
+    r"|=[C-F][0-9A-F]=[89AB][0-9A-F]",
+    re.MULTILINE,
+)
+"""Files in uuencode, yEnc or base64, what OpenPGP signed or encrypted, quoted-printable UTF-8."""
+_ENCODED_WORDS = re.compile(
+    r"=\?([^?\s*]+)(?:\*[^?\s]*)?\?([bq])\?[^?]*\?="
+    r"(?:\s*=\?\1(?:\*[^?\s]*)?\?\2\?[^?]*\?=)*",
+    re.IGNORECASE,
+)
+_ENCODED_WORD = re.compile(rb"=\?[^?]+\?.\?([^?]*)\?=")
+
+
+_BLANK_BEFORE_COLON = re.compile(rb"^([!-9;-~]+)[ \t]+(?=:)", re.MULTILINE)
+_NO_HEADER = re.compile(rb"^(?![!-9;-~]+:|[ \t\r\n]|>?From )(?=.)", re.MULTILINE)
+_KNOWN_HEADER = re.compile(
+    rb"^(?:From|To|Subject|Date|Received|MIME-Version|Message-ID|Content-[\w-]+)[ \t]*:",
+    re.MULTILINE | re.IGNORECASE,
+)
+
+
 class _KnownHeaders(HeaderRegistry):
     """Parses a header once: the library does so at each look, half of the time of a mail."""
 
     _known = lru_cache(maxsize=64)(HeaderRegistry.__call__)
 
     def __call__(self, name: str, value: str) -> Any:  # of a long one an address takes 16 KB
+        if "=?" in value:
+            value = _ENCODED_WORDS.sub(_in_utf_8, value)
         return (self._known if len(value) < 1000 else super().__call__)(name, value)
 
 
-_POLICY = email.policy.default.clone(header_factory=_KnownHeaders())
+class _LenientPolicy(EmailPolicy):
+    """Reads types and encodings of parts that are not quite written as the standard has them."""
+
+    def header_source_parse(self, sourcelines: list[str]) -> tuple[str, str]:
+        name, value = super().header_source_parse(sourcelines)
+        if name.lower() == "content-type":
+            value = _MISSING_SEMICOLON.sub(r"\1; ", _SINGLE_QUOTES.sub(r'="\1"', value))
+            value = _BARE_BOUNDARY.sub(r'\1"\2"', value)
+        elif name.lower() == "content-transfer-encoding":
+            letters = _NO_LETTER.sub("", value.lower())
+            known = (how for start, how in _ENCODED_BY.items() if letters.startswith(start))
+            value = next(known, value)
+        return name, value
+
+
+_POLICY = _LenientPolicy(header_factory=_KnownHeaders(), refold_source="none")
+
+
+class _Mail(EmailMessage):
+    """A mail, or a part of one."""
+
+    root: EmailMessage | None = None
+    """The mail that it is a part of."""
+
+
+def _parsed(data: bytes) -> EmailMessage:
+    """Return a mail; a line among its headers that is none belongs to the one before it.
+
+    There the library would take the headers for ended, and the others for text.
+    """
+    ends = _HEADERS_END.search(data)
+    head = data[: ends.start()] if ends else data
+    if _NO_HEADER.search(head):
+        last = max((found.start() for found in _KNOWN_HEADER.finditer(head)), default=0)
+        before = _BLANK_BEFORE_COLON.sub(rb"\1", data[:last])
+        data = _NO_HEADER.sub(rb" \g<0>", before) + _BLANK_BEFORE_COLON.sub(rb"\1", data[last:], 1)
+    message: Any = email.message_from_bytes(data, _Mail, policy=_POLICY)
+    return message  # type: ignore[no-any-return]
+
+
+def _in_utf_8(found: re.Match[str]) -> str:
+    """Return encoded words (RFC 2047) that the library can read: in UTF-8, and not cut within one.
+
+    Programs cut texts between the bytes of a letter, and call GBK GB 2312.
+    """
+    charset, how = found[1], found[2].lower()
+    try:
+        texts = _ENCODED_WORD.findall(found[0].encode("ascii", "surrogateescape"))
+        if how == "b":
+            is_cut = any(len(text.rstrip(b"=")) % 4 == 1 for text in texts)
+            pieces = [b"".join(texts)] if is_cut else texts
+            data = b"".join(binascii.a2b_base64(piece + b"==") for piece in pieces)
+        else:
+            data = b"".join(binascii.a2b_qp(text, header=True) for text in texts)
+        written = text_encoding.decode_text(data, declared=(charset,)).text
+    except (binascii.Error, ValueError):
+        return found[0]
+    return f"=?utf-8?b?{b64encode(written.encode('utf-8', 'replace')).decode()}?="
 
 
 def read_eml(file: BinaryIO, request: ReadRequest) -> Document:
@@ -87,10 +183,8 @@ def read_eml(file: BinaryIO, request: ReadRequest) -> Document:
     data = text_encoding.narrow(file.read()).removeprefix(b"\xef\xbb\xbf")
     if length := EMLX_LENGTH.match(data):
         data = data[length.end() : length.end() + int(length[1])]
-    message = email.message_from_bytes(data, policy=_POLICY)
-    if not isinstance(message, EmailMessage) or not any(
-        _header(message, n) for n in _SHOWN_HEADERS
-    ):
+    message = _parsed(data)
+    if not any(_header(message, n) for n in (*_SHOWN_HEADERS, "Content-Type", "Message-ID")):
         raise Unreadable("is damaged or not a mail: it has no mail headers")
     return _mails_document([message], request, "eml")
 
@@ -130,7 +224,7 @@ def read_mbox(file: BinaryIO, request: ReadRequest) -> Document:
     def messages() -> Iterator[EmailMessage]:
         for (_, start), end in list(zip(places, ends, strict=True))[:_MOST_MAILS]:
             written = (b"\n" + data[start:end]).replace(b"\n>From ", b"\nFrom ")[1:]
-            yield email.message_from_bytes(written, EmailMessage, policy=_POLICY)
+            yield _parsed(written)
 
     if len(places) > _MOST_MAILS:
         notes.append(f": only the first {_MOST_MAILS:,} of its {len(places):,} mails are read")
@@ -151,7 +245,7 @@ def _declared_end(data: bytes, start: int) -> tuple[int, bool]:
 
 def read_mhtml(file: BinaryIO, request: ReadRequest) -> Document:
     """Return the page, and those that are shown in it, such as frames."""
-    message = email.message_from_binary_file(file, EmailMessage, policy=_POLICY)
+    message = _parsed(file.read())
     pages: list[Document] = []
     unread = Counter[str]()
     pictures, seen = InnerPictures(request), list[str]()
@@ -197,7 +291,7 @@ def read_p7m(file: BinaryIO, request: ReadRequest) -> Document:
     """Return the document that a signature wraps."""
     data = _signed_content(file.read())
     if _PART_START.match(data):
-        message = email.message_from_bytes(data, EmailMessage, policy=_POLICY)
+        message = _parsed(data)
         found = _mails_document([message], request, "eml")
     else:
         kind = kind_within("", "", data[:HEAD_BYTES])
@@ -233,12 +327,13 @@ def _mails_document(
     """Return mails as one document; its title is the subject of the first."""
     mail = _MailText(request)
     for message in messages:
-        mail.title = mail.title or _header(message, "Subject")
         mail.n_attachments = 0
         mail.add_mail(message, 0)
         around = (text for part in message.walk() for text in (part.preamble, part.epilogue))
         if outside := [text for text in around if text and text.strip() and "MIME" not in text]:
-            mail.notes.append(f": text around its parts is not read ({text_sample(outside)})")
+            data = "".join(outside).encode("ascii", "surrogateescape")
+            sample = text_sample([data.decode("utf-8", "replace")])
+            mail.notes.append(f": text around its parts is not read ({sample})")
     mail.notes += notes
     return mail.document(mail.title, kind)
 
@@ -251,6 +346,9 @@ class _MailText(InnerDocuments):
         self.request.check()
         while _open_signed(message):
             self.notes.append(_NOT_JUDGED)
+        self.notes += _mend(message)
+        if depth == 0:
+            self.title = self.title or _header(message, "Subject")
         index = len(self.pages)
         self.pages.append("")
         self.cells.append("")
@@ -297,14 +395,20 @@ class _MailText(InnerDocuments):
             return ""
         self.notes += document.notes
         self.add_embedded(document.files)
+        self._note_data(document.text)
         return document.text.strip()
+
+    def _note_data(self, text: str) -> None:
+        if found := _RAW_DATA.search(text):
+            what = text_sample([text[found.start() :].partition("\n")[0]])
+            self.notes.append(f": what is encoded in its text stands there as it is ({what})")
 
     def _attached(self, part: MIMEPart, depth: int) -> str:
         self.n_attachments += 1
         media_type = part.get_content_type()
         name = _one_line(part.get_filename() or "") or _name_of(part)
-        if media_type == "message/rfc822":
-            inner = part.get_content()
+        if media_type in _MAILS:
+            inner = part.get_payload(0) if part.is_multipart() else None
             if depth >= _MOST_DEPTH or self.n_attachments > MOST_ATTACHED:
                 return self._unread(f"{name} (a mail)", name, "mails are nested too deeply in it")
             if isinstance(inner, EmailMessage):
@@ -318,11 +422,22 @@ class _MailText(InnerDocuments):
                 written.append("" if piece.is_multipart() else str(piece.get_payload()))
             data = "\n".join(written).encode("utf-8", "replace")
         line = f"{name} ({media_type}, {len(data):,} bytes)"
+        if media_type == "message/partial":
+            return self._unread(line, name, "it is a piece of a mail that was sent in several")
         if not data:  # Outlook has some by a path alone
             return self._unread(line, name, "the mail has nothing of it")
         if self.n_attachments > MOST_ATTACHED:
             return self._unread(line, name, f"only the first {MOST_ATTACHED} are read")
-        return line if self.add(name, media_type, data) else f"{line}, not read"
+        declared = part.get_content_charset("utf-8")
+        if part.get_content_maintype() == "text" and declared != "utf-8" and not data.isascii():
+            with suppress(text_encoding.NotText):
+                decoded = text_encoding.decode_text(data, declared=(declared,))
+                data = data if decoded.notes else BOM_UTF8 + decoded.written.encode()
+        n_before = len(self.pages)
+        is_read = self.add(name, media_type, data)
+        if media_type == "text/plain":
+            self._note_data("\n".join(self.pages[n_before:]))
+        return line if is_read else f"{line}, not read"
 
     def _unread(self, line: str, name: str, why: str) -> str:
         self.leave_out(name, why)
@@ -341,19 +456,27 @@ def _content(part: MIMEPart | None) -> bytes:
 
 @lru_cache(maxsize=2)  # of a mail its plain text and its page, which are compared and then read
 def _document_of(part: MIMEPart) -> Document | None:
-    """Return a text or a page of a mail; None if its encoding is unknown."""
+    """Return a text or a page of a mail; None if it is no text."""
     kind = "html" if part.get_content_subtype() == "html" else "txt"
     data = _content(part)
     declared = part.get_content_charset() or ""
     if declared.startswith("utf-16") and b"\0" not in data:
         declared = ""  # of a mail that is itself in UTF-16
-    with suppress(Unreadable, LookupError, ValueError):
-        document = text_files.read_text_file(data, kind, declared=declared)
-        if kind == "txt" and str(part.get_param("format", "")).lower() == "flowed":
-            is_joined = str(part.get_param("delsp", "")).lower() == "yes"
-            document = replace(document, pages=(_paragraphs(document.text, is_joined=is_joined),))
-        return document
-    return None
+    root = getattr(part, "root", None)
+    around = () if data.isascii() or root is None else _charsets(root)
+    try:
+        document = text_files.read_text_file(data, kind, declared=(declared, *around))
+    except Unreadable:
+        try:
+            damaged = text_encoding.decode_damaged(data, declared)
+        except text_encoding.NotText:
+            return None
+        document = text_files.read_text_file(damaged.text.encode(), kind, "utf-8")
+        document = replace(document, notes=(*damaged.notes, *document.notes))
+    if kind == "txt" and str(part.get_param("format", "")).lower() == "flowed":
+        is_joined = str(part.get_param("delsp", "")).lower() == "yes"
+        document = replace(document, pages=(_paragraphs(document.text, is_joined=is_joined),))
+    return document
 
 
 def _paragraphs(text: str, *, is_joined: bool) -> str:
@@ -423,6 +546,76 @@ def _is_stub(plain: MIMEPart, page: MIMEPart) -> bool:
     return 5 * len(words & shown) < len(shown)
 
 
+def _mend(message: EmailMessage) -> Iterator[str]:
+    """Put right what the library cannot read of a mail, and yield notes.
+
+    1. Parts and mails that are encoded as a whole, which MIME forbids.
+    2. Parts that another line separates than the mail declares.
+    3. Letters of headers that are no ASCII.
+    """
+    odd = list[EmailMessage]()
+    for part in message.walk():  # it looks into a part after that
+        if isinstance(part, _Mail):
+            part.root = message
+        if not all(value.isascii() for _, value in part.raw_items()):
+            odd.append(part)
+        content = b""
+        if part.get_content_maintype() == "message":  # 1
+            content = _unpacked_mail(part)
+        elif part.get_content_maintype() == "multipart" and not part.is_multipart():  # 2
+            body = _content(part)
+            if found := _BOUNDARY.search(body):
+                boundary = found[1].decode("ascii", "replace")
+                if boundary != part.get_boundary():
+                    yield ": its parts are separated by another line than it declares"
+                part.set_param("boundary", boundary)
+                content = body
+        if content:
+            head = f"Content-Type: {part['Content-Type']}\n\n"
+            part.set_payload(_parsed(head.encode("utf-8", "replace") + content).get_payload())
+            del part["Content-Transfer-Encoding"]
+    read_as = dict[str, None]()
+    for part in odd:  # 3
+        items = [*part.raw_items()]
+        for name, _ in items:
+            del part[name]
+        for name, value in items:
+            with suppress(UnicodeEncodeError, text_encoding.NotText):  # Outlook's is text already
+                value = _ENCODED_WORDS.sub(_in_utf_8, value)
+                data = value.encode("ascii", "surrogateescape")
+                decoded = text_encoding.decode_text(data, declared=("", *_charsets(message)))
+                value = decoded.text
+                read_as |= {decoded.encoding: None} if decoded.notes else {}
+            part.set_raw(name, value)
+    if read_as:
+        yield f": its headers declare no encoding and are read as {', '.join(read_as)}"
+
+
+def _unpacked_mail(part: EmailMessage) -> bytes:
+    """Return the content of a part that is a mail or a report, if it is encoded as a whole."""
+    inner = part.get_payload(0) if part.is_multipart() else None
+    encoding = str(part.get("Content-Transfer-Encoding", ""))
+    if not isinstance(inner, EmailMessage) or encoding not in _ENCODED_BY.values():
+        return b""
+    written = inner.as_bytes()
+    head = _HEADERS_END.split(written, 1)[0]
+    if inner.keys() and (encoding != "quoted-printable" or b"=3D" not in head):
+        return b""  # it is not, whatever the header says
+    carrier = EmailMessage()
+    carrier.set_raw("Content-Transfer-Encoding", encoding)
+    carrier.set_payload(written.lstrip().decode("ascii", "surrogateescape"))
+    return _content(carrier)
+
+
+def _charsets(message: EmailMessage) -> tuple[str, ...]:
+    """Return what a mail declares of its texts and of words in its headers."""
+    declared = [part.get_content_charset() or "" for part in message.walk()]
+    declared += [
+        found[1] for _, text in message.raw_items() for found in _ENCODED_WORDS.finditer(text)
+    ]
+    return tuple(dict.fromkeys(name for name in declared if name.lower() not in ("", "us-ascii")))
+
+
 def _open_signed(message: MIMEPart) -> bool:
     """Put what a signed mail wraps in the place of its wrapper, and return whether it has one."""
     data = _content(message)
@@ -434,7 +627,7 @@ def _open_signed(message: MIMEPart) -> bool:
         return False
     if not _PART_START.match(content):
         return False
-    inner = email.message_from_bytes(content, EmailMessage, policy=_POLICY)
+    inner = _parsed(content)
     for name in [name for name in message.keys() if name.lower().startswith("content-")]:  # noqa: SIM118
         del message[name]
     for name, value in inner.raw_items():
@@ -486,8 +679,8 @@ def _header(message: MIMEPart, name: str) -> str:
 
 
 def _name_of(part: MIMEPart) -> str:
-    if part.get_content_type() == "message/rfc822":
-        inner = part.get_content()
+    if part.get_content_type() in _MAILS:
+        inner = part.get_payload(0) if part.is_multipart() else None
         return _header(inner, "Subject") if isinstance(inner, EmailMessage) else "mail"
     return f"attachment.{part.get_content_subtype()}"
 
@@ -506,7 +699,7 @@ class _OutlookMessage:
         self.notes: list[str] = []
 
     def mail(self, at: str, depth: int) -> EmailMessage:
-        mail = EmailMessage(policy=_POLICY)
+        mail = _Mail(_POLICY)
         pages = [int.from_bytes(self._fixed(at, tag)[:4], "little") for tag in (0x3FFD, 0x3FDE)]
         self._encoding, of_page = (
             {0: "auto", 65001: "utf-8", 20127: "ascii", 28591: "latin-1"}.get(page, f"cp{page}")

@@ -77,7 +77,8 @@ class ReadOptions(Struct, frozen=True):
         """Read a document that is no plain text itself, or any that lies within this one."""
         if kind in text_files.TEXT_KINDS:
             data = file.read()
-            return _with_inner(text_files.read_text_file(data, kind), kind, data, self)
+            found = text_files.read_text_file(data, kind, declared=("",))
+            return _with_inner(found, kind, data, self)
         if kind not in MODULES:
             raise Unreadable(f"is of a kind that nothing reads: `{kind}`")
         if self.depth >= _MOST_DEPTH and kind != "image":

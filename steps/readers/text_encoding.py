@@ -2,21 +2,28 @@
 
 1. A byte-order mark, which no declaration outweighs, then the declared encoding.
 2. UTF-16 and UTF-32 by their zeros, ISO-2022 by its escapes, UTF-8.
-3. The encodings of the WHATWG's standard that the bytes allow, IBM's for Cyrillic, and UTF-8 with
+3. What the message around a text declares of its other parts.
+4. The encodings of the WHATWG's standard that the bytes allow, IBM's for Cyrillic, and UTF-8 with
    damaged bytes: the reading that is likeliest in its language. It is a guess, which is noted.
-   Where two readings are nearly as likely, the text is refused with both.
+   Where two readings are nearly as likely, a file is refused with both, for its author can name
+   one; of a text within a document the likelier one is read, and the other noted.
 
-Binary data is refused.
+Binary data is refused. Labels are compared as UTS #22 has it, by their letters and digits;
+`charset_labels.csv` has those of the WHATWG's standard (2026-05), else of IANA's registry (2019),
+else of Python's standard encodings, as far as Python decodes them.
 """
 
 from __future__ import annotations
 
 import codecs
+import csv
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import cache
+from pathlib import Path
 
 from paddock.engine.system.records import Struct, replace
 
@@ -41,18 +48,9 @@ _RAREST = (  # in that of Thai many bytes are letters
     *("windows-874", "macintosh", "iso-8859-10", "iso-8859-14", "iso-8859-16", "johab"),
     *("ibm850", "ibm852"),
 )
-_CODECS = {
-    **dict.fromkeys(("iso-8859-1", "latin1", "latin-1", "ascii", "us-ascii"), "cp1252"),
-    **dict.fromkeys(("gb2312", "gbk", "x-gbk", "gb_2312-80", "chinese"), "gb18030"),
-    **dict.fromkeys(("euc-kr", "ks_c_5601-1987", "ksc5601", "windows-949"), "cp949"),
-    **dict.fromkeys(("shift_jis", "shift-jis", "sjis", "x-sjis", "windows-31j"), "cp932"),
-    **dict.fromkeys(("windows-874", "tis-620", "iso-8859-11"), "cp874"),
-    **dict.fromkeys(("big5", "big5-hkscs", "cn-big5", "x-x-big5"), "big5hkscs"),
-    **{"iso-8859-9": "cp1254", "latin5": "cp1254", "iso-8859-8-i": "iso8859_8"},
-    **{"x-mac-cyrillic": "mac_cyrillic", "unicode": "utf-16"},
-}
-"""What the standard reads for a label; other labels are Python's."""
+_OF_PAIRS = ("shift_jis", "gb18030", "euc-kr", "big5", "johab")
 _RARITY = 10.0
+_ODD_PAIR = 20.0  # as an odd sign
 _MOST_COST = 5.5  # a byte; random ones cost 6 to 20, texts of the corpus at most 5
 _LEAST_MARGIN = 5.0
 """Of plausibility; with it 1 % of 400 texts of chardet's corpus are read wrongly, 2 % refused."""
@@ -61,7 +59,11 @@ _META = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w:.-]{1,40})", 
 _HEAD_BYTES = 4096
 # Control characters that no text has; tab, line ends, form feed, ESC (ISO-2022) and ^Z (DOS) do.
 _CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x19\x1c-\x1f]")
+_CONTROLS_IN_TEXT = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f\ufffd]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_NO_LABEL = re.compile("[^a-z0-9]+|(?<![0-9])0+")
+_LONE_PAIR = re.compile(rb"(?<![\x80-\xff])[\x81-\xfe][A-Za-z](?![\x80-\xff])")
+"""In plain text a letter with a sign before it, such as a section's; not half of a Chinese one."""
 _TAG_OF_ASCII = re.compile(rb"<[^<>\x80-\xff]*>")
 _PIECE = re.compile(rb"[^\r\n]{1,200}(?=[\r\n]|\Z)|[^\r\n]{100,200}[ ,;\t]|[^\r\n]{1,200}")
 _END_MARK = "\x1a"  # of DOS
@@ -69,6 +71,7 @@ _HIGH = re.compile(rb"[\x80-\xff]")
 _NOT_ASCII = bytes({*range(256)} - {*b"\t\n\r", *range(0x20, 0x7F)})
 _MAX_CONTROL_SHARE = 0.005
 _MAX_DAMAGE_SHARE = 0.001
+_MAX_DAMAGE_OF_DECLARED = 0.1
 _SAMPLE_BYTES = 64 * 1024
 _JUDGED_BYTES = 1_500  # some 15 ms for all encodings
 _MAX_ASCII_SHARE = 0.86  # of the bytes of UTF-16: half in Latin text, most in that of kana
@@ -76,20 +79,6 @@ _MAX_ASCII_SHARE = 0.86  # of the bytes of UTF-16: half in Latin text, most in t
 
 class NotText(ValueError):
     """Bytes that are not text in any known encoding."""
-
-
-class UnclearEncoding(NotText):
-    """A text that is as likely in one encoding as in another."""
-
-    def __init__(self, readings: Iterable[tuple[str, str]]) -> None:
-        readings = tuple(readings)
-        self.encodings = tuple(name for name, _ in readings)
-        shown = " or as ".join(f"{name} ('{words}')" for name, words in readings)
-        super().__init__(f"its encoding is not clear: it can be read as {shown}")
-
-    @property
-    def remedy(self) -> str:
-        return "Say which it is: " + " or ".join(f"`encoding: {e}`" for e in self.encodings) + "."
 
 
 class Decoded(Struct, frozen=True):
@@ -101,6 +90,8 @@ class Decoded(Struct, frozen=True):
     n_damaged: int = 0
     is_guess: bool = False
     not_declared: str = ""
+    doubt: str = ""
+    """How else it can be read."""
 
     @property
     def text(self) -> str:
@@ -111,16 +102,40 @@ class Decoded(Struct, frozen=True):
     def notes(self) -> tuple[str, ...]:
         """As those of a `Document`."""
         declared, name = self.not_declared, self.encoding
-        wrong = f": it is not in {declared}, which it declares, but in {name}" if declared else ""
         guess = f": it declares no encoding and is read as {name}" if self.is_guess else ""
-        damage = f": {self.n_damaged} damaged bytes of its UTF-8 are read as U+FFFD"
-        return tuple(filter(None, (wrong or guess, damage if self.n_damaged else "")))
+        if declared:
+            guess = f": it is not in {declared}, which it declares, but in {name}"
+        if declared and not is_label(declared):
+            guess = f": it declares '{declared}', which is no known encoding, and is read as {name}"
+        damage = f": {self.n_damaged} damaged bytes of its {name.upper()} are read as U+FFFD"
+        doubt = f": {self.doubt}" if self.doubt else ""
+        return tuple(filter(None, (guess, doubt, damage if self.n_damaged else "")))
 
 
-def decode_text(data: bytes, encoding: str = "auto", declared: str = "") -> Decoded:
+class UnclearEncoding(NotText):
+    """A text that is as likely in one encoding as in another."""
+
+    def __init__(self, likelier: Decoded, readings: Iterable[tuple[str, str]]) -> None:
+        readings = tuple(readings)
+        self.likelier = likelier
+        self.encodings = tuple(name for name, _ in readings)
+        shown = " or as ".join(f"{name} ('{words}')" for name, words in readings)
+        super().__init__(f"its encoding is not clear: it can be read as {shown}")
+
+    @property
+    def remedy(self) -> str:
+        return "Say which it is: " + " or ".join(f"`encoding: {e}`" for e in self.encodings) + "."
+
+
+def decode_text(
+    data: bytes, encoding: str = "auto", declared: str | tuple[str, ...] = ""
+) -> Decoded:
     """Return the text in the author's encoding, else the declared one, else a detected one.
 
+    What is declared is a tuple for a text within a document: its own, then that of others there.
+
     Raises:
+        UnclearEncoding: a file can be read in two, and its author may name one.
         NotText: it is in none, or `encoding` is not its own.
     """
     name, skipped = _by_byte_order_mark(data)
@@ -132,16 +147,36 @@ def decode_text(data: bytes, encoding: str = "auto", declared: str = "") -> Deco
         return _decode_strictly(data[skipped:] if name else data, encoding, codec)
     if name:
         return _decode_strictly(data[skipped:], name)
-    if not (declared and is_known_encoding(declared)):
-        return _detected(data)
+    own, *around = (declared,) if isinstance(declared, str) else declared
+    if not is_label(own) and data.isascii():
+        own = ""
+    with suppress(NotText, LookupError):
+        found = _decode_strictly(data, own)
+        # Who declares the default of old programs has often saved UTF-8, which is no accident.
+        is_default = _codec(own) == "cp1252" and not data.isascii()
+        utf8 = _as_utf8(data, may_be_damaged=False) if is_default else None
+        return found if utf8 is None else replace(utf8, not_declared=own)
     try:
-        found = _decode_strictly(data, declared)
-    except NotText:
-        return replace(_detected(data), not_declared=declared)
-    # Who declares the default of old programs has often saved UTF-8, which is then no accident.
-    is_default = _codec(declared) == "cp1252" and not data.isascii()
-    utf8 = _as_utf8(data, may_be_damaged=False) if is_default else None
-    return found if utf8 is None else replace(utf8, not_declared=declared)
+        found = _detected(data, around)
+    except UnclearEncoding as error:
+        if isinstance(declared, str):
+            raise
+        found = replace(error.likelier, doubt=f"{error}; the first is taken")
+    return replace(found, not_declared=own)
+
+
+def decode_damaged(data: bytes, declared: str) -> Decoded:
+    """Return what is declared a text, with U+FFFD for each sign that is none.
+
+    Raises:
+        NotText: these are more than a tenth.
+    """
+    codec = _codec(declared) if is_label(declared) else "utf-8"
+    text = _CONTROLS_IN_TEXT.sub("\ufffd", data.decode(codec, "replace"))
+    n_damaged = text.count("\ufffd")
+    if n_damaged > max(1, _MAX_DAMAGE_OF_DECLARED * len(text)):
+        raise NotText(f"{n_damaged} of its {len(text)} characters are damaged")
+    return Decoded(text, codec, n_damaged)
 
 
 def declared_encoding(data: bytes, *, is_html: bool = False) -> str:
@@ -161,10 +196,16 @@ def narrow(data: bytes) -> bytes:
 
 
 def is_known_encoding(encoding: str) -> bool:
+    """Return whether an author may name it: a label, or a codec of Python's."""
     try:
-        return encoding == "auto" or codecs.lookup(_codec(encoding))._is_text_encoding
+        return encoding == "auto" or is_label(encoding) or codecs.lookup(encoding)._is_text_encoding
     except LookupError:
         return False
+
+
+def is_label(declared: str) -> bool:
+    """Return whether a text may declare it: Python has codecs that are none."""
+    return _plain_label(declared) in _labels()
 
 
 def _codec(label: str) -> str:
@@ -173,11 +214,20 @@ def _codec(label: str) -> str:
     Raises:
         LookupError: it is unknown.
     """
-    label = label.strip().lower()
-    return codecs.lookup(_CODECS.get(label, label)).name
+    return _labels()[_plain_label(label)]
 
 
-def _detected(data: bytes) -> Decoded:
+def _plain_label(label: str) -> str:
+    return _NO_LABEL.sub("", label.lower())
+
+
+@cache
+def _labels() -> Mapping[str, str]:
+    with Path(__file__).with_name("charset_labels.csv").open(encoding="utf-8") as file:
+        return {label: codec for codec, labels in csv.reader(file) for label in labels.split()}
+
+
+def _detected(data: bytes, around: Iterable[str]) -> Decoded:
     wide = _wide_without_mark(data)
     if wide:
         return _decode_strictly(data, wide)
@@ -189,7 +239,12 @@ def _detected(data: bytes) -> Decoded:
     n_controls = len(_CONTROLS.findall(data))
     if n_controls > _MAX_CONTROL_SHARE * len(data):
         raise NotText(f"{n_controls} of its {len(data)} bytes are control characters")
-    return _as_utf8(data) or _likeliest_reading(data)
+    if utf8 := _as_utf8(data):
+        return utf8
+    for declared in around:
+        with suppress(NotText, LookupError):
+            return replace(_decode_strictly(data, declared), is_guess=True)
+    return _likeliest_reading(data)
 
 
 def _by_byte_order_mark(data: bytes) -> tuple[str, int]:
@@ -198,15 +253,16 @@ def _by_byte_order_mark(data: bytes) -> tuple[str, int]:
 
 
 def _decode_strictly(data: bytes, encoding: str, codec: str = "") -> Decoded:
+    codec = codec or _codec(encoding)
     try:
-        text = data.decode(codec or _codec(encoding))
+        text = data.decode(codec)
     except UnicodeDecodeError as error:
         raise NotText(f"byte {error.start} is not {encoding}") from error
     if _SURROGATE.search(text):  # of `utf-7` and `unicode_escape`, which mails may name
         text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     if "\x00" in text:
         raise NotText("it has NUL characters, as binary data has")
-    if _codec(encoding) == "cp1258":  # it has letters and tones apart
+    if codec == "cp1258":  # it has letters and tones apart
         text = unicodedata.normalize("NFC", text)
     return Decoded(text.removesuffix(_END_MARK), encoding)
 
@@ -273,6 +329,7 @@ def _likeliest_reading(data: bytes) -> Decoded:
     lines = list(_judged_lines(data))
     sample = b"\n".join(lines)
     ranked = list[tuple[float, str, str]]()
+    n_lone_pairs = len(_LONE_PAIR.findall(sample))
     damaged = data.decode("utf-8", "replace")
     if any(char > "\x7f" and char != "\ufffd" for char in damaged):
         ranked.append((plausibility(sample.decode("utf-8", "replace")), "utf-8", damaged))
@@ -283,12 +340,17 @@ def _likeliest_reading(data: bytes) -> Decoded:
         except UnicodeDecodeError:
             continue
         rarity = n / 10 + _RARITY * ((name not in _COMMON) + (name in _RAREST))
+        rarity += n_lone_pairs * _ODD_PAIR if name in _OF_PAIRS else 0
         ranked.append((plausibility(sample.decode(codec, "replace")) - rarity, name, text))
     ranked.sort(key=lambda reading: reading[0], reverse=True)
     n_high = sum(len(_HIGH.findall(line)) for line in lines)
     best, name, text = ranked[0] if ranked else (-math.inf, "", "")
     if best < -_MOST_COST * max(n_high, 8):  # a lone byte may be anything
         raise NotText("its bytes are not text in any known encoding")
+    if name == "utf-8":
+        found = Decoded(text.removesuffix(_END_MARK), name, text.count("\ufffd"))
+    else:
+        found = Decoded(_decode_strictly(data, name).written, name, is_guess=True)
     for other, other_name, other_text in ranked[1:]:
         if best - other < _LEAST_MARGIN and other_text != text:
             at = next(
@@ -296,10 +358,8 @@ def _likeliest_reading(data: bytes) -> Decoded:
             )
             start, end = max(0, at - 10), at + 20
             shown = (" ".join(reading[start:end].split()) for reading in (text, other_text))
-            raise UnclearEncoding(zip((name, other_name), shown, strict=True))
-    if name == "utf-8":
-        return Decoded(text.removesuffix(_END_MARK), name, text.count("\ufffd"))
-    return Decoded(_decode_strictly(data, name).written, name, is_guess=True)
+            raise UnclearEncoding(found, zip((name, other_name), shown, strict=True))
+    return found
 
 
 def _judged_lines(data: bytes) -> Iterator[bytes]:

@@ -24,18 +24,21 @@ def read_text_file(
     kind: str,
     encoding: str = "auto",
     *,
-    declared: str = "",
+    declared: str | tuple[str, ...] = "",
     is_named: bool = False,
     styles: str = "",
 ) -> Document:
     """Read it; `is_named`: the author has set its kind; `styles`: style sheets besides a page's.
 
-    `encoding` is the author's, `declared` what comes with the text, such as a mail's charset.
+    `encoding` is the author's, `declared` what comes with the text, such as a mail's charset: a
+    tuple for a text within a document, with what that declares of others behind it.
 
     Raises:
         Unreadable: it is not text, or not of that kind.
     """
-    declared = declared or text_encoding.declared_encoding(data, is_html=kind == "html")
+    own, *around = (declared,) if isinstance(declared, str) else declared
+    own = own or text_encoding.declared_encoding(data, is_html=kind == "html")
+    declared = own if isinstance(declared, str) else (own, *around)
     try:
         decoded = text_encoding.decode_text(data, encoding, declared)
     except text_encoding.UnclearEncoding as error:

@@ -1,7 +1,10 @@
+# ruff: noqa: RUF001 - texts in many languages
 import gc
+from base64 import b64encode
 from email._header_value_parser import Mailbox
 from email.message import EmailMessage
 from io import BytesIO
+from quopri import encodestring
 
 import pytest
 
@@ -83,9 +86,79 @@ def test_mails_are_not_followed_for_ever() -> None:
     assert found.notes == (": attachment '3' is not read: mails are nested too deeply in it",)
 
 
-def test_a_wrong_charset_does_not_lose_the_text() -> None:
-    data = b'Subject: x\nContent-Type: text/plain; charset="klingon"\n\nGr\xc3\xbc\xc3\x9fe'
-    assert document(data).text == "Subject: x\n\nGrüße"
+READ_AS = ": it declares {}, which is no known encoding, and is read as {}".format
+UNSURE = ": its encoding is not clear: it can be read as windows-1252"
+
+
+@pytest.mark.parametrize(
+    ("charset", "body", "text", "notes"),
+    [
+        ("klingon", "Grüße".encode(), "Grüße", [READ_AS("'klingon'", "utf-8")]),
+        ("klingon", b"Fee 40", "Fee 40", []),
+        ("x-odd-8", "f\xfcr 320.00 EUR".encode("latin-1"), "für 320.00 EUR",
+         [READ_AS("'x-odd-8'", "windows-1252")]),
+        ("x-odd-8", "The berth f\xfcr costs 320.00 EUR.".encode("latin-1"), "für costs",
+         [READ_AS("'x-odd-8'", "windows-1252"), UNSURE]),
+        ("'iso-8859-1'", "Grüße".encode("latin-1"), "Grüße", []),
+        ("ISO8859_1", "Grüße".encode("latin-1"), "Grüße", []),
+        ("utf8;", "Grüße".encode(), "Grüße", []),
+        ("csISOLatin2", "Zażółć".encode("iso-8859-2"), "Zażółć", []),
+        ("IBM00858", "12 €".encode("cp858"), "12 €", []),
+        ("unicode_escape", b"C:\\new", "C:\\new", []),  # Python's alone
+        ("UTF-8", b"The fee is 40.\n" * 9 + b"\xa7 5 holds.", "§ 5 holds.",
+         [": it is not in utf-8, which it declares, but in windows-1252"]),
+        ("UTF-8", b"All fees are due by 14 M\xe4rz.\n" * 2, "14 März.",
+         [": it is not in utf-8, which it declares, but in windows-1252"]),
+        ("utf-8", b"The fee is 40\0 EUR for the berth.", "40\ufffd EUR",
+         [": 1 damaged bytes of its UTF-8 are read as U+FFFD"]),
+    ],
+)  # fmt: skip
+def test_no_charset_keeps_a_text_from_being_read(
+    charset: str, body: bytes, text: str, notes: list[str]
+) -> None:
+    head = f"Subject: x\nContent-Type: text/plain; charset={charset}\n\n".encode()
+    found = document(head + body)
+    assert text in found.text
+    assert [note[: len(part)] for note, part in zip(found.notes, notes, strict=True)] == notes
+
+
+def test_what_a_mail_declares_elsewhere_tells_the_encoding_of_a_text_and_of_headers() -> None:
+    word = b"=?koi8-r?B?8NLJ18XU?="
+    body = "Привет, договор".encode("koi8-r")
+    found = document(b"From: Ann <a@x.org>\nSubject: %s\n\n%s" % (word, body))
+    assert found.text == "From: Ann <a@x.org>\nSubject: Привет\n\nПривет, договор"
+    part = b"Content-Type: text/plain; charset=iso-8859-2\n\nZa\xbf\xf3\xb3\xe6"
+    name = b'Content-Disposition: attachment; filename="umowa \xb3.txt"\n\nfee 40'
+    head = b"Subject: \xa3\xf3d\xbc\nContent-Type: multipart/mixed; boundary=b\n\n"
+    found = document(head + b"--b\n%s\n--b\n%s\n--b--\n" % (part, name))
+    assert found.title == "Łódź"
+    assert found.pages[1] == "# umowa ł.txt\n\nfee 40"
+    assert found.notes == (": its headers declare no encoding and are read as iso-8859-2",)
+
+
+def test_an_attached_text_is_read_in_the_charset_of_its_part() -> None:
+    table = b"Content-Type: text/csv; charset=cp850; name=a.csv\n\nname;fee\nM\x81ller;40"
+    found = document(
+        b"Subject: x\nContent-Type: multipart/mixed; boundary=b\n\n"
+        b"--b\n\nSee\n--b\n%s\n--b--\n" % table
+    )
+    assert found.pages[1] == "# a.csv\n\nname;fee\nMüller;40"
+    assert found.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("subject", "title"),
+    [
+        ("=?utf-8?B?5Lit5g==?= =?utf-8?B?lodh?=", "中文a"),  # cut within a sign
+        ("=?utf-8?B?5Lit5?=\n =?utf-8?B?paH?=", "中文"),
+        ("=?gb2312?B?6Ze3?=", "闷"),
+        ("=?x-odd?Q?M=FCller?=", "Müller"),
+        ("=?ISO-8859-1?Q?a_=FC?= b =?utf-8*de?Q?c?=", "a ü b c"),
+        ("=?utf-8?q?a?b?=", "=?utf-8?q?a?b?="),
+    ],
+)
+def test_encoded_words_of_a_header_are_read(subject: str, title: str) -> None:
+    assert document(f"From: a@x.org\nSubject: {subject}\n\nHi".encode()).title == title
 
 
 def test_encoded_headers_are_read() -> None:
@@ -176,6 +249,87 @@ def test_a_form_whose_boundary_is_missing_and_a_picture_that_is_not_shown_hide_n
     assert "a picture by its name" in mail(MIXED, PLAIN, PICTURE).notes[0]
     found = mail("Content-Type: application/json; name=a.json\n\n[1]")
     assert found.pages[1].startswith("# a.json\n\n[1]")
+
+
+def in_base64(text: str) -> str:
+    return f"Content-Transfer-Encoding: base64\n\n{b64encode(text.encode()).decode()}"
+
+
+INNER = "From: b@x.org\nSubject: Rain\nContent-Type: text/plain; charset=utf-8\n\nIt rains: 100 %."
+FORWARDED = "Content-Type: message/rfc822\n"
+IN_QUOTED = (
+    f"Content-Transfer-Encoding: quoted-printable\n\n{encodestring(INNER.encode()).decode()}"
+)
+ANOTHER_LINE = ": its parts are separated by another line than it declares"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "parts", "pages", "notes"),
+    [
+        (MIXED, [PLAIN, FORWARDED + in_base64(INNER)], ["plain", "It rains: 100 %."], ()),
+        (MIXED, [PLAIN, FORWARDED.replace("rfc822", "global") + in_base64(INNER)],
+         ["plain", "It rains: 100 %."], ()),
+        (MIXED, [PLAIN, FORWARDED + IN_QUOTED], ["plain", "It rains: 100 %."], ()),
+        (MIXED, [PLAIN, f"{FORWARDED}Content-Transfer-Encoding: base64\n\n{INNER}"],
+         ["plain", "It rains: 100 %."], ()),  # it is not in base64
+        (MIXED.replace("mixed", "digest"), [f"\n{INNER}", f"\n{INNER}"],
+         ["S", "It rains: 100 %.", "It rains: 100 %."], ()),
+        (MIXED.replace("=BB", "=CC"), [PLAIN], ["plain"], (ANOTHER_LINE,)),
+        (MIXED.replace("; boundary=BB", ""), [PLAIN], ["plain"], (ANOTHER_LINE,)),
+        (MIXED, [MIXED.replace("=BB", "=x") + in_base64(f"--x\n{PLAIN}")], ["plain"], ()),
+        (MIXED.replace("; ", "\t"), [PLAIN], ["plain"], ()),
+        (MIXED, ["Content-Transfer-Encoding: Base-64;\n\nSXQgcmFpbnM="], ["It rains"], ()),
+        (MIXED, ["Content-Type: message/partial; number=1; total=2; id=x\n\nFee 40"],
+         ["not read"], (": attachment 'attachment.partial' is not read: it is a piece of a mail "
+                        "that was sent in several",)),
+    ],
+)  # fmt: skip
+def test_parts_that_are_not_quite_as_the_standard_has_them_are_read(
+    content_type: str, parts: list[str], pages: list[str], notes: tuple[str, ...]
+) -> None:
+    found = mail(content_type, *parts)
+    assert len(found.pages) == len(pages)
+    assert [text for page, text in zip(found.pages, pages, strict=True) if text not in page] == []
+    assert found.notes == notes
+
+
+def test_a_boundary_that_is_not_quoted_and_a_line_that_is_no_header_hide_nothing() -> None:
+    parts = f"------=_A.1\n{PLAIN}\n------=_A.1--\n"
+    head = "Received: x\nquite odd: y\nFrom : a@x.org\nSubject: S\n"
+    found = document(f"{head}Content-Type: multipart/mixed; boundary=----=_A.1\n\n{parts}".encode())
+    assert (found.text, found.notes) == ("From: a@x.org\nSubject: S\n\nplain", ())
+
+
+LINES = "".join(
+    f"{n}TRhIGdvZXMgb24gYW5kIG9uLCBhbmQgbm9ib2R5IGtub3dzIHdoYXQgaXQgaXM\n" for n in "abcde"
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "begin 644 a.gif\nM1TE&.#=A$P`3`*$``/___P```(A`@,#`P!P`````$P`3```!1X2/F<MSTQ0^\n`\nend\n",
+        "-----BEGIN PGP MESSAGE-----\n\nhQEMA\n-----END PGP MESSAGE-----\n",
+        "=ybegin line=128 size=9 name=a.gif\n",
+        LINES,
+        "Die Geb=C3=BChr betr=C3=A4gt 40.\n",
+    ],
+    ids=["uuencode", "OpenPGP", "yEnc", "base64", "quoted-printable"],
+)
+def test_what_stands_encoded_in_a_text_is_noted(text: str) -> None:
+    begins = ": what is encoded in its text stands there as it is ("
+    for found in (mail("", f"\nSee:\n{text}"), mail(MIXED, PLAIN, f"\nSee:\n{text}")):
+        assert [note[: len(begins)] for note in found.notes] == [begins]
+
+
+def test_notes_of_many_attachments_are_counted() -> None:
+    found = document(eml("See", attachments={f"{n}.exe": b"MZ" for n in range(328)}))
+    assert len(found.notes) == 12
+    assert found.notes[-2:] == (
+        ": what is said of attachment '0.exe' holds for 95 more attachments",
+        ": what is said of attachment '100.exe' holds for 223 more attachments",
+    )
+    assert found.pages[0].count(", not read") == 328
 
 
 @pytest.mark.parametrize(

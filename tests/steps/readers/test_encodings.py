@@ -240,5 +240,51 @@ def test_a_declaration_that_the_bytes_refute_is_noted() -> None:
     assert found.notes == (": it is not in utf-8, which it declares, but in windows-1252",)
 
 
-def test_labels_of_the_standard_are_known_that_python_does_not_know() -> None:
-    assert all(map(is_known_encoding, ("windows-874", "x-mac-cyrillic", "x-sjis", "iso-8859-8-i")))
+@pytest.mark.parametrize(
+    ("label", "codec"),
+    [
+        *(("windows-874", "cp874"), ("x-mac-cyrillic", "mac_cyrillic"), ("x-sjis", "cp932")),
+        *(("iso-8859-8-i", "iso8859_8"), ("GB2312", "gb18030"), ("ks_c_5601-1987", "cp949")),
+        *(("csISOLatin5", "cp1254"), ("IBM00858", "cp858"), ("Windows-31J", "cp932")),
+        *(("ISO8859_15", "iso8859_15"), ("iso_8859-5:1988", "iso8859_5"), ("CP-1251", "cp1251")),
+        *(("UNICODE-1-1-UTF-7", "utf_7"), ("csKZ1048", "kz1048"), ("hp-roman8", "hp_roman8")),
+    ],
+)
+def test_labels_of_the_published_lists_are_known_as_they_are_misspelt(
+    label: str, codec: str
+) -> None:
+    text = "".join(char for char in "Grüße Łódź привет שלום 中文 日本" if is_in(codec, char))
+    assert decode_text(text.encode(codec), declared=label).text == text
+    assert decode_text(text.encode(codec), declared=f" {label.lower()};").text == text
+
+
+def is_in(codec: str, char: str) -> bool:
+    try:
+        return char.encode(codec).decode(codec) == char
+    except UnicodeError:
+        return False
+
+
+@pytest.mark.parametrize("declared", ["punycode", "unicode_escape", "rot13", "x-odd", "undefined"])
+def test_a_text_cannot_declare_what_only_python_has(declared: str) -> None:
+    found = decode_text("Grüße \\n".encode(), declared=declared)
+    assert found.text == "Grüße \\n"
+    said = f": it declares '{declared}', which is no known encoding, and is read as utf-8"
+    assert found.notes == (said,)
+
+
+@pytest.mark.parametrize("sign", ["§a of the lease", "§ 5 of the lease", "20 °C", "café", "£320"])
+def test_a_sign_in_plain_text_is_no_half_of_a_chinese_one(sign: str) -> None:
+    text = f"Under {sign} 77.00 EUR are due\n"
+    assert decode_text(text.encode("cp1252")).text == text
+
+
+def test_within_a_document_the_likelier_of_two_readings_is_taken_and_the_other_noted() -> None:
+    data = "Doları".encode("cp1254")
+    found = decode_text(data, declared=("",))
+    assert found.text == "Doları"
+    assert found.notes[1] == (
+        ": its encoding is not clear: it can be read as windows-1254 ('Doları') or as windows-1252 "
+        "('Dolarý'); the first is taken"
+    )
+    assert decode_text(data, declared=("", "utf-8", "iso-8859-1")).text == "Dolarý"
