@@ -194,7 +194,7 @@ class _Lines:
         yield from reading.groups("totals")
         yield f"Net: {self._total('net')}"
         for vat in sums.vat:
-            yield from (self._vat(vat), vat)
+            yield from (self._vat(vat), *([] if vat.is_variant else [vat]))
         if sums.amount("tax") and not sums.vat:
             yield f"VAT: {self._total('tax')}"
         yield from self._in_other_currency()
@@ -282,7 +282,8 @@ class _Lines:
         return f"Charge{on}: {amount}{about}" if charge else f"Allowance{on}: -{amount}{about}"
 
     def _each(self, price: Reading, item: str) -> str:
-        title = "Surcharge" if price.text("sign") == "MG" else "Discount"
+        titles, sign = {"": "Discount", "SC": "Discount", "MG": "Surcharge"}, price.text("sign")
+        title = titles.get(sign) or f"Discount or surcharge ({sign})"
         percent, amount = price.text("percent"), self._amounts(price, "amount")
         return f"{title} on {item}, in its amount: {_words(percent and f'{percent} %', amount)}"
 

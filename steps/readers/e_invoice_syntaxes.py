@@ -13,9 +13,10 @@ A line of `e_invoice_names.csv` is a term as a person calls it: those of EN 1693
 schemas, with number, name, type and, by syntax, paths from the invoice's root, alternatives behind
 `|`. What is in brackets at the end stands beside it or one level higher (`TypeCode='50'`), or in
 its attribute (`@schemeID='VA'`). Types: `day amount percentage number quantity code identifier text
-file`; the text of a `label` names the line behind it. What the first table has no term for is said
-by this one: a syntax gets its terms by lines here alone, and `days` and `files` of the first
-table must agree with the types.
+file`; a `mark` is 1, yes, or 2, no; the text of a `label` names the line behind it. What the first
+table has no term for is said by this one: a syntax gets its terms by lines here alone, and `days`
+and `files` of the first table must agree with the types. FatturaPA's are those of its schemas 1.2.2
+and 1.0 (simplified; OCA/l10n-italy has both), KSeF's those of FA(3) 1-0E.
 """
 
 from __future__ import annotations
@@ -377,6 +378,8 @@ class Leaves:
             return
         if name.endswith("Amount") or element.get("currencyID") or (term and term.type == "amount"):
             text = amount_text(element, self._currency)
+        if term and term.type == "mark":
+            text = {"1": "yes", "2": "no"}.get(text, text)
         keys = ("name", "schemeID", "schemeName", *(_OF_LISTS if name in _LISTS else ()))
         about = ", ".join(filter(None, map(element.get, keys)))
         unit = element.get("unitCode", "")
