@@ -194,7 +194,8 @@ class _Lines:
         yield from reading.groups("totals")
         yield f"Net: {self._total('net')}"
         for vat in sums.vat:
-            yield from (self._vat(vat), *([] if vat.is_variant else [vat]))
+            yield self._vat(vat)
+            yield from [] if vat.is_variant else [vat]
         if sums.amount("tax") and not sums.vat:
             yield f"VAT: {self._total('tax')}"
         yield from self._in_other_currency()
