@@ -1,7 +1,7 @@
-"""Subprocesses: run without a shell, in a process group that never outlives us.
+"""Subprocesses: run without a shell; what they start never outlives us.
 
-A guarded program ends with all that it started when the waiting task is cancelled and when this
-process is killed, since `process_guard` starts it.
+A guarded program ends with all that it started, detached or not, when the waiting task is cancelled
+and when this process is killed, since `process_guard` starts it.
 
 Programs of others, guarded:
 
@@ -46,6 +46,8 @@ _LEFT_OPEN_S = 1.0
 KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 """Exit codes of a program that another one killed, and of a shell that reports it: the kernel does
 so where memory runs out. What kills ours raises an error instead."""
+_ENDS_ALL_S = 2.0
+"""What the guard's supervisor gets to kill what is left, before the guard is killed, too."""
 _POLL_S = 0.1
 _PIECE_BYTES = 64 * 1024
 RUN_PRIORITY = 10
@@ -90,10 +92,8 @@ class GuardedProcess(Struct, frozen=True):
 
     async def end(self) -> None:
         """End it and what it started: asked first, killed after `GRACE_S`; then let go."""
-        try:
-            await end_group(self.process)
-        finally:
-            self.line.close()
+        self.line.close()
+        await end_group(self.process, GRACE_S + _ENDS_ALL_S)
 
 
 def python_command(*arguments: str) -> tuple[str, ...]:
@@ -325,7 +325,7 @@ class GuardedPipes:
         """End it and what it started: it has `GRACE_S`, then it is killed."""
         self._line.close()
         try:
-            self._process.wait(GRACE_S)
+            self._process.wait(GRACE_S + _ENDS_ALL_S)
         except subprocess.TimeoutExpired:
             signal_group(self._process.pid, signal.SIGKILL)
             with contextlib.suppress(subprocess.TimeoutExpired):

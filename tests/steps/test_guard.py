@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -110,3 +111,47 @@ def test_a_program_is_asked_before_it_is_killed() -> None:
 def test_one_that_is_told_by_its_input_gets_time_to_end_by_itself() -> None:
     well = "cat >/dev/null; sleep 0.2; echo done"
     assert ended(0, "sh", "-c", well)[1:] == ("done\n", "")
+
+
+DETACHED = {
+    "a session of its own": "setsid sleep 600 & echo $!; sleep 600",
+    "in the background, without a terminal": "nohup sleep 600 >/dev/null 2>&1 & echo $!; sleep 600",
+    "twice, so that its parent is gone": "(setsid sh -c 'echo $$; exec sleep 600' &); sleep 600",
+    "one that does not listen": (
+        "(setsid sh -c 'trap \"\" TERM; echo $$; while :; do sleep 1; done' &); sleep 600"
+    ),
+    "behind a program that ends when it is asked": (
+        "(setsid sh -c 'echo $$; exec sleep 600' &); trap 'exit 0' TERM; "
+        "while :; do sleep 0.05; done"
+    ),
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no process adopts what is detached")
+@pytest.mark.parametrize("end", ["line", "input", "killed", "group killed"])
+@pytest.mark.parametrize("how", DETACHED)
+def test_what_a_program_detaches_ends_with_it(how: str, end: str) -> None:
+    with (
+        line() as (theirs, ours),
+        start(0 if end == "input" else theirs, "sh", "-c", DETACHED[how]) as process,
+    ):
+        assert process.stdout is not None and process.stdin is not None
+        pid = int(process.stdout.readline())
+        assert is_alive(pid)
+        if end == "line":
+            os.close(ours)
+        elif end == "input":
+            process.stdin.close()
+        elif end == "killed":
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(PATIENCE_S)
+        until(lambda: not is_alive(pid))
+
+
+def test_what_a_program_leaves_that_ends_by_itself_goes_on() -> None:
+    with line() as (theirs, _):
+        code, out, _ = ended(theirs, "sh", "-c", "setsid sleep 600 >/dev/null 2>&1 & echo $!")
+        assert (code, is_alive(int(out))) == (0, True)
+        os.kill(int(out), signal.SIGKILL)
