@@ -309,8 +309,8 @@ class Mailbox(Source):
 
     def _following(self) -> int:
         """Return the number of the next mail; 0: the server does not say it."""
-        said = self._imap.response("UIDNEXT")[1][-1] or b""
-        return int(said) if said.isdigit() else 0
+        number = self._imap.response("UIDNEXT")[1][-1] or b""
+        return int(number) if number.isdigit() else 0
 
     def _folders(self) -> list[bytes]:
         with suppress(imaplib.IMAP4.error):
