@@ -95,8 +95,9 @@ def page_lines(words: Sequence[Word], rules: Sequence[Rule]) -> list[PageLine]:
 
 
 def _lines(words: Sequence[Word], rules: Sequence[Rule]) -> list[PageLine]:
-    rest, tables = ruled_tables(list(_struck(words, rules)), rules)
-    rows = rows_of(rest)
+    rest, tables = ruled_tables(list(struck(words, rules)), rules)
+    found = rows_of(rest)
+    rows = [row for row in found if row.is_upright]
     # Labels of notes: raised at the beginning of a line.
     firsts = [row.words[0] for row in rows if len(row.words) > 1]
     labels = {note_label(word.text) for word in firsts if word.level > 0}
@@ -104,7 +105,8 @@ def _lines(words: Sequence[Word], rules: Sequence[Rule]) -> list[PageLine]:
     labels |= _foot_labels(rows)
     rows += [table_row(cells, labels) for cells in tables]
     rows.sort(key=lambda row: -row.base)
-    return [line for block in in_columns(rows) for line in _block_lines(block, labels)]
+    lines = [line for block in in_columns(rows) for line in _block_lines(block, labels)]
+    return [*lines, *(_page_line(row, labels) for row in found if not row.is_upright)]
 
 
 def _foot_labels(rows: Sequence[Row]) -> set[str]:
@@ -121,7 +123,7 @@ def _foot_labels(rows: Sequence[Row]) -> set[str]:
             row.words, row.segments[0] = [first, *rest], [first, *rest[: len(row.segments[0])]]
         is_label &= bool(rest)
         n_others = 0 if is_label else n_others + 1
-        if n_others > 2 or not row.is_upright:  # a note's further lines
+        if n_others > 2:  # a note's further lines
             return set()
         found += [first] if is_label else []
         if is_label and (not index or rows[index - 1].base - row.base > TIGHT * row.size):
@@ -140,7 +142,7 @@ def _foot_labels(rows: Sequence[Row]) -> set[str]:
     return set(numbers)
 
 
-def _struck(words: Sequence[Word], rules: Sequence[Rule]) -> Iterator[Word]:
+def struck(words: Sequence[Word], rules: Sequence[Rule]) -> Iterator[Word]:
     """Yield words, and apart those whose letters a thin line crosses."""
     thin = (rule for rule in rules if rule[3] - rule[1] < 3 < rule[2] - rule[0])
     strokes = sorted(((bottom + top) / 2, left, right) for left, bottom, right, top in thin)
@@ -149,9 +151,12 @@ def _struck(words: Sequence[Word], rules: Sequence[Rule]) -> Iterator[Word]:
         yield from words
         return
     for word in words:
+        if not word.is_upright:
+            yield word
+            continue
         start = bisect_left(heights, word.base + BLANK * word.size)
         end = bisect_right(heights, word.base + BLANKS * word.size)
-        near = strokes[start : min(end, start + 50)] if word.is_upright else []
+        near = strokes[start : min(end, start + 50)]
         is_struck = [
             any(
                 min(x_1, right) - max(x_0, left) >= _FILLED * (right - left) for _, x_0, x_1 in near
@@ -257,8 +262,6 @@ def _gutter(rows: Sequence[Row]) -> tuple[int, int, float] | None:
 
 def _crosses(row: Row, at: float) -> bool:
     """Return whether a row has no gutter at a place."""
-    if not row.is_upright:
-        return True
     last: Word | None = None
     for word in row.words:
         if word.left >= at:

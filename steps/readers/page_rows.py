@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import groupby, pairwise
 from statistics import median
 from typing import NamedTuple, TypeAlias
@@ -31,6 +31,7 @@ SOFT_BREAK = "\x03"  # the end of a line within a cell or heading
 TIGHT = 1.45  # between the lines of a paragraph
 PITCH = 3.3  # between rows of a table; from the sign of a list to its text
 LARGER = 1.08  # a heading
+_SMALLER = 1.2  # of what is lowered, as a rule: by a third and more
 NEAR = 2.5  # points by which lines miss each other
 THIN = 2 * NEAR  # that a line may be thick: a bar behind a text has more
 Rule: TypeAlias = tuple[float, float, float, float]
@@ -165,6 +166,28 @@ def _turned_lines(words: Sequence[Word]) -> Iterator[list[Word]]:
     yield line
 
 
+def turned_words(words: Sequence[Word], place: Callable[[complex], complex]) -> Iterator[Word]:
+    """Yield words of another direction, line by line, where they stand on the page."""
+    for row in rows_of(words):
+        last: Word | None = None
+        for word in _as_read(row.words):
+            blank = last is None or _has_blank(last, word)
+            low, high = word.bottom, word.top
+            boxes = [
+                [place(complex(x, y)) for x in (left, right) for y in (low, high)]
+                for left, right in zip(word.lefts, word.rights, strict=True)
+            ]
+            lefts = [min([corner.real for corner in box]) for box in boxes]
+            rights = [max([corner.real for corner in box]) for box in boxes]
+            ups = [corner.imag for box in boxes for corner in box]
+            base = place(complex(word.left, word.base)).imag
+            sides = min(lefts), min(ups), max(rights), max(ups)
+            own = replace(word, has_blank=blank, is_upright=False, base=base, lefts=lefts)
+            own.left, own.bottom, own.right, own.top = sides
+            own.rights, last = rights, word
+            yield own
+
+
 def _distance(a: Rule, b: Rule) -> tuple[float, float]:
     return max(a[0] - b[2], b[0] - a[2]), max(a[1] - b[3], b[1] - a[3])
 
@@ -176,7 +199,7 @@ def _move_marks(line: list[Word], other: list[Word]) -> None:
     own, others = (max(words, key=lambda word: word.size) for words in (line, other))
     if abs(own.base - others.base) > CAPITAL * max(own.size, others.size):
         return
-    for word in list(line):
+    for word in sorted(line, key=lambda word: -word.size):
         for host in other:
             is_smaller = LARGER * word.size < host.size or (
                 word.size < LARGER * host.size and _n_chars(line) < _n_chars(other)
@@ -193,8 +216,11 @@ def _n_chars(words: Sequence[Word]) -> int:
 
 
 def _is_same_row(row: Sequence[Word], line: Sequence[Word]) -> bool:
-    size = max(row[0].size, line[0].size)
-    if abs(row[0].base - line[0].base) > CAPITAL / 2 * size:
+    if abs(row[0].base - line[0].base) > CAPITAL * max(row[0].size, line[0].size):
+        return False
+    upper, lower = (max(words, key=lambda word: word.size) for words in (row, line))
+    size = max(upper.size, lower.size)
+    if abs(upper.base - lower.base) > CAPITAL / 2 * size:
         return False
     return all(gap_between(a, b) > -CAPITAL / 2 * size for a in row for b in line)
 
@@ -277,9 +303,12 @@ def _set_levels(words: Sequence[Word]) -> None:
             # Old-style figures go below the line, too, and are as high as others.
             is_lower = host.base - word.base > KERNING * host.size
             is_low = is_lower or word.ink_top - word.ink_bottom < CAPITAL * height
+            # What is as large may be placed by the boxes of OCR, which go below some letters.
+            is_placed = is_lower and _SMALLER * word.size > host.size
+            least = BLANK if is_placed else KERNING
             if rise > BLANK * host.size:
                 word.level = 1
-            elif rise < -KERNING * host.size and is_low and index:
+            elif rise < -least * host.size and is_low and index:
                 word.level = -1
             break
 

@@ -138,8 +138,8 @@ def _continues(
     """Return whether a row may be the next one of the table that begins with the first."""
     row, last = rows[at], rows[at - 1]
     is_several = len(row.segments) > 1
-    if at == first or not row.is_upright or row.table:
-        return is_several and row.is_upright and not row.table
+    if at == first or row.table:
+        return is_several and not row.table
     pitch = last.base - row.base
     if not 0 < pitch <= PITCH * max(row.size, last.size):
         return False

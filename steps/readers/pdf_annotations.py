@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ctypes import byref, c_ulong, create_string_buffer
 from typing import Any, TypeAlias
 
@@ -72,13 +72,13 @@ class LaidOver(Struct, frozen=True):
 
 
 class Annotations:
-    def __init__(self, page: Any, textpage: Any, losses: Losses) -> None:
+    def __init__(self, page: Any, textpage: Callable[[], Any], losses: Losses) -> None:
         self._page, self._textpage, self._losses = page, textpage, losses
         self._form = page.formenv.raw if page.formenv else None
         self._fields: dict[tuple[str, str], list[_Piece]] = {}
         """By name and label: the label, then the value or the choices."""
-        self.struck: list[tuple[float, float, float, float]] = []
-        """Lines through the words that people have struck out, in points."""
+        self.struck: list[list[complex]] = []
+        """The corners of words that people have struck out, in points."""
         self._typed: list[list[_Piece]] = []
         self._comments: list[list[_Piece]] = []
         for index in range(raw.FPDFPage_GetAnnotCount(page)):
@@ -144,10 +144,9 @@ class Annotations:
                     (quad.y1, quad.y2, quad.y3, quad.y4),
                 )
                 left, bottom, right, top = min(across), min(up), max(across), max(up)
-                words.append(self._textpage.get_text_bounded(left, bottom, right, top))
+                words.append(self._textpage().get_text_bounded(left, bottom, right, top))
                 if raw.FPDFAnnot_GetSubtype(annotation) == raw.FPDF_ANNOT_STRIKEOUT:
-                    middle = bottom + 0.4 * (top - bottom)
-                    self.struck.append((left, middle, right, middle))
+                    self.struck.append(list(map(complex, across, up)))
         return " ".join(clean_text(" ".join(words)).split())
 
     def _add_field(self, annotation: Any, *, is_hidden: bool) -> None:

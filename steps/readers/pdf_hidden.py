@@ -6,6 +6,7 @@ The page is drawn only where a text may be hidden: white text may stand on a dar
 from __future__ import annotations
 
 from bisect import bisect
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from ctypes import (
     byref,
@@ -29,11 +30,22 @@ from pypdfium2 import raw  # type: ignore[import-untyped]
 from paddock.engine.system.records import Struct
 from paddock.pipelines.text_cells import PageBox
 
-from .pdfium import PageFrame, PageObject, direct, form_objects, low_pixels, utf16, values_of_each
+from .pdfium import (
+    Matrix,
+    PageFrame,
+    PageObject,
+    direct,
+    form_objects,
+    low_pixels,
+    matrix_product,
+    utf16,
+    values_of_each,
+)
 
 _PAPER, _FAINT = 0xF0, 16  # of 255: as light as paper; a difference that no one sees
 _NEAR = 1.0  # points by which a text may be larger than what covers it
 _THIN = 2.0  # points: lines, which no letter hides behind
+_STEM = 3.0  # points: a letter that is thinner has no edge within its box
 _MOST_DEPTH = 4  # groups within groups
 _MOST_COVERS = 100  # that are looked at for one text
 _COVER_NOTHING = (raw.FPDF_PAGEOBJ_TEXT, raw.FPDF_PAGEOBJ_UNKNOWN)
@@ -57,15 +69,48 @@ ink_at = direct(raw.FPDFText_GetCharBox)
 Bounds: TypeAlias = tuple[float, float, float, float]
 
 
+class PageText(NamedTuple):
+    """A text on a page, or of a group on it; it has bounds on the page."""
+
+    at: int
+    """The index of the piece of the page that it belongs to."""
+    piece: PageObject
+    is_clear: bool = False
+    """Whether its group is."""
+    within: Matrix | None = None
+    """From its group to the page."""
+
+
 class HiddenText(Struct, frozen=True):
     objects: Set[int]
     """The addresses of text objects that are not shown."""
     chars: Set[int]
     """PDFium's indexes of characters under what hides only a part of their text."""
 
+    def after(self, shown: Callable[[], Any], moved: Any) -> HiddenText:
+        """Return the same for the page's text after its objects were moved."""
+        if not self.chars:
+            return self
+        hidden = {key for place, key in _char_keys(shown()) if place in self.chars}
+        chars = {place for place, key in _char_keys(moved) if key in hidden}
+        return HiddenText(self.objects, chars)
+
+
+def _char_keys(textpage: Any) -> Iterator[tuple[int, tuple[int, int]]]:
+    """Yield characters, each as a text object and which one of its characters it is."""
+    counts: Counter[int] = Counter()
+    for place in range(textpage.count_chars()):
+        host = text_object_at(textpage.raw, place) or 0
+        counts[host] += 1
+        yield place, (host, counts[host])
+
 
 def hidden_text(
-    page: Any, textpage: Any, pieces: Sequence[PageObject], frame: PageFrame
+    page: Any,
+    textpage: Callable[[], Any],
+    texts: Sequence[PageText],
+    pieces: Sequence[PageObject],
+    frame: PageFrame,
 ) -> HiddenText:
     """Return what an open page does not show."""
     left, bottom, right, top = page.get_bbox()
@@ -74,6 +119,9 @@ def hidden_text(
     covers, pixels = _covers_of(pieces), cache(lambda: low_pixels(page))
 
     def is_drawn(bounds: Bounds) -> bool:
+        x_0, y_0, x_1, y_1 = bounds
+        if min(x_1 - x_0, y_1 - y_0) < _STEM:  # an l, whose box is full of ink
+            bounds = x_0 - _THIN, y_0 - _THIN, x_1 + _THIN, y_1 + _THIN
         return _is_drawn(frame.box(*bounds), pixels())
 
     objects = set[int]()
@@ -81,14 +129,13 @@ def hidden_text(
     """By text objects: what may hide a part of them."""
     clips = dict[int, tuple[float, ...]]()
     faint = dict[tuple[int, ...], bool]()
-    texts = list(_texts(pieces))
-    found = [c_void_p(text.address) for _, text, _ in texts]
+    found = [c_void_p(text.piece.address) for text in texts]
     paths = list(map(c_void_p, map(_clip_path_of, found)))
     facts = zip(
         texts, found, _fills(found), map(_mode_of, found), map(_n_marks_of, found),
         paths, map(_n_clips_of, paths), strict=True,
     )  # fmt: skip
-    for (index, text, is_clear), handle, colour, mode, n_marks, path, n_clips in facts:
+    for (index, text, is_clear, _), handle, colour, mode, n_marks, path, n_clips in facts:
         x_0, y_0, x_1, y_1 = bounds = text.bounds
         if x_0 >= x_1 or y_0 >= y_1:  # such as spaces
             continue
@@ -112,13 +159,13 @@ def hidden_text(
             is_hidden = not is_drawn(bounds)
         if is_hidden:
             # Points and lines are too fine for few pixels.
-            if any(map(str.isalnum, utf16(raw.FPDFTextObj_GetText, text.piece, textpage))):
+            if any(map(str.isalnum, utf16(raw.FPDFTextObj_GetText, text.piece, textpage()))):
                 objects.add(text.address)
         elif over := [c for c in near if c.is_over_part(index, bounds)]:
             partly[text.address] = over
         elif is_cut:
             clips[text.address] = clip
-    chars = _hidden_chars(textpage, partly, clips, is_drawn) if partly or clips else set[int]()
+    chars = _hidden_chars(textpage(), partly, clips, is_drawn) if partly or clips else set[int]()
     return HiddenText(objects, chars)
 
 
@@ -129,7 +176,7 @@ def _hidden_chars(
     is_drawn: Callable[[Bounds], bool],
 ) -> set[int]:
     """Return the characters under what hides a part of their text, or out of its clip."""
-    unseen, box = set[int](), (c_double * 4)()
+    unseen, thin, box = set[int](), list[int](), (c_double * 4)()
     sides = [byref(box, at * sizeof(c_double)) for at in range(4)]
     for place in range(textpage.count_chars()):
         host = text_object_at(textpage.raw, place)
@@ -142,32 +189,35 @@ def _hidden_chars(
         if host in clips:
             clip = clips[host]
             may_be_hidden = x_0 >= clip[2] or x_1 <= clip[0] or y_0 >= clip[3] or y_1 <= clip[1]
-        if may_be_hidden and not is_drawn(char):
+        if may_be_hidden and min(x_1 - x_0, y_1 - y_0) < _STEM:
+            thin.append(place)
+        elif may_be_hidden and not is_drawn(char):
             unseen.add(place)
+    for place in (*thin, *reversed(thin)):  # too thin to tell: as the letters beside it
+        unseen |= {place} if not unseen.isdisjoint((place - 1, place + 1)) else set()
     return unseen
 
 
-def _texts(
-    pieces: Sequence[PageObject], depth: int = _MOST_DEPTH
-) -> Iterator[tuple[int, PageObject, bool]]:
-    """Yield the texts of a page and of the groups on it, and whether their group is clear.
-
-    A text has the index of the piece that it belongs to, and bounds on the page.
-    """
+def page_texts(pieces: Sequence[PageObject], depth: int = _MOST_DEPTH) -> Iterator[PageText]:
+    """Yield the texts of a page and of the groups on it."""
     for index, piece in enumerate(pieces):
         if piece.kind == raw.FPDF_PAGEOBJ_TEXT:
-            yield index, piece, False
+            yield PageText(index, piece)
         elif piece.kind == raw.FPDF_PAGEOBJ_FORM and depth:
             [colour], m = _fills([c_void_p(piece.address)]), raw.FS_MATRIX()
             is_clear = bool(colour) and colour[3] < _FAINT
             raw.FPDFPageObj_GetMatrix(piece.piece, m)
-            for _, text, is_clear_within in _texts(form_objects(piece.address), depth - 1):
+            own = m.a, m.b, m.c, m.d, m.e, m.f
+            for _, text, is_clear_within, within in page_texts(
+                form_objects(piece.address), depth - 1
+            ):
                 x_0, y_0, x_1, y_1 = text.bounds
                 corners = [(x, y) for x in (x_0, x_1) for y in (y_0, y_1)]
                 xs = [m.a * x + m.c * y + m.e for x, y in corners]
                 ys = [m.b * x + m.d * y + m.f for x, y in corners]
                 on_page = text._replace(bounds=(min(xs), min(ys), max(xs), max(ys)))
-                yield index, on_page, is_clear or is_clear_within
+                whole = matrix_product(within, own) if within else own
+                yield PageText(index, on_page, is_clear or is_clear_within, whole)
 
 
 def _clip_of(path: c_void_p, n_paths: int) -> tuple[float, ...]:

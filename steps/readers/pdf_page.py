@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from cmath import exp
 from collections.abc import Callable, Iterator, Sequence
 from ctypes import byref, c_int
+from functools import cache, partial
 from itertools import groupby, repeat
 from typing import Any
 
@@ -13,10 +15,11 @@ from pypdfium2 import raw  # type: ignore[import-untyped]
 from paddock.engine.system.records import Struct
 from paddock.pipelines.text_cells import TextCell
 
-from .page_layout import FACT_PAGES, HYPHEN, document_facts, page_lines, page_pieces
-from .page_rows import THIN, PageLine, Rule
+from .page_layout import FACT_PAGES, HYPHEN, document_facts, page_lines, page_pieces, struck
+from .page_rows import THIN, PageLine, Rule, turned_words
 from .pdf_annotations import Annotations, LaidOver, Losses
-from .pdf_hidden import hidden_text
+from .pdf_directions import TextDirections
+from .pdf_hidden import hidden_text, page_texts
 from .pdf_pictures import n_uncovered
 from .pdf_words import UNKNOWN, PageWords, drawn, turned_box
 from .pdfium import PDFIUM_LOCK, DamagedPage, PageFrame, PageObject, direct, open_page, page_objects
@@ -68,6 +71,7 @@ class PdfPages:
         parts = list[str]()
         at = 0
         origin, scale = page.frame.origin.real, page.frame.across.real
+        is_level = page.frame.is_level
         for shown, word, row, column in page_pieces(page.raw_text, page.lines, self._facts):
             parts.append(shown)
             start, at = at, at + len(shown)
@@ -78,6 +82,8 @@ class PdfPages:
                     if left < low or right > high:
                         left, right = max(left, low), min(right, high)
                     box = (left, top, right, bottom) if left < right else None
+                    if not is_level:
+                        box = page.frame.box(a, word.bottom, b, word.top)
                     end = start + len(text)
                     cells.append(TextCell(start, end, box, row, column))
                     start = end + 1
@@ -87,21 +93,36 @@ class PdfPages:
         self._check(self._n_chars)
         try:
             with open_page(self._document, index) as page:
-                textpage = page.get_textpage()
-                annotations = Annotations(page, textpage, self._losses)
-                pieces = page_objects(page)
-                frame = PageFrame.of(page)
-                unshown = hidden_text(page, textpage, pieces, frame)
+                as_shown = cache(page.get_textpage)
+                annotations = Annotations(page, as_shown, self._losses)
+                pieces = level_pieces = drawn_lines = page_objects(page)
+                texts = list(page_texts(pieces))
+                frame, rotation = PageFrame.of(page), page.get_rotation()
+                unshown = hidden_text(page, as_shown, texts, pieces, frame)
+                directions = TextDirections.of(texts, rotation)
+                if directions.are_level:
+                    textpage = as_shown()
+                else:
+                    directions.level(pieces, texts)
+                    textpage, level_pieces = page.get_textpage(), page_objects(page)
+                    unshown = unshown.after(as_shown, textpage)
+                    drawn_lines = directions.level_lines(0, level_pieces[:_MOST_RULES])
                 text, places = _characters(textpage)
-                rotation = page.get_rotation()
-                rules = [
-                    turned_box(rule, rotation) for rule in (*_rules(pieces), *annotations.struck)
-                ]
-                words = list(PageWords(textpage, text, places, rotation, unshown, rules))
+                rules = [turned_box(rule, rotation) for rule in _rules(drawn_lines)]
+                rules += _strokes(annotations.struck, directions)
+                found = PageWords(textpage, text, places, unshown, rules, directions)
+                words, *turned = found.read()
+                for n, others in enumerate(turned, 1):
+                    own = [
+                        turned_box(rule, rotation)
+                        for rule in _rules(directions.level_lines(n, drawn_lines))
+                    ]
+                    place = partial(directions.in_main, n, found.skew)
+                    words += turned_words(list(struck(others, own)), place)
                 is_read = any(word.size >= 3 * _TINY for word in words)
                 for word in words:
                     word.is_hidden |= is_read and word.size <= _TINY
-                drawn_words = list(drawn(words, pieces[:_MOST_RULES], rotation))
+                drawn_words = list(drawn(words, level_pieces[:_MOST_RULES], rotation))
                 words += drawn_words
                 has_nothing = set("".join(text.split())) == {"\ufffd"}
                 lines = [] if has_nothing else page_lines(words, rules)
@@ -109,15 +130,15 @@ class PdfPages:
                 is_picture = not lines and bool(pieces)
                 n_unnamed = _n_unnamed(textpage, text, places)
                 n_drawn = sum(word.text == UNKNOWN for word in drawn_words)
-                turned = frame.turned(rotation)
-                n_pictures = n_uncovered(frame, pieces, (turned.box(*word.box) for word in words))
+                shown = frame.turned(rotation).askew(directions.angles[0], found.skew)
+                n_pictures = n_uncovered(frame, pieces, (shown.box(*word.box) for word in words))
                 textpage.close()
         except DamagedPage:
             return None
         self._n_chars = len(text)
         over = annotations.joined()
         counts = n_unnamed, n_drawn, n_pictures
-        return ReadPage(text, lines, over, turned, is_picture, *counts)
+        return ReadPage(text, lines, over, shown, is_picture, *counts)
 
 
 def _characters(textpage: Any) -> tuple[str, Sequence[int]]:
@@ -158,6 +179,19 @@ def _n_unnamed(textpage: Any, text: str, places: Sequence[int]) -> int:
 
 
 _has_no_unicode = direct(raw.FPDFText_HasUnicodeMapError)
+
+
+def _strokes(
+    words: Sequence[Sequence[complex]], directions: TextDirections
+) -> Iterator[tuple[float, float, float, float]]:
+    """Yield a line through each word that is struck out, by its corners."""
+    turn = exp(-1j * directions.angles[0])
+    for corners in words:
+        xs, ys = ([getattr(turn * at, part) for at in corners] for part in ("real", "imag"))
+        box = min(xs), min(ys), max(xs), max(ys)
+        left, bottom, right, top = turned_box(box, directions.rotation)
+        middle = bottom + 0.4 * (top - bottom)
+        yield left, middle, right, middle
 
 
 def _hidden_texts(lines: Sequence[PageLine]) -> Iterator[str]:

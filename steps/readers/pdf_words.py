@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from pypdfium2 import raw  # type: ignore[import-untyped]
 
+from .directions import skew_of
 from .page_rows import (
     ASIAN,
     BLANK,
@@ -30,6 +31,7 @@ from .page_rows import (
     Rule,
     Word,
 )
+from .pdf_directions import TextDirections
 from .pdf_hidden import HiddenText, ink_at, text_object_at
 from .pdfium import PageObject, direct, values_of_each
 
@@ -42,6 +44,9 @@ _FORCE_BOLD = 1 << 18  # a flag of a font's descriptor
 _MOST_BARS = 200  # beside each other, that may part words
 _MOST_DRAWN = 15.0  # points, of what may be a letter or a sign
 UNKNOWN = "\ufffd"
+_STEP = 6.0  # points between the bases of two words of a line that is not level
+_STEEP = 0.12  # how much lines of level words rise by their length, at most
+_ALIKE = 1.25  # times as high: what is raised is smaller
 _SIGNS = "+-\u2212"
 
 _matrix_at = direct(raw.FPDFText_GetMatrix)
@@ -71,11 +76,16 @@ class PageWords:
         textpage: Any,
         text: str,
         places: Sequence[int],
-        rotation: int,
         unshown: HiddenText,
         rules: Sequence[Rule],
+        directions: TextDirections,
     ) -> None:
-        self._rotation, self._unshown = rotation, unshown
+        rotation = self._rotation = directions.rotation
+        self._unshown, self._others = unshown, directions.others
+        self._slack = 0.0 if directions.are_level else KERNING
+        """Of a size, by which the bases of one line differ: turned places are not exact."""
+        self.skew = 0.0
+        """How much its lines rise by their length, where level words are placed along them."""
         self._page = page = byref(textpage.raw.contents)
         is_blank = list(map(str.isspace, text))
         self._places = list(compress(places, map(not_, is_blank)))
@@ -104,20 +114,27 @@ class PageWords:
         """Upright lines, which part texts: where each is, and from where to where."""
         self._fonts: dict[int, tuple[bool, bool]] = {}
 
-    def __iter__(self) -> Iterator[Word]:
+    def read(self) -> list[list[Word]]:
+        """Return the words of each direction, the main one first."""
         n_chars, parts = len(self._places), self._unshown.chars
         objects = self._objects
         is_first = map(ne, objects, (-1, *objects))
         starts = list(range(n_chars) if parts else compress(range(n_chars), is_first))
-        run: tuple[float, _Style] | None = None
+        found = [list[Word]() for _ in range(1 + max(self._others.values(), default=0))]
+        run: tuple[float, _Style, int] | None = None
         first = 0
-        for start, base, style in self._styles(starts, objects):
-            if run and not (style == run[1] and (base == run[0] or not style.is_upright)):
-                yield from self._words(first, start, *run)
-                first = start
-            run = base, style
+        for start, base, style, direction in self._styles(starts, objects):
+            if run and style == run[1] and direction == run[2]:
+                if base == run[0] or not style.is_upright:
+                    continue
+                if abs(base - run[0]) < self._slack * style.size:
+                    continue
+            if run:
+                found[run[2]] += self._words(first, start, *run[:2])
+            first, run = start, (base, style, direction)
         if run:
-            yield from self._words(first, n_chars, *run)
+            found[run[2]] += self._words(first, n_chars, *run[:2])
+        return found
 
     def _words(self, first: int, end: int, base: float, style: _Style) -> Iterator[Word]:
         """Yield characters of one style up to what may be no blank between two words."""
@@ -220,7 +237,13 @@ class PageWords:
             ink_at(self._page, self._places[at], *self._ink_sides)
             left, right, low, high = self._ink
             if self._rotation:
-                _, low, _, high = turned_box((left, low, right, high), self._rotation)
+                left, low, _, high = turned_box((left, low, right, high), self._rotation)
+            if self._slack:  # its own place tells better than the beginning of its line
+                _origin_at(self._page, self._places[at], *self._ink_sides[:2])
+                x, y = self._ink[0], self._ink[1]
+                low, high = (
+                    side + base - (y, -x, -y, x)[self._rotation // 90 % 4] for side in (low, high)
+                )
             is_level = char in _SIGNS and low - base < CAPITAL / 2 * size
             if low < high and not is_level:
                 return low, high
@@ -228,18 +251,22 @@ class PageWords:
 
     def _styles(
         self, starts: Sequence[int], objects: Sequence[int | None]
-    ) -> Iterator[tuple[int, float, _Style]]:
-        """Yield the base and style of text objects, by their first characters."""
+    ) -> Iterator[tuple[int, float, _Style, int]]:
+        """Yield the base, style and direction of text objects, by their first characters."""
         places, hidden = [self._places[at] for at in starts], self._unshown
         owners = [c_void_p(objects[at]) for at in starts]
-        page, turn = self._page, self._rotation // 90 % 4
+        page, turn, others = self._page, self._rotation // 90 % 4, self._others
         _, matrices = values_of_each(_matrix_at, c_float, 6, places, page, is_struct=True)
-        _, origins = values_of_each(_origin_at, c_double, 2, places, page)
+        _, (xs, ys) = values_of_each(_origin_at, c_double, 2, places, page)
+        bases = ys if not turn else ([-x for x in xs], [-y for y in ys], xs)[turn - 1]
+        steps = [up for up in map(sub, bases[1:], bases) if up and -_STEP < up < _STEP]
+        if 2 * len(steps) > len(bases):
+            self._level(starts, bases, [owner.value for owner in owners])
         sizes = map(_size_at, repeat(self._page), places)
-        own = starts, places, owners, *origins, *matrices[:4], sizes
+        own = starts, places, owners, bases, *matrices[:4], sizes
         facts = zip(*own, map(_font_of, owners), map(_mode_of, owners), strict=True)
         styles = dict[tuple[Any, ...], _Style]()
-        for start, place, owner, x, y, a, b, c, d, size, font, mode in facts:
+        for start, place, owner, base, a, b, c, d, size, font, mode in facts:
             is_hidden = place in hidden.chars or owner.value in hidden.objects
             key = a, b, c, d, size, font, mode, is_hidden
             if key not in styles:
@@ -249,7 +276,37 @@ class PageWords:
                 is_upright = across > 0 and abs(up) < 0.05 * across
                 full_size = round(size * hypot(c, d), 1) or 1.0
                 styles[key] = _Style(full_size, is_bold, is_upright, is_hidden, is_symbol)
-            yield start, (y, -x, -y, x)[turn], styles[key]
+            yield start, base, styles[key], others.get(owner.value, 0) if others else 0
+
+    def _level(
+        self, starts: Sequence[int], bases: list[float], owners: Sequence[int | None]
+    ) -> None:
+        """Turn the places of level words that stand along lines that are not."""
+        lines = list[list[tuple[float, float]]]()
+        main = [n for n, owner in enumerate(owners) if owner not in self._others]
+        for last, n in pairwise((*main[:1], *main)):
+            before, at = starts[last], starts[n]
+            along, up = self._left[at] - self._left[before], bases[n] - bases[last]
+            low, high = sorted(self._top[start] - self._bottom[start] for start in (before, at))
+            is_next = -high < self._left[at] - self._right[at - 1] < PITCH * high
+            if not (lines and is_next and high < _ALIKE * low and abs(up) < _STEEP * along):
+                lines.append([])
+            lines[-1].append((self._left[at], bases[n]))
+        self.skew = skew = skew_of(lines)
+        if not skew:
+            return
+        self._slack = KERNING
+        ends = [*starts[1:], len(self._left)]
+        for n in range(len(starts)):
+            across, up = skew * bases[n], skew * self._left[starts[n]]
+            for side, by in (
+                (self._left, across),
+                (self._right, across),
+                (self._bottom, -up),
+                (self._top, -up),
+            ):
+                side[starts[n] : ends[n]] = [at + by for at in side[starts[n] : ends[n]]]
+            bases[n] -= up
 
     def _font(self, font: int) -> tuple[bool, bool]:
         """Return whether a font is bold, and whether it is of signs."""

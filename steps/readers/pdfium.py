@@ -26,8 +26,9 @@ from ctypes import (
 )
 from functools import cache
 from itertools import repeat
+from math import cos, sin
 from threading import Lock
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 import pypdfium2  # type: ignore[import-untyped]
 from pypdfium2 import raw
@@ -60,6 +61,16 @@ _BOX_HANDLE = 1  # no address of a font
 _AT_ONCE = 1024  # things of which PDFium is asked
 
 
+Matrix: TypeAlias = tuple[float, float, float, float, float, float]
+
+
+def matrix_product(first: Matrix, then: Matrix) -> Matrix:
+    a, b, c, d, e, f = first
+    g, h, i, j, k, l = then  # noqa: E741
+    x, y = e * g + f * i + k, e * h + f * j + l
+    return a * g + b * i, a * h + b * j, c * g + d * i, c * h + d * j, x, y
+
+
 class PageFrame(NamedTuple):
     """Where the points of a page are as it is shown: rotated and cropped as PDFium draws it."""
 
@@ -81,11 +92,27 @@ class PageFrame(NamedTuple):
             across, up = up, -across
         return PageFrame(self.origin, across, up)
 
+    def askew(self, angle: float, skew: float) -> PageFrame:
+        """Return the same for points that were turned by an angle, and then by a slope."""
+        across = cos(angle) * self.across + sin(angle) * self.up
+        up = cos(angle) * self.up - sin(angle) * self.across
+        scale = 1 + skew * skew
+        turned = (across + skew * up) / scale, (up - skew * across) / scale
+        return PageFrame(self.origin, *turned)
+
+    @property
+    def is_level(self) -> bool:
+        return not self.across.imag and not self.up.real
+
     def box(self, left: float, bottom: float, right: float, top: float) -> PageBox | None:
         """Return a rectangle as fractions of the page; None if it is not on it."""
         a = self.origin + self.across * left + self.up * bottom
         b = self.origin + self.across * right + self.up * top
         x_0, x_1, y_0, y_1 = a.real, b.real, a.imag, b.imag
+        if (self.across.imag and self.across.real) or (self.up.imag and self.up.real):
+            c, d = a + self.across * (right - left), b - self.across * (right - left)
+            x_0, x_1 = min(x_0, x_1, c.real, d.real), max(x_0, x_1, c.real, d.real)
+            y_0, y_1 = min(y_0, y_1, c.imag, d.imag), max(y_0, y_1, c.imag, d.imag)
         if x_0 > x_1:
             x_0, x_1 = x_1, x_0
         if y_0 > y_1:
