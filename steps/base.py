@@ -708,8 +708,7 @@ class Effects(Struct, frozen=True):
     """What a step acts on besides files: mailboxes, buckets, servers, databases."""
 
     at_end: list[RunEndAction]
-    state: Path
-    """The pipelines' state folder, which was checked."""
+    state: Path  # the pipelines' state folder, which was checked
     claims: RequestClaims
     tables: ItemTables
 
