@@ -15,24 +15,29 @@ MARKED = r"\d+(?:[.,'\u060c\u066b\u066c\u2e41]\d+)*"
 _FRACTIONS = "\u00bc-\u00be\u2150-\u215e\u2189"
 """All signs that Unicode decomposes to a fraction of its own."""
 _TAIL = (
-    r"(?:[.,]-{1,3}(?![-\w])"
+    r"(?:[.,][-=]{1,3}(?![-=\w])"
     rf"|[ \u00a0]?(?:[{_FRACTIONS}]|(?<!\d)\d{{1,2}}[/\u2044]\d{{1,2}}(?![\w/\u2044]|[.,]\d)))?"
 )
+_PARTED = r"[\w.,)\]}'%]"
+"""Behind these a comma or point parts what follows it."""
 TOKEN, SPACED_TOKEN = (
     re.compile(
         rf"[\d.,{_FRACTIONS}-](?:"  # a class first: the search passes over all else at once
         rf"(?<=[1-9])(?<![\d.,]\d)(?<!-\d\d-\d)\d{{0,2}}(?:{gap}\d{{3}})+(?:[.,\u066b]\d+)?(?!\d){_TAIL}"
-        rf"|(?<=\d)\d*{MARKED[3:]}{_TAIL}"
-        r"|(?:(?<=[.,])(?<![\w.,)\]}'%].)(?<!\d[ \u00a0].)|(?<=-)(?<![\w-].)-[.,])\d+(?![.,']?\d)"
+        rf"|(?<=\d)(?:(?<![\d.,]\d)\d?\u2044\d{{1,2}}(?![\w/\u2044])|\d*{MARKED[3:]}{_TAIL})"
+        rf"|(?:(?<=[.,])(?<!{_PARTED}.)(?<!\d[ \u00a0].)|(?<=-)(?<![\w-].)-[.,])\d+(?![.,']?\d)"
         rf"|(?<=[{_FRACTIONS}])(?<![\d/].)(?<!\d[ \u00a0].))"
     )
     for gap in ("\u00a0", "[\u00a0 ]")
+)
+TOKEN_BEFORE = re.compile(
+    rf"(?<!\d)(?<!\d[.,'])((?:(?<!{_PARTED})[.,])?{MARKED}{_TAIL}|[{_FRACTIONS}])[ \u00a0]?\Z"
 )
 GROUPED_BY_SPACE = re.compile(r"\d \d{3}")
 _MARK, _SLASH = re.compile(r"\D"), re.compile("[/\u2044]")
 _MOST_DENOMINATOR = 64  # of parts of an inch; 3 5/100 are two numbers
 _WITH_FRACTION = re.compile(rf"(?:(.*\d)[ \u00a0]?)?([{_FRACTIONS}]|(?<!\d)\d+[/\u2044]\d+)")
-_FILLED = re.compile(r"(.*\d)([.,])-+")
+_FILLED = re.compile(r"(.*\d)([.,])[-=]+")
 
 
 def significant(raw: str) -> str:
@@ -60,14 +65,16 @@ def amount_of(raw: str, decimal_mark: str) -> Decimal | None:
     >>> [amount_of(raw, "") for raw in (",75", "--,50", "1.250,--", "1\u00bd", "1 3/4", "1.23.456")]
     [Decimal('0.75'), Decimal('0.50'), Decimal('1250'), Decimal('1.5'), Decimal('1.75'), None]
     """
-    if not (raw[0].isdecimal() and raw[-1].isdecimal()) or _SLASH.search(raw):
+    if raw.isdecimal():
+        return Decimal(raw) if raw[0] != "0" or raw == "0" else None
+    if not (raw[0].isdecimal() and raw[-1].isdecimal()) or "/" in raw or "\u2044" in raw:
         return _of_parts(raw, decimal_mark)
     groups = _MARK.split(raw)
     marks = _MARK.findall(raw)
     if len(groups[0]) > 1 and groups[0][0] == "0":
         return None
     fraction = ""
-    last = marks[-1] if marks else ""
+    last = marks[-1]
     is_open = last in (".", ",") and len({*marks}) == 1 == len(marks)
     if is_open and len(groups[-1]) == 3 and len(groups[0]) < 4 and groups[0] != "0":
         if not decimal_mark:
@@ -89,8 +96,7 @@ def _of_parts(raw: str, decimal_mark: str) -> Decimal | None:
         return Decimal(f"0.{raw.lstrip('-.,')}")
     if found := _FILLED.fullmatch(raw):  # 1.250,-- and 1.250.-
         whole, mark = found.groups()
-        amount = amount_of(whole, mark if mark not in whole else ",."[mark == ","])
-        return amount if amount is not None and not amount % 1 else None
+        return amount_of(whole, mark if mark not in whole else ",."[mark == ","])
     if (found := _WITH_FRACTION.fullmatch(raw)) is None:
         return None
     amount = amount_of(found[1] or "0", "")

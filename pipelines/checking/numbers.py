@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from functools import cached_property
 from typing import Literal, TypeAlias
+from unicodedata import category
 
 from paddock.engine.system.records import Struct
 
@@ -24,6 +25,7 @@ from .amounts import (
     MARKED,
     SPACED_TOKEN,
     TOKEN,
+    TOKEN_BEFORE,
     amount_of,
     is_address,
     n_decimals,
@@ -52,17 +54,22 @@ _BOUND_BEFORE = re.compile(
 )
 """What makes a number a bound, about, or another one: a relation of Unicode but `=` and `≡`. A line
 that begins with `>` is a quotation, and a tag ends with it."""
-_COMPUTES = re.compile(
-    "[\u00ac\u00f7\u2044\u2200-\u2204\u2206-\u2211\u2215\u2216\u221a-\u221d\u2220\u2227-\u223b]"
+_COMPUTING = frozenset(
+    "/_@&?\\^\0"
+    + "".join(map(chr, (*range(0x2070, 0x209D), *range(0x2150, 0x2160), *range(0x2200, 0x2205))))
+    + "".join(map(chr, (*range(0x2206, 0x2212), *range(0x221A, 0x221E), *range(0x2227, 0x223C))))
+    + "\u00b2\u00b3\u00b9\u00bc\u00bd\u00be\u00ac\u00f7\u2044\u2189\u2215\u2216\u2220"
 )
-"""Signs of calculation that are no relation: a root, a quotient."""
-_DIAMETERS = frozenset("\u00d8\u00f8\u2205\u2300")  # Unicode names the first for the last
+"""What joins a number to what is before it, or makes another one of it: powers, fractions, and
+signs of calculation that are no relation, such as a root."""
+_BLANKS = frozenset(("", " ", "\n", "\t", "\f", "\u00a0"))
+_DIAMETERS = frozenset("\u00d8\u00f8")  # the letters that stand for the sign, by Unicode
 _IN_QUERY = re.compile(r"[?&][\w.%-]*=\Z")
 _SEPARATED = re.compile(r"[^\W\d_]|['\"()\[\]{}|,;%]")
 """What a comma parts from the digits behind it, as in a row of CSV."""
-_TIMES = "[xX\u00d7]"
-_TIMES_BEFORE = re.compile(rf"(?<![\w.,'/-])({MARKED}){_TIMES}\Z")
-_TIMES_BEHIND = re.compile(rf"{_TIMES}({MARKED})(?![\w'/-]|[.,]\d)")
+_TIMES = frozenset("xX\u00d7")
+_TIMES_BEFORE = re.compile(rf"(?<![\w.,'/-])({MARKED})[xX\u00d7]\Z")
+_TIMES_BEHIND = re.compile(rf"[xX\u00d7]({MARKED})(?![\w'/-]|[.,]\d)")
 _PRICE = re.compile(r".*[.,]\d\d")
 _TAG = re.compile(r"</?[A-Za-z][^<>\n]*>[ \u00a0\n]?\Z")
 _WORD_AND_UNIT = re.compile(r"-(?=[^\W\d_]{2})")  # a 30-day period
@@ -76,9 +83,7 @@ _REST = re.compile(
     r"(?:[^\s,;:!?()]|(?<=\d),(?=\d))*[^\s.,;:!?()]"
 )
 """What belongs to a number that is no number by itself."""
-_NUMBER_BEFORE = re.compile(rf"(?<!\d)(?<!\d[.,'])({MARKED})(?:[.,]-)?[ \u00a0]?\Z")
 _NUMBER_BEHIND = re.compile(rf"[ \u00a0]?-?({SPACED_TOKEN.pattern})")
-_IS_PRICED = re.compile(rf"(?=\d[\d.,']*[.,]\d\d(?![\w'/-]|[.,]\d)){MARKED}")
 _IS_MONEY = re.compile(r".*\D\d{2,3}")
 _OPENED = re.compile(r"\([-\d.,']+\Z")
 _MINUS_BEHIND = re.compile(r"(?P<gap>[ \u00a0]?)-(?![^\s)|])")
@@ -388,7 +393,7 @@ class _TokenReader(Struct, eq=False):
             self.behind = "dash"
         elif _POWER.match(text, end):
             self.behind = "power"
-        elif _FRACTION.match(text, end) or (is_sign and unicodedata.category(near) in ("No", "Nl")):
+        elif _FRACTION.match(text, end) or (is_sign and category(near) in ("No", "Nl")):
             self.behind = "fraction"
         elif at == end and is_sign and unicodedata.numeric(near, None) is not None:
             self.stop, self.behind = end + 1, "scale"  # 5万
@@ -517,26 +522,28 @@ def _is_in_code(text: str, start: int, end: int) -> bool:
     sign_behind = text[end : end + 1]
     behind = text[end + 1 : end + 2]
     is_hyphenated = sign_before == "-"
-    times = _times_of(text, start, end)
+    is_factor = sign_behind in _TIMES or sign_before in _TIMES
+    times = _times_of(text, start, end) if is_factor else ()
     if times is None:  # 5
         return True
-    if start in times or (sign_before in _DIAMETERS and not _joins(before)):
-        pass
-    elif sign_before and (is_letter(sign_before) or (is_hyphenated and is_letter(before))):
-        if not _is_currency_word(text, start - is_hyphenated, end):  # 1
-            return True
-    elif (
-        sign_before
-        and (  # 2
-            sign_before in "/_@&?\\^\x00"
-            or _COMPUTES.match(sign_before) is not None
-            or (sign_before == "." and before != "." and not _is_currency_word(text, start, end))
-            or (sign_before in "+#" and _joins(before))
-            or (sign_before in ":'" and before.isdecimal())
-            or (sign_before == "=" and _IN_QUERY.search(text, max(0, start - _TAG_CHARS), start))
-            or (sign_before == "," and text[start:end].isdecimal() and not _SEPARATED.match(before))
-        )
-    ):
+    if sign_before in _BLANKS or start in times:
+        is_joined = False
+    elif is_letter(sign_before) or (is_hyphenated and is_letter(before)):  # 1
+        is_diameter = sign_before in _DIAMETERS and not _joins(before)
+        is_joined = not (is_diameter or _is_currency_word(text, start - is_hyphenated, end))
+    elif sign_before == ".":  # 2
+        is_joined = before != "." and not _is_currency_word(text, start, end)
+    elif sign_before == ",":
+        is_joined = text[start:end].isdecimal() and not _SEPARATED.match(before)
+    elif sign_before == "=":
+        is_joined = _IN_QUERY.search(text, max(0, start - _TAG_CHARS), start) is not None
+    elif sign_before in "+#":
+        is_joined = _joins(before)
+    elif before.isdecimal() and (sign_before in ":'" or category(sign_before) == "Sc"):
+        is_joined = True
+    else:
+        is_joined = sign_before in _COMPUTING
+    if is_joined:
         return True
     if sign_behind and end not in times and _unit_after_hyphen(text, end) is None:
         is_rate = sign_behind == "/" != sign_before and _named_unit(text, end + 1)[1] is not None
@@ -545,15 +552,16 @@ def _is_in_code(text: str, start: int, end: int) -> bool:
             return True
         if is_letter(sign_behind):  # 4
             stop, unit = _named_unit(text, end)
-            if unit is None or (stop - end == 1 and sign_behind.isalpha()):
+            is_letter_only = stop - end == 1 and sign_behind.isalpha()
+            if unit is None or is_letter_only or text[stop : stop + 1].isdecimal():  # 12EUR50
                 return True
+        elif behind.isdecimal() and category(sign_behind) == "Sc":  # 12€50
+            return True
     return is_in_groups(text, start, end) or is_in_address(text, start, end)  # 6
 
 
 def _times_of(text: str, start: int, end: int) -> tuple[int, ...] | None:
     """Return the end at which a number is a factor of a price; None: it is a part of a size."""
-    if text[end : end + 1] not in _TIMES and (start == 0 or text[start - 1] not in _TIMES):
-        return ()
     raw, behind = text[start:end], _TIMES_BEHIND.match(text, end)
     before = _TIMES_BEFORE.search(text, max(0, start - _UNIT_CHARS), start)
     if (other := before or behind) is None:
@@ -581,7 +589,7 @@ def _owner(text: str, start: int, end: int, before: int = 0) -> Literal["before"
     3. That behind it ends the line, cell or sentence, and is no year: Pier 3 EUR 40.
     """
     before = before or start
-    first = _NUMBER_BEFORE.search(text, max(0, before - 24), before)
+    first = TOKEN_BEFORE.search(text, max(0, before - 24), before)
     last = _NUMBER_BEHIND.match(text, end)
     if first is None or _is_in_code(text, *first.span(1)):  # 1
         return "behind"
@@ -589,9 +597,9 @@ def _owner(text: str, start: int, end: int, before: int = 0) -> Literal["before"
         return "before"
     behind = last.end() + (text[last.end() : last.end() + 1] in (" ", "\u00a0"))
     own, currency = _currency_named_before(text, first.start(1))
-    is_free = currency is None or _NUMBER_BEFORE.search(text, max(0, own - 24), own) is not None
+    is_free = currency is None or TOKEN_BEFORE.search(text, max(0, own - 24), own) is not None
     for of_first, of_last in (  # 2
-        (text[start - 1].isdecimal(), last.start(1) == end),
+        (first.end(1) == start, last.start(1) == end),
         (is_free, _named_unit(text, behind)[1] is None),
         [_IS_MONEY.fullmatch(found[1]) is not None for found in (first, last)],
     ):
@@ -616,7 +624,8 @@ def _currency_named_before(text: str, at: int) -> tuple[int, Unit | None]:
             unit = unit_named(near[-n:])
             if unit is not None and unit.is_currency and not is_within_word(text, end - n):
                 return end - n, unit
-    if (unit := cldr.letter_currency(last)) and _IS_PRICED.match(text, at):  # R1,234.56
+    unit = cldr.letter_currency(last) if last.isalpha() else None
+    if unit is not None and (of := TOKEN.match(text, at)) and _PRICE.fullmatch(of[0]):  # R1,234.56
         return (at, None) if _joins(text[at - 2 : at - 1]) else (at - 1, unit)
     return at, None
 
