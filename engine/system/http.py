@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import zlib
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -156,14 +157,43 @@ async def read_body(answer: httpx.Response, n_most: int) -> bytes:
     return bytes(body)
 
 
-async def read_start(answer: httpx.Response, n_most: int) -> bytes:
-    """Return the first `n_most` bytes of a body; what follows is not waited for."""
+async def read_start(answer: httpx.Response, n_most: int, *, is_raw: bool = False) -> bytes:
+    """Return the first `n_most` bytes of a body; what follows is not waited for.
+
+    A raw one is as it was sent, which `decoded` reads.
+    """
     body = bytearray()
-    async for piece in answer.aiter_bytes():
+    async for piece in answer.aiter_raw() if is_raw else answer.aiter_bytes():
         body += piece
         if len(body) >= n_most:
             break
     return bytes(body[:n_most])
+
+
+def decoded(body: bytes, coding: str, n_most: int) -> bytes | None:
+    """Return a whole body without its content coding, `n_most` bytes and one at most.
+
+    None: it is damaged, or of an unknown coding. httpx and aiohttp take the start of one that is
+    cut for all of it, and httpx one of an unknown coding for the text.
+    """
+    for name in reversed([each.strip().lower() for each in coding.split(",")]):
+        if name in ("", "identity"):
+            continue
+        if name not in ("gzip", "x-gzip", "deflate") or not body:
+            return None
+        plain = bytearray()
+        while body and len(plain) <= n_most:
+            bits = 31 if "gzip" in name else 15 if body[0] & 15 == 8 else -15  # with a head or not
+            stream = zlib.decompressobj(bits)
+            try:
+                plain += stream.decompress(body, n_most + 1 - len(plain))
+            except zlib.error:
+                return None
+            if not stream.eof and len(plain) <= n_most:
+                return None
+            body = stream.unused_data
+        body = bytes(plain)
+    return body
 
 
 async def event_data(answer: httpx.Response, n_most: int) -> AsyncGenerator[bytes, None]:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import posixpath
+import stat
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from threading import Thread
-from typing import Annotated, Any, TypeVar, cast
+from threading import Lock
+from typing import Annotated, Any, TypeVar
 from urllib.parse import unquote, urljoin, urlsplit
 
 from pydantic import AfterValidator, Field
 
+from paddock.engine.system.http import decoded
 from paddock.steps.extras import BUCKET_LIBRARIES
 
+from .fetching import N_AT_ONCE, fetch_in_order, in_order, known_end, started
 from .mirror import (
+    MOST_FAILURES,
     Answer,
     Gone,
     Had,
@@ -27,13 +33,16 @@ from .mirror import (
     SourceParams,
     SourceRefused,
     Whole,
-    fetch_one_by_one,
 )
 
 T = TypeVar("T")
 
 _CONNECT_S, _READ_S = 15, 60
-_REQUEST_S = 600.0  # for a whole one, however its bytes trickle
+_SESSION_S = 600.0  # for one of SFTP, where the server has a limit
+_PIECE_BYTES = 1024**2
+_IDS = ("key", "username", "aws_access_key_id")
+_SECRETS = ("secret", "password", "aws_secret_access_key")
+_KEYS = (*_IDS, *_SECRETS, "token", "aws_session_token")
 _MOST_PAGES = 10_000
 _REFUSALS = ("AuthenticationException", "NoCredentialsError", "PermissionError", "ValueError")
 _CHANGES = ("ETag", "mtime", "LastModified", "Last-Modified")
@@ -77,7 +86,7 @@ class BucketParams(SourceParams):
         with _errors():
             fsspec = import_module("fsspec")
             made = fsspec.get_filesystem_class(kind)
-            given = {**_defaults(kind), **made._get_kwargs_from_urls(self.url), **self.options}
+            given = {**_options(kind, self.options), **made._get_kwargs_from_urls(self.url)}
             try:
                 files = made(skip_instance_cache=True, **given)
             except TypeError as error:
@@ -96,23 +105,43 @@ class Bucket(Source):
         self._params, self._files = params, files
         self._root = str(files._strip_protocol(params.url)).rstrip("/") + "/"
         self.is_web, self._is_sftp = params.is_web, params.url.startswith("sftp")
-        self._listed = set[str]()
+        self._sessions = _SftpSessions(files.client) if self._is_sftp else None
+        self._paths, self._sizes = dict[str, str](), dict[str, int | None]()
 
     def listing(self, cursor: str) -> SourceListing:
         documents = list[SourceDocument]()
         with _errors():
             for path, info in self._all():
-                identity = path.removeprefix(self._root)
-                if self.is_web and "?" in identity:  # links that sort a page
-                    continue
-                name, size = unquote(identity) if self.is_web else identity, info.get("size") or 0
-                self._listed.add(identity)
-                documents.append(SourceDocument(identity, name, size, _version(path, info)))
+                own = path.removeprefix(self._root)
+                text = _as_text(own)
+                identity = own if text == own else f"//{text}"  # which begins no other
+                # Web servers say 0 of what they make when it is fetched
+                size = info.get("size") or (None if self.is_web else info.get("size"))
+                self._paths[identity], self._sizes[identity] = path, size
+                name = posixpath.normpath(unquote(text) if self.is_web else text)
+                marker = _version(_as_text(path), info)
+                documents.append(SourceDocument(identity, name, size or 0, marker))
         is_another = bool(cursor) and cursor != self._root  # what is gone there was not deleted
         is_whole = not is_another and not self.is_web  # a page without links may be an error
         return SourceListing(self._root, documents, is_another, is_whole)
 
     def _all(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        if not self.is_web:
+            yield from self._walk()
+            return
+        pages = (path for path, _ in self._walk() if "?" not in path)  # links that sort a page
+        n_failures = 0
+        for path, info in in_order(pages, self._info):
+            try:
+                facts = info()
+            except Exception:
+                n_failures += 1
+                if n_failures == MOST_FAILURES:
+                    raise
+                facts = {}
+            yield path, facts
+
+    def _walk(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         # Not `find`, which leaves out a folder that cannot be listed, as if that were empty
         folders, seen = [self._root], set[str]()
         while folders:
@@ -120,7 +149,7 @@ class Bucket(Source):
             if self.is_web and len(seen) > _MOST_PAGES:  # one may link to itself below
                 raise SourceRefused(f"has more than {_MOST_PAGES:,} pages", "Correct `url`.")
             try:
-                found = self._answer(lambda: self._files.ls(folder, detail=True))
+                found = self._answer(lambda: self._list(folder))
             except FileNotFoundError:
                 bucket, _, below = folder.partition("/")  # S3 has no empty folders
                 is_s3 = self._params.url.startswith("s3:") and below and self._files.exists(bucket)
@@ -134,8 +163,13 @@ class Bucket(Source):
                 if info["type"] == "directory":
                     folders += {f"{path.rstrip('/')}/"} - seen
                 elif info["type"] == "file":
-                    with suppress(FileNotFoundError):  # a link that leads nowhere
-                        yield path, self._info(path) if self.is_web else info
+                    yield path, info
+
+    def _list(self, folder: str) -> Sequence[Mapping[str, Any]]:
+        if self._sessions is None:
+            return [*self._files.ls(folder, detail=True)]
+        with self._sessions.use() as sftp:
+            return [*sftp.entries(folder)]
 
     def _resolved(self, path: str) -> str:
         """Return the address of a link without `.`, `..` and a place in the page."""
@@ -145,42 +179,90 @@ class Bucket(Source):
         return urljoin(path, f"{parts.path}?{parts.query}" if parts.query else parts.path)
 
     def _info(self, path: str) -> Mapping[str, Any]:
+        """Return what the server says of a document; nothing where its fetch reports why."""
         try:
-            return dict(self._answer(lambda: self._files.info(path)))
-        except Exception as error:
-            if getattr(error, "status", 0) // 100 != 4:
-                raise
-            return {}  # its fetch reports the refusal
+            return dict(self._files.info(path))
+        except FileNotFoundError as error:  # fsspec takes all for that
+            cause = error.__cause__
+            if isinstance(cause, SourceRefused) or hasattr(cause, "status"):
+                return {}
+            raise cause or error from None
 
     def _answer(self, call: Callable[[], T]) -> T:
         try:
-            return _in_time(call)
+            return started(call)()
         except FileNotFoundError as error:
             if self.is_web and isinstance(error.__cause__, Exception):  # fsspec takes all for that
                 raise error.__cause__ from None
             raise
 
     def contents(self, identities: Sequence[str]) -> Iterator[tuple[str, Answer]]:
-        return fetch_one_by_one(identities, self._answer_of)
+        return fetch_in_order(identities, self.answer, self._params.max_bytes, self._sizes)
 
-    def _answer_of(self, identity: str) -> Answer:
-        if identity not in self._listed:
+    def answer(self, identity: str, most_bytes: int) -> Answer:
+        """Return what becomes of a document, of which so many bytes may be read."""
+        if (path := self._paths.get(identity)) is None:
             return Gone()
-        content, most = self.content(identity), self._params.max_bytes
-        if len(content) > most:
-            return Left(f"larger than `max_bytes` ({most:,})", len(content))
-        return Had(content, Whole.END)
-
-    def content(self, identity: str) -> bytes:
-        def read() -> bytes:
-            with self._files.open(self._root + identity, "rb") as file:
-                return bytes(file.read(self._params.max_bytes + 1))
-
+        size = self._sizes[identity]
         try:
             with _errors():
-                return self._answer(read)
+                content, whole_by = self._read(path, most_bytes)
         except FileNotFoundError as error:
             raise SourceRefused("it is not there any more") from error
+        if len(content) > most_bytes:
+            return Left(f"larger than `max_bytes` ({most_bytes:,})", len(content))
+        if size is not None and len(content) != size:
+            return Left(f"{len(content):,} bytes came, where {size:,} are listed")
+        whole_by = whole_by or (None if size is None else Whole.LENGTH)
+        if whole_by is None:
+            return Left("the server does not say where it ends: it may be a part")
+        return Had(content, whole_by)
+
+    def content(self, name: str) -> bytes:
+        """Return an object, which need not be listed; of one that is too large its start."""
+        try:
+            with _errors():
+                return self._answer(lambda: self._read(self._root + name, self._params.max_bytes))[
+                    0
+                ]
+        except FileNotFoundError as error:
+            raise SourceRefused("it is not there any more") from error
+
+    def _read(self, path: str, most_bytes: int) -> tuple[bytes, Whole | None]:
+        """Return one byte more than may be read at most, and how it is known that this is all."""
+        if self._sessions is not None:
+            with self._sessions.use() as sftp:
+                return sftp.content(path, most_bytes), Whole.END
+        read = self._read_web if self.is_web else self._read_object
+        sync = import_module("fsspec.asyn").sync
+        content, whole_by = sync(self._files.loop, read, path, most_bytes)
+        return bytes(content), whole_by
+
+    async def _read_object(self, path: str, most_bytes: int) -> tuple[bytes, Whole | None]:
+        files = self._files
+        bucket, key, version = files.split_path(path)
+        of = {"VersionId": version} if version else {}
+        answer = await files._call_s3("get_object", Bucket=bucket, Key=key, **of, **files.req_kw)
+        async with answer["Body"] as body:
+            return await _start(body.read, most_bytes), Whole.LENGTH
+
+    async def _read_web(self, url: str, most_bytes: int) -> tuple[bytes, Whole | None]:
+        files, given = self._files, dict(self._files.kwargs)
+        given["headers"] = {**(given.get("headers") or {}), "Accept-Encoding": "identity"}
+        session, at = await files.set_session(), files.encode_url(url)
+        async with session.get(at, auto_decompress=False, **given) as answer:
+            files._raise_not_found_for_status(answer, url)
+            if answer.status != 200:
+                raise SourceAway(f"it answers with status {answer.status}")
+            content = await _start(answer.content.read, most_bytes)
+            whole_by = known_end(answer.headers, content)
+            coding = answer.headers.get("Content-Encoding", "")
+            # A compressed file is one also where the server says that it compressed it
+            if len(content) <= most_bytes and not urlsplit(url).path.endswith((".gz", ".tgz")):
+                if (plain := decoded(content, coding, most_bytes)) is None:
+                    raise SourceRefused(f"it is compressed as '{coding}', and damaged or unknown")
+                content = plain
+            return content, whole_by
 
     # --- for outputs
 
@@ -216,45 +298,156 @@ class Bucket(Source):
 
 
 def _version(path: str, info: Mapping[str, Any]) -> str:
-    change = next((str(info[key]) for key in _CHANGES if info.get(key)), "")
+    """Return what is another one where a document has changed, or may have."""
+    change = next((str(info[key]) for key in _CHANGES if info.get(key)), f"at {time.time_ns()}")
     return f"{path} {info.get('size') or 0} {change}"
 
 
-def _in_time(call: Callable[[], T]) -> T:
-    """Return the result of a call that may block for ever, in a thread that is left alone then."""
-    done = SimpleQueue[tuple[T | None, BaseException | None]]()
+async def _start(read: Callable[[int], Any], most_bytes: int) -> bytes:
+    """Return an answer, to one byte more than may be read at most: a read returns what has come."""
+    content = bytearray()
+    while len(content) <= most_bytes and (piece := await read(_PIECE_BYTES)):
+        content += piece
+    return bytes(content[: most_bytes + 1])
 
-    def work() -> None:
-        try:
-            done.put((call(), None))
-        except BaseException as error:  # raised again
-            done.put((None, error))
 
-    Thread(target=work, daemon=True).start()
+def _as_text(path: str) -> str:
+    """Return a path as it can be written down, also where its bytes are no UTF-8."""
     try:
-        result, error = done.get(timeout=_REQUEST_S)
-    except Empty:
-        raise SourceAway(f"it took more than {_REQUEST_S:.0f} s") from None
-    if error is not None:
-        raise error
-    return cast("T", result)
+        path.encode()
+    except UnicodeEncodeError:
+        of_bytes = path.replace("\\", "\\\\").encode("utf-8", "surrogateescape")
+        return of_bytes.decode("utf-8", "backslashreplace")
+    return path
+
+
+class _SftpSessions:
+    """Sessions of one connection, each used by one thread at a time."""
+
+    def __init__(self, client: Any) -> None:
+        self._client, self._kind = client, _sftp_session_class()
+        self._free, self._lock = SimpleQueue[Any](), Lock()
+        self._n_open, self._n_most = 0, N_AT_ONCE
+
+    @contextmanager
+    def use(self) -> Iterator[Any]:
+        session = self._take()
+        try:
+            yield session
+        except (FileNotFoundError, PermissionError, SourceRefused):
+            self._free.put(session)
+            raise
+        except BaseException:
+            with self._lock:
+                self._n_open -= 1
+            session.close()
+            raise
+        self._free.put(session)
+
+    def _take(self) -> Any:
+        with self._lock, suppress(Empty):
+            return self._free.get_nowait()
+        with self._lock:
+            if self._n_open < self._n_most:
+                try:
+                    session = self._kind.from_transport(self._client.get_transport())
+                except Exception:  # the server has a limit
+                    self._n_most = self._n_open
+                    if not self._n_open:
+                        raise
+                else:
+                    session.get_channel().settimeout(_READ_S)
+                    self._n_open += 1
+                    return session
+        return self._free.get(timeout=_SESSION_S)
+
+
+def _sftp_session_class() -> Any:
+    paramiko = import_module("paramiko")
+
+    class Session(paramiko.SFTPClient):  # type: ignore[misc, name-defined]
+        """A session that takes names which are no UTF-8; paramiko lists none of such a folder."""
+
+        def _request(self, kind: Any, *args: Any) -> Any:
+            kind, message = super()._request(kind, *args)
+
+            def text() -> str:
+                return str(message.get_string().decode("utf-8", "surrogateescape"))
+
+            message.get_text = text
+            return kind, message
+
+        def entries(self, folder: str) -> list[Mapping[str, Any]]:
+            found = list[Mapping[str, Any]]()
+            for entry in self.listdir_attr(_path_bytes(folder)):
+                if entry.st_mode is None:
+                    raise SourceRefused("does not say which of its entries are files")
+                is_folder, is_file = stat.S_ISDIR(entry.st_mode), stat.S_ISREG(entry.st_mode)
+                kind = "directory" if is_folder else "file" if is_file else "link"
+                facts = {"size": entry.st_size, "mtime": entry.st_mtime}
+                found.append({"name": folder + entry.filename, "type": kind, **facts})
+            return found
+
+        def content(self, path: str, most_bytes: int) -> bytes:
+            with self.open(_path_bytes(path), "rb") as file:
+                content = bytes(file.read(most_bytes + 1))
+                size = file.stat().st_size
+            if len(content) <= most_bytes and size not in (None, len(content)):
+                raise SourceRefused(f"it changes: {len(content):,} bytes of {size:,} came")
+            return content
+
+    return Session
+
+
+def _path_bytes(path: str) -> bytes:
+    return path.encode("utf-8", "surrogateescape")
+
+
+def _options(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options with ours where none are given, also within those that have several."""
+    options = {**_defaults(kind), **(_signing(given) if kind == "s3" else {})}
+    for name, value in given.items():
+        own: Any = options.get(name)
+        both = isinstance(own, dict) and isinstance(value, Mapping)
+        options[name] = {**own, **value} if both else value
+    return options
+
+
+def _signing(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how requests to S3 are signed: by the key that is given, or not at all."""
+    client: Any = given.get("client_kwargs")
+    all_given = {**client, **given} if isinstance(client, Mapping) else given
+    keys = {name: all_given[name] for name in _KEYS if name in all_given}
+    if empty := [name for name, value in keys.items() if not value]:
+        raise SourceRefused(f"is given an empty `{empty[0]}`", "Give the key in `options`.")
+    if keys and given.get("anon"):
+        raise SourceRefused("is given a key, and `anon`", "Remove one of them.")
+    if keys and not all(any(name in keys for name in pair) for pair in (_IDS, _SECRETS)):
+        raise SourceRefused("is given a half of a key", "Give `key` and `secret`.")
+    return {"anon": not keys and not {"profile", "session"} & given.keys()}
 
 
 def _defaults(kind: str) -> dict[str, Any]:
     """Return options that use no secret of this machine which the pipeline does not name."""
     if kind == "s3":
+        # Also without what AWS_ENDPOINT_URL and FSSPEC_S3_… name
         limits = {"connect_timeout": _CONNECT_S, "read_timeout": _READ_S}
-        return {"anon": True, "config_kwargs": limits, "use_listings_cache": False}
+        config = {**limits, "ignore_configured_endpoint_urls": True}
+        names = ("key", "secret", "token", "username", "password", "endpoint_url")
+        unset = dict.fromkeys(names)
+        return {**unset, "client_kwargs": {}, "config_kwargs": config, "use_listings_cache": False}
     if kind == "sftp":
         limits = dict.fromkeys(("timeout", "banner_timeout", "auth_timeout"), _CONNECT_S)
         own = dict.fromkeys(("look_for_keys", "allow_agent"), False)
-        return {**limits, **own, "host_key_policy": _known_hosts_policy()}
+        unset = dict.fromkeys(("username", "password", "key_filename", "pkey", "passphrase"))
+        return {**unset, **limits, **own, "host_key_policy": _known_hosts_policy()}
 
     async def refuse_redirect(answer: Any) -> None:  # to another server
         if 300 <= answer.status < 400:
             raise SourceRefused(f"redirects to {answer.headers.get('Location')}", "Write that.")
 
-    return {"client_kwargs": {"raise_for_status": refuse_redirect}, "allow_redirects": False}
+    client = {"raise_for_status": refuse_redirect}
+    return {"client_kwargs": client, "headers": {}, "allow_redirects": False}
 
 
 def _known_hosts_policy() -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import posixpath
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
@@ -13,6 +14,7 @@ from pydantic import Field
 
 from paddock.steps.base import StepError
 
+from .fetching import fetch_in_order, known_end
 from .mirror import (
     Answer,
     Gone,
@@ -24,8 +26,6 @@ from .mirror import (
     SourceListing,
     SourceParams,
     SourceRefused,
-    Whole,
-    fetch_one_by_one,
 )
 
 _MOST_PAGE_BYTES = 64 * 1024**2
@@ -81,27 +81,31 @@ class JsonList(Source):
             except (LookupError, AttributeError, TypeError, ValueError) as error:
                 what = f"lists a document without what `{{…}}` names: {error}"
                 raise SourceRefused(what, "Correct `id`, `path`, `version`, `contents`.") from error
-            if self._addresses.setdefault(identity, address) != address:
-                raise SourceRefused(f"lists two documents as '{identity}'", "Correct `id`.")
-            documents[identity] = SourceDocument(identity, name, 0, version)
+            document = SourceDocument(identity, posixpath.normpath(name), 0, version)
+            known = documents.setdefault(identity, document)  # a page may repeat the one before
+            if self._addresses.setdefault(identity, address) != address or known != document:
+                names = f"'{known.name}' and '{document.name}' as '{identity}'"
+                raise SourceRefused(f"lists two documents, {names}", "Correct `id`.")
         return SourceListing("", [*documents.values()])
 
     def contents(self, identities: Sequence[str]) -> Iterator[tuple[str, Answer]]:
-        return fetch_one_by_one(identities, self._content)
+        return fetch_in_order(identities, self._content, self._params.max_bytes, {})
 
-    def _content(self, identity: str) -> Answer:
+    def _content(self, identity: str, most_bytes: int) -> Answer:
         given, address = self._params, self._addresses.get(identity)
         if address is None:  # the list is read to its end
             return Gone()
-        request = self._http.FetchRequest(address, given.hosts, given.max_bytes, given.headers)
+        request = self._http.FetchRequest(address, given.hosts, most_bytes, given.headers)
         try:
             fetched = _answer(self._http.fetch_bytes(request))
         except self._http.NotFetched as error:
             raise SourceRefused(f"{error}") from error
         if (status := fetched.answer.status_code) == 200:
-            if len(fetched.body) > (most := given.max_bytes):
-                return Left(f"larger than `max_bytes` ({most:,})", len(fetched.body))
-            return Had(fetched.body, Whole.END)
+            if len(fetched.body) > most_bytes:
+                return Left(f"larger than `max_bytes` ({most_bytes:,})", len(fetched.body))
+            if (whole_by := known_end(fetched.answer.headers, fetched.body)) is None:
+                return Left("the server does not say where it ends: it may be a part")
+            return Had(fetched.body, whole_by)
         is_its_own = 400 <= status < 500 and status not in (401, 408, 429)
         why = f"'{address}' answers with status {status}"
         raise SourceRefused(why) if is_its_own else SourceAway(why)

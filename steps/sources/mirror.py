@@ -19,7 +19,7 @@ import hashlib
 import threading
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from enum import Enum
 from itertools import chain, count
@@ -176,26 +176,6 @@ class Source(ABC):
     def cut(self) -> None:
         """End a call that waits."""
         self._is_cut.set()
-
-
-def fetch_one_by_one(
-    identities: Sequence[str], fetch: Callable[[str], Answer]
-) -> Iterator[tuple[str, Answer]]:
-    """Yield the answer of each by a call that raises `SourceAway` or `SourceRefused`.
-
-    What is refused of one document is no failure of the source.
-    """
-    n_failures = 0
-    for identity in identities:
-        try:
-            yield identity, fetch(identity)
-        except SourceRefused as error:
-            yield identity, Left(f"{error}")
-        except SourceAway as error:
-            n_failures += 1
-            yield identity, Left(f"{error}")
-            if n_failures == MOST_FAILURES:
-                raise
 
 
 class SourceParams(Params):

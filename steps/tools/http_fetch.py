@@ -33,7 +33,7 @@ from paddock.engine.system.hosts import (
     read_authority,
     read_pattern,
 )
-from paddock.engine.system.http import read_start
+from paddock.engine.system.http import decoded, read_start
 from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.system.text import one_line, shorten
 from paddock.pipelines.schema_validation import is_nested_too_deep
@@ -178,7 +178,17 @@ async def _fetch_redirected(request: FetchRequest) -> Fetched:
                         raise NotFetched(f"'{url}' redirects to what is no address.") from None
                     url, headers = target_url, headers if is_same else {}
                     continue
-                return Fetched(target.url, answer, await read_start(answer, request.max_bytes + 1))
+                most, coding = request.max_bytes, answer.headers.get("content-encoding", "")
+                body = await read_start(answer, most + 1, is_raw=True)
+                if len(body) <= most:
+                    plain = decoded(body, coding, most)
+                    if plain is None:
+                        what = (
+                            f"'{target.url}' is compressed as '{coding}', and damaged or unknown."
+                        )
+                        raise NotFetched(what)
+                    body = plain
+                return Fetched(target.url, answer, body)
         except httpx.HTTPError as error:
             why = str(error) or type(error).__name__
             why = f"the proxy said: {why}" if isinstance(error, httpx.ProxyError) else why

@@ -57,7 +57,7 @@ class S3(Place):
         self._bucket, endpoint = f"papers-{uuid.uuid4().hex}", f"http://{host}:{port}"
         self.url = f"s3://{self._bucket}/office"
         keys = {"key": "a", "secret": "b"}
-        self.options = {"endpoint_url": endpoint, **keys, "anon": False}
+        self.options = {"endpoint_url": endpoint, **keys}
         self._client = boto3.client(
             "s3",
             endpoint_url=endpoint,

@@ -10,8 +10,8 @@ import pytest
 
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.progress.report import Report
-from paddock.steps.sources import bucket
-from paddock.steps.sources.mirror import SourceAway
+from paddock.steps.sources import bucket, fetching
+from paddock.steps.sources.mirror import Answer, SourceAway
 from tests.fakes.buckets import KINDS, Place, Web, place, place_or_skip
 from tests.runner.schedule.up_process import UpFolder
 from tests.runner.world import Notes, World, carried_out, outputs
@@ -139,7 +139,7 @@ def test_one_that_does_not_let_in_is_told(tmp_path: Path, there: Place) -> None:
         known.write_text(f"{known.read_text().rpartition(' ')[0]} {another}\n")
         told = "shows a key that"
     else:
-        office.edit('"key": "a", "secret": "b", "anon": false', '"anon": false')
+        office.edit('"key": "a", "secret": "b"', '"anon": false')
         told = "does not let in: "
     report, _ = office.go()
     assert (report.status, told in (report.message or "")) == ("failed", True), report.message
@@ -185,17 +185,17 @@ def test_a_page_that_links_to_itself_below_is_refused(
 def test_one_bad_document_ends_no_batch(
     tmp_path: Path, there: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    content = bucket.Bucket.content
+    answer = bucket.Bucket.answer
 
-    def broken(self: Any, identity: str) -> bytes:
+    def broken(self: Any, identity: str, most_bytes: int) -> Answer:
         if identity == "a.txt":
             raise SourceAway("it is broken")
-        return content(self, identity)
+        return answer(self, identity, most_bytes)
 
     for name in ("a.txt", "b.txt", "c.txt"):
         there.put(name, name.encode())
     office = Office(tmp_path, there)
-    monkeypatch.setattr(bucket.Bucket, "content", broken)
+    monkeypatch.setattr(bucket.Bucket, "answer", broken)
     _, notes = office.go()
     assert outputs(office) == ["b.txt", "c.txt"]
     assert "1 document of" in notes[0]
@@ -258,6 +258,6 @@ def test_an_address_that_is_no_folder_is_told_in_a_sentence(tmp_path: Path, url:
 
 
 def test_a_call_that_blocks_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bucket, "_REQUEST_S", 0.05)
+    monkeypatch.setattr(fetching, "_REQUEST_S", 0.05)
     with pytest.raises(SourceAway, match="it took more than 0 s"):
-        bucket._in_time(threading.Event().wait)
+        fetching.started(threading.Event().wait)()

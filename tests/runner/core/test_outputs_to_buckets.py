@@ -149,11 +149,11 @@ def test_a_bucket_that_is_away_gets_what_it_lacks_and_a_lost_index_keeps_nothing
 def test_a_bucket_that_refuses_ends_the_run_and_nothing_is_lost(
     office: Office, there: Place
 ) -> None:
-    office.edit('"key": "a", "secret": "b", "anon": false', '"anon": false')
+    office.edit('"key": "a", "secret": "b"', '"anon": false')
     report, _ = office.go()
     assert (report.status, office.written()) == ("failed", ["2026/b c.txt", "a.txt"])
     assert "does not let in: " in (report.message or "")
-    office.edit('"anon": false', '"key": "a", "secret": "b", "anon": false')
+    office.edit('"anon": false', '"key": "a", "secret": "b"')
     assert office.go()[0].status == "completed"
     assert len(there.objects()) == 2
 
