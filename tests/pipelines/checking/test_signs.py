@@ -1,4 +1,4 @@
-"""A number or day as CLDR writes it is found in each language, whatever sign explains itself beside it.
+"""A number or day as CLDR writes it is found in each language, among signs that explain themselves.
 
 Of 40 locales: amounts, money and days, each with signs that touch it. The same with one digit
 changed is never found, nor is one that a sign makes another number.
@@ -14,10 +14,10 @@ from babel.numbers import format_currency, format_decimal
 
 from paddock.pipelines.filters import evidence_in
 
-LOCALES = (
-    "en de fr es it pt nl sv da nb fi pl cs sk hu ro bg el ru uk tr ar he fa hi bn th vi id ms ja ko"
-    " zh zh_Hant de_CH de_AT en_ZA en_IN fr_CH pt_PT"
-).split()
+LOCALES = """
+en de fr es it pt nl sv da nb fi pl cs sk hu ro bg el ru uk tr ar he fa hi bn th vi id ms ja ko zh
+zh_Hant de_CH de_AT en_ZA en_IN fr_CH pt_PT
+"""
 CURRENCIES = {"en_ZA": "ZAR", "id": "IDR", "ms": "MYR", "de_CH": "CHF", "hi": "INR", "pl": "PLN"}
 EXPLAINED = ("{}", "«{}»", "„{}“", "={}", "*{}*", "[{}]", "№{}", "•{}", "|{}|", "x;{};x", "Sum={}")
 OTHER = ("√{}", "½{}", "²{}", "a_{}", "3/{}")
@@ -28,10 +28,10 @@ def is_found(value: object, text: str, locale: str) -> bool:
     return found["match"] in ("exact", "normalised")
 
 
-@pytest.mark.parametrize("first", range(0, len(LOCALES), 10))
+@pytest.mark.parametrize("first", range(0, 40, 10))
 def test_values_of_cldr_are_found_among_signs(first: int) -> None:
     chance = random.Random(first)
-    for locale in LOCALES[first : first + 10]:
+    for locale in LOCALES.split()[first : first + 10]:
         for form in EXPLAINED:
             cents = chance.randrange(100_001, 99_999_999)
             amount = Decimal(cents + (cents % 100 == 0)) / 100
