@@ -6,29 +6,41 @@ document unpack to.
 
 from __future__ import annotations
 
+import csv
 import gzip
+import re
+import struct
 import tarfile
 import tempfile
+import unicodedata
 import zipfile
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from pathlib import PurePath, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import BinaryIO
 
 from paddock.engine.system.records import Struct, replace
-from paddock.engine.system.text import counted, encodable, one_line
+from paddock.engine.system.text import counted, encodable, listed, one_line
 from paddock.steps.temporary_names import is_temporary
 
 from .document_kinds import MEDIA_TYPES
 from .inner_documents import InnerDocuments
 from .office import CONTENT_TYPES, ENCRYPTED, PIECE_BYTES, damage_errors
 from .reader import Document, ReadRequest, Unreadable
+from .text_encoding import NotText, decode_text
 
 _MOST_MEMBERS = 1_000
+_MOST_NAMED = 3
 _TAIL_BYTES = 22 + 65_535  # of a ZIP archive: its last record, and a comment
 _IN_UTF_8 = 0x800
+_NAME_FIELD = 0x7075  # of Info-ZIP: the name in UTF-8, and the checksum of the one that it is for
+with Path(__file__).with_name("zip_methods.csv").open(encoding="utf-8") as _file:
+    _METHODS = {int(number): name for number, name in csv.reader(_file)}
+"""By their numbers in APPNOTE 6.3.10, 4.4.5."""
+_UNSURE_NAMES = ": it does not say how names are written: they are unsure, and read as {}"
+_MIXED_CASE = re.compile("[a-zß-öø-ÿ][A-ZÀ-ÖØ-Þ]")
 _TAR_END = bytes(tarfile.BLOCKSIZE)
 _UNPACKED = {".gz": "", ".tgz": ".tar"}
 
@@ -44,16 +56,69 @@ class _Member(Struct, frozen=True):
 
 def read_zip(file: BinaryIO, request: ReadRequest) -> Document:
     file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
-    _, signs, end = file.read().rpartition(b"PK\x05\x06")
+    before, signs, end = file.read().rpartition(b"PK\x05\x06")
+    n_members = int.from_bytes(end[6:8], "little")
+    if n_members == 0xFFFF and before[-20:-16] == b"PK\x06\x07":  # the number is in ZIP64's record
+        n_members = int.from_bytes(before.rpartition(b"PK\x06\x06")[2][28:36], "little")
     if signs:
-        _check_number(int.from_bytes(end[6:8], "little"))  # before each has an object
+        _check_number(n_members)  # before each has an object
     zipfile.ZipExtFile.MAX_N = PIECE_BYTES  # else a whole member is inflated, then cut
     with damage_errors("a ZIP archive"), zipfile.ZipFile(file) as archive:
-        entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+        entries = [entry for entry in archive.infolist() if entry.filename[-1:] != "/"]
         if any(entry.filename == CONTENT_TYPES for entry in entries):
             what = "is an office document under another name"
             raise Unreadable(what, "Give it the suffix of its kind: `.docx`, `.pptx` or `.xlsx`.")
-        return _read_members([_zip_member(archive, entry) for entry in entries], "zip", request)
+        names, notes = _zip_names(entries)
+        is_container = entries[:1] and entries[0].filename == "mimetype"  # such as ASiC, by OCF
+        around = [n for n in names if is_container and (n == "mimetype" or n[:9] == "META-INF/")]
+        if around:
+            what = "what packs and signs it is neither read nor checked"
+            notes.append(f": {what} ({listed(around, _MOST_NAMED)})")
+        members = [
+            _zip_member(archive, entry, name)
+            for entry, name in zip(entries, names, strict=True)
+            if name not in around
+        ]
+        return _read_members(members, "zip", request, notes)
+
+
+def _zip_names(entries: Sequence[zipfile.ZipInfo]) -> tuple[list[str], list[str]]:
+    """Return the names of members, and a note where it is not sure how they are written.
+
+    1. As their flag or Info-ZIP's field says.
+    2. In UTF-8: macOS does not say that it writes it.
+    3. In IBM's encoding 437, by the standard, where that makes Latin letters; else as all tell.
+    """
+    names = list[str]()
+    unsure = dict[int, bytes]()
+    for entry in entries:
+        name = entry.orig_filename.partition("\0")[0]
+        if not entry.flag_bits & _IN_UTF_8:
+            written = name.encode("cp437")
+            try:
+                name = _name_in_field(entry.extra, written) or written.decode()
+            except UnicodeDecodeError:
+                unsure[len(names)] = written
+        names.append(name)
+    shown = "\n".join(names[at] for at in unsure)
+    is_latin = all(c.isascii() or unicodedata.name(c, "")[:5] == "LATIN" for c in shown)
+    if unsure and is_latin and not _MIXED_CASE.search(shown):
+        return names, [_UNSURE_NAMES.format("cp437")]
+    return _names_together(names, unsure)
+
+
+def _names_together(names: list[str], unsure: Mapping[int, bytes]) -> tuple[list[str], list[str]]:
+    """Return names, with those read that say no encoding, by what all of these can be."""
+    if not unsure:
+        return names, []
+    try:
+        decoded = decode_text(b"\n".join(unsure.values()), declared=("",))
+    except NotText:
+        return names, [_UNSURE_NAMES.format("cp437")]
+    known = dict(zip(unsure, decoded.written.split("\n"), strict=True))
+    return [known.get(at, name) for at, name in enumerate(names)], [
+        _UNSURE_NAMES.format(decoded.encoding)
+    ]
 
 
 def read_tar(file: BinaryIO, request: ReadRequest) -> Document:
@@ -61,7 +126,12 @@ def read_tar(file: BinaryIO, request: ReadRequest) -> Document:
         held = [*islice(archive, _MOST_MEMBERS + 1)]
         _check_number(len(held))
         entries = [entry for entry in held if not entry.isdir()]
-        found = _read_members([_tar_member(archive, entry) for entry in entries], "tar", request)
+        names = [entry.name for entry in entries]
+        odd = {n: name for n, name in enumerate(names) if encodable(name) != name}
+        unsure = {n: name.encode("utf-8", "surrogateescape") for n, name in odd.items()}
+        names, notes = _names_together(names, unsure)
+        members = [_tar_member(archive, e, name) for e, name in zip(entries, names, strict=True)]
+        found = _read_members(members, "tar", request, notes)
         file.seek(archive.offset)
         is_whole = file.read(len(_TAR_END)) == _TAR_END
     early = () if is_whole else (": it ends early, or is damaged behind what is read of it",)
@@ -87,9 +157,11 @@ def read_gz(file: BinaryIO, request: ReadRequest) -> Document:
         return _read_members([_Member(name or "content", content.read, size_bytes)], "gz", request)
 
 
-def _read_members(members: Sequence[_Member], kind: str, request: ReadRequest) -> Document:
+def _read_members(
+    members: Sequence[_Member], kind: str, request: ReadRequest, notes: Iterable[str] = ()
+) -> Document:
     _check_number(len(members))
-    inner = InnerDocuments(request, "member")
+    inner = InnerDocuments(request, "member", notes=[*notes])
     n_hidden = 0
     for member in members:
         path = PurePosixPath(member.name.replace("\\", "/"))
@@ -125,21 +197,33 @@ def _check_number(n_members: int) -> None:
         raise Unreadable(what, "Unpack it into a folder: each file is a document there.")
 
 
-def _zip_member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> _Member:
-    name = entry.filename
-    if not entry.flag_bits & _IN_UTF_8:
-        with suppress(UnicodeError):
-            name = name.encode("cp437").decode()  # macOS does not say that it writes UTF-8
+def _name_in_field(extra: bytes, written: bytes) -> str:
+    """Return the name that Info-ZIP's field has for a member, if it is for this one."""
+    while len(extra) >= 4:
+        tag, size = struct.unpack_from("<HH", extra)
+        checksum, name = extra[5:9], extra[9 : 4 + size]
+        if tag == _NAME_FIELD and checksum == struct.pack("<L", zlib.crc32(written)):
+            return name.decode("utf-8", "replace")
+        extra = extra[4 + size :]
+    return ""
+
+
+def _zip_member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> _Member:
     why_not = "it is protected by a password" if entry.flag_bits & ENCRYPTED else ""
 
     def read() -> bytes:  # at once, the library would copy it for each piece
-        with archive.open(entry) as part:
-            return b"".join(iter(partial(part.read, PIECE_BYTES), b""))
+        try:
+            with archive.open(entry) as part:
+                return b"".join(iter(partial(part.read, PIECE_BYTES), b""))
+        except NotImplementedError as error:
+            method = _METHODS.get(entry.compress_type, f"method {entry.compress_type}")
+            why = f"is packed by {method}, which is not read; pack it again with Deflate"
+            raise Unreadable(why) from error
 
     return _Member(name, read, entry.file_size, entry.file_size, why_not)
 
 
-def _tar_member(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> _Member:
+def _tar_member(archive: tarfile.TarFile, entry: tarfile.TarInfo, name: str) -> _Member:
     why_not = "" if entry.isreg() else f"it is a link to '{entry.linkname}', or no file"
     if entry.issparse():
         why_not = "it has holes in place of its content"
@@ -148,4 +232,4 @@ def _tar_member(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> _Member:
         file = archive.extractfile(entry)
         return file.read() if file is not None else b""
 
-    return _Member(entry.name, read, entry.size, 0, why_not)
+    return _Member(name, read, entry.size, 0, why_not)

@@ -42,8 +42,11 @@ _ARCHIVES = (
     (re.compile(rb"\x1f\x8b\x08"), "gz"),
     (re.compile(rb".{257}ustar", re.DOTALL), "tar"),
 )
+with Path(__file__).with_name("archive_signatures.csv").open(encoding="utf-8") as _file:
+    _OTHER_ARCHIVES = list(csv.reader(_file))
+"""What it is, and how it begins: libmagic's lists of 2026-08, without what texts begin with."""
+_OTHER_ARCHIVE = re.compile("|".join(f"({signs})" for _, signs in _OTHER_ARCHIVES).encode())
 _SIGNATURES = (
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
     (b"\x7fELF", "a program"),
     (b"GGUF", "a model file"),
     (b"SQLite format 3\x00", "a database"),
@@ -168,6 +171,13 @@ def _find_picture(file: _Beginning) -> str:
     return "image" if is_heif or is_webp or is_signed else ""
 
 
+def _find_archive_of_others(file: _Beginning) -> str:
+    if found := _OTHER_ARCHIVE.match(file.head):
+        what = f"{_OTHER_ARCHIVES[(found.lastindex or 1) - 1][0]}, which is not read"
+        raise UnknownKind(what, "Pack what it holds as `.zip`.")
+    return ""
+
+
 def _find_zipped_office(file: _Beginning) -> str:
     """Return the kind of an office document whose name says an older one."""
     if _NO_TEXT.search(file.head):
@@ -216,8 +226,8 @@ def _refuse_by_name(file: _Beginning, *, with_remedy: bool) -> None:
 
 
 _FINDERS = (
-    _find_pdf_or_cms, _find_old_office, _find_office, _find_picture, _find_zipped_office,
-    _find_archive, _find_text,
+    _find_pdf_or_cms, _find_old_office, _find_office, _find_picture, _find_archive_of_others,
+    _find_zipped_office, _find_archive, _find_text,
 )  # fmt: skip
 
 

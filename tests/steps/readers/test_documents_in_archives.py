@@ -4,6 +4,8 @@ import gzip
 import io
 import struct
 import tarfile
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -159,7 +161,8 @@ def test_what_is_odd_about_a_member_is_told_and_the_others_are_read(
         ("d.zip", b"no archive", "is damaged or not a ZIP archive"),
         ("d.tar", b"no archive", "is damaged or not a tar archive"),
         ("d.gz", gzip.compress(LETTER, mtime=0)[:-9], "is damaged or not a gzip file"),
-        ("d.7z", b"7z\xbc\xaf\x27\x1c\0\x04", "is an archive of a kind that is not read. Pack"),
+        ("d.7z", b"7z\xbc\xaf\x27\x1c\0\x04", "is a 7z archive, which is not read. Pack what it"),
+        ("cut.rar", b"\0\1\2", "is an archive of a kind that is not read. Pack what it holds as"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
@@ -175,6 +178,146 @@ def test_an_archive_that_is_not_read_is_a_sentence(
         assert found.is_empty
         said = f"'{name}' {found.why_empty}."
     assert said.startswith(f"'{name}' {why}")
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"Rar!\x1a\x07\x01\0", "a RAR archive"),
+        (b"MSCF\0\0\0\0\x80\0", "a Cabinet archive (CAB)"),
+        (b"070701" + b"0A" * 52, "a cpio archive"),
+        (b"\xc7\x71" + bytes(24), "a cpio archive"),
+        (b"!<arch>\ndebian-binary   ", "a Debian package"),
+        (b"!<arch>\na.o/            ", "an ar archive"),
+        (b"\x21\x9a-lh5-\x10\0", "an LHA archive"),
+        (b"\x60\xea\x29\0\x1e\x06\x01\0\x10\0\x02", "an ARJ archive"),
+        (b"\x1f\x9d\x90\x61", "a file packed by compress (.Z)"),
+        (b"BZh91AY&SY\0", "a file packed by bzip2"),
+        (b"\xfd7zXZ\0\0\x04", "a file packed by XZ"),
+        (b"\x28\xb5\x2f\xfd\x04", "a file packed by Zstandard or LZ4"),
+        (b"\x04\x22\x4d\x18\x60", "a file packed by LZ4"),
+        (b"\xed\xab\xee\xdb\x03\0", "an RPM package"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+@pytest.mark.parametrize("name", ["x", "x.bin", "x.zip", "x.txt"])
+def test_other_archives_are_known_by_their_first_bytes(
+    placed: Placed, data: bytes, what: str, name: str
+) -> None:
+    with pytest.raises(StepError) as caught:
+        read_here(placed(name, data + bytes(400)))
+    assert str(caught.value).startswith(f"'{name}' is {what}, which is not read. Pack what it")
+
+
+@pytest.mark.parametrize(
+    "text", ["07070 is our post code.\n", "BZh9 is the berth.\n", "LZIP is a word.\n", "`ê 5\n"]
+)
+def test_a_text_that_begins_as_an_archive_does_stays_a_text(placed: Placed, text: str) -> None:
+    assert read_here(placed("x", text.encode())).text == text
+
+
+def renamed(members: Mapping[str, bytes], field: str = "", checked: bytes = b"") -> bytes:
+    """Return an archive whose names are these bytes (Latin-1), with Info-ZIP's field of another."""
+    plain = {f"{n}" * len(name): name.encode("latin-1") for n, name in enumerate(members)}
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, data in zip(plain, members.values(), strict=True):
+            entry = zipfile.ZipInfo(name)
+            if field:
+                text = struct.pack("<BL", 1, zlib.crc32(checked)) + field.encode()
+                entry.extra = struct.pack("<HH", 0x7075, len(text)) + text
+            archive.writestr(entry, data)
+    found = file.getvalue()
+    for name, written in plain.items():
+        found = found.replace(name.encode(), written)
+    return found
+
+
+READ_AS = "'a.{}': it does not say how names are written: they are unsure, and read as {}.".format
+
+
+@pytest.mark.parametrize(
+    ("names", "encoding", "read_as"),
+    [
+        (("料金.txt", "桟橋.txt"), "cp932", "shift_jis"),
+        (("发票.txt", "合同.txt"), "gbk", "gb18030"),
+        (("Договор аренды.txt", "Счёт.txt"), "cp866", "ibm866"),
+        (("ДОГОВОР АРЕНДЫ.txt",), "cp866", "ibm866"),
+        (("Łódź umowa.txt",), "cp852", "ibm852"),
+        (("Größe.txt", "Übersicht März.txt"), "cp437", "cp437"),
+        (("Größe.txt", "Übersicht März.txt"), "cp1252", "windows-1252"),
+        (("Größe.txt",), "utf-8", ""),
+    ],
+)
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_names_that_declare_no_encoding_are_read_as_all_of_them_can_be_with_a_note(
+    placed: Placed, kind: str, names: tuple[str, ...], encoding: str, read_as: str
+) -> None:
+    if kind == "tar" and read_as == "cp437":
+        return  # it is the default of ZIP alone
+    written = {name.encode(encoding): LETTER for name in names}
+    if kind == "zip":
+        data = renamed({name.decode("latin-1"): text for name, text in written.items()})
+    else:
+        data = tarred({name.decode("utf-8", "surrogateescape"): t for name, t in written.items()})
+    found = read_here(placed(f"a.{kind}", data))
+    assert [page.partition("\n")[0] for page in found.pages] == [f"# {name}" for name in names]
+    assert found.notes == ((READ_AS(kind, read_as),) if read_as else ())
+
+
+@pytest.mark.parametrize("name", ["\x97\xbf.txt", "__.txt", "\xff.txt"])
+def test_the_name_that_the_archive_says_is_right_is_taken_if_it_is_of_this_member(
+    placed: Placed, name: str
+) -> None:
+    written = name.encode("latin-1")
+    found = read_here(placed("a.zip", renamed({name: LETTER}, "料金.txt", written)))
+    assert (found.pages[0].partition("\n")[0], found.notes) == ("# 料金.txt", ())
+    other = read_here(placed("b.zip", renamed({name: LETTER}, "料金.txt", b"another")))
+    assert other.pages[0].partition("\n")[0] != "# 料金.txt" or other.notes
+
+
+def test_an_archive_in_zip64_is_read_however_few_files_it_has(placed: Placed) -> None:
+    data = zipped({"a.txt": LETTER})
+    at = data.rindex(b"PK\x05\x06")
+    size, offset = struct.unpack_from("<2L", data, at + 12)
+    record = struct.pack("<LQ2H2L4Q", 0x06064B50, 44, 45, 45, 0, 0, 1, 1, size, offset)
+    locator = struct.pack("<LLQL", 0x07064B50, 0, at, 1)
+    end = struct.pack("<L4H2LH", 0x06054B50, 0, 0, 0xFFFF, 0xFFFF, 2**32 - 1, 2**32 - 1, 0)
+    assert LETTER.decode() in read_here(placed("a.zip", data[:at] + record + locator + end)).text
+    many = record[:24] + struct.pack("<2Q", 1_001, 1_001) + record[40:]
+    with pytest.raises(StepError, match="is an archive of over 1,000 files"):
+        read_here(placed("b.zip", data[:at] + many + locator + end))
+
+
+@pytest.mark.parametrize(("method", "name"), [(9, "Deflate64"), (98, "PPMd"), (77, "method 77")])
+def test_a_method_that_is_not_read_is_named_with_a_way_out(
+    placed: Placed, method: int, name: str
+) -> None:
+    data = bytearray(zipped({"a.txt": LETTER, "b.txt": LETTER}))
+    for at in (8, data.index(b"PK\x01\x02") + 10):
+        data[at : at + 2] = struct.pack("<H", method)
+    found = read_here(placed("a.zip", bytes(data)))
+    assert [page.partition("\n")[0] for page in found.pages] == ["# b.txt"]
+    assert found.notes == (
+        f"'a.zip': member 'a.txt' is not read: it is packed by {name}, which is not read; pack it "
+        "again with Deflate.",
+    )
+
+
+def test_what_signs_the_documents_of_a_container_is_no_page(placed: Placed) -> None:
+    kind = b"application/vnd.etsi.asic-e+zip"
+    signed = {
+        "mimetype": kind,
+        "letter.txt": LETTER,
+        "META-INF/manifest.xml": b"<m/>",
+        "META-INF/signatures0.xml": b"<s/>",
+    }
+    found = read_here(placed("a.asice", zipped(signed)))
+    assert found.pages == ("# letter.txt\n\nThe rent is 1,320 Euro.",)
+    assert found.notes == (
+        "'a.asice': what packs and signs it is neither read nor checked (mimetype, "
+        "META-INF/manifest.xml, META-INF/signatures0.xml).",
+    )
 
 
 def test_a_million_members_are_refused(placed: Placed) -> None:
