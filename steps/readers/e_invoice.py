@@ -28,6 +28,7 @@ from .e_invoice_syntaxes import (
     money,
     number_of,
     readings,
+    syntax_of,
     text_of,
 )
 from .reader import Document, EmbeddedFile
@@ -67,8 +68,21 @@ def read_e_invoices(markup: str) -> Document:
         notes.append(f": read as an e-invoice{left}{_uncounted(reading, counted)}")
         notes += sum_disagreements(invoice)
         files += lines.leaves.files
+    if pages and _has_text_around(root):
+        notes.append(f": what stands around it in {local_name(root)} is left out")
     once = tuple(dict.fromkeys(notes))
     return Document(tuple(pages), notes=once, invoices=tuple(invoices), files=tuple(files))
+
+
+def _has_text_around(envelope: Element) -> bool:
+    waiting = [envelope]
+    while waiting:
+        element = waiting.pop()
+        if syntax_of(element.tag) is None:
+            if text_of(element):
+                return True
+            waiting += element
+    return False
 
 
 def _name(of: str, code: str) -> str:
@@ -273,10 +287,10 @@ class _Lines:
     def _allowance(self, allowance: Reading, on: str) -> str:
         charge = is_charge(allowance)
         percent, rate = allowance.text("percent"), allowance.text("rate")
-        of = self._amounts(allowance, "of") if percent else ""
+        of = self._amounts(allowance, "of")
         about = _aside(
             allowance.text("reason") or self._meaning(allowance, "7161" if charge else "5189"),
-            percent and f"{percent} %{of and f' of {of}'}",
+            _words(percent and f"{percent} %", of and f"of {of}"),
             rate and f"{_tax(allowance)} {rate} %",
         )
         amount = self._amounts(allowance, "amount")

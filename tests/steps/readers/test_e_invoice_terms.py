@@ -1,13 +1,16 @@
 """Each term of each syntax, with a value of its own, is in the text, on a page or in the note."""
 
 import base64
+import re
 from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 import pytest
 
-from paddock.steps.readers.e_invoice_syntaxes import NamedTerm, terms_of
+from paddock.steps.readers.e_invoice import read_e_invoices
+from paddock.steps.readers.e_invoice_syntaxes import SYNTAXES, NamedTerm, terms_of
 from paddock.steps.readers.reader import Document
+from tests.fakes.pdf import pdf
 from tests.fakes.readers import read_here
 
 _UBL = "urn:oasis:names:specification:ubl:schema:xsd"
@@ -104,3 +107,110 @@ def test_each_term_is_in_text_or_page_or_note(
     found = read(invoice_with(root_of, term, written), tmp_path)
     assert "read as an e-invoice" in found.notes[0]
     assert expected.casefold() in "\n".join((*found.pages, *found.notes)).casefold()
+
+
+def test_the_terms_of_a_syntax_say_which_elements_are_days_and_files() -> None:
+    for syntax in SYNTAXES:
+        for term in (term for terms in terms_of(syntax.name).values() for term in terms):
+            name = term.path.rpartition("/")[2]
+            assert bool(re.fullmatch(syntax.days, name)) is (term.type == "day"), term
+            assert bool(re.fullmatch(syntax.files, name)) is (term.type == "file"), term
+
+
+_SIGNED = (
+    "<s:Signature xmlns:s='http://www.w3.org/2000/09/xmldsig#'><s:SignatureValue>MIIIO"
+    "</s:SignatureValue></s:Signature>"
+)
+
+
+def bill(*inner: str) -> str:
+    return f"<Invoice xmlns='{_UBL}:Invoice-2'><ID>7</ID>{''.join(inner)}</Invoice>"
+
+
+@pytest.mark.parametrize(
+    ("inner", "lines"),
+    [
+        (
+            "<InvoiceLine><Item><ManufacturerParty><PartyName><Name>Dock AG</Name></PartyName>"
+            "</ManufacturerParty></Item></InvoiceLine>",
+            ["Invoice line item manufacturer party name: Dock AG"],
+        ),
+        (
+            "<InvoiceLine><Item><AdditionalItemProperty><Name>Boat</Name><Value>Tern II</Value>"
+            "</AdditionalItemProperty></Item></InvoiceLine>",
+            ["Item attribute value, Boat: Tern II"],
+        ),
+        (
+            "<InvoiceLine><Item><CommodityClassification><ItemClassificationCode listID='STI' "
+            "listAgencyID='6'>9873</ItemClassificationCode></CommodityClassification></Item>"
+            "</InvoiceLine>",
+            ["Item classification identifier: 9873 (STI)"],
+        ),
+        (
+            "<PaymentMeans><PaymentMeansCode name='By cash box'>10</PaymentMeansCode>"
+            "</PaymentMeans>",
+            ["Payment means: In cash (10)", "Payment means text: By cash box"],
+        ),
+        (
+            "<AccountingSupplierParty><Party><EndpointID schemeID='0088'>73</EndpointID></Party>"
+            "</AccountingSupplierParty>",
+            ["Seller electronic address: 73 (0088)"],
+        ),
+        (
+            "<AdditionalDocumentReference><ID>5-1</ID><DocumentTypeCode>130</DocumentTypeCode>"
+            "</AdditionalDocumentReference>",
+            ["Invoiced object identifier: 5-1"],
+        ),
+        (
+            "<InvoiceLine><ID>1</ID><SubInvoiceLine><ID>1a</ID><Note>Wet</Note></SubInvoiceLine>"
+            "<Note>Dry</Note></InvoiceLine>",
+            ["Item 1:", "Invoice line note: Dry", "Item 1a: (within item 1, in its amount)",
+             "Invoice line note: Wet"],
+        ),
+        ("<LegalMonetaryTotal><Odd>9</Odd></LegalMonetaryTotal>", ["Legal monetary total odd: 9"]),
+    ],
+    ids=["unknown", "property", "list", "name", "scheme", "condition", "inner", "total"],
+)  # fmt: skip
+def test_what_no_line_takes_is_a_line_of_its_group(inner: str, lines: list[str]) -> None:
+    found = read_e_invoices(bill(inner)).text.splitlines()
+    assert [line for line in lines if line not in found] == []
+    assert sorted(lines, key=found.index) == lines
+    assert found[-1].startswith("Amount due:")
+
+
+def test_a_signature_is_left_out_by_name() -> None:
+    found = read_e_invoices(bill(_SIGNED, "<Note>Wet</Note>"))
+    assert "MIIIO" not in found.text
+    assert found.notes == (": read as an e-invoice; left out: Signature",)
+
+
+@pytest.mark.parametrize(
+    ("content", "attributes", "page", "note"),
+    [
+        (b"Bill 17", "filename='a.txt' mimeCode='text/plain'", "# a.txt\n\nBill 17", ""),
+        (pdf(["Bill 17"]), "filename='a.pdf' mimeCode='application/pdf'", "# a.pdf\n\nBill 17", ""),
+        (pdf(["Bill 17"]), "", "# file 1\n\nBill 17", ""),
+        (bill().encode(), "filename='b.xml'", "# b.xml\n\nOther document", "read as an e-invoice"),
+        (b"\x00\x01", "filename='a.dwg'", "", "embedded file 'a.dwg' is not read: "),
+        ("%%%", "filename='a.pdf'", "", "embedded file 'a.pdf' is not read: its base64 is damaged"),
+        ("ÄÖÜ", "filename='a.pdf'", "", "embedded file 'a.pdf' is not read: its base64 is damaged"),
+    ],
+    ids=["text", "pdf", "unnamed", "invoice", "unknown", "no base64", "no ASCII"],
+)
+def test_a_file_in_an_invoice_is_a_page_behind_it_or_named(
+    content: bytes | str, attributes: str, page: str, note: str, tmp_path: Path
+) -> None:
+    written = content if isinstance(content, str) else base64.encodebytes(content).decode()
+    path = tmp_path / "bill.xml"
+    path.write_text(
+        bill(
+            "<AdditionalDocumentReference><Attachment><EmbeddedDocumentBinaryObject "
+            f"{attributes}>{written}</EmbeddedDocumentBinaryObject></Attachment>"
+            "</AdditionalDocumentReference>"
+        )
+    )
+    found = read_here(path)
+    assert len(found.pages) == 1 + bool(page)
+    assert found.pages[-1].startswith(page or "Other document")
+    assert any(note in text for text in found.notes[1:]) is bool(note)
+    assert "Attached document: " in found.pages[0]

@@ -293,3 +293,158 @@ def test_only_what_is_left_to_be_paid_is_due(
     assert found.invoices[0]["payable"] == payable
     assert lines in found.text
     assert found.notes == (": read as an e-invoice",)
+
+
+_EN = "<CustomizationID>urn:cen.eu:en16931:2017#compliant#urn:fdc:peppol.eu</CustomizationID>"
+_TOTALS = """<LegalMonetaryTotal><LineExtensionAmount>100</LineExtensionAmount>
+<TaxExclusiveAmount>19</TaxExclusiveAmount><TaxInclusiveAmount>119</TaxInclusiveAmount>
+<PayableAmount>119</PayableAmount></LegalMonetaryTotal>"""
+_LINE = "<InvoiceLine><LineExtensionAmount>100</LineExtensionAmount></InvoiceLine>"
+
+
+def taxed(*amounts: str, scheme: str = "VAT") -> str:
+    return "".join(
+        f"<TaxTotal><TaxAmount>{tax}</TaxAmount><TaxSubtotal><TaxableAmount>{basis}</TaxableAmount>"
+        f"<TaxAmount>{tax}</TaxAmount><TaxCategory><Percent>{rate}</Percent><TaxScheme>"
+        f"<ID>{scheme}</ID></TaxScheme></TaxCategory></TaxSubtotal></TaxTotal>"
+        for tax, rate, basis in (amount.split() for amount in amounts)
+    )
+
+
+def ubl(*inner: str, root: str = "Invoice") -> str:
+    name = f"urn:oasis:names:specification:ubl:schema:xsd:{root}-2"
+    return f"<{root} xmlns='{name}'>{''.join(inner)}</{root}>"
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        "2026-0118",
+        "4711-0815",
+        "2026-9999",
+        "2025-08-28T14:18:51-4c42b50f",
+        "2026-01-18",
+        "20260118",
+    ],
+)
+def test_only_a_term_that_is_a_day_is_read_as_one(number: str) -> None:
+    other = f"<BuyerReference>{number}</BuyerReference><Note>{number}</Note>"
+    found = read_e_invoices(
+        ubl(
+            f"<ID>{number}</ID><IssueDate>2026-03-02+01:00</IssueDate>{other}<PaymentMeans>"
+            f"<PaymentID>{number}</PaymentID></PaymentMeans>"
+        )
+    )
+    (invoice,) = found.invoices
+    assert (invoice["number"], invoice["reference"]) == (number, number)
+    assert invoice["date"] == "2026-03-02"
+    lines = {f"Document number: {number}", f"Buyer reference: {number}", f"Note: {number}"}
+    assert lines <= {*found.text.splitlines()}
+    (in_cii,) = read_e_invoices(_CII.replace(">24-1<", f" format='102'>{number}<")).invoices
+    assert (in_cii["number"], in_cii["date"]) == (number, "2024-04-03")
+
+
+@pytest.mark.parametrize(
+    ("account", "code", "iban", "lines"),
+    [
+        (
+            "<ID>GB29 NWBK 6016 1331 9268 19</ID><FinancialInstitutionBranch><ID>NWBKGB2L</ID>"
+            "</FinancialInstitutionBranch>",
+            "58",
+            "GB29 NWBK 6016 1331 9268 19",
+            "IBAN: GB29 NWBK 6016 1331 9268 19\nPayment service provider identifier: NWBKGB2L",
+        ),
+        (
+            "<ID>1234567890</ID><FinancialInstitutionBranch><ID>4183</ID>"
+            "</FinancialInstitutionBranch>",
+            "42",
+            "",
+            "Account, no IBAN: 1234567890\nPayment service provider identifier: 4183",
+        ),
+        ("<ID>12-34-56 00012345</ID>", "42", "", "Account, no IBAN: 12-34-56 00012345"),
+        ("<ID>81234567</ID>", "93", "", "Account, no IBAN: 81234567"),
+        (
+            "<ID schemeID='BBAN'>GB29NWBK60161331926819</ID>",
+            "42",
+            "",
+            "Account, no IBAN: GB29NWBK60161331926819\nPayment account identifier, scheme: BBAN",
+        ),
+        ("<ID>DE02120300000000202052</ID>", "58", "", "Account, no IBAN: DE02120300000000202052"),
+        ("<ID>DE0212030000000020205</ID>", "58", "", "Account, no IBAN: DE0212030000000020205"),
+    ],
+    ids=["iban", "danish", "british", "giro", "scheme", "digits", "length"],
+)
+def test_an_account_keeps_its_bank_and_is_an_iban_where_it_is_one(
+    account: str, code: str, iban: str, lines: str
+) -> None:
+    means = f"<PaymentMeansCode>{code}</PaymentMeansCode>"
+    found = read_e_invoices(
+        ubl(
+            f"<PaymentMeans>{means}<PayeeFinancialAccount>{account}</PayeeFinancialAccount>"
+            "</PaymentMeans><PaymentMeans><PaymentMeansCode>10</PaymentMeansCode></PaymentMeans>"
+        )
+    )
+    assert f"({code})\n{lines}\nPayment means: In cash (10)" in found.text
+    assert found.invoices[0]["iban"] == iban
+    assert ("iban" in found.invoices[0]["places"]) is bool(iban)
+
+
+@pytest.mark.parametrize(
+    ("root", "code", "kind", "first"),
+    [
+        ("CreditNote", "91", "credit_note", "Credit note (91): nothing is to be paid on it"),
+        ("CreditNote", "NC", "credit_note", "Credit note (NC): nothing is to be paid on it"),
+        ("CreditNote", "380", "credit_note", "Credit note (380): nothing is to be paid on it"),
+        ("CreditNote", "396", "credit_note", "Factored credit note (396): nothing is to be paid"),
+        ("Invoice", "381", "credit_note", "Credit note (381): nothing is to be paid on it"),
+        ("Invoice", "01", "other", "Other document (01)"),
+    ],
+)  # fmt: skip
+def test_a_credit_note_is_one_by_its_root_too(root: str, code: str, kind: str, first: str) -> None:
+    found = read_e_invoices(ubl(f"<{root}TypeCode>{code}</{root}TypeCode>", root=root))
+    assert found.text.startswith(first)
+    assert found.invoices[0]["kind"] == kind
+
+
+@pytest.mark.parametrize(
+    ("profile", "rules", "witnesses"),
+    [(_EN, ["BR-CO-13", "BR-CO-15"], ["xml", "sums"]), ("", [], ["xml"])],
+    ids=["EN 16931", "another"],
+)
+def test_rules_of_en_16931_hold_where_an_invoice_claims_to_follow_it(
+    profile: str, rules: list[str], witnesses: list[str]
+) -> None:
+    markup = ubl(profile, taxed("19 19 100"), _TOTALS, _LINE)  # of Denmark: net is the tax
+    (invoice,) = read_e_invoices(markup).invoices
+    found = [found["rule"] for found in invoice["disagreements"]]
+    assert (found, invoice["witnesses"]) == (rules, witnesses)
+    (wrong,) = read_e_invoices(markup.replace(">100</LineExt", ">90</LineExt", 1)).invoices
+    assert wrong["disagreements"][0]["rule"] == ("BR-CO-10" if profile else "sum")
+
+
+def test_totals_of_several_taxes_are_added_up() -> None:
+    totals = _TOTALS.replace(">19<", ">100<").replace(">119<", ">128<")
+    found = read_e_invoices(ubl(taxed("20 20 100"), taxed("8 8 100", scheme="GST"), totals, _LINE))
+    (invoice,) = found.invoices
+    assert (invoice["tax"], invoice["witnesses"]) == (28.0, ["xml", "sums"])
+    assert found.notes == (": read as an e-invoice",)
+    assert [line for line in found.text.splitlines() if " % on " in line] == [
+        "VAT 20 % on 100.00 : 20.00",
+        "GST 8 % on 100.00 : 8.00",
+    ]
+
+
+def test_an_invoice_in_a_text_of_its_envelope_is_read() -> None:
+    inner = ubl("<ID>7</ID>").replace("<", "&lt;")
+    found = read_e_invoices(
+        ubl(f"<ID>A</ID><Description>{inner}</Description>", root="AttachedDocument")
+    )
+    assert [invoice["number"] for invoice in found.invoices] == ["7"]
+    assert found.notes[1] == ": what stands around it in AttachedDocument is left out"
+
+
+def test_what_is_paid_in_parts_has_no_one_day() -> None:
+    terms = "<PaymentTerms><PaymentDueDate>2026-03-31</PaymentDueDate></PaymentTerms>"
+    (once,) = read_e_invoices(ubl(terms)).invoices
+    (parts,) = read_e_invoices(ubl(terms + terms.replace("03-31", "04-30"))).invoices
+    assert (once["due"], parts["due"]) == ("2026-03-31", "")
