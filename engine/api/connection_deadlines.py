@@ -1,8 +1,9 @@
-"""Deadlines of connections: for a request's headers, a silent client, an answer that is not read.
+"""Deadlines of connections, for headers, silence and unread answers; requests of two lengths.
 
 Uvicorn closes a connection that is idle between two requests, but waits for ever for the headers of
 a request, for a client that sends nothing, and for a client that does not read its answer. The
-application cannot see the first two and cannot end the third.
+application cannot see the first two and cannot end the third. h11 serves a request that has two
+lengths: a proxy before it may have taken the other one (RFC 9112, 6.1 and 6.3).
 """
 
 from __future__ import annotations
@@ -18,9 +19,24 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 # Interval of the checks: a connection is closed so much late at most.
 _DEADLINE_CHECK_S = 1.0
 
+_MOST_HEADER_BYTES = 64 * 1024
+
 # Connections of one server without a request. One more closes the one that is idle for longest, so
 # that silent connections do not shut out other clients. Most systems allow a process 1,024 files.
 MOST_IDLE = 512
+
+
+class OneLengthConnection(h11.Connection):
+    """Refuses Transfer-Encoding beside Content-Length, and in HTTP/1.0, which does not have it."""
+
+    def next_event(self) -> Any:
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            names = {name for name, _ in event.headers}
+            is_twice = b"content-length" in names or event.http_version < b"1.1"
+            if is_twice and b"transfer-encoding" in names:
+                raise h11.RemoteProtocolError("its length is stated twice")
+        return event
 
 
 class DeadlineProtocol(H11Protocol):
@@ -36,6 +52,8 @@ class DeadlineProtocol(H11Protocol):
     ) -> None:
         """`idle`: the server's connections without a request, the longest idle first."""
         super().__init__(*args, **options)
+        most_bytes = self.config.h11_max_incomplete_event_size or _MOST_HEADER_BYTES
+        self.conn = OneLengthConnection(h11.SERVER, most_bytes)
         self._idle = idle
         self._header_s = header_s
         self._idle_s = idle_s

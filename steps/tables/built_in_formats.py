@@ -65,10 +65,15 @@ class _ColumnFormat(TableFormat):
     """One whose columns have types, and are made of Arrow's."""
 
     holds_all_numbers = True
+    needs_a_column = False
 
     def write(self, rows: TypedRows, options: WriteOptions) -> FileAndNotes:
         module = with_libraries("arrow_rows")
-        table, notes = module.to_arrow(rows, options.types)
+        has_rows = any(row is not None for row in rows)
+        columns = () if has_rows else (*rows.types, *options.types)
+        if not (has_rows or columns) and self.needs_a_column:
+            columns = ("nothing",)
+        table, notes = module.to_arrow(rows, options.types, columns)
         is_told = self.holds_all_numbers or rows.lost_values
         notes += [loss] if not is_told and (loss := module.ArrowRows(table).loss) else []
         return self.file_of(table, options), notes
@@ -101,6 +106,7 @@ class ArrowFormat(_ColumnFormat):
 
 class SqliteFormat(_ColumnFormat):
     name, suffixes, also_read = "sqlite", (".sqlite", ".db"), (".sqlite3",)
+    needs_a_column = True
     holds_all_numbers = False
     files_beside = ("-wal",)
     lock_files = (*TableFormat.lock_files, "{}-wal", "{}-journal")
@@ -117,6 +123,7 @@ class SqliteFormat(_ColumnFormat):
 
 class DuckdbFormat(_ColumnFormat):
     name, suffixes = "duckdb", (".duckdb",)
+    needs_a_column = True
     lock_files = (*TableFormat.lock_files, "{}.wal")
     same_bytes = False
 

@@ -125,7 +125,7 @@ def sqlite_file(table: pa.Table, name: str) -> bytes:
 
     try:
         with closing(sqlite3.connect(":memory:")) as connection:
-            connection.execute(f"create table {sql_name(name)} ({', '.join(columns) or 'nothing'})")
+            connection.execute(f"create table {sql_name(name)} ({', '.join(columns)})")
             insert = f"insert into {sql_name(name)} values ({', '.join('?' * len(columns))})"
             connection.executemany(insert, (tuple(values_of(row)) for row in ArrowRows(table)))
             connection.commit()

@@ -152,3 +152,56 @@ def test_a_websocket_has_no_deadline_of_requests(
         for _ in range(6):
             silent.enter_context(socket.create_connection(("127.0.0.1", port)))
         assert websocket.recv(timeout=PATIENCE_S) == "still here"
+
+
+FRAMED = {
+    "a length": ("Content-Length: 4", b"body", 200),
+    "chunks": ("Transfer-Encoding: chunked", b"4\r\nbody\r\n0\r\n\r\n", 200),
+    "chunks with extensions": ("Transfer-Encoding: chunked", b"4;a=1\r\nbody\r\n0\r\n\r\n", 200),
+    "a length that is stated twice": ("Content-Length: 4\r\nContent-Length: 4", b"body", 200),
+    "a folded header": ("Content-Length: 4\r\nX-A: one\r\n two", b"body", 200),
+    "a length and chunks": (
+        "Content-Length: 4\r\nTransfer-Encoding: chunked", b"0\r\n\r\n", 400
+    ),
+    "chunks and a length": (
+        "Transfer-Encoding: chunked\r\nContent-Length: 0", b"0\r\n\r\n", 400
+    ),
+    "two lengths": ("Content-Length: 4\r\nContent-Length: 5", b"body", 400),
+    "two lengths in a list": ("Content-Length: 4, 5", b"body", 400),
+    "a length with a sign": ("Content-Length: +4", b"body", 400),
+    "a length that is no number": ("Content-Length: four", b"body", 400),
+    "chunks twice": (
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", b"0\r\n\r\n", 400
+    ),
+    "another encoding": ("Transfer-Encoding: gzip, chunked", b"0\r\n\r\n", 400),
+    "chunks without a size": ("Transfer-Encoding: chunked", b"x\r\nbody\r\n0\r\n\r\n", 400),
+    "chunks longer than they say": (
+        "Transfer-Encoding: chunked", b"2\r\nbody\r\n0\r\n\r\n", 400
+    ),
+    "a line without its end": ("X-A: one\rX-B: two\r\nContent-Length: 4", b"body", 400),
+    "a blank before the colon": ("Content-Length : 4", b"body", 400),
+    "a NUL": ("X-A: \0\r\nContent-Length: 4", b"body", 400),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+@pytest.mark.parametrize("case", FRAMED)
+def test_a_request_is_served_if_its_end_is_the_same_for_all(
+    service: tuple[int, Application], case: str, version: str
+) -> None:
+    headers, body, status = FRAMED[case]
+    if version == "1.0" and "Transfer-Encoding" in headers:
+        status = 400
+    port, _ = service
+    request = f"POST /quick HTTP/{version}\r\nHost: localhost\r\n{headers}\r\n\r\n"
+    behind = REQUEST.replace(b"/quick", b"/behind").replace(
+        b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", port), PATIENCE_S) as wire:
+        wire.sendall(request.encode() + body + behind)
+        told = b""
+        while piece := wire.recv(65536):
+            told += piece
+    assert told.startswith(f"HTTP/1.1 {status} ".encode())
+    n_answers = told.count(b"HTTP/1.1 ")
+    assert n_answers == 1 + (status == 200 and version == "1.1")

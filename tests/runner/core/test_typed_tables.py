@@ -222,3 +222,23 @@ steps:
     assert [request.messages[-1].content for request in (world.run(), world)[1].pool.chats] == [
         "Wells: 5"
     ]
+
+
+@pytest.mark.parametrize("rows", ["{{ steps.each.results }}", "{{ [] }}", "{{ [none] }}"])
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_list_without_rows_is_a_table_without_rows(
+    tmp_path: Path, suffix: str, rows: str
+) -> None:
+    text = each_document(f"""\
+    returns: {{file: doc.relpath, text: steps.text.text}}
+  - {{id: table, uses: files.write, with: {{path: out/t.{suffix}, rows: "{rows}"}}}}
+""")
+    world = World(tmp_path, text)
+    (tmp_path / "inbox").mkdir()
+    assert world.run().status == "completed"
+    if "each" in rows and suffix not in ("csv", "jsonl"):  # an empty one has no row to read
+        found, types = read(tmp_path / "out" / f"t.{suffix}", suffix)
+        assert (found, [*types]) == ([], ["file", "text"])
+    assert world.run().counts == {}
+    world.write("inbox/a.txt", "x")
+    assert world.run().status == "completed"
