@@ -96,6 +96,9 @@ def unread_notes(pages: Mapping[int, SeenText], *, is_all: bool = False) -> Iter
             raise refusal
         which = page_ranges([n for n, page in pages.items() if page.foreign == script])
         yield f": left out is the text of {which}, which {refusal}. {refusal.remedy.rstrip('.')}"
+    if n_unsure := {n: page.n_unsure for n, page in pages.items() if page.n_unsure}:
+        signs = f"{counted(sum(n_unsure.values()), 'sign')} on {page_ranges(list(n_unsure))}"
+        yield f": {signs} may be other ones: OCR mistakes fractions, per mille and ticked boxes"
     partly = [n for n, page in pages.items() if page.n_unread and not page.foreign]
     if partly:
         lines = counted(sum(pages[n].n_unread for n in partly), "line")

@@ -14,6 +14,8 @@ a time. A picture is read in these steps:
 from __future__ import annotations
 
 import re
+from cmath import exp, phase
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, cached_property
@@ -28,6 +30,7 @@ from paddock.engine.system.records import Struct, replace
 from paddock.pipelines.text_marks import escaped
 
 from . import reader
+from .directions import angle_between, directions_of
 from .ocr_layout import SeenText, TextBox, join_boxes
 from .reader import Unreadable
 
@@ -46,6 +49,9 @@ _IS_TEXT = 0.6  # of detection: lines of print have 0.65 and more, stains and dr
 _LEAST_FOREIGN = 3.0  # squares of text that nothing reads: less may be a drawing, too
 _COVERED = 0.35  # of a line's box, which is higher than its letters
 _SHORT = 6.0  # times as long as high: enough letters, and soon read
+_LONG = 3.0  # times as long as high: its corners tell where a line goes
+_LEAST_ANGLE = 0.004  # radians: less is how exactly corners are found
+_ASKEW = 0.25  # radians, by which a line runs in another direction than most
 _SAMPLE = 4  # lines by which it is decided which way up a picture is
 _BETTER = 0.15
 _MOST_RETRIED = 50
@@ -68,6 +74,7 @@ _SCRIPTS: Mapping[str, tuple[str, str]] = {
 _OTHER_SCRIPT = "another script"
 _GREEK, _LEAST_GREEK = range(0x370, 0x400), 4  # fewer are a formula's
 _VIETNAMESE = frozenset("ơưƠƯ")  # no other language has them
+_DEGREES = {0x2103: "\u00b0C", 0x2109: "\u00b0F"}  # single characters, as no one writes them
 _RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff]")
 _RUN = re.compile(r"[\w:*/%+-]+(?:[., ]+[\w:*/%+-]+)*|.", re.ASCII)
 
@@ -129,7 +136,7 @@ class _LineReader:
 
     def _line(self, crop: Any) -> _ReadText:
         found = self._engine.recognize_txt([crop])
-        text, score = found.txts[0].strip(), float(found.scores[0])
+        text, score = found.txts[0].strip().translate(_DEGREES), float(found.scores[0])
         n_chars = len("".join(text.split()))
         is_read = score >= _LEAST_SCORE and n_chars >= max(1.0, _LEAST_CHARS * _squares(crop))
         if _script_of(text) not in (_OTHER_SCRIPT, *self.scripts):
@@ -192,6 +199,7 @@ class _OcrEngine:
             return SeenText("", n_unread=len(lines), foreign=script)
         height, width = pixels.shape[:2]
         boxes = list[TextBox]()
+        angle = _angle_of(corners)
         for line, four in zip(lines, corners, strict=True):
             (left, top), (right, bottom) = map(float, four.min(0)), map(float, four.max(0))
             n_known = sum(
@@ -201,11 +209,17 @@ class _OcrEngine:
                 and top < (box.top + box.bottom) / 2 < bottom
             )
             if line.is_read and 2 * n_known < len(line.text):  # else of words far apart
-                boxes.append(TextBox(escaped(line.text), left, top, right, bottom, line.score))
+                sides, is_aside = _level_box(four, angle)
+                boxes.append(TextBox(escaped(line.text), *sides, line.score, is_aside))
         n_known, n_read = (sum(len(box.text) for box in some) for some in (known, boxes))
         has_known = 0 < n_known <= n_read and not turns
-        boxes += known if has_known else ()
-        seen = join_boxes(boxes, width, height, turns)
+        for box in known if has_known else ():
+            middle = complex(box.left + box.right, box.top + box.bottom) / 2
+            by = middle * exp(-1j * angle) - middle
+            x_0, x_1, y_0, y_1 = box.left, box.right, box.top, box.bottom
+            sides = x_0 + by.real, y_0 + by.imag, x_1 + by.real, y_1 + by.imag
+            boxes.append(TextBox(box.text, *sides, box.score))
+        seen = join_boxes(boxes, width, height, turns, angle)
         return replace(seen, n_unread=len(lost), has_known=has_known)
 
     def _find(self, pixels: Any) -> tuple[Any, Sequence[float]]:
@@ -277,6 +291,30 @@ def _turned(pixels: Any, corners: Any) -> tuple[Any, Any]:
     moved = corners[:, :, ::-1].copy()
     moved[:, :, 1] = pixels.shape[1] - moved[:, :, 1]
     return pixels.swapaxes(0, 1)[::-1].copy(), moved[:, [1, 2, 3, 0]]
+
+
+def _angle_of(corners: Any) -> float:
+    """Return the radians by which most lines fall; 0: too few to be seen."""
+    lengths: Counter[float] = Counter()
+    for four in corners:
+        along = complex(*map(float, four[1] - four[0]))
+        if abs(along) > _LONG * dist(four[0], four[3]):
+            lengths[phase(along)] += abs(along)  # type: ignore[assignment]
+    angle = next(iter(directions_of(lengths)), 0.0)
+    return angle if abs(angle) > _LEAST_ANGLE else 0.0
+
+
+def _level_box(four: Any, angle: float) -> tuple[tuple[float, float, float, float], bool]:
+    """Return the sides of a line in a level picture, and whether it runs otherwise."""
+    across, down = dist(four[0], four[1]), dist(four[0], four[3])
+    turned = [complex(*map(float, corner)) * exp(-1j * angle) for corner in four]
+    xs, ys = [at.real for at in turned], [at.imag for at in turned]
+    is_askew = abs(angle_between(phase(turned[1] - turned[0]), 0.0)) > _ASKEW
+    is_aside = down > _TALL * across or (across > _LONG * down and is_askew)
+    if not angle or is_aside:
+        return (min(xs), min(ys), max(xs), max(ys)), is_aside
+    left, right = (xs[0] + xs[3]) / 2, (xs[1] + xs[2]) / 2
+    return (left, (ys[0] + ys[1]) / 2, right, (ys[2] + ys[3]) / 2), False
 
 
 def _crops(pixels: Any, corners: Any) -> list[Any]:

@@ -1,16 +1,19 @@
+import math
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
+import pypdfium2  # type: ignore[import-untyped]
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from paddock.pipelines.text_cells import unpack_cells
 from paddock.steps.base import StepError
-from paddock.steps.readers import ocr_engine, reader
-from paddock.steps.readers.ocr_layout import TextBox, join_boxes
+from paddock.steps.readers import ocr, ocr_engine, reader
+from paddock.steps.readers.ocr_layout import SeenText, TextBox, join_boxes
 from tests.fakes.office import eml, new_document, saved, scan, scanned_pdf
 from tests.fakes.readers import read_here
+from tests.steps.readers.askew_pages import HEIGHT, WIDTH, Page, Text, layered, pdf_of
 
 # ruff: noqa: RUF001 - letters of other scripts
 
@@ -266,3 +269,78 @@ def test_a_table_of_two_columns_is_read_across() -> None:
     ]
     wide = TextBox("a line that makes the page as wide as pages are", 0, 200, 420, 212)
     assert join_boxes([*cells, wide]).text.split("\n")[:2] == ["name0\tvalue0", "name1\tvalue1"]
+
+
+def padded(text: str, left: float, top: float, right: float) -> TextBox:
+    """Make a box as a model finds it: a third of a line's height wider on both sides."""
+    return TextBox(text, left - 10, top, right + 10, top + 33)
+
+
+def test_narrow_columns_are_read_one_after_the_other_and_rows_of_a_table_as_rows() -> None:
+    words = ("tenant of a berth pays the rent", "gate is open until the evening")
+    lines = [
+        padded(f"The {words[n % 2]} {n}", 140 + 410 * column, 300 + 29 * n, 530 + 410 * column)
+        for n in range(6)
+        for column in range(3)
+    ]
+    assert join_boxes(lines).text.split("\n") == [
+        line
+        for column in range(3)
+        for line in [*([""] if column else []), *(f"The {words[n % 2]} {n}" for n in range(6))]
+    ]
+    cells = [
+        padded(text, left, 300 + 40 * row, left + 14 * len(text))
+        for row, texts in enumerate([("Article", "Count"), ("Rope", "2"), ("Oil", "17")])
+        for left, text in zip((140, 500), texts, strict=True)
+    ]
+    assert join_boxes(cells).text == "Article\tCount\nRope\t2\nOil\t17"
+
+
+@pytest.mark.parametrize("angle", [-2, 1.5])
+def test_a_picture_that_was_scanned_askew_is_read_by_its_own_lines(
+    placed: Placed, angle: float
+) -> None:
+    texts = [
+        Text(60 + 180 * column, 700 - 18 * row, cell, 12)
+        for row, cells in enumerate([("Article", "Count", "Price"), ("Rope", "2", "17.50")])
+        for column, cell in enumerate(cells)
+    ]
+    texts += [
+        Text(60, 640, "Berth 14 costs 320.00 EUR a month", 12),
+        Text(30, 480, "Form 8", 9, 90),
+    ]
+    data = pdf_of(layered(Page(texts, []), "lines", angle), "lines", angle, 0)
+    picture = BytesIO()
+    pypdfium2.PdfDocument(data)[0].render(scale=2).to_pil().save(picture, "PNG")
+    found = read_here(placed("a.png", picture.getvalue()))
+    assert found.text == (
+        "Article\tCount\tPrice\nRope\t2\t17.50\n\nBerth 14 costs 320.00 EUR a month\n\nForm 8"
+    )
+    [price] = [c for c in unpack_cells(found.cells[0]) if found.text[c.start : c.end] == "17.50"]
+    x, y = 425 - WIDTH / 2, 686 - HEIGHT / 2
+    a, b = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    wide, high = WIDTH * a + HEIGHT * abs(b), WIDTH * abs(b) + HEIGHT * a
+    assert price.box is not None
+    assert price.box[0] < 0.5 + (a * x - b * y) / wide < price.box[2]
+    assert price.box[1] < 0.5 - (b * x + a * y) / high < price.box[3]
+
+
+@pytest.mark.parametrize(
+    ("text", "unsure"),
+    [
+        ("1½ cups of tea", "1½"),
+        ("2³/4 hours", "2³/4"),
+        ("4 %o of 320.00 EUR", "%o"),
+        ("□ by post", "□"),
+        ("19 % of 320.00 EUR", ""),
+        ("120 m² at 21 °C", ""),
+    ],
+)
+def test_a_sign_that_models_take_for_others_is_unsure_whatever_they_say(
+    text: str, unsure: str
+) -> None:
+    seen = join_boxes([TextBox(text, 0, 0, 200, 20, 0.99)])
+    assert [text[c.start : c.end] for c in seen.cells if c.p == 0.5] == [unsure] * bool(unsure)
+    assert [*ocr.unread_notes({1: seen, 2: SeenText("")})] == [
+        ": 1 sign on page 1 may be other ones: OCR mistakes fractions, per mille and ticked boxes"
+    ] * bool(unsure)
