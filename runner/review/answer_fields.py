@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Literal
@@ -19,7 +20,7 @@ from paddock.engine.system import units
 from paddock.engine.system.records import Struct
 from paddock.engine.system.text import cell_text, counted, one_line, path_text
 from paddock.pipelines.checking.schema_parts import SchemaParts
-from paddock.pipelines.checking.source_index import date_in, number_in
+from paddock.pipelines.checking.source_index import SourceIndex, date_in, number_in
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.label_choices import is_stand_in
 from paddock.pipelines.text_cells import SourceText
@@ -37,12 +38,18 @@ _KIND_OF_TYPE: Mapping[str, FieldKind] = {
     "object": "json",
     "array": "json",
 }
+_OPEN_NUMBER = re.compile(r"(?<![\w.,'])([1-9]\d{0,2})([.,])(\d{3})(?![\w.,'])")
 _MOST_LINE_CHARS = 300
 """A window of a text begins up to so much earlier, at the beginning of a line."""
 
 
 class WrongField(ValueError):
-    """A change that names no field of the answer, or text that is no JSON; a sentence."""
+    """A change that names no field, may be two numbers, or is no JSON; a sentence."""
+
+    def __init__(self, sentence: str, path: str = "") -> None:
+        super().__init__(sentence)
+        self.path = path
+        """Of the field; empty where it is none of the answer's."""
 
 
 class AnswerField(Struct, frozen=True):
@@ -167,11 +174,24 @@ def _kind(schema: SchemaParts, value: Any) -> tuple[FieldKind, tuple[Any, ...]]:
     return ("text" if isinstance(value, str) else "json"), ()
 
 
-def edited_answer(answer: Any, fields: Sequence[AnswerField], changes: Mapping[str, str]) -> Any:
+def decimal_mark_of(texts: Iterable[str]) -> str:
+    """Return what begins the fraction in texts that one person wrote; empty: they do not tell."""
+    return SourceIndex("\n".join(texts), "und").numbers.decimal_mark
+
+
+def is_open_number(text: str) -> bool:
+    return _OPEN_NUMBER.search(text) is not None
+
+
+def edited_answer(
+    answer: Any, fields: Sequence[AnswerField], changes: Mapping[str, str], decimal_mark: str = ""
+) -> Any:
     """Return the answer with these texts in place of the fields' own, by path.
 
+    `decimal_mark`: the person's own; empty: `1.234` is not read, as it may be two numbers.
+
     Raises:
-        WrongField: a path is none of the answer's.
+        WrongField: a path is none of the answer's, or a text may be two numbers.
 
     >>> fields = answer_fields({"n": 1, "s": "a"}, {"properties": {"n": {"type": "integer"}}})
     >>> edited_answer({"n": 1, "s": "a"}, fields, {"n": "12"})
@@ -184,6 +204,13 @@ def edited_answer(answer: Any, fields: Sequence[AnswerField], changes: Mapping[s
         if field is None:
             remedy = did_you_mean(path, by_path) or "Its fields are those of the model's answer."
             raise WrongField(f"the answer has no field '{path}'. {remedy}")
+        found = _OPEN_NUMBER.search(text) if field.kind == "number" else None
+        if found is not None and text != field.text:
+            whole, fraction = found[1] + found[3], f"{found[1]}.{found[3]}0"
+            if not decimal_mark:
+                what = f"'{found[0]}' may be two numbers. Write {whole} or {fraction}."
+                raise WrongField(what, path)
+            text = _OPEN_NUMBER.sub(fraction if found[2] == decimal_mark else whole, text)
         if not field.keys:
             return field.typed(text)
         inner = edited

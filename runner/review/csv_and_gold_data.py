@@ -23,7 +23,14 @@ from paddock.runner.ledger.reviews.reviews import (
 )
 from paddock.steps.tables.row_formats import CSV, JSONL, UnreadableRows
 
-from .answer_fields import WrongField, edited_answer, shown_item, subject_fields
+from .answer_fields import (
+    WrongField,
+    decimal_mark_of,
+    edited_answer,
+    is_open_number,
+    shown_item,
+    subject_fields,
+)
 from .decisions import VERBS, GivenDecision, Verb, clicked_places
 
 COLUMNS = (
@@ -194,6 +201,13 @@ def check_decisions(
     """
     sound: list[SheetDecision] = []
     faults: list[SheetFault] = []
+    decisions = list(decisions)
+    numbers = list[str]()
+    if any(is_open_number(text) for given in decisions for text in given.changes.values()):
+        for given in decisions:
+            held = reviews.get(given.id)
+            of = {f.path: f.kind for f in subject_fields(held.subject)} if held else {}
+            numbers += (t for path, t in given.changes.items() if of.get(path) == "number")
     for decision in decisions:
         review = reviews.get(decision.id)
         if review is None:
@@ -212,7 +226,9 @@ def check_decisions(
                     decision.question, decision.verb = review.question, "edit"
             elif decision.verb == "edit":
                 fields = subject_fields(review.subject)
-                decision.value = edited_answer(review.subject.answer, fields, decision.changes)
+                decision.value = edited_answer(
+                    review.subject.answer, fields, decision.changes, decimal_mark_of(numbers)
+                )
             # As by an earlier import of the file.
             is_so = review.state == VERBS[decision.verb] and review.question == decision.question
             if not is_so or (decision.verb == "edit" and review.value != decision.value):

@@ -327,7 +327,7 @@ class ReviewPage:
         try:
             value = _edited(review, body)
         except WrongField as error:
-            return {"faults": [{"path": "", "message": str(error)}], "answers": []}
+            return {"faults": [{"path": error.path, "message": str(error)}], "answers": []}
         others, most = list[Review](), 0
         wrong = await self._faults(reviews, review, value)
         if not wrong and not review.is_decided:

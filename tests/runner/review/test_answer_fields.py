@@ -84,11 +84,30 @@ def test_amounts_and_days_are_read_as_people_write_them(tmp_path: Any) -> None:
         ("1.234,50 EUR", "03.05.2027", {"total": 1234.5, "due": "2027-05-03"}),
         ("1.234.567", " ", {"total": 1234567, "due": None}),
         ("some", "03/05/2027", {"total": "some", "due": "03/05/2027"}),  # refused by the schema
-        ("1,234", "soon", {"total": "1,234", "due": "soon"}),
+        ("1234.5", "soon", {"total": 1234.5, "due": "soon"}),
+        ("1.2340", "soon", {"total": 1.234, "due": "soon"}),
+        ("-0.125", "soon", {"total": -0.125, "due": "soon"}),
     ):
         assert (
             edited_answer({"total": 1.5, "due": None}, fields, {"total": total, "due": due}) == made
         )
+
+
+@pytest.mark.parametrize("text", ["1.234", "1,234", "-1.234", "1.234 EUR", "EUR 12,345"])
+def test_a_number_that_may_be_two_is_asked_about_unless_the_person_s_others_tell(text: str) -> None:
+    fields = answer_fields({"total": 1.5}, {"properties": {"total": {"type": "number"}}})
+    with pytest.raises(WrongField, match=r"may be two numbers\. Write 1\d+ or 1\d?\.") as caught:
+        edited_answer({"total": 1.5}, fields, {"total": text})
+    assert caught.value.path == "total"
+    sign = -1 if text[0] == "-" else 1
+    for mark in ".,":
+        made = edited_answer({"total": 1.5}, fields, {"total": text}, mark)["total"]
+        is_whole = mark not in text
+        assert made == sign * {"5": 12345, "4": 1234}[text.rstrip(" EUR")[-1]] / (
+            1 if is_whole else 1000
+        )
+    same = answer_fields({"total": 1.234}, {"properties": {"total": {"type": "number"}}})
+    assert edited_answer({"total": 1.234}, same, {"total": "1.234"}) == {"total": 1.234}
 
 
 def test_what_was_not_changed_is_not_rounded() -> None:

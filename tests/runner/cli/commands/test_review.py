@@ -179,6 +179,22 @@ def test_a_csv_comes_back_with_decisions_of_all_three_kinds(folder: Path) -> Non
     assert again.stdout.startswith("0 decisions taken, 3 were decided so before.")
 
 
+def test_what_begins_a_fraction_is_told_by_the_other_new_values_of_a_csv(folder: Path) -> None:
+    for key in ("a.txt", "b.txt"):
+        ask(folder, key)
+    rows = exported()
+    rows[1]["new value"] = "1.234"
+    (folder / "todo.csv").write_text(sheet(rows), "utf-8")
+    done = invoke("review", "--import", "todo.csv")
+    assert (done.exit_code, decided(folder)) == (1, {})
+    assert "'1.234' may be two numbers. Write 1234 or 1.2340." in done.stderr
+    rows[4]["new value"] = "61,40"
+    (folder / "todo.csv").write_text(sheet(rows), "utf-8")
+    assert invoke("review", "--import", "todo.csv").exit_code == 0
+    totals = [review.value["total"] for _, review in sorted(decided(folder).items())]
+    assert totals == [1234, 61.4]
+
+
 def test_nothing_of_a_faulty_csv_is_taken_and_each_fault_has_its_line(folder: Path) -> None:
     for key in ("a.txt", "b.txt", "c.txt"):
         ask(folder, key)
