@@ -34,6 +34,8 @@ ONLY_IN = {
     "xlsxwriter": {"steps/tables/workbook_file.py"},
     "bs4": {"steps/readers/html.py"},
     "markdownify": {"steps/readers/html.py"},
+    "tinycss2": {"steps/readers/style_sheets.py"},
+    "cssselect2": {"steps/readers/style_sheets.py"},
     "pypdfium2": {"steps/readers/pdf"},
     "rensa": {"steps/text/sketches.py"},
     "distributed": {"steps/readers/dask_readers.py"},

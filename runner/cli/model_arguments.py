@@ -85,10 +85,15 @@ def read_stdin() -> str:
     raw = stream.read(MAX_INPUT_BYTES + 1)
     if len(raw) > MAX_INPUT_BYTES:
         raise CommandError(f"The input has more than {MAX_INPUT_BYTES // 1024**2} MiB.")
+    return decoded_input(raw, "The input")
+
+
+def decoded_input(raw: bytes, what: str) -> str:
+    """Return a text in the encoding that its mark says, such as a shell's UTF-16."""
     try:
         return decode_text(raw).text
     except NotText as error:
-        raise CommandError(f"The input is not text: {error}.") from None
+        raise CommandError(f"{what} is not text: {error}.") from None
 
 
 def parse_keep_alive(value: str) -> float:

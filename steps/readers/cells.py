@@ -175,6 +175,7 @@ class SheetCells(Struct):
     """From 1, as the columns."""
     hidden_columns: set[int] = field(default_factory=set)
     n_hidden_columns: int = 0
+    n_hidden_shapes: int = 0
     """Groups of them, as the file has them."""
     margins: list[str] = field(default_factory=list)
     """Headers and footers."""

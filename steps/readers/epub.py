@@ -17,6 +17,7 @@ from .document_kinds import MEDIA_TYPES
 from .inner_documents import InnerPictures
 from .office import damage_errors, open_archive
 from .reader import Document, ReadRequest, Unreadable, after_name
+from .style_sheets import MOST_STYLE_CHARS, CssSheet
 
 _EBOOK = "an e-book"
 _CONTAINER = "META-INF/container.xml"
@@ -45,8 +46,9 @@ def read_epub(file: BinaryIO, request: ReadRequest) -> Document:
         notes: list[str] = []
         names, pictures = set(book.namelist()), InnerPictures(request)
         sheets = (entry for entry in book.infolist() if entry.filename.lower().endswith(".css"))
-        read = (book.read(s) for s in sheets if s.file_size <= html_styles.MOST_STYLE_CHARS)
-        styles = "\n".join(sheet.decode("utf-8", "replace") for sheet in read)
+        styles = html_styles.sheet_beside(
+            book.open(sheet).read(MOST_STYLE_CHARS + 1) for sheet in sheets
+        )
         for item, is_chapter in _reading_order(package, notes):
             request.check(len(pages[-1]) if pages else 0)
             name = unquote(item.get("href", ""))
@@ -119,7 +121,9 @@ def _is_contents(item: ElementTree.Element) -> bool:
     return "nav" in item.get("properties", "").split()
 
 
-def _chapter(book: zipfile.ZipFile, name: str, styles: str, *, is_contents: bool) -> Document:
+def _chapter(
+    book: zipfile.ZipFile, name: str, styles: CssSheet | None, *, is_contents: bool
+) -> Document:
     """Read a part; of the table of contents what is not in its lists."""
     if name not in book.namelist():
         raise Unreadable(f"is damaged: its part '{name}' is missing")

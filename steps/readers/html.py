@@ -29,8 +29,9 @@ from paddock.pipelines.text_marks import (
 )
 
 from .formulas import mathml_text
-from .html_styles import BLOCKS, CELLS, OUTER, ROWS, StyleSheets, attribute
+from .html_styles import BLOCKS, CELLS, OUTER, ROWS, PageStyles, attribute
 from .reader import Unreadable, hidden_text_note, text_sample
+from .style_sheets import CssSheet
 
 _DECLARATION = re.compile(r"\A\s*<\?xml[^>]*>")  # XHTML; BeautifulSoup would take it for XML
 _UNREAD_TAGS = ("noscript", "template")
@@ -65,7 +66,7 @@ class HtmlText(Struct, frozen=True):
     """As those of a `Document`."""
 
 
-def html_to_markdown(html: str, styles: str = "") -> HtmlText:
+def html_to_markdown(html: str, styles: CssSheet | None = None) -> HtmlText:
     """Return the page's text as Markdown, its title, and what is not shown or not read.
 
     1. Parse it, and note what is shown from elsewhere while all of it is there.
@@ -84,10 +85,12 @@ def html_to_markdown(html: str, styles: str = "") -> HtmlText:
     plain = tags + end + rest.replace("<", "&lt;")
     soup = _parsed_html(_LONG_BLANK.sub(lambda found: found[0][:_MOST_BLANKS], plain))
     notes = tuple(_unread_notes(soup))
-    sheets = StyleSheets(soup, styles)  # 2
-    sheets.add_generated(soup, _SKIPPED_TAGS)
-    unseen = sheets.mark(soup, _own_words, _SKIPPED_TAGS)
-    notes += sheets.notes
+    if styles is None and "stylesheet" in plain and (n := len(soup.find_all(_is_sheet_elsewhere))):
+        what = counted(n, "style sheet elsewhere is", "style sheets elsewhere are")
+        notes += (f": {what} not read; text hidden there is read as shown",)
+    looks = PageStyles(soup, styles)  # 2
+    unseen = looks.mark(soup, _own_words, _SKIPPED_TAGS)
+    notes += looks.notes
     for drawing in soup.find_all("svg"):  # 3: the words of a drawing lie somewhere on it
         if drawing.find_parent("svg") is None:
             for element in drawing.find_all(("script", "style", "metadata")):
@@ -193,6 +196,10 @@ def _unread_notes(soup: Any) -> Iterator[str]:
         yield f": {counted(n_inserted, 'inserted text is', 'inserted texts are')} read as text"
 
 
+def _is_sheet_elsewhere(tag: Any) -> bool:
+    return tag.name == "link" and "stylesheet" in attribute(tag, "rel") and tag.has_attr("href")
+
+
 def _skipped_notes(soup: Any) -> Iterator[str]:
     """Remove what is no text of the page; yield a note on text that some browsers would show."""
     for shown in soup.find_all("template", shadowrootmode=True):
@@ -259,6 +266,8 @@ def _option_text(option: Any) -> str:
 def _fit_tables(soup: Any) -> None:
     """Put empty cells where others span columns and rows, and let no table be within a table.
 
+    Before that, what is in a table and in no cell is moved before it, as browsers do.
+
     1. Leave out an empty table.
     2. Write one that is left in a cell in a line: `a, b; c, d`.
     3. Turn one that lays out a page into blocks and tables: it is around others, or of one row of
@@ -266,6 +275,12 @@ def _fit_tables(soup: Any) -> None:
     4. Keep any other.
     """
     tables = soup.find_all("table")
+    for part in soup.find_all(("table", *ROWS)):
+        table = part
+        while table is not None and table.name != "table":
+            table = table.parent
+        if table is not None:
+            _move_strays(soup, table, part)
     outer = {id(table.find_parent("tr")) for table in tables}
     for part in soup.find_all(("colgroup", "col")):
         part.decompose()
@@ -296,6 +311,35 @@ def _fit_tables(soup: Any) -> None:
         else:
             n_left = _fill_spans(soup, cells, n_left)  # 4
             _join_row_groups(soup, table)
+
+
+_TABLE_PARTS = {
+    "table": (*ROWS, "caption", "colgroup", "col"),
+    **dict.fromkeys(ROWS[:3], ("tr",)),
+    "tr": CELLS,
+}
+"""What may be within the parts of a table."""
+
+
+def _move_strays(soup: Any, table: Any, part: Any) -> None:
+    for form in [child for child in part.contents if child.name == "form"]:
+        form.unwrap()
+    run = row = None
+    for stray in list(part.contents):
+        if stray.name in _TABLE_PARTS[part.name] or _is_blank(stray):
+            run, row = (run, row) if _is_blank(stray) else (None, None)
+        elif stray.name in CELLS:  # of a row that is not written
+            if row is None:
+                row = soup.new_tag("tr")
+                stray.insert_before(row)
+            row.append(stray)
+        elif stray.name == "table":
+            table.insert_after(stray)
+        else:
+            if run is None:
+                run = soup.new_tag("div")
+                table.insert_before(run)
+            run.append(stray)
 
 
 _Rows: TypeAlias = Sequence[tuple[Any, list[Any]]]

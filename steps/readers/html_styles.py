@@ -1,18 +1,39 @@
 """How the elements of a page look, by their tags, attributes and style sheets.
 
-Marks them as raised, lowered, struck, hidden, or as standing apart. Knows elements only by their
-attributes, so that `html` is the only importer of BeautifulSoup.
+Marks them as raised, lowered, struck, hidden, or as standing apart, and collects what could hide a
+text and is not decided here. Knows elements only by their attributes, so that `html` is the only
+importer of BeautifulSoup.
 """
 
 from __future__ import annotations
 
-import re
 import unicodedata
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from functools import cache
+from math import inf
 from typing import Any
+from xml.etree.ElementTree import Element
 
-from paddock.engine.system.records import Struct, replace
+from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.system.text import counted
+
+from .reader import text_sample
+from .style_sheets import (
+    BLACK,
+    UNKNOWN,
+    WHITE,
+    WINDOW_PX,
+    Cascade,
+    Colour,
+    CssSheet,
+    Tokens,
+    TooManySteps,
+    colour_of,
+    property_of,
+    px_of,
+    resolved,
+    words_of,
+)
 
 BLOCKS = (
     *("address", "aside", "center", "details", "dialog", "fieldset", "figure", "footer", "form"),
@@ -33,178 +54,380 @@ OUTER = frozenset(
     )
 )
 """What text does not run across."""
-_HIDING = re.compile(
-    r"(?:^|[;\s])(?:display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse)"
-    r"|(?:font-size|opacity)\s*:\s*0*\.?0+(?:px|pt|r?em|%)?\s*(?:[;!]|$)"
-    r"|(?:text-indent|left|top)\s*:\s*-\d{3,}|mso-hide\s*:\s*all|font-size\s*:\s*(?:[01](?:\.\d+)?p[xt]|2pt)\b"
-    r"|(?:max-)?height\s*:\s*0(?:px)?\s*(?:[;!]|$)|clip\s*:\s*rect\(\s*[01](?:px)?\b"
-    r"|color\s*:\s*transparent\b|clip-path\s*:\s*inset\(\s*(?:50|100)%"
-    r"|transform\s*:\s*scale\(\s*0\s*\)|content-visibility\s*:\s*hidden)",
-    re.IGNORECASE,
-)
-_STYLE = re.compile(
-    r"(?:^|[;\s])(text-decoration(?:-line)?|vertical-align|mso-text-raise|list-style(?:-type)?|display)"
-    r"\s*:\s*([^;!]+)",
-    re.IGNORECASE,
-)
-_SHIFT = re.compile(
-    r"(super|sub)\b|(-?)(?:0?\.[2-9]\d*em|[2-9][\d.]*p[xt]|[2-9]\d%)", re.IGNORECASE
-)
-"""What raises or lowers text by more than aligns a picture."""
 _LIST_STYLES = {
     **{"decimal": "1", "lower-roman": "i", "upper-roman": "I", "none": "-"},
     **dict.fromkeys(("lower-alpha", "lower-latin"), "a"),
     **dict.fromkeys(("upper-alpha", "upper-latin"), "A"),
 }
-_GENERATED = re.compile(r"(.+?)::?(before|after)", re.IGNORECASE)
-_CONTENT = re.compile(r"(?:^|[;\s])content\s*:\s*((?:\"[^\"]*\"|'[^']*'|[^;!\"'])+)", re.IGNORECASE)
-_CONTENT_PART = re.compile(r"\"([^\"]*)\"|'([^']*)'|attr\(\s*([\w-]+)\s*\)", re.IGNORECASE)
-_CSS_ESCAPE = re.compile(r"\\(?:([0-9A-Fa-f]{1,6})\s?|(.))")
-_SAYS = re.compile("[LNS]|Pd")
+_SAYS = ("L", "N", "S", "Pd")
 """Categories of characters that mean something, unlike bullets and quotation marks."""
 _EMPTY_TAGS = ("area", "br", "hr", "img", "input")
-_COUNTED = re.compile(r"content\s*:[^;}]{0,200}?\bcounters?\(", re.IGNORECASE)
-_COMMENT = re.compile(r"/\*.*?(?:\*/|\Z)", re.DOTALL)
-_SIMPLE_SELECTOR = re.compile(r"[\w-]*[.#]?[\w-]+")
-MOST_STYLE_CHARS = 200_000
-_MOST_STEPS = 3_000_000  # from elements to those around them, some seconds
+_LEAST_SHIFT = {"number": 9e9, "percentage": 20.0, "dimension": 2.0}
+"""What raises or lowers text by more than aligns a picture."""
+
+TINY_PX, _SMALL_PX = 2.67, 5.0  # two points
+_FAINT = 0.06  # of opacity: at most 15 of 255 levels differ
+_PALE = 0.2
+_EQUAL, _NEAR = 1.1, 1.4  # contrast by WCAG: #f4f4f4 on white; #dbdbdb on white
+_LEAST_TINT = 0.12  # of one of three parts of a colour
+_CLIPPED_PX = 2.0  # of a box that cuts what is in it
+_CHAR_EMS = 0.6  # how wide a character is at most, on average
+_NARROW_PX = 300.0  # a column whose width is not known
+_MOST_NAMED = 10
 
 
 class _Look(Struct, frozen=True):
-    """How an element is shown. A colour is `#rrggbb`, or a word where it is not known."""
+    """How text within an element is shown."""
 
     is_hidden: bool = False
-    ink: str = "#000000"
-    paper: str = "#ffffff"
+    effects: dict[str, str] = field(default_factory=dict)
+    """Of properties that elements within can undo."""
+    font_px: float = 16.0
+    rem_px: float = 16.0
+    has_no_lines: bool = False
+    is_nowrap: bool = False
+    ink: Colour = BLACK
+    fill: Colour | None = None
+    """Of letters, where it is not the ink."""
+    papers: tuple[Colour, ...] = (WHITE,)
+    """What may lie behind it."""
+    opacity: float = 1.0
+    is_cut: bool = False
+    """Whether a box around it cuts what goes beyond."""
+    makes_boxes: bool = False
+    """Whether elements within are boxes, whatever they are else."""
+    is_drawn: bool = False
+    doubts: frozenset[str] = frozenset()
+    """Properties that could hide it and are not decided."""
+    variables: dict[str, Tokens] = field(default_factory=dict)
     is_struck: bool = False
     is_marked: bool = False
     """Whether the mark of struck text is around an outer element."""
 
     @property
-    def is_unseen(self) -> bool:
-        return self.is_hidden or self.ink == self.paper
+    def is_shut(self) -> bool:
+        """Whether even a picture in it is hidden."""
+        return self.is_hidden or self.opacity <= _FAINT or self.effects.get("visibility") == "hides"
 
-    def of(self, name: str, declarations: str) -> _Look:
-        ink, paper = _INK_OF.get(name, self.ink), _PAPER_OF.get(name, self.paper)
-        for place, value in _COLOURS.findall(declarations):
-            colour = _colour(value)
-            if place.lower() == "color":
-                ink = colour or ink
-            else:
-                paper = colour or paper
-        if _PLACED.search(declarations):  # over something else
-            paper = "unknown paper"
-        is_hidden = self.is_hidden or bool(_HIDING.search(declarations))
-        return replace(self, is_hidden=is_hidden, ink=ink, paper=paper)
-
-
-def _colour(written: str) -> str:
-    """Return the colour of a declaration; empty: that of what is behind it or around it.
-
-    >>> _colour("#FFF"), _colour("rgb(255, 0,10)"), _colour("White url(x.png)"), _colour("none")
-    ('#ffffff', '#ff000a', 'url(x.png)', '')
-    """
-    value = written.strip().lower()
-    if found := re.fullmatch(r"rgba?\(\s*(\d+)[\s,]+(\d+)[\s,]+(\d+)\s*\)", value):
-        return "#" + "".join(f"{min(int(part), 255):02x}" for part in found.groups())
-    if short := re.fullmatch(r"#([0-9a-f])([0-9a-f])([0-9a-f])", value):
-        return "#" + "".join(part * 2 for part in short.groups())
-    words = value.split()
-    if any("(" in word for word in words):
-        return next((word for word in words if "(" in word), "")
-    first = words[0] if words else ""
-    return {"white": "#ffffff", "black": "#000000", **dict.fromkeys(_NO_COLOURS, "")}.get(
-        first, first
-    )
+    def verdict(self) -> tuple[bool, frozenset[str]]:
+        """Return whether text is hidden; if not, the properties that still could hide it."""
+        ink = self.fill or self.ink
+        known = [paper for paper in self.papers if paper is not UNKNOWN]
+        contrasts = [_contrast(ink, paper) for paper in known if ink is not UNKNOWN]
+        is_equal = len(known) == len(self.papers) and max(contrasts, default=9) < _EQUAL
+        if self.is_shut or "hides" in self.effects.values():
+            return True, frozenset()
+        if (ink[3] <= _FAINT or is_equal) and not self.doubts:
+            return True, frozenset()
+        doubts = {name for name, effect in self.effects.items() if effect}
+        doubts |= {"opacity"} if self.opacity < _PALE else set()
+        is_near = ink is UNKNOWN or min(contrasts, default=9) < _NEAR
+        doubts |= {"color"} if is_near else set()
+        doubts |= {"background"} if len(known) < len(self.papers) else set()
+        return False, self.doubts | doubts
 
 
-_COLOURS = re.compile(
-    r"(?:^|[;\s])(background(?:-color|-image)?|color)\s*:\s*([^;!]+)", re.IGNORECASE
+def _contrast(ink: Colour, paper: Colour) -> float:
+    shown = _over(ink, paper)
+    light, dark = sorted((_light(shown), _light(paper)), reverse=True)
+    most = max(abs(a - b) for a, b in zip(shown[:3], paper[:3], strict=True))
+    return max((light + 0.05) / (dark + 0.05), _EQUAL if most > _LEAST_TINT else 1.0)
+
+
+def _over(ink: Colour, paper: Colour) -> Colour:
+    if ink is UNKNOWN or ink[3] == 1:
+        return ink
+    red, green, blue = (a * ink[3] + b * (1 - ink[3]) for a, b in zip(ink[:3], paper, strict=False))
+    return red, green, blue, 1.0
+
+
+@cache
+def _light(colour: Colour) -> float:
+    linear = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3])
+    return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+_FONT_SIZES = {"xx-small": 9.0, "x-small": 10.0, "small": 13.0, "smaller": 13.0}
+_IMAGES = ("url", "image", "image-set", "element", "cross-fade", "paint", "-webkit-image-set")
+_AXES = (("width", "left", "right"), ("height", "top", "bottom"))
+_MAKE_BOXES = ("flex", "grid", "inline-flex", "inline-grid", "-webkit-box", "-webkit-flex")
+_MOVES_OTHERS = {"margin-top", "margin-bottom", "outline", "outline-width", "outline-offset"}
+
+
+class _Declared(Struct):
+    """What declarations mean for an element, in a look that grows."""
+
+    look: _Look
+    name: str
+    values: dict[str, Tokens]
+    hides: set[str] = field(default_factory=set)
+    """Properties that hide all of it."""
+    doubts: set[str] = field(default_factory=set)
+
+    def set(self, **changes: Any) -> None:
+        self.look = replace(self.look, **changes)
+
+    def words(self, name: str) -> list[str]:
+        return words_of(self.values.get(name, ()))
+
+    def has(self, name: str, *words: str) -> bool:
+        return not set(words).isdisjoint(self.words(name))
+
+    def px(self, name: str) -> float | None:
+        value = self.values.get(name, ())
+        return px_of(value[0], self.look.font_px, self.look.rem_px) if len(value) == 1 else None
+
+    def resolve(self) -> None:
+        own = {name: value for name, value in self.values.items() if name.startswith("--")}
+        if own:
+            self.set(variables=self.look.variables | own)
+        for name, value in list(self.values.items()):
+            if name in own:
+                del self.values[name]
+            elif any(token.type == "function" for token in value):
+                known = resolved(value, self.look.variables)
+                self.values[name] = known or ()
+                self.doubts.update([name] if known is None else [])
+
+    def fonts(self) -> None:
+        if value := self.values.get("font-size"):
+            size = self.px("font-size")
+            if value[0].type == "percentage":
+                size = float(value[0].value) * self.look.font_px / 100
+            word = next(iter(self.words("font-size")), "")
+            size = _FONT_SIZES.get(word, 16.0) if word else size
+            self.doubts.update(["font-size"] if size is None else [])
+            self.set(font_px=self.look.font_px if size is None else size)
+            effect = "" if self.look.font_px > _SMALL_PX else "could"
+            effect = "hides" if self.look.font_px <= TINY_PX else effect
+            self.set(effects=self.look.effects | {"font-size": effect})
+            if self.name == "html":
+                self.set(rem_px=self.look.font_px)
+        if "line-height" in self.values:
+            self.set(has_no_lines=self.px("line-height") == 0)
+        if words := self.words("white-space"):
+            self.set(is_nowrap=not {"nowrap", "pre"}.isdisjoint(words))
+
+    def colours(self, around: _Look) -> None:
+        if value := self.values.get("color"):
+            self.set(ink=colour_of(value[0], around.ink) or around.ink)
+        if fill := self.values.get("fill" if around.is_drawn else "-webkit-text-fill-color"):
+            is_empty = words_of(fill) == ["none"]
+            other = (0.0, 0.0, 0.0, 0.0) if is_empty else UNKNOWN
+            self.set(fill=colour_of(fill[0], self.look.ink) or other)
+        if (alpha := self.values.get("fill-opacity")) and around.is_drawn:
+            red, green, blue, own = self.look.fill or self.look.ink
+            self.set(fill=(red, green, blue, own * _part(alpha[0])))
+        shown = self.values.get("background-color", ())
+        images = [token for token in self.values.get("background-image", ()) if _is_image(token)]
+        paper = next((c for t in shown if (c := colour_of(t, self.look.ink))), None)
+        papers = around.papers
+        if paper is not None and paper[3]:
+            papers = tuple(dict.fromkeys(_over(paper, below) for below in papers))
+        for image in images:
+            colours = [c for t in _tokens_in(image) if (c := colour_of(t, self.look.ink))][:8]
+            is_known = colours and image.type == "function" and "gradient" in image.lower_name
+            over = [_over(c, below) for c in colours for below in papers[:4]]
+            papers += tuple(over) if is_known else (UNKNOWN,)
+        size = min(
+            (px for n in ("height", "max-height") if (px := self.px(n)) is not None), default=inf
+        )
+        if size < self.look.font_px:  # text goes beyond it, and perhaps beyond what is around
+            papers = tuple(dict.fromkeys((*papers, *around.papers, WHITE)))
+        if self.has("background-clip", "text") or self.has("background-image", "text"):
+            if (self.look.fill or self.look.ink)[3] < 1:
+                self.set(ink=UNKNOWN, fill=None)
+            papers = around.papers
+        self.set(papers=papers)
+
+    @property
+    def is_cell(self) -> bool:
+        return self.name in (*CELLS, *ROWS) and "display" not in self.values
+
+    def effects(self, *, is_box: bool, is_placed: bool) -> None:
+        """Collect what each property does to text, where it applies."""
+        faded = [_part(token) for token in self.values.get("opacity", ())]
+        for token in self.values.get("filter", ()):
+            if token.type == "function" and token.lower_name == "opacity":
+                faded += map(_part, token.arguments)
+        for part in faded:
+            self.set(opacity=self.look.opacity * part)
+        is_moved = is_placed or self.has("position", "relative", "sticky")
+        applies = {"box": is_box, "placed": is_moved}
+        applies |= {"margin": not self.is_cell, "margin-of-boxes": is_box and not self.is_cell}
+        for name, value in self.values.items():
+            of = property_of(name)[1]
+            if of.kind == "cannot-hide" or not applies.get(of.where, True):
+                continue
+            effect = of.effect(value, self.look.font_px)
+            if of.where == "inherited-by-boxes" and not is_box:
+                kept = self.look.effects.get(name, "")  # it is that of boxes within
+                effect = kept or ("could" if effect else "")
+            if of.where.startswith("inherited"):
+                if name != "font-size":
+                    self.set(effects=self.look.effects | {name: effect})
+            elif effect:
+                (self.hides if effect == "hides" else self.doubts).add(name)
+
+    def boxes(self, text: Callable[[], str]) -> None:
+        """Decide whether a box cuts its text: it has no room, or surely enough."""
+        ways = [set(self.words(f"overflow-{axis}")) for axis in "xy"]
+        is_contained = self.has("content-visibility", "auto")
+        cuts = [is_contained or not way.isdisjoint(("hidden", "clip")) for way in ways]
+        if not any(cuts) and all(way.isdisjoint(("auto", "scroll")) for way in ways):
+            return
+        sizes = list[float | None]()
+        for size, before, after in _AXES:
+            named = [self.values[n] for n in (size, f"max-{size}") if n in self.values]
+            self.doubts.update([size] if any(v[0].type == "function" for v in named if v) else [])
+            given = [self.px(size), self.px(f"max-{size}")]
+            length = min((px for px in given if px is not None), default=None)
+            if length is not None:
+                is_outer = self.has("box-sizing", "border-box")
+                side = self.px(f"padding-{before if is_outer else after}") or 0.0
+                length = max(length, self.px(f"min-{size}") or 0.0) + (-side if is_outer else side)
+            sizes.append(length)
+        width, height = WINDOW_PX if self.name in ("body", "html") else sizes
+        height = 0.0 if height is None and self.look.has_no_lines else height
+        grown = [px_of(token) for token in self.values.get("flex", ())]
+        width = 0.0 if width is None and len(grown) > 2 and grown[0] == grown[2] == 0 else width
+        for name, length in (("width", width), ("height", height)):
+            if length is not None and length <= _CLIPPED_PX:
+                (self.doubts if self.is_cell else self.hides).add(name)
+        if self.hides or not any(cuts):
+            return
+        self.set(is_cut=True)
+        words = text().split()
+        char_px, n_chars = _CHAR_EMS * self.look.font_px, sum(map(len, words)) + len(words)
+        longest = n_chars if self.look.is_nowrap else max(map(len, words), default=0)
+        if cuts[0] and longest * char_px > (width or _NARROW_PX):
+            self.doubts.add("overflow")
+        n_lines = inf if height is None else height // (1.2 * self.look.font_px)
+        if cuts[1] and n_chars * char_px > n_lines * (width or _NARROW_PX):
+            self.doubts.add("height")
+
+    def animate(self, keyframes: Mapping[str, frozenset[str]]) -> None:
+        """Doubt what an animation of the page changes: it may end otherwise than it begins."""
+        names = [word for word in self.words("animation") if word in keyframes]
+        if changed := frozenset[str]().union(*(keyframes[name] for name in names)):
+            self.doubts.add("animation")
+            self.hides -= changed
+            self.set(opacity=max(self.look.opacity, 1.0 if "opacity" in changed else 0.0))
+            kept = {n: e for n, e in self.look.effects.items() if n not in changed}
+            self.set(effects=kept)
+
+
+def _part(token: Any) -> float:
+    value = token.value if token.type in ("number", "percentage") else 1.0
+    return min(1.0, max(0.0, value / 100 if token.type == "percentage" else value))
+
+
+def _tokens_in(token: Any) -> Iterator[Any]:
+    yield token
+    for inner in token.arguments if token.type == "function" else ():
+        yield from _tokens_in(inner)
+
+
+def _is_image(token: Any) -> bool:
+    name = token.lower_name if token.type == "function" else token.type
+    return name in _IMAGES or name.endswith("gradient")
+
+
+_FIELDS = ("input", "select", "textarea", "option")
+_NOT_SHOWN = (
+    *("datalist", "canvas", "audio", "video", "noframes", "noembed", "defs", "symbol", "desc"),
+    *("clippath", "pattern", "marker", "mask", "lineargradient", "radialgradient"),
 )
-_NO_COLOURS = ("transparent", "none", "inherit", "initial", "unset", "currentcolor")
-_PLACED = re.compile(r"(?:^|[;\s])position\s*:\s*(?:absolute|fixed|sticky)", re.IGNORECASE)
-_FIELDS = ("button", "input", "select", "textarea", "option")
-_INK_OF = {"a": "link", "svg": "drawn", **dict.fromkeys(_FIELDS, "field's ink")}
-_PAPER_OF = {"mark": "marker", **dict.fromkeys(_FIELDS, "field")}
-"""Colours that programs give to elements."""
-_STYLING = {"bgcolor": "background: {}", "background": "background: url({})", "color": "color: {}"}
-"""Attributes that colour an element, as declarations."""
+_SHAPES = ("rect", "path", "circle", "ellipse", "polygon", "image", "use", "foreignobject")
+_PLAIN_HINTS = {
+    "a": "color: #0000ee",
+    "mark": "background-color: yellow; color: black",
+    "button": "background-color: #efefef; color: black",
+    **dict.fromkeys(_FIELDS, "background-color: white; color: black"),
+    **dict.fromkeys(_NOT_SHOWN, "display: none"),
+}
+"""What browsers do with elements, as declarations."""
+_STYLING = {
+    **{"bgcolor": "background-color: {}", "background": "background-image: url({})"},
+    **{"color": "color: {}", "text": "color: {}", "hidden": "display: none"},
+    "popover": "display: none",
+}
+"""Attributes that colour or hide an element, as declarations."""
 
 
-class StyleSheets:
-    """What a page's rules say of how its elements look.
+def _hints(element: Any, *, is_drawn: bool) -> tuple[str, ...]:
+    name, attributes = element.name, element.attrs
+    hints = list[str]()
+    if name in _PLAIN_HINTS and (name != "a" or "href" in attributes):
+        hints.append(_PLAIN_HINTS[name])
+    if not attributes:
+        return tuple(hints)
+    for key in attributes.keys() & _STYLING.keys():
+        value = attribute(element, key).partition(";")[0]
+        is_bare = len(value) == 6 and all(char in "0123456789abcdefABCDEF" for char in value)
+        if key != "text" or name == "body":
+            hints.append(_STYLING[key].format(f"#{value}" if is_bare else value))
+    if name == "dialog" and "open" not in attributes:
+        hints.append("display: none")
+    if is_drawn:
+        hints += (
+            f"{k}: {attribute(element, k).partition(';')[0]}" for k in _DRAWN & attributes.keys()
+        )
+    return tuple(hints)
 
-    Of rules that hide or colour text only the simple selectors (`.x`, `#x`, `p`, `p.x`) are known:
-    colours by others (`.x p`) are unknown ones, so that no text is hidden by them.
-    """
 
-    def __init__(self, soup: Any, styles: str) -> None:
-        styles = "\n".join([*(style.get_text() for style in soup.find_all("style")), styles])
-        styles = _COMMENT.sub("", styles[:MOST_STYLE_CHARS])
-        self._rules: dict[str, str] = {}
-        self._rules_within: dict[str, list[tuple[list[str], str]]] = {}
-        """By its last part, a selector's other parts (`>` among them) and its declarations."""
-        self._contents: dict[str, list[tuple[list[str], str, str]]] = {}
-        """By the same, the other parts, `before` or `after`, and what is shown there."""
-        self._n_steps_left = _MOST_STEPS
-        for selectors, declarations in _rules_of(styles):
-            for selector in selectors.split(","):
-                self._add(selector.strip(), declarations)
-        n_counted = len(_COUNTED.findall(styles))
-        what = counted(n_counted, "rule of its styles are", "rules of its styles are")
-        self.notes = (f": numbers by {what} not read",) if n_counted else ()
+_DRAWN = frozenset(
+    (
+        *("fill", "fill-opacity", "opacity", "visibility", "display", "font-size", "clip-path"),
+        *("transform", "mask", "filter", "color", "letter-spacing", "text-anchor", "stroke"),
+    )
+)
+"""Attributes of drawings that are properties."""
 
-    def _add(self, selector: str, declarations: str) -> None:
-        if found := _GENERATED.fullmatch(selector):
-            *parts, last = re.findall(r">|[^\s>]+", found[1]) or [""]
-            is_known = all(p == ">" or _SIMPLE_SELECTOR.fullmatch(p) for p in (*parts, last))
-            shown = _CONTENT.search(declarations)
-            if is_known and shown and not _HIDING.search(declarations):
-                self._contents.setdefault(last, []).append((parts, found[2].lower(), shown[1]))
-            return
-        places = {name.lower() for name, _ in _COLOURS.findall(declarations)}
-        styling = "".join(f"; {name}: {value}" for name, value in _STYLE.findall(declarations))
-        if not _SIMPLE_SELECTOR.fullmatch(selector):
-            parts = re.findall(r">|[^\s>]+", selector)
-            if styling and parts and all(p == ">" or _SIMPLE_SELECTOR.fullmatch(p) for p in parts):
-                self._rules_within.setdefault(parts[-1], []).append((parts[:-1], styling))
-            selector = re.split(r"[\s>+~:\[]+", selector.partition(":")[0].strip())[-1]
-            declarations = "".join(f"; {name}: some-{name}" for name in sorted(places))
-        elif not (
-            styling or places or _HIDING.search(declarations) or _PLACED.search(declarations)
-        ):
-            return
-        if declarations:
-            self._rules[selector] = f"{self._rules.get(selector, '')}; {declarations}"
 
-    def add_generated(self, soup: Any, skipped: Container[str]) -> None:
-        """Put what rules show before and behind elements into them, where it says something."""
-        for element in soup.find_all(True) if self._contents else ():
-            shown = dict[str, str]()
-            for selector in _selectors_of(element):
-                for parts, place, content in self._contents.get(selector, ()):
-                    if self._is_within(element, parts):
-                        shown[place] = _generated_text(element, content)
-            if element.name in _EMPTY_TAGS or element.name in skipped:
-                continue
-            for place, text in shown.items():
-                if any(_SAYS.match(unicodedata.category(char)) for char in text):
-                    element.insert(0 if place == "before" else len(element.contents), text)
+def sheet_beside(parts: Iterable[bytes]) -> CssSheet | None:
+    """Return the style sheets that come with pages, as parts of their own."""
+    css = "\n".join(part.decode("utf-8", "replace") for part in parts)
+    return CssSheet(css) if css.strip() else None
 
-    def _is_within(self, element: Any, parts: Sequence[str]) -> bool:
-        is_parent = False
-        for part in reversed(parts):
-            if part == ">":
-                is_parent = True
-                continue
-            element = element.parent
-            while element is not None and part not in _selectors_of(element):
-                self._n_steps_left -= 1
-                element = None if is_parent or self._n_steps_left < 0 else element.parent
-            if element is None:
-                return False
-            is_parent = False
-        return True
+
+class PageStyles:
+    """How the elements of one page look, by its own style sheets and those of its book."""
+
+    def __init__(self, soup: Any, book: CssSheet | None = None) -> None:
+        own = [text for style in soup.find_all("style") if (text := style.get_text()).strip()]
+        sheets = [CssSheet("\n".join(own))] if own else []
+        sheets += [book] if book is not None else []
+        self._cascade = Cascade(sheets)
+        self._keyframes = {n: changed for sheet in sheets for n, changed in sheet.keyframes.items()}
+        self._doubted = {doubt: list[str]() for sheet in sheets for doubt in sheet.doubts}
+        """By what could hide text, the texts that it could hide."""
+        self._sheets = sheets
+        self._soup = soup
+        self._body = soup.new_tag("body")
+        """For a page that has none."""
+        self._papers: tuple[Colour, ...] = ()
+        self._counted = set[int]()
+        """Values with counters, by their ids."""
+        self._known = dict[tuple[int, int, str], _Look]()
+        """Looks by those around them, declarations and the element's name."""
+        self._verdicts = dict[int, tuple[bool, frozenset[str]]]()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        notes = list[str]()
+        if n := len(self._counted):
+            what = counted(n, "rule of its styles are", "rules of its styles are")
+            notes.append(f": numbers by {what} not read")
+        if self._doubted:
+            named = [
+                f"{name} ({text_sample(texts)})" if texts else name
+                for name, texts in self._doubted.items()
+            ]
+            n_left = len(named) - _MOST_NAMED
+            named = named[:_MOST_NAMED] + ([f"and {n_left} more"] if n_left > 0 else [])
+            notes.append(f": styled page, not checked whether text is hidden by {', '.join(named)}")
+        return tuple(notes)
 
     def mark(
         self, soup: Any, own_words: Callable[[Any], str], skipped: Container[str]
@@ -213,90 +436,222 @@ class StyleSheets:
 
         `own_words` returns what an element shows without having text in it; `skipped` are tags.
         """
+        looks = self._find_looks(soup, skipped)
         plain, texts = _Look(), list[str]()
-        looks = dict[int, _Look]()
-        """By the id of an element that looks other than the page does."""
         seen = set[int]()
         unseen = list[Any]()
         for node in soup.descendants:
-            around = looks.get(id(node.parent), plain)
-            words = ""
+            words, doubts = "", frozenset[str]()
             if node.name is None:
                 words = str(node) if type(node).__name__ == "NavigableString" else ""
-                is_unseen = around.is_unseen
+                if not words.strip():
+                    continue
+                is_unseen, doubts = self._verdict(looks.get(id(node.parent), plain))
             elif node.name not in skipped:
-                look = self._look(node, around)
-                if look != plain:
-                    looks[id(node)] = look
-                words, is_unseen = own_words(node), look.is_hidden
+                look = looks.get(id(node), plain)
+                words, is_unseen = own_words(node), look.is_shut
             if not words.strip():
                 continue
             if is_unseen:
                 texts.append(words)
                 unseen.append(node)
-            else:
-                while node is not None and id(node) not in seen:
-                    seen.add(id(node))
-                    node = node.parent
+                continue
+            for doubt in sorted(doubts):
+                self._doubted.setdefault(doubt, []).append(words.strip())
+            while node is not None and id(node) not in seen:
+                seen.add(id(node))
+                node = node.parent
         for node in unseen:
             _hide(soup, node, seen)
         return texts
 
-    def _look(self, element: Any, around: _Look) -> _Look:
-        name, attributes = element.name, element.attrs
-        declared = list[str]()
-        for selector in _selectors_of(element):
-            declared += [self._rules[selector]] if selector in self._rules else []
-            for parts, declarations in self._rules_within.get(selector, ()):
-                declared += [declarations] if self._is_within(element, parts) else []
-        for key in attributes.keys() & _STYLING.keys():
-            declared.append(_STYLING[key].format(attribute(element, key)))
-        declared += [attribute(element, "style")] if "style" in attributes else []
-        look, declarations = around, "; ".join(declared)
-        if declared or name in _INK_OF or name in _PAPER_OF:
-            look = around.of(name, declarations)
-        if "hidden" in attributes or (name == "dialog" and "open" not in attributes):
-            look = replace(look, is_hidden=True)
-        found = _STYLE.findall(declarations)
-        style = {key.lower(): v if v[:1] in "'\"" else v.lower() for key, v in found}
-        if name in ("s", "strike", "del") or any(
-            "line-through" in value for key, value in style.items() if key.startswith("text-")
+    def _verdict(self, look: _Look) -> tuple[bool, frozenset[str]]:
+        if id(look) not in self._verdicts:
+            self._verdicts[id(look)] = look.verdict()
+        return self._verdicts[id(look)]
+
+    def _find_looks(self, soup: Any, skipped: Container[str]) -> dict[int, _Look]:
+        """Return looks that are not plain, by the ids of elements, and put generated texts in."""
+        looks, plain = dict[int, _Look](), _Look()
+        generated = list[tuple[Any, str, str]]()
+        try:
+            for element, wrapped in self._elements(soup):
+                name = element.name
+                around = looks.get(id(element.parent), plain)
+                if wrapped is None and name not in _SPECIAL and not element.attrs:
+                    look = around
+                else:
+                    hints = _hints(element, is_drawn=around.is_drawn or name == "svg")
+                    style = attribute(element, "style") if "style" in element.attrs else ""
+                    found = self._cascade.declarations(wrapped, hints, style)
+                    look = self._look(element, around, found)
+                    for place in found.keys() & {"before", "after"}:
+                        if name not in _EMPTY_TAGS and name not in skipped:
+                            text = self._generated(element, look, found[place])
+                            generated.append((element, place, text))
+                if look is not plain:
+                    looks[id(element)] = look
+                    if element is self._body:
+                        looks[id(soup)] = look
+        except TooManySteps:
+            self._doubted["styles of many elements"] = []
+        for element, place, text in generated:
+            if any(unicodedata.category(char).startswith(_SAYS) for char in text):
+                element.insert(0 if place == "before" else len(element.contents), text)
+        return looks
+
+    def _elements(self, soup: Any) -> Iterator[tuple[Any, Any]]:
+        """Yield the elements with what selectors match; a page without a body has one for these."""
+        tags = soup.find_all(True)
+        if not self._cascade.has_rules:
+            yield from ((tag, None) for tag in tags)
+            return
+        html = next((tag for tag in tags if tag.name == "html"), None) or soup.new_tag("html")
+        root = _mirrored(html)
+        mirrors, of = {id(html): root}, {id(root): html}
+        top = root
+        if html.parent is None:
+            html.append(self._body)
+            top = _mirrored(self._body)
+            root.append(top)
+            of[id(top)] = self._body
+        for tag in tags:
+            if tag is not html:
+                mirrors[id(tag)] = mirror = _mirrored(tag)
+                mirrors.get(id(tag.parent), top).append(mirror)
+                of[id(mirror)] = tag
+        for wrapped in self._cascade.wrapped(root):
+            yield of[id(wrapped.etree_element)], wrapped
+
+    def _look(
+        self, element: Any, around: _Look, found: Mapping[str, Mapping[str, Tokens]]
+    ) -> _Look:
+        name, values = element.name, found.get("", {})
+        if name == "svg":
+            papers = (*around.papers, UNKNOWN) if element.find(_SHAPES) else around.papers
+            around = replace(around, is_drawn=True, fill=BLACK, papers=papers)
+        look = self._declared(element, around, values) if values else around
+        for place in found:
+            if place.startswith("?") and not look.is_hidden:
+                possible = self._declared(element, around, {**values, **found[place]})
+                if possible.verdict()[0] and not look.verdict()[0]:
+                    look = replace(look, doubts=look.doubts | {place[1:]})
+        is_closed = name == "details" and "open" not in element.attrs
+        if is_closed or (name == "summary" and "details" in look.doubts):
+            doubts = look.doubts | {"details"} if is_closed else look.doubts - {"details"}
+            look = replace(look, doubts=doubts)
+        if name in ("s", "strike", "del") or "line-through" in words_of(
+            values.get("text-decoration", ())
         ):
             look = replace(look, is_struck=True)
         if look.is_struck and not look.is_marked and name not in _HOLDERS:
             look = replace(look, is_marked=True)
             element.looks |= {"struck"}
-        if style:
-            _apply_style(element, style)
+        if values:
+            _apply_style(element, values)
         return look
 
+    def _declared(self, element: Any, around: _Look, values: Mapping[str, Tokens]) -> _Look:
+        key = (id(around), id(values), element.name)
+        if key in self._known:
+            return self._known[key]
+        name, d = element.name, _Declared(around, element.name, dict(values))
+        d.resolve()
+        display = d.words("display")[:1]
+        is_placed = d.has("position", "absolute", "fixed")
+        is_floating = d.has("float", "left", "right")
+        is_box = name in OUTER or name in _REPLACED or around.makes_boxes or is_placed
+        is_box |= is_floating or display not in ([], ["inline"], ["contents"])
+        if is_placed or is_floating:  # the boxes around it may lie elsewhere
+            below = self._page_papers() if is_placed else (WHITE,)
+            around = replace(around, papers=tuple(dict.fromkeys((*around.papers, *below))))
+        d.fonts()
+        d.colours(around)
+        d.effects(is_box=is_box, is_placed=is_placed)
+        if is_box:
+            d.boxes(element.get_text)
+        d.animate(self._keyframes)
+        look = replace(
+            d.look,
+            is_hidden=around.is_hidden or bool(d.hides),
+            doubts=around.doubts | d.doubts,
+            makes_boxes=bool(display) and display[0] in _MAKE_BOXES,
+        )
+        is_over = is_placed and look.papers != around.papers and not look.is_shut
+        for moved in _MOVES_OTHERS & (d.doubts | d.hides) | ({"position"} if is_over else set()):
+            self._doubted[f"{moved} of others"] = []
+        if not any(name.startswith("overflow") for name in values):
+            self._known[key] = look
+        return look
 
-def _apply_style(element: Any, style: Mapping[str, str]) -> None:
-    shift = _SHIFT.match(style.get("vertical-align", style.get("mso-text-raise", "")).strip())
-    if shift and element.name not in OUTER:
-        is_low = shift[1] == "sub" or shift[2] == "-"
-        element.looks |= {"lowered" if is_low else "raised"}
-    listing = f"{style.get('list-style', '')} {style.get('list-style-type', '')}".split()
-    element.list_style = next((_LIST_STYLES[w] for w in listing if w in _LIST_STYLES), "")
-    if style.get("list-style-type", "").startswith(("'", '"')):  # the mark itself
-        element.list_style = style["list-style-type"].strip()
-    display = style.get("display", "").split()
+    def _page_papers(self) -> tuple[Colour, ...]:
+        """Return what may lie behind a text that is placed somewhere on the page."""
+        if not self._papers:
+            shown = [value for sheet in self._sheets for value in sheet.backgrounds]
+            for tag in self._soup.find_all(
+                lambda tag: "style" in tag.attrs or "bgcolor" in tag.attrs
+            ):
+                for css in (*_hints(tag, is_drawn=False), attribute(tag, "style")):
+                    shown += (v for name, v, _ in self._cascade.inline(css) if name in _BACKGROUNDS)
+            tokens = [t for value in shown for token in value for t in _tokens_in(token)]
+            colours = {c for t in tokens if (c := colour_of(t, UNKNOWN)) and c[3]}
+            is_unknown = any(t.type == "url" for t in tokens)
+            is_unknown |= any(t.type == "function" and t.lower_name == "var" for t in tokens)
+            if is_unknown or self._soup.find(("img", "svg", "video", "canvas")):
+                colours.add(UNKNOWN)
+            self._papers = (WHITE, *colours)
+        return self._papers
+
+    def _generated(self, element: Any, look: _Look, values: Mapping[str, Tokens]) -> str:
+        """Return the text of a `content`, without its pictures and counters."""
+        text, counters = "", ("counter", "counters")
+        shown = self._declared(element, look, {n: v for n, v in values.items() if n != "content"})
+        for token in values.get("content", ()) if not shown.verdict()[0] else ():
+            if token.type == "string":
+                text += token.value
+            elif token.type == "function" and token.lower_name == "attr":
+                text += attribute(element, (*words_of(token.arguments), "")[0])
+            elif token.type == "function" and token.lower_name in counters:
+                self._counted.add(id(token))
+        return text
+
+
+def _mirrored(element: Any) -> Element:
+    """Return an element for selectors, which ask whether it has text."""
+    mirror = Element(element.name)
+    for name in element.attrs:
+        mirror.set(name, attribute(element, name) if name == "class" else str(element[name] or ""))
+    if any(node.name is None for node in element.contents):
+        mirror.text = " "
+    return mirror
+
+
+_BACKGROUNDS = ("background", "background-color", "background-image")
+_REPLACED = ("img", "svg", "math", "meter", "progress", "button", *_FIELDS)
+_SPECIAL = frozenset(
+    (*_PLAIN_HINTS, "dialog", "details", "summary", "svg", "s", "strike", "del")
+) - {"a"}  # without attributes
+
+
+def _apply_style(element: Any, values: Mapping[str, Tokens]) -> None:
+    for token in values.get("vertical-align", ())[:1] if element.name not in OUTER else ():
+        word = token.lower_value if token.type == "ident" else ""
+        least = (
+            0.2 if getattr(token, "lower_unit", "") == "em" else _LEAST_SHIFT.get(token.type, 9e9)
+        )
+        shift = token.value if token.type in _LEAST_SHIFT else 0
+        if word in ("super", "sub") or abs(shift) >= least:
+            element.looks |= {"lowered" if word == "sub" or shift < 0 else "raised"}
+    listing = (*values.get("list-style", ()), *values.get("list-style-type", ()))
+    words = words_of(listing)
+    element.list_style = next((_LIST_STYLES[word] for word in words if word in _LIST_STYLES), "")
+    for token in values.get("list-style-type", ()):
+        if token.type == "string":  # the mark itself
+            element.list_style = f"'{token.value.strip()}'"
+    display = words_of(values.get("display", ()))
     if display and element.name not in OUTER and display[0] not in ("none", "inline", "contents"):
         is_block = display[0] in ("block", "flex", "grid", "table", "list-item", "table-row")
         element.looks |= {"block" if is_block else "apart"}
-
-
-def _generated_text(element: Any, content: str) -> str:
-    """Return the text of a `content`, without its pictures and counters."""
-    text = ""
-    for double, single, name in _CONTENT_PART.findall(content):
-        text += attribute(element, name) if name else _CSS_ESCAPE.sub(_unescaped, double or single)
-    return text
-
-
-def _unescaped(found: re.Match[str]) -> str:
-    code = int(found[1] or "0", 16)
-    return found[2] or (chr(code) if 0 < code < 0x110000 and not 0xD800 <= code < 0xE000 else "")
 
 
 def _hide(soup: Any, node: Any, seen: Container[int]) -> None:
@@ -311,30 +666,6 @@ def _hide(soup: Any, node: Any, seen: Container[int]) -> None:
     if found.name is None:
         found = found.wrap(soup.new_tag("span"))
     found.looks |= {"hidden"}
-
-
-def _selectors_of(element: Any) -> Iterator[str]:
-    name = element.name
-    yield name
-    if element.attrs:
-        marks = [f".{name}" for name in attribute(element, "class").split()]
-        marks += [f"#{name}" for name in attribute(element, "id").split()]
-        yield from marks
-        yield from (f"{name}{mark}" for mark in marks)
-
-
-def _rules_of(styles: str) -> Iterator[tuple[str, str]]:
-    """Yield selectors and declarations of the rules that are in no other one, such as `@media`."""
-    open_rules: list[str] = []
-    at = 0
-    for brace in re.finditer("[{}]", styles):
-        text, at = styles[at : brace.start()], brace.end()
-        if brace[0] == "{":
-            open_rules.append(text)
-        elif open_rules:
-            selectors = open_rules.pop()
-            if not open_rules:
-                yield selectors, text
 
 
 def attribute(element: Any, name: str) -> str:

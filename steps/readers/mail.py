@@ -42,9 +42,11 @@ from .document_kinds import (
     kind_within,
 )
 from .e_invoice_checks import with_letter
+from .html_styles import sheet_beside
 from .inner_documents import MOST_ATTACHED, InnerDocuments, InnerPictures
 from .office import damage_errors, import_library
 from .reader import Document, ReadRequest, Unreadable, text_sample
+from .style_sheets import CssSheet
 
 _SHOWN_HEADERS = ("From", "Reply-To", "To", "Cc", "Bcc", "Date", "Subject")
 _MOST_DEPTH = 4  # of mails within mails; each may hold hundreds
@@ -249,11 +251,13 @@ def read_mhtml(file: BinaryIO, request: ReadRequest) -> Document:
     pages: list[Document] = []
     unread = Counter[str]()
     pictures, seen = InnerPictures(request), list[str]()
+    sheets = [_content(p) for p in message.walk() if p.get_content_type() == "text/css"]
+    styles = sheet_beside(sheets)
     for part in message.walk():
         kind, data = part.get_content_type(), _content(part)
         if kind in ("text/html", "text/plain") and not part.is_attachment():
             request.check(len(pages[-1].text) if pages else 0)
-            page = _document_of(part)
+            page = _document_of(part, styles)
             pages += [page] if page is not None else []
             unread[f"{kind} in an unknown encoding"] += page is None
             seen.append(pictures.of_page(data))
@@ -455,7 +459,7 @@ def _content(part: MIMEPart | None) -> bytes:
 
 
 @lru_cache(maxsize=2)  # of a mail its plain text and its page, which are compared and then read
-def _document_of(part: MIMEPart) -> Document | None:
+def _document_of(part: MIMEPart, styles: CssSheet | None = None) -> Document | None:
     """Return a text or a page of a mail; None if it is no text."""
     kind = "html" if part.get_content_subtype() == "html" else "txt"
     data = _content(part)
@@ -465,7 +469,9 @@ def _document_of(part: MIMEPart) -> Document | None:
     root = getattr(part, "root", None)
     around = () if data.isascii() or root is None else _charsets(root)
     try:
-        document = text_files.read_text_file(data, kind, declared=(declared, *around))
+        document = text_files.read_text_file(
+            data, kind, declared=(declared, *around), styles=styles
+        )
     except Unreadable:
         try:
             damaged = text_encoding.decode_damaged(data, declared)

@@ -88,12 +88,16 @@ class OdsWorkbook:
         for margin in self._document.margins(has_own_fields=True) if is_first else ():
             lines = ("".join(p.itertext()).strip() for p in margin.iterfind(".//{*}p"))
             found.margins += filter(None, lines)
-        for part in self._tables[sheet.part].iter():
+        table = self._tables[sheet.part]
+        groups = (group for group in table.iter() if attributes(group).get("display") == "false")
+        gone = {id(part) for group in groups for part in group.iter()}
+        for part in table.iter():
             has = attributes(part)
+            is_gone = has.get("visibility") in _GONE or id(part) in gone
             match name_of(part):
                 case "table-column":
                     n = int(has.get("number-columns-repeated", 1))
-                    if has.get("visibility") in _GONE:
+                    if is_gone:
                         last = min(column + n, MOST_COLUMNS)
                         found.hidden_columns.update(range(column + 1, last + 1))
                         found.n_hidden_columns += 1
@@ -109,7 +113,7 @@ class OdsWorkbook:
                             raise Unreadable(what)
                         found.rows += [[] for _ in range(number - len(found.rows))]
                         found.rows += [cells] * n
-                        if has.get("visibility") in _GONE:
+                        if is_gone:
                             found.hidden_rows.update(range(number + 1, number + n + 1))
                     number += n
                 case name:

@@ -443,14 +443,24 @@ def _drawn_pieces(parts: Iterable[Any], strike: str) -> Iterator[Piece]:
             rise = 0 if shift.strip("-0.") == "" else -1 if shift.startswith("-") else 1
             is_struck = (strike if form is None else form.get("strike", strike)) != _UNSTRUCK
             size = "" if form is None else form.get("sz", "")
-            is_tiny = size.isdecimal() and int(size) <= 100 * TINY_POINTS
-            yield escaped(child.findtext(DRAWN_RUN) or ""), Look(rise, is_struck, is_tiny)
+            is_hidden = size.isdecimal() and int(size) <= 100 * TINY_POINTS
+            is_hidden |= form is not None and is_clear(form)
+            yield escaped(child.findtext(DRAWN_RUN) or ""), Look(rise, is_struck, is_hidden)
         elif child.tag == f"{DRAWING_NS}br":
             yield " ", PLAIN
         elif child.tag == f"{MATH_NS}oMath":
             yield omml_text(child), PLAIN
         elif isinstance(child.tag, str) and not child.tag.endswith(("Pr", "}Fallback")):
             yield from _drawn_pieces(child, strike)
+
+
+def is_clear(form: Any) -> bool:
+    """Return whether letters have neither a filling nor a line, or a filling that is clear."""
+    if form.find("{*}ln/{*}solidFill") is not None or form.find("{*}textOutline") is not None:
+        return False
+    alphas = form.iterfind("{*}solidFill/*/{*}alpha")
+    is_see_through = any(alpha.get("val") in ("0", "0%") for alpha in alphas)
+    return is_see_through or form.find("{*}noFill") is not None
 
 
 CHART_NS = "{http://schemas.openxmlformats.org/drawingml/2006/chart}"

@@ -39,6 +39,7 @@ _LIBRARY_TYPES = {
     b"word": _OFFICE_TYPE + b"wordprocessingml.document.main+xml",
     **dict.fromkeys((b"powerpoint", b"presentation"), _SLIDES_TYPE),
 }
+_PROLOG_BYTES = 64 * 1024  # of what may stand before a part's first element
 _REFERENCES = ("sldId", "sldMasterId", "headerReference", "footerReference")
 """Elements without which a document is read, when the part that they name is not there."""
 _CORE_PROPERTIES = "/metadata/core-properties"
@@ -51,8 +52,10 @@ def load_archive(
     """Yield what a library makes of a file, the file that it has read, and notes."""
     try:
         is_strict = _STRICT.search(archive.read("_rels/.rels")) is not None
+        markup = (name for name in archive.namelist() if name.endswith((".xml", ".rels")))
+        is_odd = is_strict or any(_has_dtd(archive, name) for name in markup)
         file.seek(0)
-        loaded = None if is_strict else load(file)
+        loaded = None if is_odd else load(file)
     except (MemoryError, RecursionError):
         raise
     except Exception as error:  # many ways; what the copy fails of is damage
@@ -114,18 +117,25 @@ class _ArchiveCopy:
 
     def _markup(self, name: str) -> bytes:
         """Return a part of XML, a broken one as far as it can be read."""
-        data = _renamed(b"".join(self._pieces(name)))
+        data, tree = _renamed(b"".join(self._pieces(name))), None
         try:
-            self._tree_of(data)
+            if self._tree_of(data).getroottree().docinfo.internalDTD is None:
+                return data
         except self._etree.XMLSyntaxError as error:
             if bomb_of(error):
                 raise
-            self._lost[name] = None
-            with suppress(self._etree.XMLSyntaxError):
-                tree = self._tree_of(data, is_broken=True)
-                return b"" if tree is None else bytes(self._etree.tostring(tree))
-            return b""
-        return data
+        self._lost[name] = None
+        with suppress(self._etree.XMLSyntaxError):
+            tree = self._tree_of(data, is_broken=True)
+        for entity in () if tree is None else list(tree.iter(self._etree.Entity)):
+            before, parent = entity.getprevious(), entity.getparent()
+            text = f"{entity.text}{entity.tail or ''}"  # as it stands there
+            if before is None:
+                parent.text = f"{parent.text or ''}{text}"
+            else:
+                before.tail = f"{before.tail or ''}{text}"
+            parent.remove(entity)
+        return b"" if tree is None else bytes(self._etree.tostring(tree))
 
     def _drop_dead_relations(self, name: str) -> None:
         """Drop relations to parts that are not there, and what refers to these."""
@@ -150,6 +160,12 @@ class _ArchiveCopy:
                 if element.get(RELATION_ID) in dropped and element.tag.endswith(_REFERENCES):
                     element.getparent().remove(element)
             self._parts[source] = self._etree.tostring(tree)
+
+
+def _has_dtd(archive: zipfile.ZipFile, name: str) -> bool:
+    """Return whether a part declares entities, which the format forbids and libraries leave out."""
+    with archive.open(name) as part:
+        return b"<!DOCTYPE" in part.read(_PROLOG_BYTES).replace(b"\0", b"")
 
 
 def _renamed(data: bytes) -> bytes:

@@ -39,6 +39,8 @@ class OpenDocument:
                 raise Unreadable(f"is damaged or not {what}")
         self.roots = [fromstring(part) for part in parts]
         """The last one has the document itself, those before it styles."""
+        if self.roots[-1].find("{*}body") is None:
+            raise Unreadable(f"is damaged or not {what}: it has no body")
         self.styles = {
             attributes(style).get("name", ""): style
             for root in self.roots

@@ -19,6 +19,7 @@ from .inner_documents import InnerPictures
 from .ods_cells import OdsWorkbook
 from .office import (
     DRAWN_TEXT,
+    OFF,
     chart_titles,
     damage_errors,
     described,
@@ -67,6 +68,7 @@ def _workbook_text(book: XlsxWorkbook | OdsWorkbook, request: ReadRequest, kind:
             (len(found.hidden_rows), "row", "rows"),
             (found.n_hidden_columns, "group of columns", "groups of columns"),
             (n_unseen, "cell", "cells"),
+            (found.n_hidden_shapes, "shape", "shapes"),
         ]
         parts = ", ".join(counted(*count) for count in words if count[0])
         unshown += [f"{sheet.title}: {parts}"] if parts else []
@@ -154,7 +156,9 @@ def _add_beside(book: XlsxWorkbook, part: str, sheet: SheetCells) -> None:
             conversations = _thread_texts(book, threads)
             sheet.comments += _comment_lines(book.part(path), conversations)
         elif kind == "drawing":
-            sheet.boxes += _drawn_lines(book.part(path))
+            sheet.boxes += _drawn_lines(drawing := book.part(path))
+            shapes = drawing.iterfind(".//{*}cNvPr")
+            sheet.n_hidden_shapes += sum(shape.get("hidden", "0") not in OFF for shape in shapes)
             for what, inner in book.related(path):
                 if what == "chart":
                     sheet.charts.append(chart_titles(book.part(inner)) or "without a title")
@@ -181,8 +185,11 @@ def _drawn_lines(drawing: ElementTree.Element) -> Iterator[str]:
         return [int(n) if n.isdecimal() else 0 for n in found]
 
     for anchor in sorted(drawing, key=place):
-        yield from filter(None, map(text_of, anchor.iter(DRAWN_TEXT)))
-        yield from filter(None, map(described, anchor.iterfind(".//{*}cNvPr")))
+        shapes = list(anchor.iterfind(".//{*}cNvPr"))
+        is_hidden = any(shape.get("hidden", "0") not in OFF for shape in shapes)
+        for text in (*map(text_of, anchor.iter(DRAWN_TEXT)), *map(described, shapes)):
+            if text:
+                yield hidden(text) if is_hidden else text
 
 
 def _comment_lines(

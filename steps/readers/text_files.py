@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import json
 import re
+from typing import TYPE_CHECKING
 
 from paddock.engine.system.records import replace
 
 from . import text_encoding
 from .document_kinds import MEDIA_TYPES, MODULES
 from .reader import Document, Unreadable
+
+if TYPE_CHECKING:
+    from .style_sheets import CssSheet
 
 TEXT_KINDS = frozenset(kind for kind, module in MODULES.items() if module == "text_files")
 _HEADING = re.compile(r"^#{1,6}[ \t]+(\S.*)$", re.MULTILINE)
@@ -26,7 +30,7 @@ def read_text_file(
     *,
     declared: str | tuple[str, ...] = "",
     is_named: bool = False,
-    styles: str = "",
+    styles: CssSheet | None = None,
 ) -> Document:
     """Read it; `is_named`: the author has set its kind; `styles`: style sheets besides a page's.
 

@@ -35,6 +35,7 @@ from .office import (
     drawn_texts,
     embedded_notes,
     import_library,
+    is_clear,
     markdown_table,
     marked,
     open_archive,
@@ -60,9 +61,11 @@ _TEXT_BOX = f"{WORD_NS}txbxContent"
 # Not text: what was moved away, formatting.
 _GONE_TAGS = (f"{WORD_NS}del", f"{WORD_NS}moveFrom")
 _SKIPPED_TAGS = frozenset((f"{WORD_NS}moveFrom", f"{WORD_NS}pPr", f"{WORD_NS}rPr"))
-_PICTURE = "{http://schemas.openxmlformats.org/drawingml/2006/wordprocessingDrawing}docPr"
+_DRAWING_PLACE = "{http://schemas.openxmlformats.org/drawingml/2006/wordprocessingDrawing}"
+_PICTURE = f"{_DRAWING_PLACE}docPr"
 
 _VML_NS = "{urn:schemas-microsoft-com:vml}"
+_VML_HIDES = re.compile(r"(?:^|;)\s*(?:visibility\s*:\s*hidden|display\s*:\s*none)")
 
 _SYMBOLS = {
     "wingdings": {0x6F: "[ ]", 0xA8: "[ ]", 0xFD: "[x]", 0xFE: "[x]", 0xFB: "✗", 0xFC: "✓"},
@@ -90,6 +93,8 @@ def read_docx(file: BinaryIO, request: ReadRequest) -> Document:
     def load(file: BinaryIO) -> Any:
         document = docx.Document(file)
         _ = document.core_properties  # raises for two of them
+        if getattr(document.element, "body", None) is None:
+            raise ValueError("its document has no body")
         return document
 
     with damage_errors(WORD_DOCUMENT), load_archive(load, file, archive) as (document, _, damage):
@@ -249,7 +254,10 @@ class _DocxLines(Struct):
                 yield self._paragraph(child, is_cell=is_cell)
                 boxes, self._boxes = self._boxes, []
                 for box in boxes:
-                    yield from self.of(box)
+                    blocks = list(filter(None, self.of(box)))
+                    is_unseen = _is_unseen_shape(box)
+                    self.hidden += blocks if is_unseen else ()
+                    yield from map(hidden, blocks) if is_unseen else blocks
             elif child.tag == f"{WORD_NS}tbl":
                 self.request.check()
                 yield from self._table(child, is_within=is_cell)
@@ -406,6 +414,8 @@ class _DocxLines(Struct):
             rise = rise if aligned is None else _RISES.get(aligned.get(f"{WORD_NS}val"), rise)
             self._looks[key] = Look(rise, is_struck, is_hidden), is_white
         look, is_white = self._looks[key]
+        if form is not None and any(map(is_clear, form.iterfind(_TEXT_FILL))):
+            return look._replace(is_hidden=True)
         if is_white and self.paper and not self.paper.is_filled(run):
             return look._replace(is_hidden=True)
         return look
@@ -415,8 +425,24 @@ _LOOK_TAGS = frozenset(
     f"{WORD_NS}{name}"
     for name in ("rStyle", "vertAlign", "position", "sz", "vanish", "strike", "dstrike", "color")
 )
+_TEXT_FILL = "{http://schemas.microsoft.com/office/word/2010/wordml}textFill"
 _STRIKES = (f"{WORD_NS}strike", f"{WORD_NS}dstrike")
 _RISES = {"superscript": 1, "subscript": -1}
+
+
+def _is_unseen_shape(box: Any) -> bool:
+    """Return whether the shape around a text box, or one around that, is hidden."""
+    for around in box.iterancestors():
+        if around.tag in (f"{_DRAWING_PLACE}inline", f"{_DRAWING_PLACE}anchor"):
+            switches = (
+                around.get("hidden"),
+                getattr(around.find(_PICTURE), "attrib", {}).get("hidden"),
+            )
+            if not {"1", "true", "on"}.isdisjoint(switches):
+                return True
+        elif around.tag.startswith(_VML_NS) and _VML_HIDES.search(around.get("style", "")):
+            return True
+    return False
 
 
 def _columns(form: Any, name: str, default: int) -> int:

@@ -241,6 +241,8 @@ class XlsxWorkbook:
             if rows is not None and len(rows) > 1:
                 yield from rows[:-1]
                 del rows[:-1]
+        if rows is None:  # which the format asks for
+            self._lost[name] = self.broken[name] = None
         last = list(rows if rows is not None else ())
         builder.start("open", {})  # within what the part left open
         yield from (row for row in last if row.find(".//open") is None)

@@ -36,10 +36,12 @@ _TAGS = {
 _INLINE = frozenset(("p", "span", "a", "b", "em", "s", "sup", "sub", "h4"))
 _UNREAD = (
     *("tracked-changes", "binary", "binary-data", "ruby-text", "description", "page-number"),
-    *OBJECTS,
+    *("script", "content-validations", *OBJECTS),
 )
 _LENGTH = re.compile(r"(?:-?\d+(?:\.\d+)?)?")
 _MOVED = re.compile(r"translate ?\(([^ ,)]+)[ ,]+([^ ,)]+)")
+_GONE, _HIDDEN = ("collapse", "filter"), ("none", "false", "printer")
+"""Of `visibility` and `display`: by ODF 1.3's schema all that hides, but for `is-hidden`."""
 _MOST_REPEATED = 200  # cells and rows with the same text
 
 
@@ -49,13 +51,20 @@ class _Layout(Struct, frozen=True):
     """By the name of a list's style, empty for headings, and level: a number's form."""
     counts: dict[str, dict[int, int]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    hidden_layers: set[str] = field(default_factory=set)
+    conditions: list[str] = field(default_factory=list)
+    """Of texts which may be hidden, and of which the file does not say it."""
 
     def add(self, root: Element) -> None:
         for style in root.iter():
             has, kind = attributes(style), name_of(style)
+            if kind == "layer" and has.get("display") in _HIDDEN:
+                self.hidden_layers.add(has.get("name", ""))
             name = "" if kind == "outline-style" else has.get("name", "")
             for part in style if name or kind == "outline-style" else ():
                 has = attributes(part)
+                if has.get("display") == "condition":
+                    self.conditions.append(has.get("condition", ""))
                 if name_of(part).endswith(("-level-style-number", "outline-level-style")):
                     self.levels[name, has.get("level", "")] = has
 
@@ -107,6 +116,10 @@ def _read(kind: str, file: BinaryIO, request: ReadRequest) -> Document:
             found = html_to_markdown(tostring(page, "unicode", "html") + "".join(layout.notes))
             notes.extend(found.notes)
             notes.extend(f": {counted(n, of)} not read" for of, n in unread.items() if n)
+            if n := len(layout.conditions):
+                what = counted(n, "text with a condition", "texts with conditions")
+                notes.append(f": {what} read as shown; the file does not say whether they hold")
+                layout.conditions.clear()
             if n := tracked["insertion"]:
                 notes.append(f": {counted(n, 'insertion')} read as text")
             return "\n\n".join(filter(None, (found.text, has_text)))
@@ -180,9 +193,8 @@ def _convert(e: Element, layout: _Layout, place: _Place) -> None:
     4. Cells and rows are there as often as they are repeated; a table's first row is its head.
     """
     name, has = name_of(e), attributes(e)
-    is_hidden = has.get("visibility") in ("collapse", "filter")
     look = layout.look(has.get("style-name", ""))
-    css = "display:none;" if is_hidden or look.is_hidden else ""
+    css = "display:none;" if look.is_hidden or _is_hidden(e, name, has, layout) else ""
     css += ("", "vertical-align:super;", "vertical-align:sub;")[look.rise]
     css += "text-decoration:line-through;" if look.is_struck else ""
     e.attrib = {"style": css} if css else {}
@@ -203,18 +215,37 @@ def _convert(e: Element, layout: _Layout, place: _Place) -> None:
         inner = inner._replace(level=-1_000)
         for span, of in (("colspan", "columns"), ("rowspan", "rows")):
             e.attrib[span] = has.get(span) or has.get(f"number-{of}-spanned", "1")
+    gone = _hidden_columns(e) if name == "table" else set()
     if name in ("table", "table-row") or name_of(next(iter(e), e)) == "table-row":
         e[:] = list(_repeated(e))
     for child in e:
         _convert(child, layout, inner._replace(above=e.tag))
     if name == "table":
         lines = list(e.iter("tr"))
+        for cell in (c for line in lines for at, c in _placed_cells(line) if at in gone):
+            cell.attrib["style"] = "display:none"
         has_spans = any(cell.get("rowspan", "1") != "1" for line in lines for cell in line)
         while lines and not has_spans and all(len(row) > 1 and not _line(row[0]) for row in lines):
             for line in lines:
                 del line[0]
         for cell in lines[0] if lines else ():
             cell.tag = "th"
+
+
+def _is_hidden(e: Element, name: str, has: Mapping[str, str], layout: _Layout) -> bool:
+    """Return whether it says that it is hidden; what says this of a paragraph is within it.
+
+    Whether conditions hold is for their program, which stores it.
+    """
+    inner = [attributes(part) for part in e.iter() if name_of(part) == "hidden-paragraph"]
+    own = [has] if name in ("section", "hidden-text") or "is-hidden" in has else []
+    for states in (*own, *(inner if name in ("p", "h") else ())):
+        if "condition" in states and "is-hidden" not in states and states.get("display") != "none":
+            layout.conditions.append(states["condition"])
+        if states.get("is-hidden") == "true":
+            return True
+    is_left_out = name != "annotation" and has.get("display") in _HIDDEN
+    return is_left_out or has.get("visibility") in _GONE or has.get("layer") in layout.hidden_layers
 
 
 def _whole_text(e: Element, name: str, has: Mapping[str, str], layout: _Layout) -> str | None:
@@ -237,6 +268,8 @@ def _whole_text(e: Element, name: str, has: Mapping[str, str], layout: _Layout) 
                 if name_of(part) != "date-string"
             )
             return f" (comment: {' '.join(filter(None, words))}) "
+        case "hidden-text" if not _line(e):
+            return has.get("string-value", "") if has.get("is-hidden") == "true" else None
         case "note":
             label, body = (_line(part) for part in [*e, Element(""), Element("")][:2])
             layout.notes.append(f"<p><sup>[{escape(label)}]</sup> {escape(body)}</p>")
@@ -269,6 +302,27 @@ def _numbered(
         elif number:
             e.attrib["style"] = f"list-style-type:'{number}'"
     return inner
+
+
+def _hidden_columns(table: Element) -> set[int]:
+    """Return the places of a table's columns that are hidden, or in a group that is."""
+    parents = {part: group for group in table.iter() for part in group}
+    found, at = set[int](), 0
+    for column in table.iter():
+        if name_of(column) == "table-column":
+            has, group = attributes(column), attributes(parents[column])
+            n = min(int(has.get("number-columns-repeated") or 1), _MOST_REPEATED)
+            is_gone = has.get("visibility") in _GONE or group.get("display") in _HIDDEN
+            found.update(range(at, at + n) if is_gone else ())
+            at += n
+    return found
+
+
+def _placed_cells(line: Element) -> Iterator[tuple[int, Element]]:
+    at = 0
+    for cell in line:
+        yield at, cell
+        at += int(cell.get("colspan") or 1)
 
 
 def _repeated(parent: Element) -> Iterator[Element]:

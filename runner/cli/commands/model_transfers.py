@@ -37,7 +37,7 @@ from paddock.engine.system.records import Struct
 from paddock.runner.cli import model_tables
 from paddock.runner.cli.arguments import JsonOption, argument, option
 from paddock.runner.cli.exit_status import DONE, INTERRUPTED, CommandError
-from paddock.runner.cli.model_arguments import model_argument, read_stdin
+from paddock.runner.cli.model_arguments import decoded_input, model_argument, read_stdin
 from paddock.runner.daemon import service_client, service_lookup
 from paddock.runner.daemon.service_client import create_in_service
 from paddock.runner.daemon.service_lookup import is_this_machine
@@ -317,7 +317,7 @@ def create(
         if not path.is_file():
             remedy = "Name it: `paddock create NEW -f FILE`."
             raise CommandError(f"There is no file '{path}'.\n  {remedy}")
-        text = path.read_text("utf-8", "replace")
+        text = decoded_input(path.read_bytes(), f"'{path}'")
         folder = path.parent
         shown = str(path)
     modelfile = parse_modelfile(text, shown)

@@ -3,6 +3,7 @@ import re
 import pytest
 
 from paddock.steps.readers.html import HtmlText, html_to_markdown
+from paddock.steps.readers.style_sheets import known_properties, property_of
 
 PAGES = {
     "raised and lowered text is told from plain text": [
@@ -36,19 +37,23 @@ PAGES = {
     "rows of a table stay in order under their head and none is lost": [
         (
             "<table><tr><th>Item<th>Sum</tr><tbody><form><tr><td>Ink<td>9</tr></form></tbody></table>",
-            "| Item | Sum |\n| --- | --- |\n\n|  |  |\n| --- | --- |\n| Ink | 9 |",
+            "| Item | Sum |\n| --- | --- |\n| Ink | 9 |",
         ),
         (
             "<table><tbody><tr><th>Item<th>Sum</tr></tbody><tbody>Due 500<tr><td>Ink<td>9</table>",
-            "| Item | Sum |\n| --- | --- |\nDue 500|  |  |\n| --- | --- |\n| Ink | 9 |",
+            "Due 500\n\n| Item | Sum |\n| --- | --- |\n| Ink | 9 |",
+        ),
+        (
+            "<p>See<table><tr><th>Item<th>Sum<tr>Due <b>500</b><td>Ink<td>9</table>",
+            "See\n\nDue **500**\n\n| Item | Sum |\n| --- | --- |\n| Ink | 9 |",
         ),
         (
             "<table><tr><th>Item<th>Sum<tr><td>Ink<td>9<tfoot><td>Total<td>9</table>",
-            "| Item | Sum |\n| --- | --- |\n| Ink | 9 |\n Total | 9 |",
+            "| Item | Sum |\n| --- | --- |\n| Ink | 9 |\n| Total | 9 |",
         ),
         (
             "<table><tr><th>Item<th>Sum<tr><td>Ink<td>9<tfoot><p>Total 9</table>",
-            "| Item | Sum |\n| --- | --- |\n| Ink | 9 |\n\nTotal 9",
+            "Total 9\n\n| Item | Sum |\n| --- | --- |\n| Ink | 9 |",
         ),
         (
             "<table><tr><th>Item<th>Sum<tr><td>Ink<td>9</tr>"
@@ -195,14 +200,101 @@ def test_text_that_a_page_hides_is_marked_and_noted(hiding: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("hiding", "text"),
+    [
+        ("filter: opacity(0)", ""), ("opacity: 0.01", ""),
+        ("-webkit-text-fill-color: transparent", ""),
+        ("width: 0; overflow: hidden", ""), ("margin-left: -5000px", ""),
+        ("letter-spacing: -1em", ""),
+        ("color: #fefefe", ""), ("font: 0/0 a", ""), ("text-indent: -99em", ""),
+        ("scale: 0", ""),
+        ("clip-path: inset(50%)", ""), ("transform: translateX(-999em)", ""),
+        ("display: var(--d)", ""),
+        ("position: absolute; right: 9999px", ""), ("visibility: hidden", "Pay <!-- twice -->"),
+        ("font-size: 0", "Pay <!-- twice -->"), ("text-indent: 0", "Pay twice"),
+        ("left: -9999px", "Pay twice"), ("height: 0", "Pay twice"),
+        ("font-size: 62.5%", "Pay twice"),
+        ("overflow: hidden; width: 80em", "Pay twice"),
+        ("mso-line-height-rule: exactly", "Pay twice"),
+        ("color: #444; background: linear-gradient(white, #eee)", "Pay twice"),
+    ],
+)  # fmt: skip
+def test_a_style_hides_what_a_browser_does_not_paint_and_nothing_else(
+    hiding: str, text: str
+) -> None:
+    undone = (
+        "<b style='font-size: 16px; visibility: visible'>" if text.startswith("Pay <") else "<b>"
+    )
+    page = html_to_markdown(
+        f"<style>:root {{--d: none}} .a > .x {{{hiding}}} .x {{opacity: 1}}</style>"
+        f"<p>Invoice</p><div class=a><p class=x>{undone}Pay</b> twice</p></div>"
+    )
+    shown = page.text.removeprefix("Invoice").strip().replace("*", "")
+    assert shown == (text or "<!-- Pay twice -->")
+    assert ("not show" in "".join(page.notes)) == ("<!--" in shown)
+    assert not any("not checked" in note for note in page.notes)
+
+
+@pytest.mark.parametrize(
+    ("styles", "doubt"),
+    [
+        ("p {mask: linear-gradient(transparent, transparent)}", "mask"),
+        ("p {paint-nothing: yes}", "paint-nothing"),
+        ("p {mix-blend-mode: screen}", "mix-blend-mode"),
+        ("p {color: white; background: url(dark.png)}", "background"),
+        ("p {opacity: calc(0 * 1)}", "opacity"), ("p {display: var(--unknown)}", "display"),
+        ("p {height: 1em; overflow: hidden; font-size: 40px}", "height"),
+        ("@container (width > 1px) {p {display: none}}", "@container"),
+        ("div {background: navy} p {color: white; position: absolute}", "color"),
+        ("p {animation: out 1s} @keyframes out {to {opacity: 0}}", "animation"),
+    ],
+)  # fmt: skip
+def test_a_style_that_could_hide_text_and_is_not_decided_is_named_with_the_text(
+    styles: str, doubt: str
+) -> None:
+    page = html_to_markdown(f"<style>{styles}</style><p>Pay twice</p>")
+    assert page.text == "Pay twice"
+    (note,) = page.notes
+    assert note.startswith(": styled page, not checked whether text is hidden by ")
+    assert f"{doubt} (9 characters: 'Pay twice')" in note
+
+
+@pytest.mark.parametrize(
+    ("css", "is_hidden"),
+    [
+        (".x {display: none}", True), ("div .x {display: none} .x {display: block}", True),
+        (".x {display: none !important} #i {display: block}", True),
+        (".x {display: none} #i {display: block}", False),
+        ("@layer a {#i {display: none}} .x {display: block}", False),
+        ("@media screen and (min-width: 600px) {.x {display: none}}", True),
+        ("@media print, (max-width: 600px) {.x {display: none}}", False),
+        ("@supports (display: grid) {.x {display: none}}", True),
+        ("div {& > .x {display: none}}", True), (".x {display: none; display: nonsense}", True),
+        (".x:not(.y) {display: none}", True), ("p:nth-child(2) {display: none}", False),
+        (".x:hover {display: none}", False), ("[hidden] {display: block}", False),
+    ],
+)  # fmt: skip
+def test_rules_hold_by_their_precedence(css: str, is_hidden: bool) -> None:
+    text = html_to_markdown(f"<style>{css}</style><div><p class=x id=i>Pay</p></div>").text
+    assert text == ("<!-- Pay -->" if is_hidden else "Pay")
+
+
+def test_each_known_property_has_one_class_and_any_other_could_hide() -> None:
+    kinds = {"cannot-hide", "decided", "could-hide"}
+    assert all(of.kind in kinds for of in known_properties().values())
+    assert property_of("paint-nothing")[1].kind == "could-hide"
+    assert property_of("-webkit-transform") == property_of("transform")
+
+
+@pytest.mark.parametrize(
     "shown",
     [
         "<table bgcolor=navy><tr><td><font color=white>Pay</font></td></tr></table>",
         "<div style='background:#036'><p style='color:#fff'>Pay</p></div>",
-        "<p style='color:#fff;position:absolute'>Pay</p>",
         "<style>.bar {background: #036} .bar a {color: white}</style>"
         "<p class=bar><a href=x>Pay</a></p>",
-        "<style>main .box {background: #000} .box {color: #fff}</style><p class=box>Pay</p>",
+        "<style>main .box {background: #000} .box {color: #fff}</style>"
+        "<main><p class=box>Pay</p></main>",
         "<div style='color:#fff'><p style='color:black'>Pay</p></div>",
     ],
 )
@@ -335,6 +427,9 @@ def test_words_that_stand_apart_are_not_glued(markup: str) -> None:
         ("<title>House</title><p>Left", HtmlText("Left", "House")),
         ("<p>Rain</p><iframe src='map.html'></iframe>",
          HtmlText("Rain", "", (": 1 embedded page or file is not read",))),
+        ("<link rel=stylesheet href=a.css><link rel=icon href=b><p>Rain</p>",
+         HtmlText("Rain", "",
+                  (": 1 style sheet elsewhere is not read; text hidden there is read as shown",))),
         ("<audio src='a.mp3'></audio><video><source src='b.mp4'></video>",
          HtmlText("[](b.mp4)", "", (": 2 embedded pages or files are not read",))),
         ("<input placeholder='Your name'><input value=Ada placeholder=Name>",

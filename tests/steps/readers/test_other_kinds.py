@@ -217,6 +217,56 @@ def test_sheets_of_an_opendocument_file_are_pages_and_cells_keep_their_columns(
     assert found.pages[1] == ""
 
 
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ('<text:section text:display="none"><text:p>Pay</text:p></text:section>', "<!-- Pay -->"),
+        ('<text:section text:display="condition" text:condition="x" text:is-hidden="true">'
+         "<text:p>Pay</text:p></text:section>", "<!-- Pay -->"),
+        ('<text:section text:display="condition" text:condition="x" text:is-hidden="false">'
+         "<text:p>Pay</text:p></text:section>", "Pay"),
+        ('<text:p><text:hidden-paragraph text:condition="x" text:is-hidden="true"/>Pay</text:p>',
+         "<!-- Pay -->"),
+        ('<text:p>a <text:hidden-text text:condition="x" text:is-hidden="true" '
+         'text:string-value="Pay"/></text:p>', "a <!-- Pay -->"),
+        ('<text:p>a <text:variable-set text:display="none">Pay</text:variable-set></text:p>',
+         "a <!-- Pay -->"),
+        ('<text:p>a <text:conditional-text text:condition="x" text:string-value-if-true="b" '
+         'text:string-value-if-false="c">b</text:conditional-text></text:p>', "a b"),
+        ('<table:table><table:table-column/><table:table-column table:visibility="collapse"/>'
+         "<table:table-row><table:table-cell><text:p>a</text:p></table:table-cell><table:table-cell>"
+         "<text:p>Pay</text:p></table:table-cell></table:table-row></table:table>",
+         "| a | <!-- Pay --> |\n| --- | --- |"),
+        ("<text:p>a<text:script>Pay()</text:script></text:p>", "a"),
+    ],
+)  # fmt: skip
+def test_what_an_opendocument_text_hides_is_marked_and_noted(
+    placed: Placed, body: str, text: str
+) -> None:
+    found = read(placed("a.odt", open_document("text", body)))
+    assert found.text == text
+    note = ": text that the page does not show is read as well (3 characters: 'Pay')"
+    assert found.notes == ((note,) if "<!--" in text else ())
+
+
+def test_a_condition_of_which_the_file_says_no_result_is_noted(placed: Placed) -> None:
+    has = 'text:display="condition" text:condition="x"'
+    body = f"<text:section {has}><text:p>Pay</text:p></text:section>"
+    found = read(placed("a.odt", open_document("text", body)))
+    assert (found.text, found.notes) == (
+        "Pay",
+        (": 1 text with a condition read as shown; the file does not say whether they hold",),
+    )
+
+
+def test_an_opendocument_file_without_a_body_is_damaged_and_not_empty(placed: Placed) -> None:
+    bare = f"<office:document-content {SPACES}>{STYLES}</office:document-content>"
+    made = open_document("text", "", {"content.xml": bare})
+    assert "is damaged or not an OpenDocument file: it has no body" in refusal(
+        placed("a.odt", made)
+    )
+
+
 def test_what_a_sheet_of_opendocument_hides_strikes_and_has_beside_its_cells(
     placed: Placed,
 ) -> None:

@@ -2,6 +2,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from io import BytesIO
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 
@@ -133,6 +134,48 @@ def test_what_is_no_word_document_is_refused(data: bytes, reason: str) -> None:
     with pytest.raises(Unreadable) as caught:
         document(data)
     assert str(caught.value).startswith(reason)
+
+
+@pytest.mark.parametrize("declared", [b"", b'<!DOCTYPE w:document [<!ENTITY due "12">]>'])
+def test_an_entity_is_damage_that_is_noted_and_takes_no_text_away(declared: bytes) -> None:
+    """The format forbids them; the library leaves them out, with what is behind."""
+    made = BytesIO()
+    with ZipFile(BytesIO(docx("Due DUE EUR"))) as archive, ZipFile(made, "w") as out:
+        for name in archive.namelist():
+            data = archive.read(name)
+            if name == "word/document.xml":
+                end = data.index(b"?>") + 2
+                data = data[:end] + declared + data[end:].replace(b"DUE", b"&due;")
+            out.writestr(name, data)
+    found = document(made.getvalue())
+    assert found.text == "Due &due; EUR"
+    assert found.notes == (
+        ": 1 part is missing or damaged (word/document.xml); what is there is read",
+    )
+
+
+SHAPES = (
+    'xmlns:wp="http://schemas.openxmlformats.org/drawingml/2006/wordprocessingDrawing" '
+    'xmlns:v="urn:schemas-microsoft-com:vml" '
+    'xmlns:w14="http://schemas.microsoft.com/office/word/2010/wordml"'
+)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        f"<w:drawing><wp:anchor hidden='1'>{BOX}</wp:anchor></w:drawing>",
+        f"<w:drawing><wp:inline><wp:docPr hidden='true'/>{BOX}</wp:inline></w:drawing>",
+        f"<w:pict><v:shape style='width:9pt;visibility:hidden'><v:textbox>{BOX}</v:textbox>"
+        "</v:shape></w:pict>",
+        "<w:rPr><w14:textFill><w14:noFill/></w14:textFill></w:rPr><w:t>In a box</w:t>",
+    ],
+)
+def test_hidden_shapes_and_clear_letters_are_noted(shape: str) -> None:
+    xml = f"<w:p {W} {SHAPES}><w:r>{shape}</w:r></w:p>"
+    found = written(lambda made: within(made, xml))
+    assert found.text == "<!-- In a box -->"
+    assert len(found.notes) == 1
 
 
 def test_comments_are_read_and_hidden_text_is_noted() -> None:

@@ -65,7 +65,8 @@ def test_a_model_is_made_by_a_modelfile(root: Path) -> None:
     )
     assert invoke("show", "mine", "--system").stdout == "Be brief.\n"
     assert invoke("show", "mine", "--parameters").stdout.split() == ["temperature", "0.2"]
-    (root / "Other").write_text("FROM mine\nSYSTEM Be long.\n")
+    other = "FROM mine\nSYSTEM Be long.\n"  # as a shell of Windows writes it
+    (root / "Other").write_text(other, "utf-16")
     assert invoke("create", "other", "-f", "Other").exit_code == 0
     assert invoke("show", "other", "--system").stdout == "Be long.\n"
 
