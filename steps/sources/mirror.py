@@ -485,9 +485,8 @@ class Mirror(Struct, frozen=True):
 
     def _release(self, name: str) -> None:
         """Have other places fetch again what they have in a copy of this name, which goes."""
-        of = self.params
-        for file in self.states.beside(of.kind, of.address, self.folder):
-            if (index := read_state(file, _Index)) is None:
+        for file in self.states.of_folder(self.folder):
+            if file == self._file or (index := read_state(file, _Index)) is None:
                 continue
             if same := [copy for copy in index.copies.values() if copy.name == name]:
                 for copy in same:
@@ -506,11 +505,16 @@ class Mirror(Struct, frozen=True):
     @contextmanager
     def _index(self) -> Iterator[_Index]:
         try:
-            lock = self.folder / _LOCK
-            is_another = not lock.exists()  # the folder was removed, and all is fetched again
+            lock, known = self.folder / _LOCK, self.states.of_folder(self.folder)
+            is_another = not lock.exists()
             with lock_now(lock, wait_s=_LOCK_S):
-                index = None if is_another else read_state(self._file, _Index)
-                yield index if index is not None else self._first_index()
+                if is_another and known == self.states.of_folder(self.folder):
+                    for file in known:  # of a folder that was removed: all is fetched again
+                        file.unlink()
+                index = read_state(self._file, _Index)
+                if index is None and self._file not in known:
+                    index = self._taken_over()
+                yield self._first_index() if index is None else index
         except LockTaken:
             raise SourceAway("another run copies it") from None
 
@@ -525,17 +529,12 @@ class Mirror(Struct, frozen=True):
     def _first_index(self) -> _Index:
         """Return what is known of a place that has no index for this folder.
 
-        1. What an earlier version of Paddock noted beside the copies.
-        2. What is known of the place for a folder that this one was, or is a copy of.
-        3. Of mails, the copies that other places have here, and all that lie here: a server may
+        1. What is known of the place for a folder that this one was, or is a copy of.
+        2. Of mails, the copies that other places have here, and all that lie here: a server may
            have taken over from another one.
         """
-        if not self._file.exists() and (index := self._taken_over()) is not None:  # 1
-            self._write(index)
-            (self.folder / _OLD_INDEX).unlink(missing_ok=True)
-            return index
         of = self.params
-        for file in self.states.elsewhere(of.kind, of.address, self.folder):  # 2
+        for file in self.states.elsewhere(of.kind, of.address, self.folder):  # 1
             if (index := read_state(file, _Index)) is None:
                 continue
             copies = index.copies.values()
@@ -548,8 +547,8 @@ class Mirror(Struct, frozen=True):
                 known = {i: copy for i, copy in index.copies.items() if copy.name in stand}
                 return _Index(copies=known)
         former = dict[str, SourceDocument]()
-        if of.is_mail:  # 3
-            for file in self.states.beside(of.kind, of.address, self.folder):
+        if of.is_mail:  # 2
+            for file in self.states.of_folder(self.folder):
                 index = read_state(file, _Index) if file.name.startswith(of.kind) else None
                 if index is not None:
                     former |= {copy.name: copy for copy in index.all() if copy.is_here}
@@ -573,7 +572,9 @@ class Mirror(Struct, frozen=True):
             if copy.is_here and path.is_file() and path.stat().st_size == copy.size_bytes:
                 copy.sha256 = _digest_at(path) or ""
         former = {copy.name: copy for copy in old.former if copy.is_here and self.params.is_mail}
-        return _Index(old.cursor, "", old.copies, former)
+        self._write(index := _Index(old.cursor, "", old.copies, former))
+        (self.folder / _OLD_INDEX).unlink()
+        return index
 
 
 def _take_over(copy: SourceDocument, digest: str) -> None:

@@ -27,7 +27,8 @@ class PlaceStates(Struct, frozen=True):
     @classmethod
     def of(cls, state: Path) -> PlaceStates:
         """`state`: the state folder of the pipelines, which was checked."""
-        return cls(state / _FOLDER, state.parent.resolve())
+        base = state.parent.resolve()
+        return cls(base / state.name / _FOLDER, base)
 
     def file(self, kind: str, address: str, folder: Path | None = None) -> Path:
         of_folder = "" if folder is None else f"-{_short(self.relative(folder))}"
@@ -39,11 +40,10 @@ class PlaceStates(Struct, frozen=True):
         found = self.folder.glob(f"{kind}-{_short(address)}-*.json")
         yield from sorted(path for path in found if path != own)
 
-    def beside(self, kind: str, address: str, folder: Path) -> Iterator[Path]:
-        """Yield the files of other places for the same folder of copies."""
-        own = self.file(kind, address, folder)
-        found = self.folder.glob(f"*-*-{_short(self.relative(folder))}.json")
-        yield from sorted(path for path in found if path != own)
+    def of_folder(self, folder: Path) -> dict[Path, int]:
+        """Return the files of all places for a folder of copies, and when each was written."""
+        found = sorted(self.folder.glob(f"*-*-{_short(self.relative(folder))}.json"))
+        return {path: path.stat().st_mtime_ns for path in found}
 
     def relative(self, folder: Path) -> str:
         """Return a folder as seen from that of the pipelines, which may be moved as a whole."""

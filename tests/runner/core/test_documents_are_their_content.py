@@ -1,8 +1,11 @@
 """Documents and outputs that move house: renames, other places, lost state; each is there once."""
 
 import json
+import os
+import random
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +16,11 @@ from paddock.runner.settings import STATE_FOLDER
 from paddock.steps.sources import bucket
 from paddock.steps.sources.mirror import Source, SourceAway
 from tests.fakes.buckets import Place, place, place_or_skip
+from tests.forked import ForkServer
+from tests.runner.killed_runs import kill_runs, run_to_end
 from tests.runner.world import Notes, World, carried_out
 
+N_KILLS = int(os.environ.get("PADDOCK_TEST_KILLS", "4"))
 PIPELINE = """\
 steps:
   - {id: docs, uses: files.scan, with: {root: copies, bucket: BUCKET}}
@@ -88,20 +94,23 @@ class House(World):
     def remove_copies(self) -> None:
         shutil.rmtree(self.folder / "copies")
 
-    def as_earlier_version(self, cursor: str) -> None:
+    def as_earlier_version(self, cursor: str = "") -> None:
         """Have what an earlier version noted beside the copies, in place of the state."""
         (path,) = self.states.glob("bucket-*.json")
-        index = json.loads(path.read_text())
-        new = ("sha256", "intended", "is_alone")
-        copies = {
-            identity: {key: value for key, value in copy.items() if key not in new}
-            for identity, copy in index["copies"].items()
-        }
-        old = {"cursor": cursor or index["cursor"], "copies": copies, "former": []}
-        self.write("copies/.source.json", json.dumps(old))
+        index, old = json.loads(path.read_text()), OLD_INDEX
+        for name, copy in index["copies"].items():
+            old = old.replace(f"MARKER {name}", json.dumps(copy["marker"])[1:-1])
+        self.write("copies/.source.json", old.replace("CURSOR", cursor or index["cursor"]))
         self.lose_state()
 
 
+OLD_INDEX = (
+    '{"cursor": "CURSOR", "copies": {"a.txt": {"identity": "a.txt", "name": "a.txt", "size_bytes": '
+    '3, "marker": "MARKER a.txt", "is_here": true, "is_done": false, "is_changed": false}, '
+    '"b/c.txt": {"identity": "b/c.txt", "name": "b/c.txt", "size_bytes": 3, "marker": '
+    '"MARKER b/c.txt", "is_here": true, "is_done": false, "is_changed": false}}, "former": []}'
+)
+"""Written at 6e7386861."""
 FIRST = {"a.txt": "one", "b/c.txt": "two"}
 LATER = {"a.txt": "changed", "b/c.txt": "two", "d.txt": "new"}
 
@@ -139,7 +148,7 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         (House.damage_state, False),
         (House.lose_all_state, False),
         (House.remove_copies, False),
-        (lambda house: house.as_earlier_version(""), True),
+        (House.as_earlier_version, True),
         (lambda house: house.as_earlier_version("elsewhere/"), False),
     ],
     ids=["pipeline", "base", "copies", "copied", "lost", "damaged", "none", "removed", "old",
@@ -299,3 +308,24 @@ def test_two_pipelines_of_one_folder_fetch_each_document_once(
     house.go()
     other.go()
     assert (fetched, house.copies()) == (["d.txt"], {**FIRST, "d.txt": "new"})
+
+
+def test_two_runs_at_once_and_runs_that_are_killed_leave_each_document_once(
+    house: House, there: Place, fork_server: ForkServer
+) -> None:
+    dice, texts = random.Random(84), dict[str, str]()
+
+    def change() -> None:
+        for name in dice.sample(range(12), 5):
+            texts[f"{name}.txt"] = f"{name} {dice.random()}"
+            there.put(f"{name}.txt", texts[f"{name}.txt"].encode())
+        if (gone := dice.choice([*texts])) in texts:
+            del texts[gone]
+            there.remove(gone)
+
+    kill_runs(fork_server, house, N_KILLS, dice, change)
+    change()
+    with ThreadPoolExecutor(2) as threads:
+        for run in [threads.submit(run_to_end, fork_server, house) for _ in range(2)]:
+            run.result()
+    assert house.copies() == {**FIRST, **texts}
