@@ -201,7 +201,7 @@ class NumberIndex:
         unit = token.unit
         if sought.unit is None:
             is_clock = unit is not None and "clock" in unit.ids and not token.raw.isdecimal()
-            if is_clock or (unit is not None and unit.ids & _PERCENTS):
+            if is_clock or (unit is not None and unit.ids & PER_HUNDRED):
                 return False
         elif not any(
             other.is_same(sought.unit)
@@ -296,7 +296,7 @@ def _cells(text: str, start: int) -> list[Span]:
 
 
 _SIDE = re.compile(r"[|\t]")
-_PERCENTS = frozenset(("percent", "permille", "permyriad"))
+PER_HUNDRED = frozenset(("percent", "permille", "permyriad"))
 
 
 def read_number(

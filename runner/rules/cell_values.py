@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from hashlib import sha256
+from unicodedata import normalize
 
 from paddock.engine.system.records import Struct
-from paddock.pipelines.checking.cldr import is_unit, unit_named
+from paddock.pipelines.checking.cldr import is_unit, letter_currency, unit_named
+from paddock.pipelines.checking.numbers import PER_HUNDRED
 from paddock.pipelines.checking.source_index import SourceIndex
 from paddock.pipelines.text_cells import PlacedCell, SourceText
 
@@ -23,6 +25,11 @@ WITH_CENTS = re.compile(
     "[.,]\\d\\d(?![.,]?\\d)"
 )
 """An amount; no day such as 01.03.27, and no code."""
+_GLUED = re.compile(
+    "(?<![^\\W_])(?<!\\w[-./])([^\\W\\d_]{1,3})"
+    "(\\d{1,3}(?:[.,'\u2019\u00a0\u202f]\\d{3})+(?:[.,]\\d\\d)?|\\d+[.,]\\d\\d)(?![\\w'\u2019]|[-.,/]\\w)"
+)
+"""An amount that the letters of its currency touch: `RM1,234.56`."""
 _TOKEN = re.compile(r"\S*\d\S*")
 _MINUS = "([-\u2212\u2013])?"
 _SIGN = "([^\\W\\d_]{1,3}[$\u00a3\u00a5]|[^\\W\\d_]{1,3}\\b|[^\\w\\s.,:;|()'\u2212\u2013-])?"
@@ -116,6 +123,10 @@ def _spans_in(text: str) -> dict[tuple[int, int], str]:
     for amount in _AMOUNT.finditer(text):
         if is_free(*amount.span()):
             spans[amount.span()] = "amount"
+    for glued in _GLUED.finditer(text):
+        is_sign = is_currency(glued[1]) or letter_currency(glued[1]) is not None
+        if is_sign and is_free(*glued.span(2)):
+            spans[glued.span(2)] = "amount"
     for token in _TOKEN.finditer(text):
         if is_free(*token.span()):
             code = token[0].strip(_END_OF_CODE)
@@ -136,7 +147,8 @@ def values_in(cell: PlacedCell, signs: set[str]) -> tuple[list[CellValue], str]:
         return found, plain
     for (start, end), kind in sorted(_spans_in(text).items()):
         written, lead, before = text[start:end], text[at:start], ""
-        if kind == "amount" and text[end:].lstrip(" \u00a0").startswith("%"):
+        near = text[end:].lstrip(" \u00a0")[:1] if kind == "amount" else ""
+        if (unit := unit_named(normalize("NFKC", near))) and unit.ids & PER_HUNDRED:
             continue  # a rate is a part of its label
         plain = plain if kind == "code" else f"{plain[:start]}{9:<{end - start}}{plain[end:]}"
         if kind == "amount":
