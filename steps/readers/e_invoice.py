@@ -102,6 +102,7 @@ def _invoice(sums: Sums) -> EInvoice:
     accounts = [account for means in reading.groups("payment") for account in means.all("account")]
     iban = next(filter(_holds_iban, accounts), None)
     days = {*reading.texts("due")}
+    has_parts = sum(bool(part.number("amount")) for part in reading.groups("instalment")) > 1
 
     def amount(term: str) -> float | None:
         found = sums.amount(term)
@@ -123,7 +124,7 @@ def _invoice(sums: Sums) -> EInvoice:
         payee=_party_name(reading, "payee") or reading.text("other_payee"),
         iban="" if iban is None else text_of(iban),
         reference=reading.text("reference"),
-        due=reading.text("due") if len(days) == 1 else "",
+        due="" if has_parts and len(days) > 1 else max(days, default=""),
         net=amount("net"),
         tax=amount("tax"),
         gross=gross,
