@@ -26,9 +26,7 @@ from .e_invoice_syntaxes import (
     codes,
     local_name,
     money,
-    number_of,
     readings,
-    syntax_of,
     text_of,
 )
 from .reader import Document, EmbeddedFile
@@ -38,6 +36,7 @@ _MAY_BE_ONE = re.compile(
 )
 _MOST_NAMED = 5
 _MOST_INVOICES = 100
+_UNCOUNTED = "said, but in no sum, though it may change what is paid"
 _PLACED = ("number", "date", "currency", "due", "iban", "net", "tax", "gross", "payable")
 _LABELS = {"invoice": "Invoice", "credit_note": "Credit note", "other": "Document"}
 
@@ -52,37 +51,28 @@ def read_e_invoices(markup: str) -> Document:
         why = f"is not a valid e-invoice ({error}); it is read as plain text"
         return Document((), notes=(why,))
     pages, notes, invoices = list[str](), list[str](), list[EInvoice]()
-    files = list[EmbeddedFile]()
+    files, inside = list[EmbeddedFile](), set[Element]()
     for reading in readings(root):
         if len(invoices) == _MOST_INVOICES:
             notes.append(f": only its first {_MOST_INVOICES} e-invoices are read")
             break
         sums = Sums(reading)
         invoice = check_sums(_invoice(sums), sums)
-        counted = reading.seen.copy()
-        reading.seen.clear()  # from here on, what the lines take
         lines = _Lines(sums, invoice)
+        leaves, clauses = lines.leaves, [": read as an e-invoice"]
         pages.append("\n".join(" ".join(line.split()) for line in lines.all() if line.strip()))
         invoices.append({**invoice, "page": len(pages)})
-        left = f"; left out: {listed([*lines.leaves.left_out])}" if lines.leaves.left_out else ""
-        notes.append(f": read as an e-invoice{left}{_uncounted(reading, counted)}")
-        notes += sum_disagreements(invoice)
-        files += lines.leaves.files
-    if pages and _has_text_around(root):
+        clauses += [f"left out: {listed([*leaves.left_out])}"] if leaves.left_out else []
+        names = [*leaves.uncounted][:_MOST_NAMED]
+        names += ["…"] if len(leaves.uncounted) > _MOST_NAMED else []
+        clauses += [f"{_UNCOUNTED}: {', '.join(names)}"] if names else []
+        notes += ["; ".join(clauses), *sum_disagreements(invoice)]
+        files += leaves.files
+        inside.update(reading.root.iter())
+    if inside and any(text_of(element) for element in root.iter() if element not in inside):
         notes.append(f": what stands around it in {local_name(root)} is left out")
     once = tuple(dict.fromkeys(notes))
     return Document(tuple(pages), notes=once, invoices=tuple(invoices), files=tuple(files))
-
-
-def _has_text_around(envelope: Element) -> bool:
-    waiting = [envelope]
-    while waiting:
-        element = waiting.pop()
-        if syntax_of(element.tag) is None:
-            if text_of(element):
-                return True
-            waiting += element
-    return False
 
 
 def _name(of: str, code: str) -> str:
@@ -102,7 +92,7 @@ def _invoice(sums: Sums) -> EInvoice:
     accounts = [account for means in reading.groups("payment") for account in means.all("account")]
     iban = next(filter(_holds_iban, accounts), None)
     days = {*reading.texts("due")}
-    has_parts = sum(bool(part.number("amount")) for part in reading.groups("instalment")) > 1
+    has_parts = sum(bool(part.elements("amount")) for part in reading.groups("instalment")) > 1
 
     def amount(term: str) -> float | None:
         found = sums.amount(term)
@@ -150,24 +140,6 @@ def _party_name(reading: Reading, role: str) -> str:
     return f"{party.text('first_name')} {party.text('name')}".strip() if party else ""
 
 
-def _uncounted(reading: Reading, counted: set[Element]) -> str:
-    """Return, for the note, what may change who is paid how much, and no sum has."""
-    kept, amounts = re.compile(reading.syntax.left), re.compile(reading.syntax.money)
-    uncounted, waiting = dict[str, None](), [reading.at]
-    while waiting:
-        element = waiting.pop()
-        name = local_name(element)
-        if kept.fullmatch(name):
-            continue
-        waiting += reversed(element)
-        is_said = amounts.fullmatch(name) and text_of(element) and number_of(element) != 0
-        if is_said and element not in counted and element not in reading.seen:
-            uncounted[name] = None
-    names = [*uncounted][:_MOST_NAMED] + (["…"] if len(uncounted) > _MOST_NAMED else [])
-    named = ", ".join(names)
-    return f"; said, but in no sum, though it may change what is paid: {named}" if named else ""
-
-
 _STATUS = {"GROUP": "a group: its parts count", "INFORMATION": "does not count"}
 
 
@@ -175,10 +147,11 @@ class _Lines:
     def __init__(self, sums: Sums, invoice: EInvoice) -> None:
         self._sums, self._reading, self._invoice = sums, sums.reading, invoice
         self._means = "4461" if invoice["syntax"] in ("cii", "ubl") else ""
-        found = [*self._found()]
-        groups = [part for part in found if isinstance(part, Reading)]
-        self.leaves = Leaves(sums.reading, groups, invoice["currency"])
-        self._parts = found
+        counted = self._reading.seen.copy()
+        self._reading.seen.clear()  # from here on, what the lines take
+        self._parts = [*self._found()]
+        groups = [part for part in self._parts if isinstance(part, Reading)]
+        self.leaves = Leaves(self._reading, groups, counted, invoice["currency"])
 
     def all(self) -> Iterator[str]:
         for part in self._parts:

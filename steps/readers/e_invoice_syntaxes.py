@@ -366,9 +366,14 @@ class Leaves:
     lines before, and so is in `seen`, or is a line of its group, or a file, or named as left out.
     """
 
-    def __init__(self, invoice: Reading, groups: Iterable[Reading], currency: str) -> None:
+    def __init__(
+        self, invoice: Reading, groups: Iterable[Reading], counted: set[Element], currency: str
+    ) -> None:
         self.files = list[EmbeddedFile]()
         self.left_out = dict[str, None]()
+        self.uncounted = dict[str, None]()
+        """What may change who is paid how much, and is in no sum."""
+        self._counted = counted
         self._syntax, self._seen, self._currency = invoice.syntax, invoice.seen, currency
         self._terms = terms_of(self._syntax.name)
         self._lines = dict[Element, list[str]]()
@@ -425,6 +430,10 @@ class Leaves:
         text = whole if "T" in whole else self._syntax.text_of(element)  # with its hour
         if not label and self._is_implied(leaf, f"={text}"):
             return
+        is_money = _matches(self._syntax.money, name) and number_of(element) != 0
+        if is_money and element not in self._counted:
+            is_left = any(_matches(self._syntax.left, part) for part in leaf.path.split("/"))
+            self.uncounted |= {} if is_left else {name: None}
         term = self._term(leaf)
         if term and term.type == "label" and (labelled := self._next(leaf)) is not None:
             self._labels[labelled] = text
