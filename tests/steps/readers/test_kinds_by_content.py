@@ -138,6 +138,33 @@ def test_a_text_that_quotes_a_mail_stays_what_it_is(placed: Placed, name: str, t
          ["NOTE: März 640,00 EUR", "net", "TEL: 030"]),
         ("a.vcf", b"BEGIN:VCARD\nNOTE;CHARSET=ISO-8859-1;QUOTED-PRINTABLE:M=E4rz\nEND:VCARD",
          ["NOTE: März"]),
+        ("a.vcf", b"BEGIN:VCARD\nVERSION:2.1\nNOTE;CHARSET=ISO-8859-1:M\xe4rz\n 640 EUR\nEND:VCARD",
+         ["NOTE: März 640 EUR"]),
+        ("a.vcf", b"BEGIN:VCARD\nVERSION:3.0\nNOTE:It is 1\n 320 EUR\nEND:VCARD",
+         ["NOTE: It is 1320 EUR"]),
+        ("a.vcf", b"BEGIN:VCARD\nTEL;type=CELL;type=VOICE;type=pref:030\nEND:VCARD",
+         ["TEL (TYPE=CELL,VOICE,pref): 030"]),
+        ("a.vcf", b"BEGIN:VCARD\nTEL;WORK;VOICE:030\nADR;HOME;CHARSET=UTF-8:;;Quay 5\nEND:VCARD",
+         ["TEL (TYPE=WORK,VOICE): 030", "ADR (TYPE=HOME): ;;Quay 5"]),
+        ("a.vcf", b'BEGIN:VCARD\nTEL;TYPE="work,voice";PREF=1;VALUE=uri:tel:030\nEND:VCARD',
+         ["TEL (TYPE=work,voice; PREF=1): tel:030"]),
+        ("a.vcf", b"BEGIN:VCARD\nitem1.TEL:030\nitem1.X-ABLabel:Boat; blue\nEND:VCARD",
+         ["ITEM1.TEL: 030", "ITEM1.X-ABLABEL: Boat; blue"]),
+        ("a.vcf", b"BEGIN:VCARD\nNOTE;ENCODING=QUOTED-PRINTABLE;CHARSET=windows-1251:=CC=E0=F0=\n"
+                  b"=F2 640,=\n00 EUR\nEND:VCARD", ["NOTE: \u041c\u0430\u0440\u0442 640,00 EUR"]),
+        *(
+            ("a.vcf", b"BEGIN:VCARD\nNOTE%s:%s\nTEL:030\nEND:VCARD" % (how, written),
+             [f"NOTE{about}: note ({n_bytes} bytes)", "TEL: 030"])
+            for how, written, about, n_bytes in (
+                (b";BASE64", b"\n  RmVl\n  IDQw\n", "", 6),
+                (b";ENCODING=BASE64;TEXT", b"\nRmVlRmVlRmVlRmVl\nIDQw\n", " (TYPE=TEXT)", 15),
+                (b";ENCODING=b", b"RmVlIDQw", "", 6),
+                (b"", b"data:text/plain;base64,RmVlIDQw", "", 6),
+                (b"", b"RmVlIDQ1" * 30, "", 180),
+            )
+        ),
+        ("a.ics", b"BEGIN:VEVENT\nX-ALT-DESC;FMTTYPE=text/html:<p>Fee <b>40</b></p>\nEND:VEVENT",
+         ["X-ALT-DESC (FMTTYPE=text/html): Fee **40**"]),
         ("a.ics", b"BEGIN:VEVENT\nATTACH;FMTTYPE=text/plain;ENCODING=BASE64;VALUE=BINARY;"
                   b"X-FILENAME=fee.txt:NDUg\n RVVS\nEND:VEVENT",
          ["ATTACH (FMTTYPE=text/plain; X-FILENAME=fee.txt): fee.txt (6 bytes)", "# fee.txt",
@@ -150,6 +177,21 @@ def test_calendars_and_contacts_are_unfolded_and_decoded(
     found = read(placed(name, data))
     assert found.media_type in ("text/calendar", "text/vcard")
     assert [line for line in lines if line not in found.text.splitlines()] == []
+
+
+def test_a_photograph_is_never_in_the_text_of_a_contact(placed: Placed) -> None:
+    photo = "iVBORw0KGgo" + "A1b2" * 100
+    for written in (
+        f";BASE64:\n  {photo}\n\n",
+        f";ENCODING=b;TYPE=JPEG:{photo}!\n",
+        f":{photo}A\n",
+    ):
+        found = read(placed("a.vcf", f"BEGIN:VCARD\nPHOTO{written}TEL:030\nEND:VCARD".encode()))
+        assert "A1b2" not in found.text
+        assert "TEL: 030" in found.text
+        assert [note.startswith(": attachment 'photo' is not read: ") for note in found.notes] == [
+            True
+        ]
 
 
 @pytest.fixture(scope="module")
