@@ -39,6 +39,7 @@ from paddock.steps.base import ReaderRequest
 
 from .reader import Document, Unreadable, ocr_models_folder, reader_versions
 from .reader_pool import (
+    BUSY,
     MOST_PROCESSES,
     DocumentLimits,
     DocumentRequest,
@@ -285,7 +286,7 @@ class DaskReaders:
             raise MustReadElsewhere(_shown(error)) from error
 
     def _wait_for(self, job: Any, worker: _ReadingWorker, bounds: DocumentLimits) -> None:
-        ends, is_done = monotonic() + bounds.total_s + _GRACE_S, Event()
+        ends, is_done = monotonic() + BUSY * bounds.total_s + _GRACE_S, Event()
         job.add_done_callback(lambda _: is_done.set())
         while not is_done.wait(_POLL_S) and not bounds.is_unwanted():
             is_there = worker.is_heard and self._workers.get(worker.address) is worker

@@ -20,7 +20,7 @@ from itertools import accumulate
 from pathlib import Path
 from threading import Event, Lock
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from paddock.engine.system.frames import (
     FrameHead,
@@ -51,6 +51,8 @@ _LEAST_BYTES = 256 * _MIB
 _START_S = 60.0
 _MOST_PROGRESS_PARTS = 30
 """The limit of a document, in time limits of a page: an hour by default."""
+_OWN_SHARE = 0.9  # of the limit, that a reader has computed: the rest is the machine's
+BUSY = 4.0  # limits of time, after which a busy machine is not waited for
 _CPU_SHARE = 4.0  # OCR works with two threads; this limit is for a run that has been stopped
 _MOST_BYTES_A_CHARACTER = 4
 _MOST_BYTES_A_PIXEL = 4
@@ -268,6 +270,12 @@ class ReaderPool:
         return found
 
 
+class Moment(NamedTuple):
+    wall_s: float
+    cpu_s: float
+    """That its reader has had."""
+
+
 class DocumentLimits(Struct, frozen=True):
     """Limits of one document, and whether it is still wanted."""
 
@@ -278,6 +286,23 @@ class DocumentLimits(Struct, frozen=True):
     @property
     def total_s(self) -> float:
         return self.timeout_s * _MOST_PROGRESS_PARTS
+
+    def check(self, begun: Moment, now: Moment, *, is_part: bool) -> None:
+        """Raise Unreadable if a document, or a part of it, has had its time.
+
+        1. It is too slow if its reader has had the time of a processor as well.
+        2. Otherwise the machine is: the reader goes on for some time, and the next run tries again.
+        """
+        limit_s = self.timeout_s if is_part else self.total_s
+        wall_s, cpu_s = now.wall_s - begun.wall_s, now.cpu_s - begun.cpu_s
+        if wall_s > limit_s and cpu_s >= _OWN_SHARE * limit_s:  # 1
+            raise self.too_slow(is_part=is_part)
+        if wall_s > BUSY * limit_s:  # 2
+            raise SystemRefusedDocument(
+                f"is not read: the machine is too busy, its reader had {cpu_s:,.0f} s of a "
+                f"processor in {wall_s:,.0f} s",
+                "Run fewer programs, or raise PADDOCK_READ_TIMEOUT.",
+            )
 
     def too_slow(self, *, is_part: bool) -> Unreadable:
         if is_part:
@@ -327,8 +352,8 @@ class _ReaderProcess:
         self._frames = FramePipes(self._pipes.stdin, self._pipes.stdout)
         self._watched: Any = None
         try:
-            started = replace(bounds, timeout_s=math.inf)  # a page's time is not that of Python
-            ready, _ = self._frame(b"", started, monotonic() + _START_S)
+            started = replace(bounds, timeout_s=_START_S)  # a page's time is not that of Python
+            ready, _ = self._frame(b"", started, self._moment())
             with contextlib.suppress(psutil_module().Error):
                 self._watched = psutil_module().Process(int(ready["pid"]))
         except BaseException as error:
@@ -350,24 +375,25 @@ class _ReaderProcess:
         head["memory_bytes"] = bounds.memory_bytes
         head["cpu_s"] = None if math.isinf(bounds.total_s) else bounds.total_s * _CPU_SHARE
         sent = pack_frame(head, data_sent, errors="surrogatepass")
-        ends = monotonic() + bounds.total_s
-        meta, data = self._frame(sent, bounds, ends, request.most_answer_bytes)
+        begun = self._moment()
+        meta, data = self._frame(sent, bounds, begun, request.most_answer_bytes)
         while meta["event"] == PROGRESS:
-            meta, data = self._frame(b"", bounds, ends, request.most_answer_bytes)
+            meta, data = self._frame(b"", bounds, begun, request.most_answer_bytes)
         if meta["event"] == FAILURE and meta["why"] == OUT_OF_MEMORY:
             raise _ReaderEnded(None)
         return outcome(request, meta, data)
 
     def _frame(
-        self, sent: bytes, bounds: DocumentLimits, ends: float, max_bytes: int = 0
+        self, sent: bytes, bounds: DocumentLimits, begun: Moment, max_bytes: int = 0
     ) -> tuple[FrameHead, memoryview]:
-        slow = min(monotonic() + bounds.timeout_s, ends)
+        part = self._moment()
 
         def check() -> None:
             if bounds.is_unwanted():
                 raise ReadAbandoned
-            if monotonic() > slow:
-                raise bounds.too_slow(is_part=slow < ends)
+            now = self._moment()
+            bounds.check(part, now, is_part=True)
+            bounds.check(begun, now, is_part=False)
             if self._used_bytes() > bounds.memory_bytes:
                 raise bounds.too_large()
 
@@ -380,6 +406,12 @@ class _ReaderProcess:
             # A library in C++ aborts where memory is short, and grows too fast to be seen at it.
             is_too_large = code < 0 and code != -signal.SIGKILL and most_bytes > bounds.memory_bytes
             raise _ReaderEnded(None if is_too_large else code) from None
+
+    def _moment(self) -> Moment:
+        cpu_s = monotonic()  # where it cannot be asked: as if it computed all the time
+        with contextlib.suppress(psutil_module().Error):
+            cpu_s = cpu_s if self._watched is None else sum(self._watched.cpu_times()[:2])
+        return Moment(monotonic(), cpu_s)
 
     def _used_bytes(self) -> int:
         with contextlib.suppress(psutil_module().Error):

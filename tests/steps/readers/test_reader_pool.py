@@ -159,6 +159,26 @@ def test_a_page_that_does_not_end_is_ended_and_the_next_is_read(
     )
 
 
+def test_a_reader_that_gets_no_processor_fails_for_the_machine_and_not_for_its_document(
+    tmp_path: Path, opened: Pool
+) -> None:
+    async def stopped() -> StepError:
+        pool = opened(timeout_s=1.0)
+        await read(tmp_path / "warm.html", pool, b"<p>x</p>")
+        [reader] = reader_processes()
+        reader.suspend()
+        with pytest.raises(StepError) as caught:
+            (tmp_path / "bill.html").write_bytes(b"<p>320.00</p>")
+            await documents.load_document(
+                tmp_path / "bill.html", OPTIONS, readers=pool, log=FakeLog(), max_bytes=MIB
+            )
+        return caught.value
+
+    error = asyncio.run(stopped())
+    assert error.kind == "io"  # tried again by the next run, not quarantined
+    assert "the machine is too busy, its reader had 0 s of a processor in 4 s" in error.reason
+
+
 def test_a_relative_path_is_that_of_the_run(
     tmp_path: Path, opened: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
