@@ -27,7 +27,6 @@ from .style_sheets import (
     Colour,
     CssSheet,
     Tokens,
-    TooManySteps,
     colour_of,
     property_of,
     px_of,
@@ -71,6 +70,7 @@ _PALE = 0.2
 _EQUAL, _NEAR = 1.1, 1.4  # contrast by WCAG: #f4f4f4 on white; #dbdbdb on white
 _LEAST_TINT = 0.12  # of one of three parts of a colour
 _CLIPPED_PX = 2.0  # of a box that cuts what is in it
+_MOST_PAPERS = 16
 _CHAR_EMS = 0.6  # how wide a character is at most, on average
 _NARROW_PX = 300.0  # a column whose width is not known
 _MOST_NAMED = 10
@@ -323,9 +323,11 @@ def _part(token: Any) -> float:
 
 
 def _tokens_in(token: Any) -> Iterator[Any]:
+    """Yield a token and what a function is given, as far as colours are within one another."""
     yield token
     for inner in token.arguments if token.type == "function" else ():
-        yield from _tokens_in(inner)
+        yield inner
+        yield from inner.arguments if inner.type == "function" else ()
 
 
 def _is_image(token: Any) -> bool:
@@ -360,15 +362,13 @@ def _hints(element: Any, *, is_drawn: bool) -> tuple[str, ...]:
     hints = list[str]()
     if name in _PLAIN_HINTS and (name != "a" or "href" in attributes):
         hints.append(_PLAIN_HINTS[name])
-    if not attributes:
-        return tuple(hints)
+    if name == "dialog" and "open" not in attributes:
+        hints.append("display: none")
     for key in attributes.keys() & _STYLING.keys():
         value = attribute(element, key).partition(";")[0]
         is_bare = len(value) == 6 and all(char in "0123456789abcdefABCDEF" for char in value)
         if key != "text" or name == "body":
             hints.append(_STYLING[key].format(f"#{value}" if is_bare else value))
-    if name == "dialog" and "open" not in attributes:
-        hints.append("display: none")
     if is_drawn:
         hints += (
             f"{k}: {attribute(element, k).partition(';')[0]}" for k in _DRAWN & attributes.keys()
@@ -474,26 +474,25 @@ class PageStyles:
         """Return looks that are not plain, by the ids of elements, and put generated texts in."""
         looks, plain = dict[int, _Look](), _Look()
         generated = list[tuple[Any, str, str]]()
-        try:
-            for element, wrapped in self._elements(soup):
-                name = element.name
-                around = looks.get(id(element.parent), plain)
-                if wrapped is None and name not in _SPECIAL and not element.attrs:
-                    look = around
-                else:
-                    hints = _hints(element, is_drawn=around.is_drawn or name == "svg")
-                    style = attribute(element, "style") if "style" in element.attrs else ""
-                    found = self._cascade.declarations(wrapped, hints, style)
-                    look = self._look(element, around, found)
-                    for place in found.keys() & {"before", "after"}:
-                        if name not in _EMPTY_TAGS and name not in skipped:
-                            text = self._generated(element, look, found[place])
-                            generated.append((element, place, text))
-                if look is not plain:
-                    looks[id(element)] = look
-                    if element is self._body:
-                        looks[id(soup)] = look
-        except TooManySteps:
+        for element, wrapped in self._elements(soup):
+            name = element.name
+            around = looks.get(id(element.parent), plain)
+            if wrapped is None and name not in _SPECIAL and not element.attrs:
+                look = around
+            else:
+                hints = _hints(element, is_drawn=around.is_drawn or name == "svg")
+                style = attribute(element, "style") if "style" in element.attrs else ""
+                found = self._cascade.declarations(wrapped, hints, style)
+                look = self._look(element, around, found)
+                for place in found.keys() & {"before", "after"}:
+                    if name not in _EMPTY_TAGS and name not in skipped:
+                        text = self._generated(element, look, found[place])
+                        generated.append((element, place, text))
+            if look is not plain:
+                looks[id(element)] = look
+                if element is self._body:
+                    looks[id(soup)] = look
+        if self._cascade.is_exhausted:
             self._doubted["styles of many elements"] = []
         for element, place, text in generated:
             if any(unicodedata.category(char).startswith(_SAYS) for char in text):
@@ -599,7 +598,7 @@ class PageStyles:
             is_unknown |= any(t.type == "function" and t.lower_name == "var" for t in tokens)
             if is_unknown or self._soup.find(("img", "svg", "video", "canvas")):
                 colours.add(UNKNOWN)
-            self._papers = (WHITE, *colours)
+            self._papers = (WHITE, *(colours if len(colours) <= _MOST_PAPERS else {UNKNOWN}))
         return self._papers
 
     def _generated(self, element: Any, look: _Look, values: Mapping[str, Tokens]) -> str:

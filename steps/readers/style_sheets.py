@@ -356,7 +356,7 @@ def _split(tokens: Iterable[Any], mark: str) -> Iterator[list[Any]]:
     yield part
 
 
-class TooManySteps(Exception):
+class _TooManySteps(Exception):
     """The rules of a page ask for more steps between its elements than are taken."""
 
 
@@ -365,7 +365,10 @@ class Cascade:
 
     def __init__(self, sheets: Sequence[CssSheet]) -> None:
         self._sheets = [sheet for sheet in sheets if sheet.matcher.order]
-        self._n_left = _MOST_STEPS
+        self._n_left: float = _MOST_STEPS
+        self._is_matching = False
+        self.is_exhausted = False
+        """Whether the rules for some elements were not looked up."""
         self._inline = dict[str, tuple[tuple[str, Tokens, bool], ...]]()
         self._found = dict[tuple[Any, ...], dict[str, dict[str, Tokens]]]()
         self._element_class = _counted_elements(self._step) if self._sheets else None
@@ -374,10 +377,10 @@ class Cascade:
     def has_rules(self) -> bool:
         return bool(self._sheets)
 
-    def _step(self) -> None:
-        self._n_left -= 1
-        if self._n_left < 0:
-            raise TooManySteps
+    def _step(self, n: int = 1) -> None:
+        self._n_left -= n
+        if self._n_left < 0 and self._is_matching:
+            raise _TooManySteps
 
     def wrapped(self, root: Element) -> Iterator[Any]:
         """Yield the elements of a page, in its order, for `declarations`."""
@@ -397,10 +400,16 @@ class Cascade:
         rules hold have the same dictionary.
         """
         rules = list[tuple[tuple[int, ...], int, str, _Rule]]()
+        self._is_matching = True
         for at, sheet in enumerate(self._sheets if element is not None else ()):
-            found = sheet.matcher.match(element)
-            self._n_left -= len(found)
+            try:
+                found = sheet.matcher.match(element)
+                self._step(len(found))
+            except _TooManySteps:  # what elements say themselves still holds
+                self._n_left, self._sheets, self.is_exhausted, rules = inf, [], True, []
+                break
             rules += [(s, at * _UNLAYERED + n, place or "", rule) for s, n, place, rule in found]
+        self._is_matching = False
         key = (hints, style, *(order for _, order, _, _ in rules))
         if key not in self._found:
             self._found[key] = self._joined(rules, hints, style)
@@ -474,7 +483,9 @@ def resolved(value: Tokens, variables: Mapping[str, Tokens], depth: int = 0) -> 
         if token.type != "function":
             found.append(token)
             continue
-        if token.lower_name == "var" and depth < _MOST_DEPTH:
+        if depth >= _MOST_DEPTH:
+            return None
+        if token.lower_name == "var":
             name, *fallback = (token.arguments and solid(token.arguments)) or (None,)
             named = variables.get(getattr(name, "value", ""))
             inner = resolved(tuple(fallback[1:]) if named is None else named, variables, depth + 1)
@@ -483,7 +494,7 @@ def resolved(value: Tokens, variables: Mapping[str, Tokens], depth: int = 0) -> 
             found += solid(inner)
         else:
             inner = resolved(tuple(token.arguments), variables, depth + 1)
-            if inner is None or depth >= _MOST_DEPTH:
+            if inner is None:
                 return None
             found.append(
                 type(token)(token.source_line, token.source_column, token.name, list(inner))
@@ -493,7 +504,7 @@ def resolved(value: Tokens, variables: Mapping[str, Tokens], depth: int = 0) -> 
     return tuple(found)
 
 
-def _counted_elements(step: Callable[[], None]) -> Any:
+def _counted_elements(step: Callable[..., None]) -> Any:
     """Return a class of elements that count the steps between them.
 
     cssselect2's own previous siblings are as many tuples, made by recursion.
@@ -501,7 +512,7 @@ def _counted_elements(step: Callable[[], None]) -> Any:
 
     class Counted(cssselect2.ElementWrapper):  # type: ignore[misc]  # untyped
         def __init__(self, *args: Any, **options: Any) -> None:
-            step()
+            step(5)  # as long as that takes
             super().__init__(*args, **options)
 
         @property

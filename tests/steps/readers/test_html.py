@@ -279,6 +279,52 @@ def test_rules_hold_by_their_precedence(css: str, is_hidden: bool) -> None:
     assert text == ("<!-- Pay -->" if is_hidden else "Pay")
 
 
+@pytest.mark.parametrize(
+    ("markup", "text"),
+    [
+        ("<svg><text fill-opacity=0>Pay</text></svg>", "<!-- Pay -->"),
+        ("<svg><defs><text>Pay</text></defs></svg>", "<!-- Pay -->"),
+        ("<datalist><option>Pay</datalist>", "<!-- Pay -->"),
+        ("<p popover>Pay</p>", "<!-- Pay -->"),
+        ("<dialog open>Pay</dialog><dialog>twice</dialog>", "Pay\n\n<!-- twice -->"),
+        ("<style>body {background: #000}</style><p style='color: #fff'>Pay</p>", "Pay"),
+        ("<style>body {background: #000}</style><p>Pay</p>", "<!-- Pay -->"),
+        ("<body text=white><p>Pay</p></body>", "<!-- Pay -->"),
+        ("<p style='background: yellow'><mark style='color: yellow'>Pay</mark>", "<!-- Pay -->"),
+    ],
+)  # fmt: skip
+def test_elements_hide_as_browsers_have_them(markup: str, text: str) -> None:
+    assert " ".join(html_to_markdown(markup).text.split()) == " ".join(text.split())
+
+
+def test_what_is_shown_once_it_is_opened_is_named() -> None:
+    page = html_to_markdown("<details><summary>Terms</summary><p>Thirty days</p></details>")
+    assert page.text == "Terms\n\nThirty days"
+    assert page.notes == (
+        ": styled page, not checked whether text is hidden by details "
+        "(11 characters: 'Thirty days')",
+    )
+
+
+@pytest.mark.parametrize(
+    "styles",
+    [
+        "p {width: " + "calc(" * 5_000 + "1}",
+        "a {" * 20_000,
+        ":is(" * 300 + "p" + ")" * 300 + "{color: red}",
+        ":has(:has(b)) {color: red} p ~ p ~ p {color: red}",
+        "[a=\"'+1/0+'\"] {color: red}",
+        "".join(f"* {{--{n}: var(--{n - 1}) var(--{n - 1})}}" for n in range(30)),
+    ],
+    ids=lambda styles: styles[:12],
+)  # fmt: skip
+def test_styles_beyond_reason_are_given_up_and_what_elements_say_still_holds(styles: str) -> None:
+    page = html_to_markdown(
+        f"<style>{styles}</style>{'<p>x</p>' * 300}<p style='display: none'>Pay</p>"
+    )
+    assert page.text.endswith("\n\n<!-- Pay -->")
+
+
 def test_each_known_property_has_one_class_and_any_other_could_hide() -> None:
     kinds = {"cannot-hide", "decided", "could-hide"}
     assert all(of.kind in kinds for of in known_properties().values())
