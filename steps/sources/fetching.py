@@ -18,17 +18,19 @@ X = TypeVar("X")
 
 N_AT_ONCE = 8
 """Requests to one server: OpenSSH has 10 sessions a connection; browsers send 6."""
-_AHEAD_BYTES = 1024**2
+_AHEAD_BYTES = 512 * 1024
 """Of a document that is fetched before its turn; a larger one is fetched when it has come."""
 _REQUEST_S = 600.0  # for a whole one, however its bytes trickle
 
 
-def in_order(items: Iterable[X], call: Callable[[X], T]) -> Iterator[tuple[X, Callable[[], T]]]:
+def in_order(
+    items: Iterable[X], call: Callable[[X], T], n_at_once: int = N_AT_ONCE
+) -> Iterator[tuple[X, Callable[[], T]]]:
     """Yield each item with what waits for its call; those of the next ones run meanwhile."""
     due = deque[tuple[X, Callable[[], T]]]()
     for item in items:
         due.append((item, started(partial(call, item))))
-        if len(due) == N_AT_ONCE:
+        if len(due) == n_at_once:
             yield due.popleft()
     yield from due
 
@@ -38,6 +40,7 @@ def fetch_in_order(
     fetch: Callable[[str, int], Answer],
     most_bytes: int,
     sizes: Mapping[str, int | None],
+    n_at_once: int = N_AT_ONCE,
 ) -> Iterator[tuple[str, Answer]]:
     """Yield the answer of each by a call that raises `SourceAway` or `SourceRefused`.
 
@@ -53,7 +56,7 @@ def fetch_in_order(
         is_large = isinstance(answer, Left) and answer.size_bytes > ahead
         return None if is_large and ahead < most_bytes else answer
 
-    for identity, result in in_order(identities, fetch_ahead):
+    for identity, result in in_order(identities, fetch_ahead, n_at_once):
         try:
             answer = result() or started(partial(fetch, identity, most_bytes))()
         except SourceRefused as error:

@@ -301,7 +301,7 @@ class Mailbox(Source):
                 raise SourceAway(f"it is not ready: {_text(data)}")
             names = [_decoded(name) for name in self._folders()]
             remedy = f"Correct `folder`; it has {listed(names, _NAMED)}." if names else ""
-            why = f"has no such folder: {_text(data)}"
+            why = f"has no such folder: {_text(data).rstrip('.')}"
             raise SourceRefused(why, remedy or "Correct `folder`.")
         validity = self._imap.response("UIDVALIDITY")[1][-1]
         self._validity = str(int(validity or 0))
