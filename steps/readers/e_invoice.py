@@ -175,6 +175,9 @@ class _Lines:
         yield f"Currency: {reading.text('currency')}"
         yield reading
         yield from self._texts("note")
+        for note in reading.groups("note"):  # whose subject stands behind it
+            yield from (f"Note: {text}" for text in note.texts("content"))
+            yield note
         for number, item in enumerate(reading.groups("item"), 1):
             yield from self._item(item, str(number))
         for allowance in reading.groups("allowance"):

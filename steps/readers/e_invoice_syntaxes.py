@@ -46,6 +46,7 @@ _LISTS: Final = ("ItemClassificationCode", "ClassCode")
 """Codes that mean nothing without their list; of others only its keeper and version are left."""
 _OF_LISTS: Final = ("listID", "listVersionID")
 _MOST_DEPTH: Final = 2  # of XML within texts of XML
+_MOST_PATH_CHARS: Final = 1_000  # behind which a name says nothing any more
 _SEALS: Final = ("{http://www.w3.org/2000/09/xmldsig#}", "{http://uri.etsi.org/01903/")
 
 
@@ -251,9 +252,10 @@ def readings(document: Element, depth: int = 0) -> Iterator[Reading]:
     They may be XML that is a text there, as in the AttachedDocument of UBL that Colombia uses.
     """
     for element in document.iter():
-        if depth < _MOST_DEPTH and element.text and "xmlns" in element.text:
+        text = element.text or ""
+        if depth < _MOST_DEPTH and "xmlns" in text and "<!DOCTYPE" not in text:
             with suppress(ParseError, ValueError):
-                yield from readings(fromstring(element.text.strip()), depth + 1)
+                yield from readings(fromstring(text.strip()), depth + 1)
         if syntax := syntax_of(element.tag):
             tree = _Tree(element)
             for at in element.findall(steps(syntax.each)):
@@ -394,13 +396,13 @@ class Leaves:
             if _is_seal(element.tag):
                 self.left_out[local_name(element)] = None
                 continue
-            if element.text and not element.text.isspace():
+            if (element.text and not element.text.isspace()) or element.get("filename"):
                 found = [*self._lines_of(_InvoiceLeaf(element, path, around))]
                 self._lines.setdefault(group, []).extend(found)
             around = (element, *around[:1])
             for child in reversed(element):
                 name = local_name(child)
-                own = f"{path}/{name}" if path else name
+                own = f"{path}/{name}"[:_MOST_PATH_CHARS] if path else name
                 if child in groups:
                     own = start if groups[child].is_like(groups[group]) else own
                     waiting.append((child, child, own, own, around))

@@ -125,7 +125,10 @@ class InnerDocuments(Struct):
                 self.leave_out(file.name, f"its base64 is damaged ({error})")
                 continue
             self.request.check(n_unpacked_bytes=len(data))
-            self.add(file.name, file.media_type, data)
+            if data:
+                self.add(file.name, file.media_type, data)
+            else:
+                self.leave_out(file.name, "it is empty")
 
     def leave_out(self, name: str, why: str) -> None:
         self._note(name, f"is not read: {why}")

@@ -192,10 +192,11 @@ def test_a_signature_is_left_out_by_name() -> None:
         (pdf(["Bill 17"]), "", "# file 1\n\nBill 17", ""),
         (bill().encode(), "filename='b.xml'", "# b.xml\n\nOther document", "read as an e-invoice"),
         (b"\x00\x01", "filename='a.dwg'", "", "embedded file 'a.dwg' is not read: "),
+        (b"", "filename='a.pdf'", "", "embedded file 'a.pdf' is not read: it is empty"),
         ("%%%", "filename='a.pdf'", "", "embedded file 'a.pdf' is not read: its base64 is damaged"),
         ("ÄÖÜ", "filename='a.pdf'", "", "embedded file 'a.pdf' is not read: its base64 is damaged"),
     ],
-    ids=["text", "pdf", "unnamed", "invoice", "unknown", "no base64", "no ASCII"],
+    ids=["text", "pdf", "unnamed", "invoice", "unknown", "empty", "no base64", "no ASCII"],
 )
 def test_a_file_in_an_invoice_is_a_page_behind_it_or_named(
     content: bytes | str, attributes: str, page: str, note: str, tmp_path: Path
@@ -214,3 +215,15 @@ def test_a_file_in_an_invoice_is_a_page_behind_it_or_named(
     assert found.pages[-1].startswith(page or "Other document")
     assert any(note in text for text in found.notes[1:]) is bool(note)
     assert "Attached document: " in found.pages[0]
+
+
+def test_entities_in_an_invoice_within_a_text_are_never_expanded() -> None:
+    inner = "<!DOCTYPE a [<!ENTITY e 'MIIIO'>]>" + bill("<Note>&e;</Note>")
+    escaped = inner.replace("&", "&amp;").replace("<", "&lt;")
+    found = read_e_invoices(f"<Envelope xmlns='{_UBL}:Invoice-2'>{escaped}</Envelope>")
+    assert found.invoices == ()
+
+
+def test_a_term_that_lies_deep_is_said() -> None:
+    deep = bill("<a>" * 30_000 + "wet" + "</a>" * 30_000)
+    assert read_e_invoices(deep).text.splitlines()[-3].endswith(": wet")
