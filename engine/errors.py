@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal
 
-from paddock.engine.system.text import shorten
+from paddock.engine.system.text import shell_command, shorten
 
 
 class EngineError(Exception):
@@ -33,7 +33,8 @@ class ModelNotFound(WrongModel):
     def __init__(self, ref: str, known: Sequence[str]) -> None:
         self.ref, self.known = ref, tuple(known)
         names = ", ".join(repr(name) for name in self.known) or "none"
-        bring = f"Bring it with `paddock pull {ref}`, or name the path of a GGUF file."
+        pull = shell_command("paddock", "pull", ref)
+        bring = f"Bring it with `{pull}`, or name the path of a GGUF file."
         super().__init__(f"model '{ref}' is not on this machine", f"Known: {names}. {bring}")
 
 

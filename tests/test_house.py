@@ -274,3 +274,43 @@ def test_the_namespace_has_no_module_of_its_own() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=HOUSE.parent
     )
     assert shown.stdout.strip() == "None"
+
+
+_COMMAND = re.compile(
+    r"(?:`|\n  )(?:paddock|pip|sqlite3|mkdir|rm|mv|chmod|git|openssl|curl|psql) [^`\n]*"
+)
+_OF_OURS = {
+    "within_quotes",
+    "drafts",
+    "command",
+    "service['kind']",
+    "state.daemon.kind",
+    "extra",
+    "done.id",
+    "options",
+}
+"""Values that no one else writes, and what is quoted in parts."""
+
+
+def test_the_values_in_commands_that_a_person_is_to_type_are_quoted() -> None:
+    unquoted = list[str]()
+    for package in ("engine", "pipelines", "runner", "steps"):
+        for path in sorted(Path(package).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if not isinstance(node, ast.JoinedStr):
+                    continue
+                parts = [
+                    part.value
+                    if isinstance(part, ast.Constant)
+                    else f"\0{ast.unparse(part.value)}\0"
+                    for part in node.values
+                    if isinstance(part, ast.Constant | ast.FormattedValue)
+                ]
+                for command in _COMMAND.findall("".join(map(str, parts))):
+                    values = set(command.split("\0")[1::2]) - _OF_OURS
+                    unquoted += [
+                        f"{path}:{node.lineno}: {value}"
+                        for value in values
+                        if not re.match(r"(?:shlex\.)?(?:quote|join)\(|shell_command\(", value)
+                    ]
+    assert unquoted == []

@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import logging
 import re
+import shlex
 import time
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
@@ -75,7 +76,7 @@ def read_keys(file: Path) -> tuple[ApiKey, ...]:
 
 def key_command(file: Path) -> str:
     """Return a shell command that adds a new key to a file that only its owner can read."""
-    return f"(umask 077; openssl rand -hex 24 >> '{file}')"
+    return f"(umask 077; openssl rand -hex 24 >> {shlex.quote(str(file))})"
 
 
 def _parse_keys(file: Path, text: str) -> Iterator[ApiKey]:

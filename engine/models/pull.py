@@ -17,7 +17,7 @@ from paddock.engine.gguf import read_header
 from paddock.engine.model_file_parts import check_file, split_file_names
 from paddock.engine.system.records import replace
 from paddock.engine.system.tasks import run_to_end
-from paddock.engine.system.text import parse_shallow_json
+from paddock.engine.system.text import parse_shallow_json, shell_command
 
 from .download import BlobDownload, RemoteBlob, check_disk_space, inspect_url, split_file_urls
 from .gguf_import import ImportedFiles, check_model_files, make_imported_manifest
@@ -128,7 +128,8 @@ def pull(
     if isinstance(found, FileSource) and not options.accepts_paths:
         raise InvalidName(
             str(source),
-            f"files can only be imported on this machine itself, with `paddock pull {source}`",
+            "files can only be imported on this machine itself, with "
+            f"`{shell_command('paddock', 'pull', source)}`",
         )
     return progress_lines(lambda report: _Pull(store, options, report).run(found))
 

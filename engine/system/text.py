@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, chain, count
@@ -16,6 +17,15 @@ def shorten(text: str, n_most: int) -> str:
     ('a long…', 'short')
     """
     return text if len(text) <= n_most else f"{text[: n_most - 1]}…"
+
+
+def shell_command(*words: object) -> str:
+    """Return a command as a person types it, with quotes around what a shell would take apart.
+
+    >>> shell_command("sqlite3", "$(id).db")
+    "sqlite3 '$(id).db'"
+    """
+    return shlex.join(map(str, words))
 
 
 def one_line(text: str, n_most: int | None = None) -> str:

@@ -26,7 +26,7 @@ from paddock.engine.api.api_keys import KeyRing
 from paddock.engine.system import no_links
 from paddock.engine.system.item_samples import ItemSample
 from paddock.engine.system.records import asdict
-from paddock.engine.system.text import fit_json, json_size, shorten
+from paddock.engine.system.text import fit_json, json_size, shell_command, shorten
 from paddock.pipelines.errors import Fault
 from paddock.pipelines.plan import read_plan
 from paddock.runner import api
@@ -342,7 +342,8 @@ class AgentTools:
         found = None if self._keys is None else KeyRing(self._keys).find(given)
         if found is None:
             why = "This key is not known." if self._keys else "This server knows no people's keys."
-            raise ToolRefusal(f"{why}\n  A person decides: `paddock review {pipeline}`.")
+            review = shell_command("paddock", "review", pipeline)
+            raise ToolRefusal(f"{why}\n  A person decides: `{review}`.")
         place, by = self._place(pipeline), found.name
         self._review(place, review_id)
         with Ledger(place.state, url=read_settings(place.folder).ledger_url) as ledger:

@@ -21,7 +21,7 @@ import typer
 
 from paddock.engine.system import no_links
 from paddock.engine.system.item_samples import SEED, ItemSample
-from paddock.engine.system.text import is_utf8, listed
+from paddock.engine.system.text import is_utf8, listed, shell_command
 
 from .exit_status import TYPER, CommandError
 from .pipeline_or_model import named_file
@@ -170,7 +170,7 @@ def existing_folder(text: str, command: str) -> Path:
         return path
     if path.exists():
         raise CommandError(f"'{text}' is a file; `paddock {command}` takes folders.\n"
-                           f"  paddock {command} {path.parent}")  # fmt: skip
+                           f"  {shell_command('paddock', command, path.parent)}")  # fmt: skip
     raise CommandError(f"There is no folder '{text}'.")
 
 
@@ -345,10 +345,11 @@ def recorded_inputs(
     missing = [name for name in given["hidden"] if name not in by_hand]
     if missing:
         names = ", ".join(f"'{name}'" for name in missing)
-        options = " ".join(f"-i {name}=…" for name in missing)
+        options = " ".join(f"-i {shlex.quote(name)}=…" for name in missing)
+        again = shell_command("paddock", "run", "--resume", name)
         raise CommandError(
             f"Run '{name}' had the input {names}, which was not recorded: it is secret, or "
             f"rows that a program gave.\n"
-            f"  Give it again: `paddock run --resume {name} {options}`."
+            f"  Give it again: `{again} {options}`."
         )
     return path, {**given["inputs"], **by_hand}

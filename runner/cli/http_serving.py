@@ -17,6 +17,7 @@ from paddock.engine.api.request_log import Exchange
 from paddock.engine.backends.background_tuning import BackgroundTuner
 from paddock.engine.system.records import replace
 from paddock.engine.system.tasks import running
+from paddock.engine.system.text import shell_command
 from paddock.runner.daemon import service_lookup
 from paddock.runner.daemon.daemon_server import keep_offering
 from paddock.runner.daemon.ollama_service import hosted_service
@@ -90,10 +91,11 @@ def refuse_open_service(settings: Settings) -> None:
     if service.is_loopback or service.is_insecure or service.api_keys_file is not None:
         return
     file = settings.state_dir / KEYS_FILE_NAME
-    make = f"mkdir -p '{file.parent}' && {api_keys.key_command(file)}"
+    make = f"{shell_command('mkdir', '-p', file.parent)} && {api_keys.key_command(file)}"
+    serve = shell_command("paddock", "serve", "--host", service.netloc, "--api-keys", file)
     raise CommandError(
         f"Anyone who reaches {service.netloc} could use this machine: there are no API keys.\n"
-        f"  {make} && paddock serve --host {service.netloc} --api-keys '{file}'"
+        f"  {make} && {serve}"
     )
 
 

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from paddock.engine.system.text import shell_command
 from paddock.runner.progress import printing
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def warn_of_model_with_same_name(text: str, path: Path, settings: Settings) -> N
     if model_names.parse_name(text).key in known:
         printing.print_err(
             f"'{text}' is a pipeline here ({path}) and also a model. The pipeline runs; "
-            f"`paddock chat {text}` talks to the model."
+            f"`{shell_command('paddock', 'chat', text)}` talks to the model."
         )
 
 

@@ -11,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paddock.engine.system import files
+from paddock.engine.system.disk_space import is_disk_full
 from paddock.engine.system.file_locks import LockTaken, lock_soon
 from paddock.engine.system.records import known_record
 from paddock.pipelines.expressions import ExpressionError, Value
@@ -26,7 +28,7 @@ from paddock.runner.progress.report import Report
 from paddock.runner.settings import STATE_FOLDER
 
 from . import channels
-from .due_notices import Event, SentState, notices_of, without_ended_items
+from .due_notices import AGAIN_S, Event, SentState, notices_of, without_ended_items
 from .notification import NotDelivered, Notification, notification_of
 
 if TYPE_CHECKING:
@@ -42,16 +44,24 @@ _ID_CHARS = 16
 
 
 async def send_end_notices(
-    bound: BoundPlan, report: Report, settings: Settings, secrets: Secrets | None = None
+    bound: BoundPlan,
+    report: Report,
+    settings: Settings,
+    secrets: Secrets | None = None,
+    *,
+    is_of_runs: bool = True,
 ) -> tuple[str, ...]:
     """Send the notifications of a run's end; return what was not delivered, one sentence each.
+
+    Without `is_of_runs` it is about what keeps runs from beginning: a receiver of the failure of a
+    run, which lasts, has had it.
 
     Takes two minutes at most, and no time when there is nothing to send.
     """
     on = bound.pipeline.on
     if on is None or not on.notify:
         return ()
-    notifier = _Notifier(bound, report, settings, secrets)
+    notifier = _Notifier(bound, report, settings, secrets, is_of_runs=is_of_runs)
     folder = bound.roots.base / STATE_FOLDER / SENT_FOLDER
     name = run_lock_name(bound.file.name, bound.folder_inputs, bound.roots.base)
     try:
@@ -74,9 +84,16 @@ def receiver_key(receiver: NotifyKeys) -> str:
 
 class _Notifier:
     def __init__(
-        self, bound: BoundPlan, report: Report, settings: Settings, secrets: Secrets | None
+        self,
+        bound: BoundPlan,
+        report: Report,
+        settings: Settings,
+        secrets: Secrets | None,
+        *,
+        is_of_runs: bool,
     ) -> None:
         self._report = report
+        self._is_of_runs = is_of_runs
         self._settings = settings
         self._file = (Path.cwd() / bound.file).absolute()
         self._now = time.time()
@@ -105,9 +122,17 @@ class _Notifier:
         after = dict(zip(keys, ends, strict=True))
         if after != sent:
             value = {key: state.as_json() for key, state in after.items()}
-            files.write_json_atomically(file, value, is_durable=True)
+            try:
+                files.write_json_atomically(file, value, is_durable=True)
+            except OSError as error:
+                if not is_disk_full(error):
+                    raise
+                _write_over(file, value)  # there is no room for a second file
 
     async def send_new(self, receiver: NotifyKeys, state: SentState) -> SentState:
+        lasts = state.bad == "failed" and 0 <= self._now - state.failed_at < AGAIN_S
+        if lasts and not self._is_of_runs:
+            return state
         state = without_ended_items(self._report, state)
         for notice in notices_of(self._report, state, self._now):
             if notice.event in receiver.when:
@@ -149,6 +174,15 @@ class _Notifier:
             return str(Value.of(text).render(self._scope))
         except ExpressionError as error:
             raise NotDelivered(str(error)) from error
+
+
+def _write_over(file: Path, value: object) -> None:
+    """Write a file in its own place, which takes no more room than it has."""
+    with file.open("r+b") as there:
+        there.write(json.dumps(value).encode())
+        there.truncate()
+        there.flush()
+        os.fsync(there.fileno())
 
 
 _CHANNEL_WORDS = {"webhook": "webhook", "command": "command", "email": "mail", "service": "service"}

@@ -33,7 +33,10 @@ log = logging.getLogger("paddock.up")
 async def alert_trouble(
     flags: Mapping[str, object], pipeline: TriggeredPipeline, message: str, run: str = ""
 ) -> None:
-    """Send `on.notify` that a pipeline's runs fail, and why; `flags` are the command line's."""
+    """Send `on.notify` that a pipeline's runs fail, and why; `flags` are the command line's.
+
+    `run`: the one that crashed; without it no run can begin.
+    """
     bound, name = pipeline.bound, pipeline.pipeline.name
     if bound is None:
         return
@@ -44,7 +47,8 @@ async def alert_trouble(
         log.warning("%s: notification not delivered: %s", name, error)
         return
     report = Report(run, name, "failed", {}, message=message)
-    for untold in await send_end_notices(bound, report, settings, secrets):
+    ended = send_end_notices(bound, report, settings, secrets, is_of_runs=bool(run))
+    for untold in await ended:
         log.warning("%s: %s", name, untold)
 
 

@@ -11,7 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.system.text import cell_text, one_line, sql_name
+from paddock.engine.system.text import cell_text, one_line, shell_command, sql_name
 from paddock.steps.base import StepError
 from paddock.steps.databases import Database
 from paddock.steps.paths import printable
@@ -78,7 +78,10 @@ class SqliteFile(Database):
             what, remedy = f"refuses: {one_line(str(error))}", ""
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
             if code == sqlite3.SQLITE_CANTOPEN and not self.place.exists():
-                what, remedy = "is not there", f"Make it: `sqlite3 {self.place.name}`."
+                what, remedy = (
+                    "is not there",
+                    f"Make it: `{shell_command('sqlite3', self.place.name)}`.",
+                )
             elif code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                 what, remedy = "is being written by another program", "The next run tries again."
             raise StepError(f"{self.name} {what}.", remedy=remedy, kind="io") from error

@@ -24,7 +24,7 @@ from paddock.engine.api.batches.batch_lines import (
 )
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.system import http
-from paddock.engine.system.text import counted
+from paddock.engine.system.text import counted, shell_command
 from paddock.runner.cli.arguments import JsonOption, option
 from paddock.runner.cli.exit_status import DONE, INTERRUPTED, CommandError
 from paddock.runner.daemon import service_lookup
@@ -59,7 +59,8 @@ def batch(
         tally = asyncio.run(_answer_requests(settings, Path(source), Path(results), at_once))
     except KeyboardInterrupt:
         printing.print_err(
-            f"Interrupted. `paddock batch {source} {results}` continues where it stopped."
+            f"Interrupted. `{shell_command('paddock', 'batch', source, results)}` continues where "
+            "it stopped."
         )
         return INTERRUPTED
     counts = {"total": tally.total, "completed": tally.completed, "failed": tally.failed}

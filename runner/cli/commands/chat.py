@@ -21,7 +21,7 @@ from typer.core import TyperCommand
 from paddock.engine.models.modelfile import parse_parameter
 from paddock.engine.system import private_files, units
 from paddock.engine.system.records import Struct, field
-from paddock.engine.system.text import counted
+from paddock.engine.system.text import counted, shell_command
 from paddock.runner.cli import model_arguments
 from paddock.runner.cli.arguments import argument, flag, keep_alive_option, option
 from paddock.runner.cli.exit_status import DONE, INTERRUPTED, CommandError
@@ -158,13 +158,14 @@ class Conversation(Struct):
         except ServiceError as error:
             if error.status != _NOT_FOUND:
                 raise
+            pull_it = shell_command("paddock", "pull", model)
             if self.flags.pull is None:
-                what = f"There is no model '{model}' here.\n  paddock pull {model}"
+                what = f"There is no model '{model}' here.\n  {pull_it}"
                 raise ServiceError(what, _NOT_FOUND) from None
             if not self.flags.pull:
                 what = f"There is no pipeline '{model}' and no model of that name here."
                 remedy = "Name a file or a folder with a pipeline, or pull the model"
-                raise CommandError(f"{what}\n  {remedy}: `paddock pull {model}`") from None
+                raise CommandError(f"{what}\n  {remedy}: `{pull_it}`") from None
             from .model_transfers import pull
 
             if pull(model, as_name=None, insecure=self.flags.insecure) != DONE:

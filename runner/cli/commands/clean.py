@@ -12,7 +12,7 @@ import typer
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.system import units
 from paddock.engine.system.disk_cache import kept_image_files
-from paddock.engine.system.text import counted, listed
+from paddock.engine.system.text import counted, listed, shell_command
 from paddock.pipelines.errors import did_you_mean
 from paddock.runner.cli.arguments import JsonOption, argument, existing_paths, flag, option
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError
@@ -117,7 +117,8 @@ def _forget(places: Sequence[LedgerFolder], name: str, *, asks: bool, is_dry: bo
     )
     if made := forgetting.outputs:
         text += f" So do files that were made of it: {listed(made, 20)}. When it is in no scanned "
-        text += f"folder, `paddock run {place.folder / file} --prune` removes those not edited."
+        prune = shell_command("paddock", "run", place.folder / file, "--prune")
+        text += f"folder, `{prune}` removes those not edited."
     printing.print_out(printing.printable_line(text))
     if is_dry:
         return DONE

@@ -34,6 +34,7 @@ from paddock.engine.models.well_known import Machine, measure_speed, propose
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import hardware, units
 from paddock.engine.system.records import Struct
+from paddock.engine.system.text import shell_command
 from paddock.runner.cli import model_tables
 from paddock.runner.cli.arguments import JsonOption, argument, option
 from paddock.runner.cli.exit_status import DONE, INTERRUPTED, CommandError
@@ -254,7 +255,8 @@ def _transfer(
                 asyncio.run(_transfer_in_process(settings, request, show))
     except KeyboardInterrupt:
         printing.print_err(
-            f"Interrupted. `paddock {request.verb} {request.model}` continues where it stopped."
+            f"Interrupted. `{shell_command('paddock', request.verb, request.model)}` continues "
+            "where it stopped."
         )
         return INTERRUPTED
     return DONE

@@ -24,6 +24,7 @@ from uuid import uuid4
 from paddock.engine.system import files
 from paddock.engine.system.owners import has_lasting_inodes, network_file_system
 from paddock.engine.system.records import Struct
+from paddock.engine.system.text import shell_command
 from paddock.runner.settings import read_settings
 
 from ..entries import LedgerError
@@ -115,11 +116,11 @@ def enter_host(file: Path, database: SqliteDatabase, *, is_adopted: bool = False
     if not (kind := network_file_system(file.stat().st_dev)):
         return
     if (host := other_host(file, database)) and not is_adopted:
-        folder = file.parent.parent
+        adopt = shell_command("paddock", "adopt", file.parent.parent)
         raise LedgerError(
             f"{file}: '{host}' writes this ledger, which lies on a network file system ({kind}), "
             f"where two machines would damage it. Run it there, or have a ledger in PostgreSQL "
-            f"(PADDOCK_LEDGER); if only this machine uses it from now on: `paddock adopt {folder}`."
+            f"(PADDOCK_LEDGER); if only this machine uses it from now on: `{adopt}`."
         )
     database.set_fact("host", socket.gethostname())
 

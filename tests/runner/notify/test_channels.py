@@ -22,6 +22,7 @@ from paddock.runner.notify import channels
 from paddock.runner.notify.run_end_notices import SENT_FOLDER, send_end_notices
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import Settings, UnattendedSettings
+from tests.runner.mounting import run_with_mounts
 from tests.runner.notify.receivers import ended, hook, mail_server
 from tests.runner.world import settings
 
@@ -274,3 +275,36 @@ def test_several_machines_that_end_the_same_run_tell_once(tmp_path: Path) -> Non
 
         asyncio.run(both())
     assert len(server.got) == 1
+
+
+SMALL_DISK = """
+import asyncio, subprocess, sys
+from pathlib import Path
+from paddock.runner.notify.run_end_notices import send_end_notices
+from tests.runner.notify.test_channels import Pipe, Report
+
+folder = Path(sys.argv[1])
+(folder / ".paddock").mkdir()
+size = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder / ".paddock")]
+subprocess.run(size, check=True)
+subprocess.run(["chmod", "700", str(folder / ".paddock")], check=True)
+wire = "{when: [failed, recovered], command: [sh, -c, 'echo $PADDOCK_EVENT >> told']}"
+pipe = Pipe(folder, wire)
+
+def tell(status, message="", **how):
+    report = Report("run", "p", status, {}, message=message)
+    sent = send_end_notices(pipe.bound(), report, pipe.settings(), **how)
+    assert asyncio.run(sent) == (), status
+
+tell("completed")
+subprocess.run(f"head -c 1M /dev/zero > {folder}/.paddock/large", shell=True, stderr=-3)
+tell("failed", "the disk is full")
+tell("failed", "the ledger cannot be written: the disk is full", is_of_runs=False)
+(folder / ".paddock/large").unlink()
+tell("completed")
+"""
+
+
+def test_a_full_disk_is_told_once_and_so_is_its_end(tmp_path: Path) -> None:
+    run_with_mounts(SMALL_DISK, tmp_path)
+    assert (tmp_path / "told").read_text().split() == ["failed", "recovered"]

@@ -77,8 +77,8 @@ def test_a_run_beside_it_leaves_the_processor_to_its_models(tmp_path: Path) -> N
 def test_a_wide_bind_without_keys_is_one_line_to_copy(tmp_path: Path) -> None:
     home = tmp_path / "home"
     refused = paddock_here("serve", "--host", "0.0.0.0:0", environ={"PADDOCK_HOME": str(home)})
-    make = f"mkdir -p '{home}' && (umask 077; openssl rand -hex 24 >> '{home}/api-keys')"
-    line = f"{make} && paddock serve --host 0.0.0.0:0 --api-keys '{home}/api-keys'"
+    make = f"mkdir -p {home} && (umask 077; openssl rand -hex 24 >> {home}/api-keys)"
+    line = f"{make} && paddock serve --host 0.0.0.0:0 --api-keys {home}/api-keys"
     assert (refused.status, refused.out) == (2, "")
     assert refused.err == (
         f"Anyone who reaches 0.0.0.0:0 could use this machine: there are no API keys.\n  {line}\n"
