@@ -226,6 +226,15 @@ def write_json_atomically(
     write_atomically(path, json.dumps(value), mode=mode, is_durable=is_durable)
 
 
+def write_json_in_place(path: Path, value: object) -> None:
+    """Write over a file, where a full disk has no room for a second one; a kill may cut it."""
+    with path.open("r+b") as file:
+        file.write(json.dumps(value).encode())
+        file.truncate()
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def rename_without_links(source: Path, target: Path) -> None:
     """Rename a file, over another one if that is there; make the target's folder.
 

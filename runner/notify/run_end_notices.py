@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -127,7 +126,7 @@ class _Notifier:
             except OSError as error:
                 if not is_disk_full(error):
                     raise
-                _write_over(file, value)  # there is no room for a second file
+                files.write_json_in_place(file, value)
 
     async def send_new(self, receiver: NotifyKeys, state: SentState) -> SentState:
         lasts = state.bad == "failed" and 0 <= self._now - state.failed_at < AGAIN_S
@@ -174,15 +173,6 @@ class _Notifier:
             return str(Value.of(text).render(self._scope))
         except ExpressionError as error:
             raise NotDelivered(str(error)) from error
-
-
-def _write_over(file: Path, value: object) -> None:
-    """Write a file in its own place, which takes no more room than it has."""
-    with file.open("r+b") as there:
-        there.write(json.dumps(value).encode())
-        there.truncate()
-        there.flush()
-        os.fsync(there.fileno())
 
 
 _CHANNEL_WORDS = {"webhook": "webhook", "command": "command", "email": "mail", "service": "service"}
