@@ -275,7 +275,7 @@ def _fit_tables(soup: Any) -> None:
     4. Keep any other.
     """
     tables = soup.find_all("table")
-    for part in soup.find_all(("table", *ROWS)):
+    for part in soup.find_all(("table", *ROWS)) if tables else ():
         table = part
         while table is not None and table.name != "table":
             table = table.parent
