@@ -297,7 +297,7 @@ def _names_by_word() -> tuple[dict[str, list[str]], list[str]]:
 
 
 _DAY = r"(?P<d>\d{1,2})"
-_ORDINAL = r"(?:'?[^\W\d_]{1,4}|\.?[\u00ba\u00aa\u00b0]|-[^\W\d_a-z]{1,4}|:[ae]|')?"
+_ORDINAL = r"(?:'?[^\W\d_]{1,4}|\.?[oa]s?\.?|\u00b0|-[^\W\d_a-z]{1,4}|:[ae]|')?"
 """3rd, 1er, 1.º, «3», 1:a, and with a hyphen Cyrillic letters: the signs of CLDR's RBNF."""
 _TOUCHES = rf"[\w--[{UNSPACED}]]"
 _BEGINS = rf"(?V1)(?<!{_TOUCHES}|/)(?<!\d[.,:])(?<![^\W\d_]-)"
@@ -312,9 +312,11 @@ def _year_pattern(digits: str) -> str:
 def _gap(written: str) -> str:
     """Return a pattern of what separates: behind a mark, a space may be missing."""
     text = re.escape(written.strip(" ")) if written.strip(" ") else ""
+    space = r"[ \n\u00a0]"
+    if _UNSPACED_NAME.match(written):
+        return f"{space}?{text}{space}?"
     if " " not in written and text != r"\.":
         return text
-    space = r"[ \n\u00a0]"
     if text and not any(map(str.isalpha, written)):
         return f"{text}{space}?"
     first, last = (space if written[at] == " " else "" for at in (0, -1))
@@ -330,7 +332,8 @@ def _pattern(form: str, *, is_before: bool) -> str:
     for part in filter(None, _FIELD.split(form)):
         if part == "{d}":
             several = rf"(?:[ \u00a0]?-[ \u00a0]?(?P<e>\d{{1,2}}){_ORDINAL})?"
-            patterns.append(_DAY + _ORDINAL + ("" if is_before else several))
+            behind = rf"(?:-[^\W\d_]{{1,4}}|{_ORDINAL})"  # 14-én
+            patterns.append(_DAY + (_ORDINAL if is_before else behind + several))
         elif part == "{y}":
             patterns.append(_year_pattern(r"\d{4}|(?<=-)\d{2}"))
         else:

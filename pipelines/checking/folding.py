@@ -45,6 +45,7 @@ _GAP = rf"(?P<gap>[\s{_UNSEEN}]{{2,}}|[{_UNSEEN}\t])"
 _FRENCH = r"(?P<french>[^\S\n]+(?=[;:!?]|\u00bb(?!\w))|(?<=\u00ab)(?<![^\s(\[]\u00ab)[^\S\n]+)"
 _FRENCH_GAPS = (*(f"{gap}{mark}" for gap in " \u00a0" for mark in ";:!?\u00bb"), "\u00ab")
 _LONGER = rf"(?P<longer>[^\s{_JOINING}][{_JOINING}]+|\ue000)"
+_DIAMETER = re.compile(r"(?<![^\W_])[\u00d8\u00f8](?=\d)")  # the letter, for the sign
 _IS_JOINING = re.compile(f"[{_JOINING}]")
 _AS_SPACES = str.maketrans("\n\f\t\u00a0\u00ab\u00bb" + _DASH, "    ''-")
 _AS_CELLS = str.maketrans("\u00ab\u00bb" + _DASH, "''-")
@@ -118,6 +119,8 @@ def _fold(text: str, hyphens: Hyphens, *, keeps_case: bool) -> FoldedText:
     signs = {sign: _folded_sign(sign, keeps_case=keeps_case) for sign in set(text)}
     # Signs of a length of their own get a mark, so that one pattern finds all that changes offsets.
     marked = text.translate({ord(a): b if len(b) == 1 else "\ue000" for a, b in signs.items()})
+    if not signs.keys().isdisjoint("\u00d8\u00f8"):
+        marked = _DIAMETER.sub("\u2300", marked)
     made: list[str] = []
     starts, originals, is_changed = [0], [0], [False]
     n = at = 0

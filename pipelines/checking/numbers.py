@@ -58,12 +58,11 @@ _COMPUTING = frozenset(
     "/_@&?\\^\0"
     + "".join(map(chr, (*range(0x2070, 0x209D), *range(0x2150, 0x2160), *range(0x2200, 0x2205))))
     + "".join(map(chr, (*range(0x2206, 0x2212), *range(0x221A, 0x221E), *range(0x2227, 0x223C))))
-    + "\u00b2\u00b3\u00b9\u00bc\u00bd\u00be\u00ac\u00f7\u2044\u2189\u2215\u2216\u2220"
+    + "\u00b2\u00b3\u00b9\u00bc\u00bd\u00be\u00ac\u00f7\u2044\u2189\u2215\u2216"
 )
 """What joins a number to what is before it, or makes another one of it: powers, fractions, and
 signs of calculation that are no relation, such as a root."""
 _BLANKS = frozenset(("", " ", "\n", "\t", "\f", "\u00a0"))
-_DIAMETERS = frozenset("\u00d8\u00f8")  # the letters that stand for the sign, by Unicode
 _IN_QUERY = re.compile(r"[?&][\w.%-]*=\Z")
 _SEPARATED = re.compile(r"[^\W\d_]|['\"()\[\]{}|,;%]")
 """What a comma parts from the digits behind it, as in a row of CSV."""
@@ -529,8 +528,7 @@ def _is_in_code(text: str, start: int, end: int) -> bool:
     if sign_before in _BLANKS or start in times:
         is_joined = False
     elif is_letter(sign_before) or (is_hyphenated and is_letter(before)):  # 1
-        is_diameter = sign_before in _DIAMETERS and not _joins(before)
-        is_joined = not (is_diameter or _is_currency_word(text, start - is_hyphenated, end))
+        is_joined = not _is_currency_word(text, start - is_hyphenated, end)
     elif sign_before == ".":  # 2
         is_joined = before != "." and not _is_currency_word(text, start, end)
     elif sign_before == ",":
@@ -639,7 +637,7 @@ def _is_currency_word(text: str, start: int, end: int) -> bool:
     if unit is None or begin == start:
         return False
     name, raw = text[begin:start].rstrip("."), text[start:end]
-    if not name.isalpha():
+    if not name.isalpha() or (text[start - 1] == "." and len(name) > 1):
         return True
     return not raw.isdecimal() if len(name) == 3 else _IS_MONEY.fullmatch(raw) is not None
 

@@ -120,9 +120,6 @@ class SourceIndex:
     def _find(self, sought: Sought, text: str, within: float = 0.0) -> list[Quote]:
         if isinstance(sought, Code):
             spans = self._codes.find(plain(sought.text).text)
-            if not spans and text[0] == "." and text[1:].isdecimal():  # .5 for 0.5
-                number = sought_in(f"0{text}")
-                return [] if number is None else self._find(number, text, within)
             return [self._quote(*span, {text}) for span in spans]
         if isinstance(sought, DayAndTime):
             return self._find_moment(sought, text)
@@ -229,6 +226,8 @@ def values_in(text: str, language: str = "") -> list[TextValue]:
     for token in numbers.all():
         if token.obstacle != "code":
             span, number = _number_of(numbers, token)
+            if number is None and 1 not in is_digit[slice(*token.digits)]:
+                continue  # a lone ½ is no word, so that it is not found as text
             add(*span, number, token.digits)
             if numbers.is_open(*token.digits):
                 opened[span] = token.digits

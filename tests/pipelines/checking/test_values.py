@@ -1,7 +1,7 @@
 """Each run of digits of a text lies in a value, whatever stands beside it.
 
-86 first parts, 11 separators and 7 second parts make the texts; a text whose second part is changed
-is not in its own source. Odd texts come from a seed.
+102 first parts, 11 separators and 7 second parts make the texts; a text whose second part is
+changed is not in its own source. Odd texts come from a seed.
 """
 # ruff: noqa: RUF001 - marks of many scripts
 
@@ -26,6 +26,7 @@ Rs 1,20,000|12 CHF|CHF 40.-|kr 500|500 kr|US$40|40 k€|5 Mio. EUR|USD 3 million
 HC-0457|0457|INV-2024-001|CO2|DE89 3704 0044 0532 0130 00|+44 20 7946 0958|4711/2024
 ann7@quay.example|v3.1.10
 5%|%5|5 %|12.5 %|7 per cent|3‰
+,75|--,50|-,50|12,--|12,=|1½|1 1/2|½|=12,50|3x12|Ø12|RM1,234.56|12€50|√12|3⁄4|Rs.500
 1/2|3/4 cup|2 1/2|5²|10^3|±5|< 5|~ 7|-12|(12,50)|12.50-
 """
 SEPARATORS = (" ", ", ", ": ", " - ", " – ", " / ", "; ", "\n", "\t", " | ", " (")
@@ -43,7 +44,7 @@ SECOND_PARTS = {
 @pytest.mark.parametrize("separator", SEPARATORS)
 def test_a_number_is_looked_at_whatever_stands_before_it(separator: str) -> None:
     first_parts = FIRST_PARTS.strip().replace("\n", "|").split("|")
-    assert len(first_parts) == 86
+    assert len(first_parts) == 102
     # Every two of a first part, a separator and a second part meet
     for number, first in enumerate(first_parts, SEPARATORS.index(separator)):
         for second, changed in list(SECOND_PARTS.items())[number % 3 :: 3]:
