@@ -30,14 +30,6 @@ _MOST_TOKENS = 500  # of a value with variables
 _UNLAYERED = 1_000_000
 _MARKS = ("text-decoration", "vertical-align", "list-style", "list-style-type", "content")
 """Read for what they say, whether or not they hide."""
-_DISPLAYS = frozenset(
-    (
-        *("none", "contents", "block", "inline", "flow-root", "inline-block", "list-item", "grid"),
-        *("flex", "inline-flex", "inline-grid", "-webkit-box", "-webkit-flex", "math", "table"),
-        *("inline-table", "table-row", "table-cell", "table-caption", "table-column", "ruby"),
-        *("table-column-group", "table-row-group", "table-header-group", "table-footer-group"),
-    )
-)
 _WIDE = ("inherit", "initial", "unset", "revert", "revert-layer")
 _HARMLESS = ("none", "auto", "normal", *_WIDE)
 Tokens = tuple[Any, ...]
@@ -210,16 +202,11 @@ def parsed(nodes: Iterable[Any]) -> tuple[tuple[str, Tokens, bool], ...]:
         if of is not None and of.kind == "cannot-hide" and name not in _MARKS:
             continue
         value = solid(node.value)
-        words = words_of(value)[:1]
-        is_odd = (name == "display" and bool(words) and words[0] not in (*_DISPLAYS, *_WIDE)) or (
-            name == "visibility" and words != [] and words[0] not in _VISIBILITIES
-        )
-        if value and not is_odd:
+        words = () if of is None else (*of.hides, *of.harmless)
+        is_closed = name in ("display", "visibility") and words_of(value)[:1] != []
+        if value and not (is_closed and words_of(value)[0] not in (*words, *_WIDE)):
             found.append((name, value, node.important))
     return tuple(found)
-
-
-_VISIBILITIES = ("visible", "hidden", "collapse", *_WIDE)
 
 
 class _Rule(NamedTuple):
