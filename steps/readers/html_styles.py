@@ -340,6 +340,7 @@ _NOT_SHOWN = (
     *("datalist", "canvas", "audio", "video", "noframes", "noembed", "defs", "symbol", "desc"),
     *("clippath", "pattern", "marker", "mask", "lineargradient", "radialgradient"),
 )
+_NOT_APPLIED = ("noscript", "template")
 _SHAPES = ("rect", "path", "circle", "ellipse", "polygon", "image", "use", "foreignobject")
 _PLAIN_HINTS = {
     "a": "color: #0000ee",
@@ -395,7 +396,12 @@ class PageStyles:
     """How the elements of one page look, by its own style sheets and those of its book."""
 
     def __init__(self, soup: Any, book: CssSheet | None = None) -> None:
-        own = [text for style in soup.find_all("style") if (text := style.get_text()).strip()]
+        found = [s for s in soup.find_all("style") if s.find_parent(_NOT_APPLIED) is None]
+        own = [
+            f"@media {attribute(style, 'media')} {{{text}}}" if style.has_attr("media") else text
+            for style in found
+            if (text := style.get_text()).strip()
+        ]
         sheets = [CssSheet("\n".join(own))] if own else []
         sheets += [book] if book is not None else []
         self._cascade = Cascade(sheets)

@@ -290,6 +290,10 @@ def test_rules_hold_by_their_precedence(css: str, is_hidden: bool) -> None:
         ("<style>body {background: #000}</style><p style='color: #fff'>Pay</p>", "Pay"),
         ("<style>body {background: #000}</style><p>Pay</p>", "<!-- Pay -->"),
         ("<body text=white><p>Pay</p></body>", "<!-- Pay -->"),
+        ("<style media=print>p {display: none}</style><p>Pay", "Pay"),
+        ("<style media=screen>p {display: none}</style><p>Pay", "<!-- Pay -->"),
+        ("<noscript><style>p {display: none}</style></noscript><p>Pay", "Pay"),
+        ("<style><!-- .x {DISPLAY: None} --></style><p class=x>Pay", "<!-- Pay -->"),
         ("<p style='background: yellow'><mark style='color: yellow'>Pay</mark>", "<!-- Pay -->"),
     ],
 )  # fmt: skip
