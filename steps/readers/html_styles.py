@@ -151,6 +151,7 @@ _FONT_SIZES = {"xx-small": 9.0, "x-small": 10.0, "small": 13.0, "smaller": 13.0}
 _IMAGES = ("url", "image", "image-set", "element", "cross-fade", "paint", "-webkit-image-set")
 _AXES = (("width", "left", "right"), ("height", "top", "bottom"))
 _MAKE_BOXES = ("flex", "grid", "inline-flex", "inline-grid", "-webkit-box", "-webkit-flex")
+_MOVING = {"transform", "translate", "rotate"}
 _MOVES_OTHERS = {"margin-top", "margin-bottom", "outline", "outline-width", "outline-offset"}
 
 
@@ -567,7 +568,8 @@ class PageStyles:
         is_floating = d.has("float", "left", "right")
         is_box = name in OUTER or name in _REPLACED or around.makes_boxes or is_placed
         is_box |= is_floating or display not in ([], ["inline"], ["contents"])
-        if is_placed or is_floating:  # the boxes around it may lie elsewhere
+        is_moved = is_floating or not _MOVING.isdisjoint(d.values)
+        if is_placed or is_moved:  # the boxes around it may lie elsewhere
             below = self._page_papers() if is_placed else (WHITE,)
             around = replace(around, papers=tuple(dict.fromkeys((*around.papers, *below))))
         d.fonts()
