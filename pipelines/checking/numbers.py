@@ -19,18 +19,8 @@ from unicodedata import category
 
 from paddock.engine.system.records import Struct
 
-from . import cldr
-from .amounts import (
-    GROUPED_BY_SPACE,
-    MARKED,
-    SPACED_TOKEN,
-    TOKEN,
-    TOKEN_BEFORE,
-    amount_of,
-    is_address,
-    n_decimals,
-    significant,
-)
+from . import amounts, cldr
+from .amounts import MARKED, SPACED_TOKEN, TOKEN, TOKEN_BEFORE, amount_of
 from .cldr import UNKNOWN, Unit, unit_named
 from .codes import is_in_address, is_in_groups, is_letter, is_within_word
 from .folding import Span
@@ -162,7 +152,7 @@ class NumberIndex:
     def same_digits(self, sought: SoughtNumber) -> list[Span]:
         """Return where a number's digits stand; of very many places, the first ones."""
         digits = sought.raw or f"{sought.amount:f}"
-        return self._by_digits.get(significant(digits), [])[:_MOST_PLACES]
+        return self._by_digits.get(amounts.significant(digits), [])[:_MOST_PLACES]
 
     def all(self, is_sought: Callable[[str], object] = bool) -> Iterator[NumberToken]:
         """Yield the numbers whose digits, with their marks, are sought."""
@@ -177,7 +167,7 @@ class NumberIndex:
 
     def is_open(self, start: int, end: int) -> bool:
         """Return whether a space may group thousands in a token, or part two numbers."""
-        is_spaced = GROUPED_BY_SPACE.search(self._text, start, end) is not None
+        is_spaced = amounts.GROUPED_BY_SPACE.search(self._text, start, end) is not None
         return is_spaced and self.groups_by_space is None
 
     def amount(self, raw: str) -> Decimal | None:
@@ -191,7 +181,9 @@ class NumberIndex:
             return False
         if within:
             return abs(found - sought.amount) <= abs(sought.amount) * Decimal(within)
-        is_same = not sought.keeps_fraction or n_decimals(raw) == n_decimals(sought.raw)
+        is_same = not sought.keeps_fraction or amounts.n_decimals(raw) == amounts.n_decimals(
+            sought.raw
+        )
         return found == sought.amount and is_same
 
     def _is_place(self, sought: SoughtNumber, token: NumberToken) -> bool:
@@ -272,7 +264,9 @@ class NumberIndex:
         found: dict[str, list[Span]] = {}
         for start, end in self._tokens:
             if not self.is_open(start, end):
-                found.setdefault(significant(self._text[start:end]), []).append((start, end))
+                found.setdefault(amounts.significant(self._text[start:end]), []).append(
+                    (start, end)
+                )
         return found
 
     @cached_property
@@ -322,7 +316,7 @@ def read_number(
         reader.read_range(is_in_date)
     reader.read_rest()
     reader.choose_unit()
-    if reader.unit is None and is_address(raw):
+    if reader.unit is None and amounts.is_address(raw):
         reader.obstacle = "code"
     return NumberToken(
         reader.begin,

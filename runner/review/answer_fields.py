@@ -20,7 +20,7 @@ from paddock.engine.system import units
 from paddock.engine.system.records import Struct
 from paddock.engine.system.text import cell_text, counted, one_line, path_text
 from paddock.pipelines.checking.schema_parts import SchemaParts
-from paddock.pipelines.checking.source_index import SourceIndex, date_in, number_in
+from paddock.pipelines.checking.source_index import date_in, number_in
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.label_choices import is_stand_in
 from paddock.pipelines.text_cells import SourceText
@@ -172,15 +172,6 @@ def _kind(schema: SchemaParts, value: Any) -> tuple[FieldKind, tuple[Any, ...]]:
     if len(kinds) == 1:
         return kinds.pop(), ()
     return ("text" if isinstance(value, str) else "json"), ()
-
-
-def decimal_mark_of(texts: Iterable[str]) -> str:
-    """Return what begins the fraction in texts that one person wrote; empty: they do not tell."""
-    return SourceIndex("\n".join(texts), "und").numbers.decimal_mark
-
-
-def is_open_number(text: str) -> bool:
-    return _OPEN_NUMBER.search(text) is not None
 
 
 def edited_answer(

@@ -15,6 +15,7 @@ from typing import Any
 
 from paddock.engine.system.records import Struct, field
 from paddock.engine.system.units import iso_time
+from paddock.pipelines.checking.source_index import SourceIndex
 from paddock.runner.ledger.reviews.reviews import (
     N_ID_CHARS,
     DecisionRefused,
@@ -23,14 +24,7 @@ from paddock.runner.ledger.reviews.reviews import (
 )
 from paddock.steps.tables.row_formats import CSV, JSONL, UnreadableRows
 
-from .answer_fields import (
-    WrongField,
-    decimal_mark_of,
-    edited_answer,
-    is_open_number,
-    shown_item,
-    subject_fields,
-)
+from .answer_fields import WrongField, edited_answer, shown_item, subject_fields
 from .decisions import VERBS, GivenDecision, Verb, clicked_places
 
 COLUMNS = (
@@ -201,13 +195,12 @@ def check_decisions(
     """
     sound: list[SheetDecision] = []
     faults: list[SheetFault] = []
-    decisions = list(decisions)
-    numbers = list[str]()
-    if any(is_open_number(text) for given in decisions for text in given.changes.values()):
-        for given in decisions:
-            held = reviews.get(given.id)
-            of = {f.path: f.kind for f in subject_fields(held.subject)} if held else {}
-            numbers += (t for path, t in given.changes.items() if of.get(path) == "number")
+    decisions, numbers = list(decisions), list[str]()
+    for given in decisions:
+        held = reviews.get(given.id) if given.changes else None
+        of = (f.path for f in subject_fields(held.subject) if f.kind == "number") if held else ()
+        numbers += (given.changes.get(path, "") for path in of)
+    mark = SourceIndex("\n".join(numbers), "und").numbers.decimal_mark
     for decision in decisions:
         review = reviews.get(decision.id)
         if review is None:
@@ -226,9 +219,8 @@ def check_decisions(
                     decision.question, decision.verb = review.question, "edit"
             elif decision.verb == "edit":
                 fields = subject_fields(review.subject)
-                decision.value = edited_answer(
-                    review.subject.answer, fields, decision.changes, decimal_mark_of(numbers)
-                )
+                answer = review.subject.answer
+                decision.value = edited_answer(answer, fields, decision.changes, mark)
             # As by an earlier import of the file.
             is_so = review.state == VERBS[decision.verb] and review.question == decision.question
             if not is_so or (decision.verb == "edit" and review.value != decision.value):
