@@ -86,12 +86,11 @@ _BOUNDARY = re.compile(
     rb"(?:\A|\n)--([^\s\"\\][^\r\n\"\\]{0,69}?)[ \t]*\r?\nContent-[A-Za-z-]+:", re.IGNORECASE
 )
 _MAILS = ("message/rfc822", "message/global", "message/news")
-_RAW_DATA = re.compile(
-    r"^(?:begin [0-7]{3,4} \S.*\n[ -`]{45,}|=ybegin |-----BEGIN PGP |"
-    r"(?:(?=[^\n]*[a-z])(?=[^\n]*[A-Z])(?=[^\n]*[0-9])[A-Za-z0-9+/]{60,}\n){4})"
-    r"|=[C-F][0-9A-F]=[89AB][0-9A-F]",
-    re.MULTILINE,
+_RAW_DATA = re.compile(  # begins with a sign that is quick to find
+    r"\n(?:begin [0-7]{3,4} \S.*\n[ -`]{45,}|=ybegin |-----BEGIN PGP |"
+    r"(?:(?=[A-Za-z0-9+/]{60})(?=[^\n]*[a-z])(?=[^\n]*[A-Z])(?=[^\n]*[0-9])[A-Za-z0-9+/]+\n){4})"
 )
+_RAW_UTF_8 = re.compile(r"=[C-F][0-9A-F]=[89AB][0-9A-F]")
 """Files in uuencode, yEnc or base64, what OpenPGP signed or encrypted, quoted-printable UTF-8."""
 _ENCODED_WORDS = re.compile(
     r"=\?([^?\s*]+)(?:\*[^?\s]*)?\?([bq])\?[^?]*\?="
@@ -102,7 +101,7 @@ _ENCODED_WORD = re.compile(rb"=\?[^?]+\?.\?([^?]*)\?=")
 
 
 _BLANK_BEFORE_COLON = re.compile(rb"^([!-9;-~]+)[ \t]+(?=:)", re.MULTILINE)
-_NO_HEADER = re.compile(rb"^(?![!-9;-~]+:|[ \t\r\n]|>?From )(?=.)", re.MULTILINE)
+_NO_HEADER = re.compile(rb"\n(?![!-9;-~]+:|[ \t\r\n]|>?From )(?=.)")
 _KNOWN_HEADER = re.compile(
     rb"^(?:From|To|Subject|Date|Received|MIME-Version|Message-ID|Content-[\w-]+)[ \t]*:",
     re.MULTILINE | re.IGNORECASE,
@@ -112,12 +111,15 @@ _KNOWN_HEADER = re.compile(
 class _KnownHeaders(HeaderRegistry):
     """Parses a header once: the library does so at each look, half of the time of a mail."""
 
-    _known = lru_cache(maxsize=64)(HeaderRegistry.__call__)
-
-    def __call__(self, name: str, value: str) -> Any:  # of a long one an address takes 16 KB
+    def _parsed(self, name: str, value: str) -> Any:
         if "=?" in value:
             value = _ENCODED_WORDS.sub(_in_utf_8, value)
-        return (self._known if len(value) < 1000 else super().__call__)(name, value)
+        return super().__call__(name, value)
+
+    _known = lru_cache(maxsize=64)(_parsed)
+
+    def __call__(self, name: str, value: str) -> Any:  # of a long one an address takes 16 KB
+        return (self._known if len(value) < 1000 else self._parsed)(name, value)
 
 
 class _LenientPolicy(EmailPolicy):
@@ -152,10 +154,11 @@ def _parsed(data: bytes) -> EmailMessage:
     """
     ends = _HEADERS_END.search(data)
     head = data[: ends.start()] if ends else data
-    if _NO_HEADER.search(head):
+    if _NO_HEADER.search(b"\n" + head):
         last = max((found.start() for found in _KNOWN_HEADER.finditer(head)), default=0)
-        before = _BLANK_BEFORE_COLON.sub(rb"\1", data[:last])
-        data = _NO_HEADER.sub(rb" \g<0>", before) + _BLANK_BEFORE_COLON.sub(rb"\1", data[last:], 1)
+        before = b"\n" + _BLANK_BEFORE_COLON.sub(rb"\1", data[:last])
+        after = _BLANK_BEFORE_COLON.sub(rb"\1", data[last:], 1)
+        data = _NO_HEADER.sub(b"\n ", before)[1:] + after
     message: Any = email.message_from_bytes(data, _Mail, policy=_POLICY)
     return message  # type: ignore[no-any-return]
 
@@ -377,6 +380,8 @@ class _MailText(InnerDocuments):
         if listed:
             blocks.append("Attachments:\n" + "\n".join(f"- {line}" for line in listed))
         self.pages[index] = "\n\n".join(block for block in blocks if block)
+        if not unread:
+            return
         # Note the words of forms that are not read which the text does not have.
         known = _words("\n".join(self.pages[index:]))
         # A loop repeats them endlessly
@@ -403,7 +408,7 @@ class _MailText(InnerDocuments):
         return document.text.strip()
 
     def _note_data(self, text: str) -> None:
-        if found := _RAW_DATA.search(text):
+        if found := _RAW_DATA.search(f"\n{text}") or _RAW_UTF_8.search(text):
             what = text_sample([text[found.start() :].partition("\n")[0]])
             self.notes.append(f": what is encoded in its text stands there as it is ({what})")
 
@@ -566,9 +571,12 @@ def _mend(message: EmailMessage) -> Iterator[str]:
         if not all(value.isascii() for _, value in part.raw_items()):
             odd.append(part)
         content = b""
-        if part.get_content_maintype() == "message":  # 1
+        if part.is_multipart() and part.get_content_maintype() == "message":  # 1
             content = _unpacked_mail(part)
-        elif part.get_content_maintype() == "multipart" and not part.is_multipart():  # 2
+        elif (
+            not part.is_multipart() and part.defects and part.get_content_maintype() == "multipart"
+        ):
+            # 2
             body = _content(part)
             if found := _BOUNDARY.search(body):
                 boundary = found[1].decode("ascii", "replace")
@@ -599,7 +607,7 @@ def _mend(message: EmailMessage) -> Iterator[str]:
 
 def _unpacked_mail(part: EmailMessage) -> bytes:
     """Return the content of a part that is a mail or a report, if it is encoded as a whole."""
-    inner = part.get_payload(0) if part.is_multipart() else None
+    inner = part.get_payload(0)
     encoding = str(part.get("Content-Transfer-Encoding", ""))
     if not isinstance(inner, EmailMessage) or encoding not in _ENCODED_BY.values():
         return b""
