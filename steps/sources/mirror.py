@@ -44,6 +44,7 @@ from .place_states import PlaceStates, read_state, write_state
 _OLD_INDEX, _LOCK = ".source.json", ".source.lock"
 _LOCK_S = 600.0  # another run may fetch thousands
 _BATCH_BYTES, _BATCH = 8 * 1024**2, 100
+_WRITES = 50  # of an index, which is one of 50 MB for 140,000 mails, while all of it is fetched
 _NAMED = 3
 MOST_FAILURES = 3  # of a batch: then the source is away
 _NOT_IN_NAMES = '\\:*?"<>|'  # Windows has none of them
@@ -243,8 +244,14 @@ class _Fetch(Struct):
     """What a call of `fetch` has to do, and what it leaves out."""
 
     index: _Index
+    is_changed: bool = False
+    """The index is another one than that on the disk."""
     room: int = 0
     """How many bytes of documents of unknown size may come."""
+    fetched: list[tuple[SourceDocument, bytes]] = field(default_factory=list)
+    """What is not written yet: the index is, before each time that copies are."""
+    n_bytes: int = 0
+    """Of these."""
     former: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """Names of copies without an identity by their digest, or what an earlier version knew."""
     too_large: list[str] = field(default_factory=list)
@@ -274,13 +281,19 @@ class Mirror(Struct, frozen=True):
             for copy in index.copies.values():  # a killed run may have written it
                 if copy.intended and self._digest(copy) == copy.intended:
                     _take_over(copy, copy.intended)
+                    fetch.is_changed = True
             listing = source.listing(index.cursor)
             self._note(fetch, listing)
+            due = self._due(fetch)
             try:
-                for batch in _batches(self._due(fetch)):
+                for batch in _batches(due):
                     self._fetch_batch(fetch, source, batch)
             except SourceAway as error:
                 fetch.away = f"{error}"
+            finally:
+                self._write_copies(fetch)
+                if due:
+                    self._write(index)
         names, most = (document.name for document in listing.documents), self.params.max_bytes
         whys = {
             "not fetched: ": fetch.failed,
@@ -352,7 +365,8 @@ class Mirror(Struct, frozen=True):
 
     def _note(self, fetch: _Fetch, listing: SourceListing) -> None:
         """Add what is new; where all have other identities, contents tell which are known."""
-        index, is_other = fetch.index, listing.cursor != fetch.index.cursor
+        index = fetch.index
+        is_other = fetch.is_changed or listing.cursor != index.cursor
         if listing.is_renumbered:
             known = index.all() if self.params.is_mail else ()
             index.former = {copy.name: copy for copy in known if copy.is_here}
@@ -409,8 +423,8 @@ class Mirror(Struct, frozen=True):
 
     def _fetch_batch(self, fetch: _Fetch, source: Source, batch: list[SourceDocument]) -> None:
         index, most = fetch.index, self.params.max_bytes
-        failed, fetched, n_bytes = list[str](), list[tuple[SourceDocument, bytes]](), 0
-        missing = {copy.identity: copy for copy in batch}
+        failed, missing = list[str](), {copy.identity: copy for copy in batch}
+        most_unwritten = max(_BATCH, len(index.copies) // _WRITES)
         try:
             for identity, answer in _answers(source, [*missing]):
                 if identity not in missing:  # a server may answer what it likes
@@ -439,10 +453,10 @@ class Mirror(Struct, frozen=True):
                     fetch.too_large.append(copy.name)
                 else:
                     fetch.room -= 0 if was_sized else copy.size_bytes
-                    fetched.append((copy, answer.content))
-                    if (n_bytes := n_bytes + copy.size_bytes) > _BATCH_BYTES:
-                        self._write_copies(fetch, fetched)
-                        n_bytes = 0
+                    fetch.fetched.append((copy, answer.content))
+                    fetch.n_bytes += copy.size_bytes
+                    if fetch.n_bytes > _BATCH_BYTES or len(fetch.fetched) >= most_unwritten:
+                        self._write_copies(fetch)
         except SourceAway:
             for copy in missing.values():
                 copy.is_alone = True
@@ -451,12 +465,14 @@ class Mirror(Struct, frozen=True):
         finally:
             for identity in failed:  # the next run begins with others
                 index.copies[identity] = index.copies.pop(identity)
-            self._write_copies(fetch, fetched)
 
-    def _write_copies(self, fetch: _Fetch, fetched: list[tuple[SourceDocument, bytes]]) -> None:
+    def _write_copies(self, fetch: _Fetch) -> None:
         """Write what was fetched, once the index has where, and with which digests."""
-        index, due = fetch.index, [*fetched]
-        fetched.clear()
+        if not fetch.fetched:
+            return
+        index, due = fetch.index, [*fetch.fetched]
+        fetch.fetched.clear()
+        fetch.n_bytes = 0
         for copy, _ in due:
             names = None
             while (there := self._digest(copy)) not in (None, copy.intended):
@@ -477,7 +493,6 @@ class Mirror(Struct, frozen=True):
                 fetch.failed.append(f"'{copy.name}' (a part of its path is a file here)")
             else:
                 _take_over(copy, copy.intended)
-        self._write(index)
 
     def _digest(self, copy: SourceDocument) -> str | None:
         """Return that of a copy's file, empty where it cannot be read; None: there is none."""
