@@ -121,6 +121,7 @@ class Sums:
 
     def __init__(self, reading: Reading) -> None:
         self.reading, self._syntax = reading, reading.syntax
+        self._amounts = dict[str, Term | None]()
         self.items = [i for i in reading.groups("item") if i.text("status") not in _UNCOUNTED]
         self.vat = [v for v in reading.groups("vat") if self._is_own(v.all("amount"))]
         on_gross = [(1 if p.text("sign") == "MG" else -1, p) for p in reading.groups("on_gross")]
@@ -145,6 +146,11 @@ class Sums:
         What is left to be paid is nothing where the invoice says that it was paid or overpaid, and
         less by parts that were paid and that no total has taken off.
         """
+        if name not in self._amounts:
+            self._amounts[name] = self._amount(name)
+        return self._amounts[name]
+
+    def _amount(self, name: str) -> Term | None:
         if name != "payable":
             return self._stated(name) or self._made_of(name)
         if done := [*self.reading.all("paid"), *self.reading.all("overpaid")]:

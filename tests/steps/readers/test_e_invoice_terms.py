@@ -168,8 +168,21 @@ def bill(*inner: str) -> str:
              "Invoice line note: Wet"],
         ),
         ("<LegalMonetaryTotal><Odd>9</Odd></LegalMonetaryTotal>", ["Legal monetary total odd: 9"]),
+        (
+            "<TaxTotal><TaxAmount>4</TaxAmount><TaxSubtotal><TaxAmount>5</TaxAmount></TaxSubtotal>"
+            "</TaxTotal>",
+            ["Invoice total VAT amount: 4.00", "Net:", "VAT on : 5.00"],
+        ),
+        (
+            "<InvoiceLine><Price><AllowanceCharge><ChargeIndicator>true</ChargeIndicator><Amount>5"
+            "</Amount></AllowanceCharge></Price></InvoiceLine>",
+            ["Invoice line price allowance charge indicator: true"],
+        ),
     ],
-    ids=["unknown", "property", "list", "name", "scheme", "condition", "inner", "total"],
+    ids=[
+        "unknown", "property", "list", "name", "scheme", "condition", "inner", "total", "tax",
+        "charge",
+    ],
 )  # fmt: skip
 def test_what_no_line_takes_is_a_line_of_its_group(inner: str, lines: list[str]) -> None:
     found = read_e_invoices(bill(inner)).text.splitlines()
