@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from ctypes import byref, c_ulong, create_string_buffer
 from typing import Any, TypeAlias
 
-from pypdfium2 import raw  # type: ignore[import-untyped]
+import pypdfium2  # type: ignore[import-untyped]
+from pypdfium2 import raw
 
 from paddock.engine.system.records import Struct, field
 from paddock.engine.system.text import counted, one_line
@@ -72,8 +74,10 @@ class LaidOver(Struct, frozen=True):
 
 
 class Annotations:
-    def __init__(self, page: Any, textpage: Callable[[], Any], losses: Losses) -> None:
-        self._page, self._textpage, self._losses = page, textpage, losses
+    def __init__(self, page: Any, number: int, textpage: Callable[[], Any], losses: Losses) -> None:
+        self._page, self._number = page, number
+        self._textpage, self._losses = textpage, losses
+        self._n_drawings = 0
         self._form = page.formenv.raw if page.formenv else None
         self._fields: dict[tuple[str, str], list[_Piece]] = {}
         """By name and label: the label, then the value or the choices."""
@@ -84,7 +88,7 @@ class Annotations:
         for index in range(raw.FPDFPage_GetAnnotCount(page)):
             annotation = raw.FPDFPage_GetAnnot(page, index)
             if annotation:
-                self._add(annotation)
+                self._add(annotation, index)
                 raw.FPDFPage_CloseAnnot(annotation)
 
     def joined(self) -> LaidOver:
@@ -103,11 +107,11 @@ class Annotations:
                     cells += [TextCell(start, len(text), box, p=1.0)] if box else []
         return LaidOver(text, tuple(cells))
 
-    def _add(self, annotation: Any) -> None:
+    def _add(self, annotation: Any, index: int) -> None:
         kind = raw.FPDFAnnot_GetSubtype(annotation)
         is_hidden = bool(raw.FPDFAnnot_GetFlags(annotation) & _HIDDEN_FLAGS)
         if kind == raw.FPDF_ANNOT_WIDGET:
-            self._add_field(annotation, is_hidden=is_hidden)
+            self._add_field(annotation, index, is_hidden=is_hidden)
             return
         if kind in _SKIPPED_ANNOTATIONS:
             return
@@ -116,7 +120,11 @@ class Annotations:
             self._losses.files += [file] if file else []
         text = _annotation_text(annotation, "Contents")
         box = self._box(annotation)
-        if kind == raw.FPDF_ANNOT_FREETEXT:
+        is_typed = kind == raw.FPDF_ANNOT_FREETEXT
+        is_wanted = kind in _DRAWN_ANNOTATIONS and not is_hidden and not (is_typed and text)
+        drawn = self._drawn_text(annotation, index) if is_wanted else ""
+        if is_typed:
+            text = text or drawn
             self._typed += [[(text, box)]] if text else []
             self._losses.n_unread += not text
         else:
@@ -125,8 +133,10 @@ class Annotations:
             comment = f"{text} ({author})" if text and author else text
             is_struck = kind == raw.FPDF_ANNOT_STRIKEOUT
             what = ""
-            if kind == raw.FPDF_ANNOT_STAMP:
-                what, comment = "stamp", comment or _annotation_text(annotation, "Name")
+            if kind in _DRAWN_ANNOTATIONS:
+                what = "stamp" if kind == raw.FPDF_ANNOT_STAMP else "watermark"
+                comment = comment or ("" if drawn else _annotation_text(annotation, "Name"))
+                comment = comment if drawn in comment else ": ".join(filter(None, (comment, drawn)))
             elif kind in _MARKING_ANNOTATIONS and (comment or is_struck):
                 marked = one_line(self._marked(annotation), _SHOWN_CHARS)
                 what = f"{'struck out' if is_struck else 'on'} '{marked}'" if marked else ""
@@ -134,6 +144,37 @@ class Annotations:
             self._comments += [[(comment, box)]] if comment else []
         if is_hidden and text:
             self._losses.hidden.append(text)
+
+    def _drawn_text(self, annotation: Any, index: int) -> str:
+        """Return the text of an annotation's drawing.
+
+        PDFium tells texts of pages only: make it the only thing on one.
+        """
+        if not raw.FPDFAnnot_GetObjectCount(annotation):
+            return ""
+        self._n_drawings += 1
+        if self._n_drawings > _MOST_DRAWINGS:
+            self._losses.n_unread += 1
+            return ""
+        text = ""
+        with (
+            contextlib.suppress(pypdfium2.PdfiumError),
+            contextlib.closing(pypdfium2.PdfDocument.new()) as copy,
+        ):
+            copy.import_pages(self._page.pdf, [self._number])
+            page = copy[0]
+            for at in reversed(range(raw.FPDFPage_CountObjects(page))):
+                piece = raw.FPDFPage_GetObject(page, at)
+                raw.FPDFPage_RemoveObject(page, piece)
+                raw.FPDFPageObj_Destroy(piece)
+            for at in reversed(range(raw.FPDFPage_GetAnnotCount(page))):
+                if at != index:
+                    raw.FPDFPage_RemoveAnnot(page, at)
+            raw.FPDFPage_GenerateContent(page)
+            raw.FPDFPage_Flatten(page, raw.FLAT_NORMALDISPLAY)
+            page.close()
+            text = copy[0].get_textpage().get_text_range()
+        return " ".join(clean_text(text).split())
 
     def _marked(self, annotation: Any) -> str:
         words, quad = list[str](), raw.FS_QUADPOINTSF()
@@ -149,7 +190,7 @@ class Annotations:
                     self.struck.append(list(map(complex, across, up)))
         return " ".join(clean_text(" ".join(words)).split())
 
-    def _add_field(self, annotation: Any, *, is_hidden: bool) -> None:
+    def _add_field(self, annotation: Any, index: int, *, is_hidden: bool) -> None:
         kind = raw.FPDFAnnot_GetFormFieldType(self._form, annotation) if self._form else -1
         if kind < 0:  # it belongs to no form, as after pages of several files were joined
             name, label, value = (_annotation_text(annotation, key) for key in ("T", "TU", "V"))
@@ -157,6 +198,8 @@ class Annotations:
             name = self._field_text(raw.FPDFAnnot_GetFormFieldName, annotation)
             label = self._field_text(raw.FPDFAnnot_GetFormFieldAlternateName, annotation)
             value = self._value(annotation, kind)
+        if kind == raw.FPDF_FORMFIELD_SIGNATURE and not is_hidden:
+            value = ": ".join(filter(None, (value, self._drawn_text(annotation, index))))
         is_text = kind == raw.FPDF_FORMFIELD_TEXTFIELD
         flags = raw.FPDFAnnot_GetFormFieldFlags(self._form, annotation) if is_text else 0
         if value and (is_hidden or flags & raw.FPDF_FORMFLAG_TEXT_PASSWORD):
@@ -195,6 +238,8 @@ class Annotations:
 
 _HIDDEN_FLAGS = raw.FPDF_ANNOT_FLAG_HIDDEN | raw.FPDF_ANNOT_FLAG_NOVIEW
 _SKIPPED_ANNOTATIONS = (raw.FPDF_ANNOT_POPUP, raw.FPDF_ANNOT_LINK)
+_DRAWN_ANNOTATIONS = (raw.FPDF_ANNOT_STAMP, raw.FPDF_ANNOT_WATERMARK, raw.FPDF_ANNOT_FREETEXT)
+_MOST_DRAWINGS = 50  # of a page, that are read: each is a page of its own for PDFium
 _MARKING_ANNOTATIONS = (
     raw.FPDF_ANNOT_HIGHLIGHT,
     raw.FPDF_ANNOT_UNDERLINE,

@@ -63,6 +63,7 @@ _clip_segment_of = direct(raw.FPDFClipPath_GetPathSegment, c_void_p)
 _point_of = direct(raw.FPDFPathSegment_GetPoint)
 _fill_colour = direct(raw.FPDFPageObj_GetFillColor)
 text_object_at = direct(raw.FPDFText_GetTextObject, c_void_p)
+box_at = direct(raw.FPDFText_GetLooseCharBox)
 ink_at = direct(raw.FPDFText_GetCharBox)
 
 

@@ -21,7 +21,7 @@ from .pdf_annotations import Annotations, LaidOver, Losses
 from .pdf_directions import TextDirections
 from .pdf_hidden import hidden_text, page_texts
 from .pdf_pictures import n_uncovered
-from .pdf_words import UNKNOWN, PageWords, drawn, turned_box
+from .pdf_words import UNKNOWN, PageWords, drawn, turned_box, without_shadows
 from .pdfium import PDFIUM_LOCK, DamagedPage, PageFrame, PageObject, direct, open_page, page_objects
 
 _ODD = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")  # no characters
@@ -94,7 +94,7 @@ class PdfPages:
         try:
             with open_page(self._document, index) as page:
                 as_shown = cache(page.get_textpage)
-                annotations = Annotations(page, as_shown, self._losses)
+                annotations = Annotations(page, index, as_shown, self._losses)
                 pieces = level_pieces = drawn_lines = page_objects(page)
                 texts = list(page_texts(pieces))
                 frame, rotation = PageFrame.of(page), page.get_rotation()
@@ -107,7 +107,7 @@ class PdfPages:
                     textpage, level_pieces = page.get_textpage(), page_objects(page)
                     unshown = unshown.after(as_shown, textpage)
                     drawn_lines = directions.level_lines(0, level_pieces[:_MOST_RULES])
-                text, places = _characters(textpage)
+                text, places = without_shadows(textpage, *_characters(textpage))
                 rules = [turned_box(rule, rotation) for rule in _rules(drawn_lines)]
                 rules += _strokes(annotations.struck, directions)
                 found = PageWords(textpage, text, places, unshown, rules, directions)

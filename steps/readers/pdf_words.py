@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from bisect import bisect
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from ctypes import byref, c_double, c_float, c_void_p, cast, create_string_buffer, sizeof
-from itertools import compress, pairwise, repeat
+from itertools import accumulate, compress, pairwise, product, repeat
 from math import hypot, inf
-from operator import ne, not_, sub
+from operator import eq, ne, not_, sub
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -32,7 +33,7 @@ from .page_rows import (
     Word,
 )
 from .pdf_directions import TextDirections
-from .pdf_hidden import HiddenText, ink_at, text_object_at
+from .pdf_hidden import HiddenText, box_at, ink_at, text_object_at
 from .pdfium import PageObject, direct, values_of_each
 
 _DIGIT = re.compile(r"\d")
@@ -44,6 +45,14 @@ _FORCE_BOLD = 1 << 18  # a flag of a font's descriptor
 _MOST_BARS = 200  # beside each other, that may part words
 _MOST_DRAWN = 15.0  # points, of what may be a letter or a sign
 UNKNOWN = "\ufffd"
+# Of shadows, which are the same letters once more, a little aside:
+_DOUBLED = bytes([1, 0, 1, 0, 1])  # three letters in a row that are there twice
+_LEAST_LINE = 4  # letters of a line that is there twice
+_FAR = 0.5  # of a letter's height, by which a shadow is aside at most
+_OVERLAP = 0.75  # of a letter's width: a second one of the word is as far as it is wide
+_LEAST_LETTERS = 3  # different ones that have the same shadow
+_NEXT = 4  # places, within which a narrow letter, that lies over nothing, goes with others
+_MOST_NEAR = 8  # letters of one kind at one place that are looked at
 _STEP = 6.0  # points between the bases of two words of a line that is not level
 _STEEP = 0.12  # how much lines of level words rise by their length, at most
 _ALIKE = 1.25  # times as high: what is raised is smaller
@@ -53,7 +62,6 @@ _matrix_at = direct(raw.FPDFText_GetMatrix)
 _origin_at = direct(raw.FPDFText_GetCharOrigin)
 _size_at = direct(raw.FPDFText_GetFontSize, c_double)
 _is_generated = direct(raw.FPDFText_IsGenerated)
-_box_at = direct(raw.FPDFText_GetLooseCharBox)
 _font_of = direct(raw.FPDFTextObj_GetFont, c_void_p)
 _mode_of = direct(raw.FPDFTextObj_GetTextRenderMode)
 
@@ -90,7 +98,7 @@ class PageWords:
         is_blank = list(map(str.isspace, text))
         self._places = list(compress(places, map(not_, is_blank)))
         self._text = "".join(text.split())
-        _, sides = values_of_each(_box_at, c_float, 4, self._places, page, is_struct=True)
+        _, sides = values_of_each(box_at, c_float, 4, self._places, page, is_struct=True)
         left, bottom, right, top = sides[0], sides[3], sides[2], sides[1]
         if rotation:
             turned = (
@@ -318,6 +326,77 @@ class PageWords:
             is_bold = bool(is_forced) or _BOLD_NAME.search(name.value) is not None
             self._fonts[font] = is_bold, bool(_SYMBOL_NAME.search(name.value))
         return self._fonts[font]
+
+
+def without_shadows(textpage: Any, text: str, places: Sequence[int]) -> tuple[str, Sequence[int]]:
+    """Return a page's text and PDFium's index of each character without what is drawn again."""
+    firsts = list(_doubled(text))
+    if not firsts:
+        return text, places
+    pairs = [places[at] for pair in firsts for at in pair]
+    found = _boxes(textpage, pairs)
+    for (left, bottom, right, top), (x, y, *_) in zip(found[::2], found[1::2], strict=True):
+        far = _FAR * (top - bottom)
+        if abs(x - left) < min(far, _OVERLAP * (right - left)) and abs(y - bottom) < far:
+            break
+    else:
+        return text, places
+    shown = [at for at, char in enumerate(text) if not char.isspace()]
+    boxes = _boxes(textpage, [places[at] for at in shown])
+    doubled = {shown[n] for n in _shadows([text[at] for at in shown], boxes)}
+    kept = [at for at in range(len(text)) if at not in doubled]
+    return "".join([text[at] for at in kept]), [places[at] for at in kept]
+
+
+def _doubled(text: str) -> Iterator[tuple[int, int]]:
+    """Yield characters that may be a letter and its shadow: of each run or line one pair."""
+    equal = bytes(map(eq, text, text[1:]))
+    at = equal.find(_DOUBLED)
+    while at >= 0:
+        yield at, at + 1
+        at = equal.find(_DOUBLED, at + len(_DOUBLED))
+    lines = text.split("\r\n")
+    if any(map(eq, lines, lines[1:])):
+        starts = accumulate((len(line) + 2 for line in lines), initial=0)
+        for start, line, after in zip(starts, lines, lines[1:], strict=False):
+            if line == after and len(line) >= _LEAST_LINE:
+                yield start, start + len(line) + 2
+
+
+def _boxes(textpage: Any, places: Sequence[int]) -> list[tuple[float, ...]]:
+    page = byref(textpage.raw.contents)
+    _, sides = values_of_each(box_at, c_float, 4, places, page, is_struct=True)
+    left, top, right, bottom = sides
+    return list(zip(left, bottom, right, top, strict=True))
+
+
+def _shadows(text: Sequence[str], boxes: Sequence[Sequence[float]]) -> set[int]:
+    """Return which characters are shadows of others, by their boxes: left, bottom, right, top."""
+    near = defaultdict[tuple[str, int, int], list[int]](list)
+    pairs = defaultdict[tuple[int, int], list[tuple[int, int]]](list)
+    for at, (char, (left, bottom, _, top)) in enumerate(zip(text, boxes, strict=True)):
+        height = max(top - bottom, 1.0)
+        column, row = int(left // height), int(bottom // height)
+        for x, y in product((column - 1, column, column + 1), (row - 1, row, row + 1)):
+            for other in near.get((char, x, y), ())[:_MOST_NEAR]:
+                across, up = left - boxes[other][0], bottom - boxes[other][1]
+                if max(abs(across), abs(up)) <= _FAR * height:
+                    pair = (other, at) if (up, -across) < (0, 0) else (at, other)
+                    sign = 1 if pair[1] == at else -1
+                    pairs[round(5 * sign * across), round(5 * sign * up)].append(pair)
+        near[char, column, row].append(at)
+    found = set[int]()
+    for (across, _), both in sorted(pairs.items(), key=lambda item: -len(item[1])):
+        some = [pair for pair in both if found.isdisjoint(pair)]
+        over = {
+            shadow
+            for at, shadow in some
+            if abs(across) / 5 < _OVERLAP * (boxes[at][2] - boxes[at][0])
+        }
+        if len({text[shadow] for shadow in over}) >= _LEAST_LETTERS:
+            near_them = {at for shadow in over for at in range(shadow - _NEXT, shadow + _NEXT)}
+            found |= over | near_them.intersection(shadow for _, shadow in some)
+    return found
 
 
 def drawn(words: Sequence[Word], pieces: Sequence[PageObject], rotation: int) -> Iterator[Word]:

@@ -270,7 +270,7 @@ class ReaderPool:
         return found
 
 
-class Moment(NamedTuple):
+class ReaderTime(NamedTuple):
     wall_s: float
     cpu_s: float
     """That its reader has had."""
@@ -287,7 +287,7 @@ class DocumentLimits(Struct, frozen=True):
     def total_s(self) -> float:
         return self.timeout_s * _MOST_PROGRESS_PARTS
 
-    def check(self, begun: Moment, now: Moment, *, is_part: bool) -> None:
+    def check(self, begun: ReaderTime, now: ReaderTime, *, is_part: bool) -> None:
         """Raise Unreadable if a document, or a part of it, has had its time.
 
         1. It is too slow if its reader has had the time of a processor as well.
@@ -353,7 +353,7 @@ class _ReaderProcess:
         self._watched: Any = None
         try:
             started = replace(bounds, timeout_s=_START_S)  # a page's time is not that of Python
-            ready, _ = self._frame(b"", started, self._moment())
+            ready, _ = self._frame(b"", started, self._time())
             with contextlib.suppress(psutil_module().Error):
                 self._watched = psutil_module().Process(int(ready["pid"]))
         except BaseException as error:
@@ -375,7 +375,7 @@ class _ReaderProcess:
         head["memory_bytes"] = bounds.memory_bytes
         head["cpu_s"] = None if math.isinf(bounds.total_s) else bounds.total_s * _CPU_SHARE
         sent = pack_frame(head, data_sent, errors="surrogatepass")
-        begun = self._moment()
+        begun = self._time()
         meta, data = self._frame(sent, bounds, begun, request.most_answer_bytes)
         while meta["event"] == PROGRESS:
             meta, data = self._frame(b"", bounds, begun, request.most_answer_bytes)
@@ -384,14 +384,14 @@ class _ReaderProcess:
         return outcome(request, meta, data)
 
     def _frame(
-        self, sent: bytes, bounds: DocumentLimits, begun: Moment, max_bytes: int = 0
+        self, sent: bytes, bounds: DocumentLimits, begun: ReaderTime, max_bytes: int = 0
     ) -> tuple[FrameHead, memoryview]:
-        part = self._moment()
+        part = self._time()
 
         def check() -> None:
             if bounds.is_unwanted():
                 raise ReadAbandoned
-            now = self._moment()
+            now = self._time()
             bounds.check(part, now, is_part=True)
             bounds.check(begun, now, is_part=False)
             if self._used_bytes() > bounds.memory_bytes:
@@ -407,11 +407,11 @@ class _ReaderProcess:
             is_too_large = code < 0 and code != -signal.SIGKILL and most_bytes > bounds.memory_bytes
             raise _ReaderEnded(None if is_too_large else code) from None
 
-    def _moment(self) -> Moment:
+    def _time(self) -> ReaderTime:
         cpu_s = monotonic()  # where it cannot be asked: as if it computed all the time
         with contextlib.suppress(psutil_module().Error):
             cpu_s = cpu_s if self._watched is None else sum(self._watched.cpu_times()[:2])
-        return Moment(monotonic(), cpu_s)
+        return ReaderTime(monotonic(), cpu_s)
 
     def _used_bytes(self) -> int:
         with contextlib.suppress(psutil_module().Error):

@@ -13,7 +13,8 @@ from paddock.steps.readers import pdf_annotations
 from paddock.steps.readers.reader import Document
 from paddock.steps.readers.reader_process import ReadOptions
 from tests.fakes.office import docx
-from tests.fakes.pdf import pdf, pdf_form
+from tests.fakes.pdf import pdf, pdf_form, pdf_of_objects
+from tests.steps.readers.askew_pages import width_of
 
 WIDGET = "/Subtype /Widget"
 
@@ -231,3 +232,54 @@ def test_a_page_with_unusual_or_no_borders_is_read_and_its_text_is_not_taken_for
 ) -> None:
     found = read(pdf_form([]).replace(MEDIA_BOX.encode(), box.encode()))
     assert (found.text, found.notes) == ("Form", ())
+
+
+def appearance(content: str) -> str:
+    return (
+        "<< /Type /XObject /Subtype /Form /BBox [0 0 200 40] /Resources << /Font << /F1 3 0 R >> "
+        f">> /Length {len(content)} >>\nstream\n{content}\nendstream"
+    )
+
+
+@pytest.mark.parametrize(
+    ("annotation", "line"),
+    [
+        ("/Subtype /Stamp", "Comments:\n- stamp: VOID 88.00 EUR"),
+        ("/Subtype /Stamp /Name /Void", "Comments:\n- stamp: VOID 88.00 EUR"),
+        ("/Subtype /Stamp /Contents (see mail)", "Comments:\n- stamp: see mail: VOID 88.00 EUR"),
+        ("/Subtype /Watermark", "Comments:\n- watermark: VOID 88.00 EUR"),
+        ("/Subtype /FreeText", "Text boxes:\n- VOID 88.00 EUR"),
+        ("/Subtype /FreeText /Contents (Paid)", "Text boxes:\n- Paid"),
+        (f"{WIDGET} /FT /Sig /T (seal) /V 12 0 R", "Form fields:\n- seal: signed: VOID 88.00 EUR"),
+        ("/Subtype /Stamp /F 2", "Comments:\n- stamp"),  # hidden
+    ],
+)
+def test_what_is_drawn_as_a_stamp_watermark_or_signature_is_read(
+    annotation: str, line: str
+) -> None:
+    drawing = "BT /F1 12 Tf 0.966 0.259 -0.259 0.966 10 5 Tm (VOID 88.00 EUR) Tj ET"
+    document = read(
+        pdf_form(
+            [f"{annotation} /AP << /N 11 0 R >>"],
+            form="<< /Fields [10 0 R] >>" if "/Sig" in annotation else "",
+            objects=[appearance(drawing), "<< /Type /Sig /Filter /Adobe.PPKLite >>"],
+        )
+    )
+    assert document.text == "\n\n".join(filter(None, ["Form", line]))
+
+
+@pytest.mark.parametrize(("across", "up"), [(2, -2), (-1.5, 1), (0, 3), (4, 0), (3, -3)])
+def test_a_shadow_of_text_is_not_read(across: float, up: float) -> None:
+    """As Chrome prints them: each letter is a text of its own."""
+    content = list[str]()
+    for line, text in enumerate(("Total due 320.00 EUR for a balloon", "1100 EUR")):
+        for x, y in ((across, up), (0, 0)):
+            left = 72.0
+            for char in text:
+                place = f"{left + x:.2f} {700 - 20 * line + y:.2f} Td"
+                content.append(f"BT /F1 12 Tf {place} ({char}) Tj ET")
+                left += 12 * width_of(char)
+    content.append("BT /F1 12 Tf 72 600 Td (111 balloons, 1100 committee) Tj ET")
+    assert read(pdf_of_objects("\n".join(content))).text == (
+        "Total due 320.00 EUR for a balloon\n1100 EUR\n111 balloons, 1100 committee"
+    )
