@@ -43,7 +43,7 @@ ONLY_IN = {
     "rapidocr": {"steps/readers/ocr_engine.py"},
     "PIL": {"engine/llama/vision.py", "engine/system/images.py", "steps/readers/ocr.py"},
     "kreuzberg": {"steps/readers/kreuzberg_reader.py"},
-    "olefile": {"steps/readers/mail.py"},
+    "olefile": {"steps/readers/outlook.py"},
     "asn1crypto": {"steps/readers/mail.py"},
     "icalendar": {"steps/readers/calendars.py"},
     "imaplib": {"steps/sources/mailbox.py"},

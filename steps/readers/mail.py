@@ -1,4 +1,4 @@
-"""Mails, also of mailboxes, Outlook and saved web pages: who wrote what to whom, and attachments.
+"""Mails and saved web pages: who wrote what to whom, and attachments.
 
 The mail is the first page. Each attachment that can be read is one or several pages after it; the
 others are named. A mail within a mail is read in the same way. Of a text in several forms the plain
@@ -11,57 +11,37 @@ import binascii
 import email
 import importlib
 import re
-import struct
 from base64 import b64encode
 from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from email.errors import InvalidBase64LengthDefect
 from email.headerregistry import HeaderRegistry
 from email.message import EmailMessage, MIMEPart
 from email.policy import EmailPolicy
-from email.utils import format_datetime, quote
 from functools import lru_cache
 from io import BytesIO
 from typing import Any, BinaryIO
 
 from paddock.engine.system.records import replace
-from paddock.engine.system.text import counted, listed
+from paddock.engine.system.text import listed
 
 from . import text_encoding, text_files
-from .document_kinds import (
-    EMLX_LENGTH,
-    HEAD_BYTES,
-    HEADER_NAME,
-    MAIL_START,
-    MEDIA_TYPES,
-    cms_bytes,
-    is_cms,
-    kind_within,
-)
+from .document_kinds import EMLX_LENGTH, HEAD_BYTES, MEDIA_TYPES, cms_bytes, is_cms, kind_within
 from .e_invoice_checks import with_letter
 from .html_styles import sheet_beside
 from .inner_documents import MOST_ATTACHED, InnerDocuments, InnerPictures
-from .office import damage_errors, import_library
 from .reader import Document, ReadRequest, Unreadable, text_sample
 from .style_sheets import CssSheet
 
 _SHOWN_HEADERS = ("From", "Reply-To", "To", "Cc", "Bcc", "Date", "Subject")
-_MOST_DEPTH = 4  # of mails within mails; each may hold hundreds
-_MOST_MAILS = 10_000
+MOST_DEPTH = 4  # of mails within mails; each may hold hundreds
 _MOST_FORMS = 50  # some hundredths of a second each
-_HEADERS_END = re.compile(rb"\r?\n\r?\n")
-_MOST_HEADERS_BYTES = 65_536
-_CONTENT_LENGTH = re.compile(rb"^Content-Length:[ \t]*(\d{1,12})[ \t]*\r?$", re.I | re.M)
+HEADERS_END = re.compile(rb"\r?\n\r?\n")
 _PART_START = re.compile(rb"(?:Content-[A-Za-z-]+|MIME-Version):", re.IGNORECASE)
 _NOT_JUDGED = ": read from a signed wrapper, whose signature is not checked"
 _MOST_STUB_WORDS = 60  # of "this mail is a page", in three languages
-_GAP = re.compile(rb"(?:\r?\n){0,3}")  # between mails
-_MESSAGE = "a message of Outlook"
-_PROPERTIES = "__properties_version1.0"
-_SPECIAL = re.compile(r"[,;<>@()\"\\:]")
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
 _WORD = re.compile(r"\w+")
 _UNSAID = re.compile(
@@ -137,29 +117,28 @@ class _LenientPolicy(EmailPolicy):
         return name, value
 
 
-_POLICY = _LenientPolicy(header_factory=_KnownHeaders(), refold_source="none")
+POLICY = _LenientPolicy(header_factory=_KnownHeaders(), refold_source="none")
 
 
-class _Mail(EmailMessage):
+class Mail(EmailMessage):
     """A mail, or a part of one."""
 
     root: EmailMessage | None = None
     """The mail that it is a part of."""
 
 
-def _parsed(data: bytes) -> EmailMessage:
+def parse_mail(data: bytes) -> EmailMessage:
     """Return a mail; a line among its headers that is none belongs to the one before it.
 
     There the library would take the headers for ended, and the others for text.
     """
-    ends = _HEADERS_END.search(data)
-    head = data[: ends.start()] if ends else data
-    if _NO_HEADER.search(b"\n" + head):
+    ends = HEADERS_END.search(data)
+    n_head = ends.start() if ends else len(data)
+    if _NO_HEADER.search(b"\n" + data[:n_head]):
+        head = _BLANK_BEFORE_COLON.sub(rb"\1", data[:n_head])
         last = max((found.start() for found in _KNOWN_HEADER.finditer(head)), default=0)
-        before = b"\n" + _BLANK_BEFORE_COLON.sub(rb"\1", data[:last])
-        after = _BLANK_BEFORE_COLON.sub(rb"\1", data[last:], 1)
-        data = _NO_HEADER.sub(b"\n ", before)[1:] + after
-    message: Any = email.message_from_bytes(data, _Mail, policy=_POLICY)
+        data = _NO_HEADER.sub(b"\n ", b"\n" + head[:last])[1:] + head[last:] + data[n_head:]
+    message: Any = email.message_from_bytes(data, Mail, policy=POLICY)
     return message  # type: ignore[no-any-return]
 
 
@@ -188,69 +167,15 @@ def read_eml(file: BinaryIO, request: ReadRequest) -> Document:
     data = text_encoding.narrow(file.read()).removeprefix(b"\xef\xbb\xbf")
     if length := EMLX_LENGTH.match(data):
         data = data[length.end() : length.end() + int(length[1])]
-    message = _parsed(data)
+    message = parse_mail(data)
     if not any(_header(message, n) for n in (*_SHOWN_HEADERS, "Content-Type", "Message-ID")):
         raise Unreadable("is damaged or not a mail: it has no mail headers")
-    return _mails_document([message], request, "eml")
-
-
-def read_mbox(file: BinaryIO, request: ReadRequest) -> Document:
-    """Return the mails of a mailbox.
-
-    A mail begins with a line that has an address and a full date, before a header. Such a line
-    within the `Content-Length` of a mail is text, if that ends where another mail begins.
-    """
-    data = file.read()
-    found = list[re.Match[bytes]]()
-    notes = list[str]()
-    n_odd = 0
-    end = 0
-    is_sure = False
-    for line in MAIL_START.finditer(data):
-        has_header = not found or HEADER_NAME.match(data, line.end())
-        if not has_header or (is_sure and line.start() < end):
-            continue
-        is_apart = not found or data.endswith((b"\n\n", b"\n\r\n"), 0, line.start())
-        n_odd += line.start() < end or not is_apart
-        found.append(line)
-        if len(found) <= _MOST_MAILS:
-            end, is_sure = _declared_end(data, line.end())
-    if not found:
-        raise Unreadable("is damaged or not a mailbox: no line begins a mail")
-    if n_odd:
-        mails = counted(n_odd, "mail begins", "mails begin")
-        notes.append(f": {mails} without an empty line before, or within another's Content-Length")
-    places = [line.span() for line in found]
-    if data[: places[0][0]].strip():
-        notes.append(": what stands before its first mail is read as another one")
-        places.insert(0, (0, 0))
-    ends = [*(start for start, _ in places[1:]), len(data)]
-
-    def messages() -> Iterator[EmailMessage]:
-        for (_, start), end in list(zip(places, ends, strict=True))[:_MOST_MAILS]:
-            written = (b"\n" + data[start:end]).replace(b"\n>From ", b"\nFrom ")[1:]
-            yield _parsed(written)
-
-    if len(places) > _MOST_MAILS:
-        notes.append(f": only the first {_MOST_MAILS:,} of its {len(places):,} mails are read")
-    return _mails_document(messages(), request, "mbox", notes)
-
-
-def _declared_end(data: bytes, start: int) -> tuple[int, bool]:
-    """Return where a mail ends by its `Content-Length` (0: none), and whether one may end there."""
-    headers = _HEADERS_END.search(data, start, start + _MOST_HEADERS_BYTES)
-    length = _CONTENT_LENGTH.search(data, start, headers.start()) if headers else None
-    if headers is None or length is None:
-        return 0, False
-    end = headers.end() + int(length[1])
-    after = _GAP.match(data, min(end, len(data)))
-    next_at = len(data) if after is None else after.end()
-    return end, end <= next_at == len(data) or MAIL_START.match(data, next_at) is not None
+    return mails_document([message], request, "eml")
 
 
 def read_mhtml(file: BinaryIO, request: ReadRequest) -> Document:
     """Return the page, and those that are shown in it, such as frames."""
-    message = _parsed(file.read())
+    message = parse_mail(file.read())
     pages: list[Document] = []
     unread = Counter[str]()
     pictures, seen = InnerPictures(request), list[str]()
@@ -284,22 +209,12 @@ def read_mhtml(file: BinaryIO, request: ReadRequest) -> Document:
     )
 
 
-def read_msg(file: BinaryIO, request: ReadRequest) -> Document:
-    olefile = import_library("olefile", _MESSAGE, "formats")
-    with damage_errors(_MESSAGE), olefile.OleFileIO(file) as ole:
-        if not ole.exists(_PROPERTIES):
-            raise Unreadable(f"is damaged or not {_MESSAGE}: it has no properties")
-        outlook = _OutlookMessage(ole)
-        message = outlook.mail("", 0)
-    return _mails_document([message], request, "msg", outlook.notes)
-
-
 def read_p7m(file: BinaryIO, request: ReadRequest) -> Document:
     """Return the document that a signature wraps."""
     data = _signed_content(file.read())
     if _PART_START.match(data):
-        message = _parsed(data)
-        found = _mails_document([message], request, "eml")
+        message = parse_mail(data)
+        found = mails_document([message], request, "eml")
     else:
         kind = kind_within("", "", data[:HEAD_BYTES])
         found = request.within(kind, BytesIO(data))
@@ -328,7 +243,7 @@ def _signed_content(data: bytes) -> bytes:
     return held
 
 
-def _mails_document(
+def mails_document(
     messages: Iterable[EmailMessage], request: ReadRequest, kind: str, notes: Iterable[str] = ()
 ) -> Document:
     """Return mails as one document; its title is the subject of the first."""
@@ -418,7 +333,7 @@ class _MailText(InnerDocuments):
         name = _one_line(part.get_filename() or "") or _name_of(part)
         if media_type in _MAILS:
             inner = part.get_payload(0) if part.is_multipart() else None
-            if depth >= _MOST_DEPTH or self.n_attachments > MOST_ATTACHED:
+            if depth >= MOST_DEPTH or self.n_attachments > MOST_ATTACHED:
                 return self._unread(f"{name} (a mail)", name, "mails are nested too deeply in it")
             if isinstance(inner, EmailMessage):
                 self.add_mail(inner, depth + 1)
@@ -566,7 +481,7 @@ def _mend(message: EmailMessage) -> Iterator[str]:
     """
     odd = list[EmailMessage]()
     for part in message.walk():  # it looks into a part after that
-        if isinstance(part, _Mail):
+        if isinstance(part, Mail):
             part.root = message
         if not all(value.isascii() for _, value in part.raw_items()):
             odd.append(part)
@@ -586,7 +501,7 @@ def _mend(message: EmailMessage) -> Iterator[str]:
                 content = body
         if content:
             head = f"Content-Type: {part['Content-Type']}\n\n"
-            part.set_payload(_parsed(head.encode("utf-8", "replace") + content).get_payload())
+            part.set_payload(parse_mail(head.encode("utf-8", "replace") + content).get_payload())
             del part["Content-Transfer-Encoding"]
     read_as = dict[str, None]()
     for part in odd:  # 3
@@ -612,7 +527,7 @@ def _unpacked_mail(part: EmailMessage) -> bytes:
     if not isinstance(inner, EmailMessage) or encoding not in _ENCODED_BY.values():
         return b""
     written = inner.as_bytes()
-    head = _HEADERS_END.split(written, 1)[0]
+    head = HEADERS_END.split(written, 1)[0]
     if inner.keys() and (encoding != "quoted-printable" or b"=3D" not in head):
         return b""  # it is not, whatever the header says
     carrier = EmailMessage()
@@ -641,7 +556,7 @@ def _open_signed(message: MIMEPart) -> bool:
         return False
     if not _PART_START.match(content):
         return False
-    inner = _parsed(content)
+    inner = parse_mail(content)
     for name in [name for name in message.keys() if name.lower().startswith("content-")]:  # noqa: SIM118
         del message[name]
     for name, value in inner.raw_items():
@@ -701,106 +616,3 @@ def _name_of(part: MIMEPart) -> str:
 
 def _one_line(text: str) -> str:
     return " ".join(_CONTROLS.sub(" ", text).split())
-
-
-class _OutlookMessage:
-    """Makes mails of an open container; `at` is the path of a storage, with a slash at its end."""
-
-    def __init__(self, ole: Any) -> None:
-        self._ole = ole
-        self._storages = ["/".join(path) for path in ole.listdir(streams=False, storages=True)]
-        self._encoding = "auto"
-        self.notes: list[str] = []
-
-    def mail(self, at: str, depth: int) -> EmailMessage:
-        mail = _Mail(_POLICY)
-        pages = [int.from_bytes(self._fixed(at, tag)[:4], "little") for tag in (0x3FFD, 0x3FDE)]
-        self._encoding, of_page = (
-            {0: "auto", 65001: "utf-8", 20127: "ascii", 28591: "latin-1"}.get(page, f"cp{page}")
-            for page in (pages[0] or pages[1], pages[1])
-        )
-        sent = email.message_from_string(self._text(at, 0x007D), policy=_POLICY)
-        sender = self._address(at, 0x0C1A, (0x5D01, 0x5D02, 0x0C1F, 0x0065))
-        heads = {"From": sender, "Reply-To": ""}
-        for name in self._below(at, "__recip_version1.0_"):
-            kind = {1: "To", 2: "Cc", 3: "Bcc"}.get(self._fixed(name, 0x0C15)[0], "To")
-            address = self._address(name, 0x3001, (0x39FE, 0x3003))
-            heads[kind] = f"{heads[kind]}, {address}" if kind in heads else address
-        heads |= {"Date": self._date(at), "Subject": self._text(at, 0x0037)}
-        for name, value in heads.items():
-            with suppress(ValueError, IndexError, TypeError, AttributeError):  # on rubbish
-                mail.set_raw(name, " ".join((value or str(sent.get(name, ""))).split()))
-        plain, written = self._text(at, 0x1000), self._text(at, 0x1013)
-        page = self._data(at, 0x1013, "0102") or written.encode()
-        if plain or not page:
-            mail.set_content(plain.replace("\r\n", "\n"))
-        if page:
-            named = {"charset": "utf-8" if written else of_page}
-            add = mail.add_alternative if plain else mail.set_content
-            add(page, maintype="text", subtype="html", cte="base64", params=named)
-        elif not plain and self._data(at, 0x1009, "0102"):
-            self.notes.append(
-                ": a message whose text is compressed Rich Text alone is not read; save it as text "
-                "or HTML in Outlook"
-            )
-        attached = self._below(at, "__attach_version1.0_")
-        for name in attached[: MOST_ATTACHED + 1]:  # the last one is noted as not read
-            self._attach(mail, name, depth)
-        return mail
-
-    def _attach(self, mail: EmailMessage, at: str, depth: int) -> None:
-        inner = f"{at}__substg1.0_3701000D/"
-        if self._ole.exists(inner + _PROPERTIES) and depth <= _MOST_DEPTH:
-            mail.add_attachment(self.mail(inner, depth + 1))
-            return
-        names = (" ".join(self._text(at, tag).split()) for tag in (0x3707, 0x3704, 0x3001))
-        main, _, sub = self._text(at, 0x370E).partition("/")
-        if not (main.isalnum() and sub) or main in ("multipart", "message"):
-            main, sub = "application", "octet-stream"
-        data, cid = self._data(at, 0x3701, "0102"), "".join(self._text(at, 0x3712).split())
-        name = next(filter(None, names), "attachment")
-        mail.add_attachment(data, maintype=main, subtype=sub, filename=name, cid=cid or None)
-
-    def _below(self, at: str, prefix: str) -> list[str]:
-        """Return the storages in a storage whose names begin so."""
-        start = at + prefix
-        return [f"{s}/" for s in self._storages if s.startswith(start) and "/" not in s[len(at) :]]
-
-    def _data(self, at: str, tag: int, kind: str) -> bytes:
-        path = f"{at}__substg1.0_{tag:04X}{kind}"
-        return bytes(self._ole.openstream(path).read()) if self._ole.exists(path) else b""
-
-    def _text(self, at: str, tag: int) -> str:
-        if wide := self._data(at, tag, "001F"):
-            return wide.decode("utf-16-le", "replace").rstrip("\0")
-        narrow = self._data(at, tag, "001E").rstrip(b"\0")
-        for encoding in (self._encoding, "auto"):
-            with suppress(text_encoding.NotText, LookupError):
-                return text_encoding.decode_text(narrow, encoding).text
-        return narrow.decode("cp1252", "replace")
-
-    def _fixed(self, at: str, tag: int) -> bytes:
-        """Return the eight bytes of a property that is no text."""
-        path = at + _PROPERTIES
-        data = bytes(self._ole.openstream(path).read()) if self._ole.exists(path) else b""
-        head_bytes = 32 if not at else 24 if at.endswith("000D/") else 8
-        for start in range(head_bytes, len(data) - 15, 16):
-            if struct.unpack_from("<H", data, start + 2)[0] == tag:
-                return data[start + 8 : start + 16]
-        return bytes(8)
-
-    def _address(self, at: str, name: int, addresses: tuple[int, ...]) -> str:
-        found = (self._text(at, tag) for tag in addresses)
-        address = next((text for text in found if "@" in text), "")  # others are of a directory
-        shown = self._text(at, name).strip("'")
-        if address and shown in ("", address):
-            return address
-        quoted = f'"{quote(shown)}"' if _SPECIAL.search(shown) else shown
-        return f"{quoted} <{address}>" if address else quoted
-
-    def _date(self, at: str) -> str:
-        since_1601 = (struct.unpack("<Q", self._fixed(at, tag))[0] for tag in (0x0039, 0x0E06))
-        with suppress(OverflowError, StopIteration):
-            passed = timedelta(microseconds=next(filter(None, since_1601)) // 10)
-            return format_datetime(datetime(1601, 1, 1, tzinfo=UTC) + passed)
-        return ""
