@@ -17,15 +17,17 @@ Imports next to nothing: it is started with each command.
 
 from __future__ import annotations
 
-import ctypes
+import _ctypes  # `ctypes` itself would take a fifth of a start
 import os
 import select
 import signal
 import sys
 import time
-from contextlib import suppress
-from typing import NoReturn
 
+TYPE_CHECKING = False  # `typing` and `contextlib` would take a quarter of a start
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
 if sys.platform != "win32":
     import resource
 
@@ -130,15 +132,16 @@ class Supervisor:
                 self._signal(signal.SIGTERM)
 
     def _reap(self, pid: int) -> None:
-        with suppress(ChildProcessError):
+        try:
             while (found := os.waitpid(-1, os.WNOHANG))[0]:
                 if found[0] == pid:
                     self._status = found[1]
+        except ChildProcessError:
+            return
 
     def _signal(self, number: int) -> None:
         for pid in self._descendants():
-            with suppress(OSError):
-                os.kill(pid, number)
+            _send(os.kill, pid, number)
 
     def _kill_all(self, pid: int) -> None:
         until_s = time.monotonic() + _KILL_S
@@ -148,13 +151,19 @@ class Supervisor:
             time.sleep(0.005)
         self._reap(pid)
         if not self._adopts:  # with the guard, which is in it
-            with suppress(OSError):
-                os.killpg(self._group, signal.SIGKILL)
+            _send(os.killpg, self._group, signal.SIGKILL)
 
     def _descendants(self) -> list[int]:
         """Return the processes that run below this one, parents before children."""
         # One whose parent ends during a look is not found by it
         return _below(os.getpid()) or _below(os.getpid())
+
+
+def _send(kill: Callable[[int, int], None], number: int, signal_: int) -> None:
+    try:
+        kill(number, signal_)
+    except OSError:
+        return  # it has ended, or is another user's
 
 
 def _below(pid: int) -> list[int]:
@@ -174,8 +183,11 @@ def _processes() -> list[tuple[int, int, str]]:
     rows = list[list[str]]()
     if sys.platform == "linux":
         for name in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208 - a quick import
-            with suppress(OSError), open(f"/proc/{name}/stat", encoding="latin-1") as file:  # noqa: PTH123
-                rows.append([name, *file.read().rpartition(")")[2].split()[:2]])
+            try:
+                with open(f"/proc/{name}/stat", encoding="latin-1") as file:  # noqa: PTH123
+                    rows.append([name, *file.read().rpartition(")")[2].split()[:2]])
+            except OSError:
+                continue  # it has ended
     else:
         with os.popen("ps -axo pid=,stat=,ppid=") as listed:
             rows += [line.split() for line in listed]
@@ -186,7 +198,8 @@ def _adopt_orphans() -> bool:
     """Become the parent of what a process below this one detaches; return whether that is so."""
     if sys.platform != "linux":
         return False
-    return bool(ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
+    prctl = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")  # type: ignore[arg-type]
+    return bool(_ctypes.call_function(prctl, (_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)) == 0)
 
 
 def _let_go(folder: str, descriptors: set[int]) -> None:

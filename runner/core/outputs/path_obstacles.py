@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from paddock.engine.system import no_links
+from paddock.engine.system.files import TEMPORARY_SUFFIX, remove_stale_files
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.entries import OutputRow
 from paddock.runner.ledger.output_conditions import OURS, condition_of
@@ -130,11 +131,16 @@ def _in_the_way(path: str) -> tuple[Path | None, Sequence[Path], Sequence[Path]]
         return None, (), ()
     for at, folders, names in os.walk(there):
         links += (folder for folder in (Path(at, name) for name in folders) if folder.is_symlink())
-        for file in (Path(at, name) for name in sorted(names)):
+        for file in (Path(at, name) for name in sorted(names) if not _is_left(name)):
             (links if file.is_symlink() else files).append(file)
         if links or len(files) > MOST_FILES:
             break
     return there, files, links
+
+
+def _is_left(name: str) -> bool:
+    """Return whether a file is what a killed run was about to rename."""
+    return name.startswith(".") and name.endswith(TEMPORARY_SUFFIX)
 
 
 def _remove(there: Path | None, files: Sequence[Path]) -> None:
@@ -142,4 +148,5 @@ def _remove(there: Path | None, files: Sequence[Path]) -> None:
         no_links.remove(file)
     if there is not None and there not in files:
         for folder, _, _ in [*os.walk(there, topdown=False)]:
+            remove_stale_files(Path(folder), waits=True)
             no_links.remove_empty_folder(Path(folder))

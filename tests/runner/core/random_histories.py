@@ -5,8 +5,10 @@
 
 A history edits, renames and deletes documents, changes the pipeline, and runs it between these,
 sometimes killed at a random write. Then, without `--prune`, the run has to name exactly the files
-that a run from scratch does not make; with it, files and rows have to be those of that run. A
-run that is killed has a process of its own, so that it loses what a real one does.
+that a run from scratch does not make; with it, files and rows have to be those of that run. Blocks
+over results are behind the first, and a document takes the name of a folder, or the reverse: then
+items may wait until something in their way is pruned. A run that is killed has a process of its
+own, so that it loses what a real one does.
 
 With `--filing` documents are moved away when they are done: then the table has the rows that all
 arrivals give when they are replayed one by one, whatever became of the files; the table is over a
@@ -89,6 +91,8 @@ OUTPUTS = (
     "both",
     "LIST",
     *OF_RESULTS,
+    "again",
+    "third",
 )
 KILLED = 9
 OF_SUBS = ("sub", "sub_if", "sub_page", "sub_page_if", "sub_path")
@@ -103,7 +107,19 @@ OF_ROWS = (
     "part_path",
     "sub_parts",
 )
-NOT_PLAIN = ("escalate", "tag", "labels", "table", "delimiter", "listed", *OF_SUBS, *OF_ROWS)
+OF_AGAIN = ("again", "again_path", "again_key", "third")
+LEFT_FOLDERS = ("again/", "third/")
+NOT_PLAIN = (
+    *OF_AGAIN,
+    "escalate",
+    "tag",
+    "labels",
+    "table",
+    "delimiter",
+    "listed",
+    *OF_SUBS,
+    *OF_ROWS,
+)
 STORES = 0.1  # a child process imports LanceDB for a second
 
 
@@ -158,6 +174,10 @@ class Shape:
             "parts/{{ doc.relpath }}/{{ loop.index }}",
         ),
         "sub_parts": (None, "halves", "words"),
+        "again": ("again", "more", None),
+        "again_path": ("again/{{ NAME }}", "again/{{ NAME | slug }}.md"),
+        "again_key": (None, "NAME"),
+        "third": (None, "third"),
     }
 
     def __init__(self, chance: random.Random, *, is_plain: bool, may_review: bool) -> None:
@@ -196,7 +216,7 @@ class Shape:
             named = {"path": "tags/{{ doc.relpath }}", "text": "{{ steps.tag.output.tag }}"}
             body.append(step("tagged", "files.write", named))
         if of["copy_if"] != "false":
-            copy = {"path": "{{ doc.path }}", "to": "copies/{{ doc.relpath }}", "mode": "copy"}
+            copy = {"path": "{{ doc.path }}", "to": "copies/{{ doc.relpath }}.c", "mode": "copy"}
             body.append(step("copy", "files.move", copy, of["copy_if"]))
         if of["page"]:
             page = {"path": of["page_path"], "text": "{{ steps.kind.text }}"}
@@ -240,7 +260,7 @@ class Shape:
             )
             nodes.append(step("counted", "files.write", {"path": of["counted"], "text": text}))
         if not self._is_plain:
-            nodes += self._of_rows()
+            nodes += [*self._of_rows(), *self._of_results()]
         models = {"models": {"small": {"ref": "small"}, "big": {"ref": "big"}}}
         return json.dumps(({} if self._is_plain else models) | {"steps": nodes}, indent=1)
 
@@ -311,6 +331,19 @@ class Shape:
             nodes.append({**block, **condition, "do": [_step(f"{name}_page", "files.write", page)]})
         return nodes
 
+    def _of_results(self) -> list[Any]:
+        """Return a block over results of the first, and one over its own."""
+        of, nodes = self.of, list[Any]()
+        name, listed = "got.file" if of["table"] else "got", of["block"]
+        for id_, path in ((of["again"], of["again_path"]), (of["third"], "third/{{ NAME }}")):
+            if id_ and of["again"]:
+                page = {"path": path.replace("NAME", name), "text": f"{{{{ {name} }}}}"}
+                block = {"id": id_, "for_each": f"got in steps.{listed}.results", "returns": "got"}
+                key = {"key": name} if of["again_key"] and id_ != "third" else {}
+                nodes.append({**block, **key, "do": [_step(f"{id_}_page", "files.write", page)]})
+                listed = id_
+        return nodes
+
     def _second(self) -> dict[str, Any]:
         write = {"path": self.of["second_path"], "text": "{{ doc.relpath }}"}
         block = {"id": "second", "for_each": "doc in steps.docs.files", "if": self.of["second_if"]}
@@ -359,10 +392,19 @@ class History:
             self.events.append(f"rows {' '.join(rows)}")
 
     def write(self, name: str) -> None:
-        path = self.folder / "inbox" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = self.free_path(name)
         path.write_text(self.chance.choice(TEXTS), "utf-8")
         self.events.append(f"write {name}: {path.read_text('utf-8')}")
+
+    def free_path(self, name: str) -> Path:
+        """Return the path of a document, without the file or folder that has its place."""
+        path = self.folder / "inbox" / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        if path.parent.is_file():
+            path.parent.unlink()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
 
     def save(self) -> None:
         (self.folder / file_of(self.folder)).write_text(self.shape.yaml(), "utf-8")
@@ -437,7 +479,7 @@ class History:
 
     def change(self) -> None:
         kinds: tuple[str, ...] = ("write", "write", "rename", "delete", "shape", "shape")
-        kinds += ("lose", "rows", "rows") * (not self.is_plain)
+        kinds += ("lose", "rows", "rows", "exchange") * (not self.is_plain)
         kinds += ("decide", "decide", "undo", "correct") * bool(self.shape.review)
         kind = self.chance.choice(kinds)
         documents = self.documents()
@@ -445,10 +487,12 @@ class History:
             self.write(self.chance.choice(NAMES))
         elif kind == "rename":
             old, new = self.chance.choice(documents), self.chance.choice(NAMES)
-            target = self.folder / "inbox" / new
-            target.parent.mkdir(exist_ok=True)
-            old.rename(target)
+            text = old.read_text("utf-8")
+            old.unlink()
+            self.free_path(new).write_text(text, "utf-8")
             self.events.append(f"rename {old.name} {new}")
+        elif kind == "exchange":  # of a file and a folder
+            self.write("sub/d.txt" if (self.folder / "inbox/sub").is_file() else "sub")
         elif kind == "delete":
             document = self.chance.choice(documents)
             document.unlink()
@@ -535,18 +579,29 @@ class History:
             planned = set(kept["plan"])
             if kept["is_left"]:  # all its items failed, which no plan knows: it stays, a note says
                 left = {*OF_RESULTS, *(f"copies/{name}" for name in OF_RESULTS)}
+                left |= {n for n in {*here, *there} if n.startswith(LEFT_FOLDERS)}
                 here = {name: here[name] for name in here.keys() - left}
                 there = {name: there[name] for name in there.keys() - left}
                 outdated -= left
                 planned -= left - set(kept["outdated"])
-            if outdated != here.keys() - there.keys():
+            if not kept["blocked"] and outdated != here.keys() - there.keys():
                 extra = sorted(here.keys() - there.keys())
                 found.append(f"outdated: told {sorted(outdated)}, are {extra}")
-            if kept["work"] and not kept["is_left"] and kept["status"] != "failed":
+            if (
+                kept["work"]
+                and not (kept["is_left"] or kept["blocked"])
+                and kept["status"] != "failed"
+            ):
                 found.append(f"work is left: {kept['work']}")
-            if planned != set(kept["outdated"]):
+            if not kept["blocked"] and planned != set(kept["outdated"]):
                 found.append(f"plan tells {sorted(planned)}, the run {kept['outdated']}")
             pruned = self.last_run(self.folder, prune=True)
+            for _ in range(2 if pruned["blocked"] else 0):  # what moved on was in its way
+                pruned = self.last_run(self.folder, prune=True)
+            while decide(self.folder):  # which waited for the path first
+                pruned = self.last_run(self.folder, prune=True)
+            if pruned["blocked"]:
+                found.append("something waits for a path after --prune")
             now = files_of(self.folder)
             if kept["is_left"]:
                 now = {name: now[name] for name in now.keys() - left}
@@ -827,6 +882,7 @@ def run_here(
     facts["calls"] = report.calls
     facts["waiting"] = sorted(item.key for item in report.items if item.state == "waiting")
     facts["outdated"] = [*report.outdated]
+    facts["blocked"] = report.counts.get("blocked", 0)
     facts["is_left"] = any("is left as it is" in note for note in report.notes)
     facts["broken"] = (
         []

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from paddock.engine.system.files import TEMPORARY_SUFFIX
 from paddock.runner.core.traces.source_folders import SourceFolder
 from paddock.runner.lineage.explain import explain_path
 from tests.runner.world import World, each_document, states
@@ -98,6 +99,14 @@ def test_what_a_person_made_stays_and_is_named(tmp_path: Path, case: str) -> Non
     assert before.items() - made(world).items() <= {("2024/y", "2024/y")}
     shutil.rmtree(tmp_path / "out/2024")
     assert states(world.run(prune=True))["2024"] == "stale"
+    assert world.output("2024") == "another"
+
+
+def test_what_a_killed_run_was_about_to_rename_goes_too(tmp_path: Path) -> None:
+    world = copies(tmp_path, "2024/y")
+    replaced(world, "2024", "2024")
+    (tmp_path / f"out/2024/.y.0123abcd{TEMPORARY_SUFFIX}").write_text("half of it")
+    assert world.run(prune=True).outdated == {}
     assert world.output("2024") == "another"
 
 
