@@ -31,6 +31,7 @@ from .pdfium import MOST_SIDE_PX, PDFIUM_LOCK, DamagedPage, open_pdf, page_pixel
 from .reader import Document, ReadRequest, Unreadable
 
 _MOST_UNNAMED = 0.2  # of a page's characters: then OCR reads it, or a note says so
+_MANY_ASKEW = 20  # characters: less is a logo or a seal
 _LEAST_ALIKE = 0.5  # of a page's words: chance has hardly any
 _WORD = re.compile(r"\w{2,}")
 
@@ -50,6 +51,8 @@ class _PageReading(Struct, frozen=True):
     """Characters that may be other ones."""
     n_drawn: int = 0
     """Characters of which there are only drawings."""
+    n_askew: int = 0
+    """Characters that stand in no line."""
 
 
 def read_pdf(file: BinaryIO, request: ReadRequest) -> Document:
@@ -154,6 +157,7 @@ def _read_page(
         n_unread=0 if seen is not None or page.is_picture else page.n_pictures,
         n_unknown=page.n_unnamed if text and not is_noise else 0,
         n_drawn=page.n_drawn,
+        n_askew=page.n_askew if page.n_askew >= _MANY_ASKEW else 0,
     )
 
 
@@ -181,6 +185,9 @@ def _notes_on_pages(
     if n_drawn := {page.number: page.n_drawn for page in pages if page.n_drawn}:
         on = f"{counted(sum(n_drawn.values()), 'character')} on {page_ranges(list(n_drawn))}"
         last.append(f": {on} missing: the page has drawings of them, read as '\ufffd'")
+    if n_askew := {page.number: page.n_askew for page in pages if page.n_askew}:
+        on = f"{counted(sum(n_askew.values()), 'character')} on {page_ranges(list(n_askew))}"
+        last.append(f": {on} run in many directions: their words may be cut, or in another order")
     seen = {page.number: page.seen for page in pages if page.seen is not None}
     last += ocr.unread_notes(seen, is_all=not has_text)
     how = ", which the extra 'paddock-llm[ocr]' reads" if is_ocr_wanted else ", and `ocr` is off"

@@ -44,6 +44,8 @@ class ReadPage(Struct, frozen=True):
     """Characters to which their font gives no Unicode: they may be any other ones."""
     n_drawn: int = 0
     """Characters of which it has only drawings."""
+    n_askew: int = 0
+    """Characters of no direction that lines have, as around a circle."""
     n_pictures: int = 0
     """Pictures that its own text does not cover, as it does after OCR."""
 
@@ -112,6 +114,7 @@ class PdfPages:
                 rules += _strokes(annotations.struck, directions)
                 found = PageWords(textpage, text, places, unshown, rules, directions)
                 words, *turned = found.read()
+                n_askew = sum([len(word.text) for word in words if not word.is_upright])
                 for n, others in enumerate(turned, 1):
                     own = [
                         turned_box(rule, rotation)
@@ -137,7 +140,7 @@ class PdfPages:
             return None
         self._n_chars = len(text)
         over = annotations.joined()
-        counts = n_unnamed, n_drawn, n_pictures
+        counts = n_unnamed, n_drawn, n_askew, n_pictures
         return ReadPage(text, lines, over, shown, is_picture, *counts)
 
 

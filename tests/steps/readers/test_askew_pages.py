@@ -133,3 +133,13 @@ def test_a_quote_leads_to_its_place_at_any_angle(layer: str, angle: float, rotat
         assert left - 0.005 < place.real < right + 0.005
         assert top - 0.005 < place.imag < bottom + 0.005
         assert (right - left) * (bottom - top) < 0.02
+
+
+def test_text_that_runs_in_no_line_is_noted() -> None:
+    content = list[str]()
+    for at, char in enumerate("Harbour office of Gull Ltd, founded in 1899 and open to all "):
+        a, b = cos(radians(6 * at)), -sin(radians(6 * at))
+        place = f"{a:.4f} {b:.4f} {-b:.4f} {a:.4f} {300 - 150 * b:.2f} {400 + 150 * a:.2f} Tm"
+        content.append(f"BT /F1 12 Tf {place} ({char}) Tj ET")
+    [note] = read(pdf_of("\n".join(content), "lines", 0, 0)).notes
+    assert note.endswith("run in many directions: their words may be cut, or in another order")
