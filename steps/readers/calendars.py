@@ -36,7 +36,7 @@ _IN_CHARSET = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _IN_BASE64 = re.compile(
-    rb"^[^:\r\n]*;[ \t]*(?:ENCODING=)?B(?:ASE64)?(?:;[^:\r\n]*)?:[^\r\n]*"
+    rb"^[^:\r\n]{0,500};[ \t]*(?:ENCODING=)?B(?:ASE64)?(?:;[^:\r\n]{0,500})?:[^\r\n]*"
     rb"(?:\r?\n[ \t]*[A-Za-z0-9+/]+={0,2}[ \t]*(?=\r?\n))+",
     re.IGNORECASE | re.MULTILINE,
 )
