@@ -7,6 +7,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
+from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -131,7 +132,8 @@ class Bucket(Source):
         if not self.is_web:
             yield from self._walk()
             return
-        pages = (path for path, _ in self._walk() if "?" not in path)  # links that sort a page
+        start = len(self._root)
+        pages = (path for path, _ in self._walk() if "?" not in path[start:])  # they sort a page
         n_failures = 0
         for path, info in in_order(pages, self._info):
             try:
@@ -223,11 +225,10 @@ class Bucket(Source):
 
     def content(self, name: str) -> bytes:
         """Return an object, which need not be listed; of one that is too large its start."""
+        path, most = self._root + name, self._params.max_bytes
         try:
             with _errors():
-                return self._answer(lambda: self._read(self._root + name, self._params.max_bytes))[
-                    0
-                ]
+                return self._answer(lambda: self._read(path, most)[0])
         except FileNotFoundError as error:
             raise SourceRefused("it is not there any more") from error
 
@@ -387,7 +388,8 @@ def _sftp_session_class() -> Any:
                     raise SourceRefused("does not say which of its entries are files")
                 is_folder, is_file = stat.S_ISDIR(entry.st_mode), stat.S_ISREG(entry.st_mode)
                 kind = "directory" if is_folder else "file" if is_file else "link"
-                facts = {"size": entry.st_size, "mtime": entry.st_mtime}
+                changed = datetime.fromtimestamp(entry.st_mtime, UTC) if entry.st_mtime else None
+                facts = {"size": entry.st_size, "mtime": changed}  # as fsspec writes it
                 found.append({"name": folder + entry.filename, "type": kind, **facts})
             return found
 
