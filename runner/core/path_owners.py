@@ -8,6 +8,7 @@ elsewhere, by the end of this run too. Pruning keeps what was claimed in this ru
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -97,6 +98,8 @@ class PathOwners(Struct):
 
     names: Collection[str]
     """Of the steps and blocks of the whole pipeline."""
+    making_way: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Of several items only one removes what is in the way of all."""
     _judged: dict[str, BlockPaths] = field(default_factory=dict)
     """By scope."""
     _adopted: dict[ItemKey, ItemKey] = field(default_factory=dict)

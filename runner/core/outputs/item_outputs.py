@@ -108,7 +108,8 @@ class ItemOutputs(RecordedOutputs):
 
     async def make_way(self, path: Path) -> None:
         if not is_free(str(path)):
-            await PathObstacles(self._context, self.items).remove(self._index.stored(path))
+            async with self._context.owners.making_way:
+                await PathObstacles(self._context, self.items).remove(self._index.stored(path))
 
     async def intend(self, path: Path, sha256: str, size_bytes: int | None = None) -> None:
         self.check_target(path)

@@ -38,7 +38,8 @@ def refuse_forbidden_paths(
         if not refusals or any(why is None for _, why in refusals):
             continue  # one document's folder stops no other: its step fails
         folder, why = refusals[0]
-        if len(todo) > 1 or nearest_existing(Path(folder)).is_dir():
+        is_folder = nearest_existing(Path(folder)).is_dir()  # else a file there gives way
+        if is_folder or (len(todo) > 1 and not step.facts.writes):
             types = context.bound.input_types
             read = (r[1] for r in sorted(known.path.references) if r[0] == "inputs" and r[1:])
             name = next((name for name in read if types.get(name) in FOLDER_TYPES), None)

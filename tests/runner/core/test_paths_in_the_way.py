@@ -102,6 +102,14 @@ def test_what_a_person_made_stays_and_is_named(tmp_path: Path, case: str) -> Non
     assert world.output("2024") == "another"
 
 
+def test_several_documents_take_the_place_of_one(tmp_path: Path) -> None:
+    world = copies(tmp_path, "2024")
+    replaced(world, "2024", "2024/x")
+    world.write("inbox/2024/y", "y")
+    assert world.run(prune=True).outdated == {}
+    assert made(world).keys() == {"a", "b", "c", "2024/x", "2024/y"}
+
+
 def test_what_a_killed_run_was_about_to_rename_goes_too(tmp_path: Path) -> None:
     world = copies(tmp_path, "2024/y")
     replaced(world, "2024", "2024")
