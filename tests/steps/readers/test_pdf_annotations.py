@@ -128,7 +128,7 @@ def test_attached_files_are_pages_behind_the_documents_own() -> None:
     )
     assert found.notes == (
         ": attachment 'more.pdf': attached files stand behind its own pages (deep.txt)",
-        ": attachment 'tool.7z' is not read: an archive of a kind that is not read",
+        ": attachment 'tool.7z' is not read: a 7z archive, which is not read",
         ": attached files stand behind its own pages (invoice.xml, more.pdf, terms.docx)",
     )
 
