@@ -292,7 +292,7 @@ def test_a_reader_does_not_outlive_a_run_that_is_killed(tmp_path: Path) -> None:
 
         def has_started() -> bool:
             started[:] = run_.children(recursive=True)
-            return len(started) == 2  # the guard and the reader
+            return len(started) == 3  # the guard, its supervisor, and the reader
 
         until(has_started)
         run.kill()
