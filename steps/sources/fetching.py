@@ -11,7 +11,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import TypeVar, cast
 
-from .mirror import MOST_FAILURES, Answer, Left, SourceAway, SourceRefused, Whole
+from .mirror import MOST_FAILURES, Answer, Had, Left, SourceAway, SourceRefused, Whole
 
 T = TypeVar("T")
 X = TypeVar("X")
@@ -117,3 +117,11 @@ def known_end(headers: Mapping[str, str], content: bytes) -> Whole | None:
     digests = {md5.hexdigest(), *(hashlib.new(n, content).hexdigest() for n in ("sha1", "sha256"))}
     etag = headers.get("ETag", "").removeprefix("W/").strip('"').lower()
     return Whole.DIGEST if etag in digests else None
+
+
+def answer_of(content: bytes, whole_by: Whole | None, most_bytes: int) -> Answer:
+    if len(content) > most_bytes:
+        return Left(f"larger than `max_bytes` ({most_bytes:,})", len(content))
+    if whole_by is None:
+        return Left("the server does not say where it ends: it may be a part")
+    return Had(content, whole_by)

@@ -14,12 +14,10 @@ from pydantic import Field
 
 from paddock.steps.base import StepError
 
-from .fetching import fetch_in_order, known_end
+from .fetching import answer_of, fetch_in_order, known_end
 from .mirror import (
     Answer,
     Gone,
-    Had,
-    Left,
     Source,
     SourceAway,
     SourceDocument,
@@ -101,11 +99,8 @@ class JsonList(Source):
         except self._http.NotFetched as error:
             raise SourceRefused(f"{error}") from error
         if (status := fetched.answer.status_code) == 200:
-            if len(fetched.body) > most_bytes:
-                return Left(f"larger than `max_bytes` ({most_bytes:,})", len(fetched.body))
-            if (whole_by := known_end(fetched.answer.headers, fetched.body)) is None:
-                return Left("the server does not say where it ends: it may be a part")
-            return Had(fetched.body, whole_by)
+            whole_by = known_end(fetched.answer.headers, fetched.body)
+            return answer_of(fetched.body, whole_by, most_bytes)
         is_its_own = 400 <= status < 500 and status not in (401, 408, 429)
         why = f"'{address}' answers with status {status}"
         raise SourceRefused(why) if is_its_own else SourceAway(why)

@@ -30,12 +30,11 @@ from paddock.engine.system.hosts import is_loopback
 from paddock.engine.system.text import listed, one_line
 from paddock.steps.paths import printable
 
+from .fetching import answer_of
 from .mirror import (
     MOST_FAILURES,
     Answer,
     Gone,
-    Had,
-    Left,
     Source,
     SourceAway,
     SourceDocument,
@@ -52,8 +51,7 @@ _COMMAND_S = 600.0
 _TOKEN_S = 60.0
 _MOST_TOKEN_BYTES = 64 * 1024
 _MOST_HEAD_BYTES = 1024**2
-_MOST_LINE_BYTES = 64 * 1024**2  # what SEARCH says of seven million mails
-_GROUP_BYTES = 8 * 1024**2  # of mails that are asked for at once
+_MOST_BYTES = 64 * 1024**2  # of an answer, and a mail: SEARCH has that of seven million mails
 _PIECE_BYTES = 64 * 1024
 _NAMED = 20  # folders
 _HEADS = 500  # mails whose headers are asked for at once
@@ -145,9 +143,7 @@ class Mailbox(Source):
         super().__init__()
         self._account, self._credential = account, credential
         self._folder = _quoted(account.folder)
-        self._validity = ""
-        self._sizes = dict[int, int]()
-        """What the server said of a mail's size, by UID."""
+        self._validity, self._n_breaks = "", 0
         self._open()
 
     def _open(self) -> None:
@@ -199,31 +195,27 @@ class Mailbox(Source):
             return SourceListing(cursor, documents, is_renumbered)
 
     def contents(self, identities: Sequence[str]) -> Iterator[tuple[str, Answer]]:
-        with _errors():
-            uids, prefix = self._uids(identities), f"{self._validity}:"
-            unsized = [uid for uid in uids if uid not in self._sizes]
-            self._sizes |= self._sizes_of(unsized) if unsized else {}
-        n_breaks, due = 0, [*self._groups(uids)][::-1]
-        while due:
-            group, why = due.pop(), ""
-            try:
-                with _errors():
-                    had, refusal = self._bodies(group)
-                    is_there = len(group) > 1 or bool(had) or self._search(f"UID {group[0]}")
-                n_breaks, why = 0, refusal or "the server does not hand it over"
-            except SourceAway as error:  # one mail may break off each time
-                n_breaks += 1
-                if n_breaks == MOST_FAILURES:
-                    raise
-                had, why, is_there = {}, f"{error}", True
-                self._open_again()
-            for uid, answer in had.items():
-                yield f"{prefix}{uid}", answer
-            if missing := [uid for uid in group if uid not in had]:
-                if len(group) > 1:
-                    due += [[uid] for uid in reversed(missing)]
-                else:
-                    yield f"{prefix}{missing[0]}", Left(why) if is_there else Gone()
+        if not (uids := self._uids(identities)):
+            return
+        try:
+            with _errors():
+                mails, refusal = self._fetch(uids, "(UID RFC822.SIZE BODY.PEEK[])")
+                had = {uid: mails[uid][b"BODY[]"] for uid in uids if _has_body(mails.get(uid, {}))}
+                is_there = len(uids) > 1 or bool(had) or self._search(f"UID {uids[0]}")
+        except SourceAway as error:  # one mail may break off each time
+            self._n_breaks += 1
+            if self._n_breaks == MOST_FAILURES:
+                raise
+            self._open_again()
+            raise SourceRefused(f"{error}") from error
+        self._n_breaks = 0
+        for uid, content in had.items():
+            answer = answer_of(content, Whole.END, self._account.max_bytes)
+            yield f"{self._validity}:{uid}", answer
+        if not is_there:
+            yield f"{self._validity}:{uids[0]}", Gone()
+        elif len(had) < len(uids):
+            raise SourceRefused(refusal or "the server does not hand it over")
 
     def mark_done(self, identities: Sequence[str]) -> int:
         flag, move = self._account.flag, self._account.move
@@ -245,11 +237,11 @@ class Mailbox(Source):
                 flags = ", ".join(sorted(_text([each]) for each in _words(kept)))
                 remedy = "Set a `flag` that it keeps, or `move`."
                 raise SourceRefused(f"keeps no flag '{flag}', but {flags or 'none'}", remedy)
-            # Who reads a mail sets a flag of the system
-            has, lacks = _flag_keys(flag)
-            n_before = 0 if flag.startswith("\\") else len(self._search(f"UID {those} {has}"))
+            is_of_system = flag.startswith("\\")  # who reads a mail sets one
+            key = flag[1:].upper() if is_of_system else f"KEYWORD {flag}"
+            n_before = 0 if is_of_system else len(self._search(f"UID {those} {key}"))
             self._ask("STORE", those, "+FLAGS.SILENT", f"({flag})")
-            if self._search(f"UID {those} {lacks}"):
+            if self._search(f"UID {those} UN{key}"):
                 raise SourceRefused(f"says that it keeps the flag '{flag}', and does not")
             return n_before
 
@@ -344,52 +336,17 @@ class Mailbox(Source):
             facts, written = known.get(uid, {}), datetime.now(UTC)
             size, day = facts.get(b"RFC822.SIZE"), facts.get(b"INTERNALDATE")
             head = next((facts[name] for name in facts if name.startswith(b"BODY[HEADER")), None)
-            if isinstance(size, int):
-                self._sizes[uid] = size
             if isinstance(day, bytes):
                 with suppress(ValueError):
                     text = day.decode("ascii", "replace").strip()
                     written = datetime.strptime(text, "%d-%b-%Y %H:%M:%S %z")
-            marker = f"{self._validity}:{uid}"
+            identity = marker = f"{self._validity}:{uid}"
             if isinstance(head, bytes) and head.strip():
                 own = BytesHeaderParser().parsebytes(head)["Message-ID"]
                 marker = one_line(str(own)) if own else hashlib.sha256(head).hexdigest()
             name = f"{written:%Y-%m-%d}-{uid}.eml"
-            identity = f"{self._validity}:{uid}"
-            yield SourceDocument(identity, name, self._sizes.get(uid, 0), marker)
-
-    def _sizes_of(self, uids: Sequence[int]) -> dict[int, int]:
-        mails, _ = self._fetch(uids, "(UID RFC822.SIZE)")
-        sizes = {uid: facts.get(b"RFC822.SIZE") for uid, facts in mails.items()}
-        return {uid: size for uid, size in sizes.items() if isinstance(size, int)}
-
-    def _groups(self, uids: Sequence[int]) -> Iterator[list[int]]:
-        """Yield mails that are asked for at once; singly without a size."""
-        group, n_bytes = list[int](), 0
-        for uid in uids:
-            size = self._sizes.get(uid, _GROUP_BYTES)
-            if group and n_bytes + size > _GROUP_BYTES:
-                yield group
-                group, n_bytes = [], 0
-            group.append(uid)
-            n_bytes += size
-        if group:
-            yield group
-
-    def _bodies(self, uids: Sequence[int]) -> tuple[dict[int, Answer], str]:
-        """Return what came of mails, and what the server says of those that did not."""
-        most, had = self._account.max_bytes, dict[int, Answer]()
-        mails, refusal = self._fetch(uids, "(UID BODY.PEEK[])")
-        for uid in uids:
-            content = mails.get(uid, {}).get(b"BODY[]")
-            # Nothing is all of a mail only where the server says that it has no bytes
-            is_empty = len(uids) == 1 and content == b"" and self._sizes.get(uid) == 0
-            if not isinstance(content, bytes) or not (content or is_empty):
-                continue
-            is_large = len(content) > most
-            why = f"larger than `max_bytes` ({most:,})"
-            had[uid] = Left(why, len(content)) if is_large else Had(content, Whole.END)
-        return had, refusal
+            size_bytes = size if isinstance(size, int) else 0
+            yield SourceDocument(identity, name, size_bytes, marker)
 
     def _fetch(self, uids: Sequence[int], what: str) -> tuple[dict[int, dict[bytes, Any]], str]:
         """Return what the server says of mails, and of those of which it says nothing."""
@@ -447,23 +404,24 @@ class _Wire:
         imap.read, imap.readline = self.read, self.readline
 
     def begin(self) -> None:
-        self._n_lines, self._n_literals = _MOST_LINE_BYTES, _GROUP_BYTES + self._most_bytes
+        self._n_left = _MOST_BYTES + self._most_bytes
 
     def read(self, size: int) -> bytes:
-        """Return a literal; of one that is too large for the bounds its start."""
-        kept: bytes = self._file.read(min(size, self._n_literals, self._most_bytes + 1))
-        self._n_literals -= len(kept)
+        """Return a literal; of one that is too large its start."""
+        kept = self._counted(self._file.read(min(size, self._most_bytes + 1)))
         left = size - len(kept)
         while left > 0 and (piece := self._file.read(min(left, _PIECE_BYTES))):
             left -= len(piece)
         return kept
 
     def readline(self) -> bytes:
-        line: bytes = self._file.readline(self._n_lines + 1)
-        self._n_lines -= len(line)
-        if self._n_lines < 0:
-            raise imaplib.IMAP4.abort(f"it sends more than {_MOST_LINE_BYTES:,} bytes of lines")
-        return line
+        return self._counted(self._file.readline(self._n_left + 1))
+
+    def _counted(self, read: bytes) -> bytes:
+        self._n_left -= len(read)
+        if self._n_left < 0:
+            raise imaplib.IMAP4.abort(f"it sends more than {_MOST_BYTES:,} bytes at once")
+        return read
 
     def wait(self, seconds: float) -> None:
         """Wait until there is something to read."""
@@ -575,13 +533,6 @@ def _numbers(uids: Sequence[int]) -> str:
     return ",".join(map(str, uids))
 
 
-def _flag_keys(flag: str) -> tuple[str, str]:
-    """Return what finds mails with a flag, and those without it."""
-    if flag.startswith("\\"):
-        return flag[1:].upper(), f"UN{flag[1:].upper()}"
-    return f"KEYWORD {flag}", f"UNKEYWORD {flag}"
-
-
 def _decoded(name: bytes) -> str:
     """Return the name of a folder as people write it.
 
@@ -606,8 +557,19 @@ def _decoded(name: bytes) -> str:
 # It may answer in any order, in several answers, and of mails that were not asked for.
 
 
+# An atom may be a name such as `BODY[HEADER.FIELDS ("DATE")]<0>`
+_TOKEN = re.compile(rb' ++|([()])|((?:[^ ()"\[]++|\[[^]]*+])++)|"((?:[^"\\]++|\\.)*+)"', re.DOTALL)
+_ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
+
+
 class _BadAnswer(ValueError):
     """An answer that is not of the grammar."""
+
+
+def _has_body(facts: dict[bytes, _Value]) -> bool:
+    """Return whether all of a mail came; nothing is all of it where the server says so."""
+    content = facts.get(b"BODY[]")
+    return isinstance(content, bytes) and (content != b"" or facts.get(b"RFC822.SIZE") == 0)
 
 
 def _fetched(parts: Iterable[_Part], *, is_steady: bool) -> dict[int, dict[bytes, _Value]]:
@@ -673,51 +635,26 @@ def _values(answer: Sequence[tuple[bytes, bytes | None]]) -> list[_Value]:
             text = text[: text.rindex(b"{")].removesuffix(b"~")
         at = 0
         while at < len(text):
-            sign = text[at : at + 1]
-            if sign == b" ":
-                at += 1
-            elif sign == b"(":
+            if (found := _TOKEN.match(text, at)) is None:
+                raise _BadAnswer
+            at = found.end()
+            sign, atom, quoted = found.groups()
+            if sign == b"(":
                 lists.append([])
-                at += 1
-            elif sign == b")":
-                if len(lists) == 1:
-                    raise _BadAnswer
+            elif sign == b")" and len(lists) > 1:
                 closed = lists.pop()
                 lists[-1].append(closed)
-                at += 1
-            elif sign == b'"':
-                value, at = _quoted_string(text, at + 1)
-                lists[-1].append(value)
-            else:
-                end = _end_of_atom(text, at)
-                lists[-1].append(_atom(text[at:end]))
-                at = end
+            elif sign == b")":
+                raise _BadAnswer
+            elif atom:
+                lists[-1].append(_atom(atom))
+            elif quoted is not None:
+                lists[-1].append(_ESCAPE.sub(rb"\1", quoted))
         if literal is not None:
             lists[-1].append(literal)
     if len(lists) != 1:
         raise _BadAnswer
     return lists[0]
-
-
-def _quoted_string(text: bytes, at: int) -> tuple[bytes, int]:
-    """Return a quoted string, and where what follows it begins."""
-    pieces = list[bytes]()
-    while (end := text.find(b'"', at)) >= 0:
-        escape = text.find(b"\\", at, end)
-        if escape < 0:
-            return b"".join((*pieces, text[at:end])), end + 1
-        pieces += [text[at:escape], text[escape + 1 : escape + 2]]
-        at = escape + 2
-    raise _BadAnswer
-
-
-def _end_of_atom(text: bytes, at: int) -> int:
-    """Return where an atom ends; of a name such as `BODY[HEADER.FIELDS ("DATE")]<0>` behind it."""
-    while at < len(text) and text[at : at + 1] not in (b" ", b"(", b")", b'"'):
-        if text[at : at + 1] == b"[" and (at := text.find(b"]", at)) < 0:
-            raise _BadAnswer
-        at += 1
-    return at
 
 
 def _atom(text: bytes) -> _Value:

@@ -658,13 +658,11 @@ def _free_names(name: str, places: Mapping[str, bool]) -> Iterator[str]:
 def _batches(copies: Iterable[SourceDocument]) -> Iterator[list[SourceDocument]]:
     batch, n_bytes = list[SourceDocument](), 0
     for copy in copies:
-        if copy.is_alone:
-            yield [copy]
-            continue
-        batch.append(copy)
-        n_bytes += copy.size_bytes
-        if len(batch) == _BATCH or n_bytes > _BATCH_BYTES:
+        is_full = len(batch) == _BATCH or n_bytes + copy.size_bytes > _BATCH_BYTES
+        if batch and (is_full or copy.is_alone or batch[0].is_alone):
             yield batch
             batch, n_bytes = [], 0
+        batch.append(copy)
+        n_bytes += copy.size_bytes
     if batch:
         yield batch
