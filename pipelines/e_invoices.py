@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 
 from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
+InvoiceSyntax: TypeAlias = Literal["cii", "ubl", "fatturapa", "ksef"]
 InvoiceTerm: TypeAlias = Literal[
     "kind", "number", "date", "due", "currency", "seller", "buyer", "payee", "iban", "reference",
     "net", "tax", "gross", "payable",
@@ -35,7 +36,7 @@ class InvoiceDisagreement(TypedDict):
 
 
 class EInvoice(TypedDict):
-    syntax: Literal["cii", "ubl", "fatturapa", "ksef"]
+    syntax: InvoiceSyntax
     type: str
     """A code of UNTDID 1001: `380`."""
     kind: Literal["invoice", "credit_note", "other"]

@@ -111,7 +111,7 @@ def _invoice(sums: Sums) -> EInvoice:
         currency=reading.text("currency"),
         seller=_party_name(reading, "seller"),
         buyer=_party_name(reading, "buyer"),
-        payee=_party_name(reading, "payee") or reading.text("other_payee"),
+        payee=_payee(reading),
         iban="" if iban is None else text_of(iban),
         reference=reading.text("reference"),
         due="" if has_parts and len(days) > 1 else max(days, default=""),
@@ -138,6 +138,10 @@ def _holds_iban(account: Element) -> bool:
 def _party_name(reading: Reading, role: str) -> str:
     party = next(iter(reading.groups(role)), None)
     return f"{party.text('first_name')} {party.text('name')}".strip() if party else ""
+
+
+def _payee(reading: Reading) -> str:
+    return _party_name(reading, "payee") or reading.text("other_payee")
 
 
 _STATUS = {"GROUP": "a group: its parts count", "INFORMATION": "does not count"}
@@ -186,20 +190,28 @@ class _Lines:
         yield f"Net: {self._total('net')}"
         for vat in sums.vat:
             yield self._vat(vat)
-            yield from [] if vat.is_variant else [vat]
+            yield from [] if vat.group.is_variant else [vat]
         if sums.amount("tax") and not sums.vat:
             yield f"VAT: {self._total('tax')}"
-        yield from self._in_other_currency()
+        zloty = [n for vat in sums.vat if (n := vat.number("in_zloty")) is not None]
+        if zloty:
+            yield f"VAT in PLN: {money(sum(zloty, Decimal(0)))} PLN"
+        for element in reading.elements("other_tax"):
+            if (currency := element.get("currencyID")) not in (None, "", invoice["currency"]):
+                reading.seen.add(element)
+                yield f"VAT in {currency}: {self._amount(element)}"
         yield from self._texts("terms")
         yield from map(self._discount, reading.groups("discount"))
         yield from reading.groups("payment_terms")
         if invoice["payee"] not in ("", invoice["seller"]):
-            yield f"Pay to: {self._payee()}, not to the seller"
+            yield f"Pay to: {_payee(reading)}, not to the seller"
         for payment in reading.groups("payment"):
             yield from self._payment(payment)
         yield from self._texts("reference", "due")
         instalments = reading.groups("instalment")
-        yield from map(self._instalment, instalments if len(instalments) > 1 else ())
+        for part in instalments if len(instalments) > 1 else ():
+            amount, day = self._amounts(part, "amount"), part.text("day")
+            yield f"Instalment: {_words(amount, day and f'by {day}')}"
         yield "Paid in full: nothing is left to be paid" if reading.text("paid") else ""
         yield from self._texts("paid_on")
         if reading.text("split"):
@@ -221,9 +233,6 @@ class _Lines:
             yield from [f"Place: {place}"] if place else []
             if number := party.text("vat_number"):
                 yield f"VAT number: {number}"
-
-    def _payee(self) -> str:
-        return _party_name(self._reading, "payee") or self._reading.text("other_payee")
 
     def _payment(self, payment: Reading) -> Iterator[str | Reading]:
         means = payment.text("means")
@@ -254,7 +263,7 @@ class _Lines:
         aside = listed([*filter(None, about)])
         yield f"{named}: {what}{aside and f' ({aside})'}"
         on = f" on {named.lower()}, in its amount"
-        yield from [] if item.is_variant else [item]
+        yield from [] if item.group.is_variant else [item]
         for allowance in item.groups("allowance"):
             yield from (self._allowance(allowance, on), allowance)
         yield from (self._each(price, named.lower()) for price in item.groups("each"))
@@ -296,15 +305,6 @@ class _Lines:
         amounts = f"{self._amounts(vat, 'basis')}: {amount}"
         return f"{_tax(vat)}{rate and f' {rate} %'} on {amounts}{_aside(reason or kind, split)}"
 
-    def _in_other_currency(self) -> Iterator[str]:
-        zloty = [n for vat in self._sums.vat if (n := vat.number("in_zloty")) is not None]
-        if zloty:
-            yield f"VAT in PLN: {money(sum(zloty, Decimal(0)))} PLN"
-        for element in self._reading.elements("other_tax"):
-            if (currency := element.get("currencyID")) not in (None, "", self._invoice["currency"]):
-                self._reading.seen.add(element)
-                yield f"VAT in {currency}: {self._amount(element)}"
-
     def _discount(self, discount: Reading) -> str:
         percent, of = discount.text("percent"), self._amounts(discount, "of")
         days = [f"{n} {_unit(discount, 'days') or 'DAY'}" for n in [discount.text("days")] if n]
@@ -319,10 +319,6 @@ class _Lines:
             discount.text("terms"),
         )
         return f"Discount for early payment: {what}"
-
-    def _instalment(self, instalment: Reading) -> str:
-        amount, day = self._amounts(instalment, "amount"), instalment.text("day")
-        return f"Instalment: {_words(amount, day and f'by {day}')}"
 
     def _amounts(self, reading: Reading, name: str, suffix: str = "") -> str:
         return ", ".join(self._amount(element) + suffix for element in reading.all(name))

@@ -31,10 +31,11 @@ from decimal import Decimal
 from functools import cache, cached_property, lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, get_args
 from xml.etree.ElementTree import Element, ParseError, fromstring
 
 from paddock.engine.system.records import Struct, field
+from paddock.pipelines.e_invoices import InvoiceSyntax
 
 from .reader import EmbeddedFile
 
@@ -66,7 +67,7 @@ def codes() -> Mapping[str, Mapping[str, str]]:
 
 
 class Syntax(Struct, frozen=True):
-    name: Literal["cii", "ubl", "fatturapa", "ksef"]
+    name: InvoiceSyntax
     root: str
     """A pattern of an invoice's element: namespace and name."""
     each: str
@@ -98,10 +99,9 @@ class Syntax(Struct, frozen=True):
         return "-".join(found.groups()) if found else text
 
 
-_NAMES: Final = ("cii", "ubl", "fatturapa", "ksef")
 SYNTAXES = [
     Syntax(name, **{row["term"]: row[name] for row in _ROWS if row["bt"] == "syntax"})
-    for name in _NAMES
+    for name in get_args(InvoiceSyntax)
 ]
 
 
@@ -184,18 +184,14 @@ class Reading:
         self, syntax: Syntax, tree: _Tree, at: Element, group: _Group, seen: set[Element]
     ) -> None:
         self.syntax, self.root, self.at, self.seen = syntax, tree.root, at, seen
-        self._tree, self._group = tree, group
+        self.group, self._tree = group, tree
         self._known = dict[str, list[Element]]()
-
-    @property
-    def is_variant(self) -> bool:
-        return self._group.is_variant
 
     def elements(self, name: str) -> list[Element]:
         """Return those of a term; they do not count as seen."""
         if name not in self._known:
             self._known[name] = []
-            for way in self._group.terms.get(name, ()):
+            for way in self.group.terms.get(name, ()):
                 profile, _, way = way.rpartition("?")
                 if profile and not any(profile in text_of(e) for e in self.elements("profile")):
                     continue
@@ -221,14 +217,13 @@ class Reading:
         return ""
 
     def number(self, name: str) -> Decimal | None:
-        for element in self.elements(name)[:1]:
-            self.seen.add(element)
-            return number_of(element)
-        return None
+        first = self.elements(name)[:1]
+        self.seen.update(first)
+        return number_of(first[0]) if first else None
 
     def groups(self, name: str) -> list[Reading]:
         found = list[Reading]()
-        for group in self._group.groups.get(name, ()):
+        for group in self.group.groups.get(name, ()):
             at = (self._tree.find(self.at, way) for way in group.path.split("|"))
             readings = [self._within(e, group) for e in chain.from_iterable(at)]
             key = group.key
@@ -237,14 +232,7 @@ class Reading:
 
     def inner(self) -> list[Reading]:
         """Return the elements of the same kind within this one."""
-        return [self._within(at, self._group) for at in self.elements("inner")]
-
-    def beside(self) -> set[Element]:
-        """Return the other invoices of the same document."""
-        return {*self.root.findall(steps(self.syntax.each))} - {self.at}
-
-    def is_like(self, other: Reading) -> bool:
-        return self._group is other._group
+        return [self._within(at, self.group) for at in self.elements("inner")]
 
     def _within(self, at: Element, group: _Group) -> Reading:
         return Reading(self.syntax, self._tree, at, group, self.seen)
@@ -276,12 +264,7 @@ def text_of(element: Element) -> str:
 
 
 def local_name(element: Element) -> str:
-    return _local_name(element.tag)
-
-
-@lru_cache(maxsize=4096)
-def _local_name(tag: str) -> str:
-    return tag.rpartition("}")[2]
+    return element.tag.rpartition("}")[2]
 
 
 @lru_cache(maxsize=4096)
@@ -384,20 +367,14 @@ class Leaves:
         self._terms = terms_of(self._syntax.name)
         self._lines = dict[Element, list[str]]()
         self._labels = dict[Element, str]()
-        self._walk(invoice, {invoice.at: invoice, **{group.at: group for group in groups}})
-
-    def of(self, group: Reading) -> list[str]:
-        """Return its lines, once; those of the invoice are all that lie in no other group."""
-        return self._lines.pop(group.at, [])
-
-    def _walk(self, invoice: Reading, groups: dict[Element, Reading]) -> None:
-        others = invoice.beside()
+        begun = {invoice.at: invoice, **{group.at: group for group in groups}}
+        others = {*invoice.root.findall(steps(invoice.syntax.each))} - {invoice.at}
         # Each with its group, the path at which that begins, its own and what it lies in
         waiting: list[tuple[Element, Element, str, str, tuple[Element, ...]]]
         waiting = [(invoice.root, invoice.at, "", "", ())]
         while waiting:
             element, group, start, path, around = waiting.pop()
-            if _is_seal(element.tag):
+            if element.tag.startswith(_SEALS):
                 self.left_out[local_name(element)] = None
                 continue
             if (element.text and not element.text.isspace()) or element.get("filename"):
@@ -407,11 +384,15 @@ class Leaves:
             for child in reversed(element):
                 name = local_name(child)
                 own = f"{path}/{name}"[:_MOST_PATH_CHARS] if path else name
-                if child in groups:
-                    own = start if groups[child].is_like(groups[group]) else own
+                if child in begun:
+                    own = start if begun[child].group is begun[group].group else own
                     waiting.append((child, child, own, own, around))
                 elif child not in others:
                     waiting.append((child, group, start, own, around))
+
+    def of(self, group: Reading) -> list[str]:
+        """Return its lines, once; those of the invoice are all that lie in no other group."""
+        return self._lines.pop(group.at, [])
 
     def _lines_of(self, leaf: _InvoiceLeaf) -> Iterator[str]:
         element, name = leaf.element, local_name(leaf.element)
@@ -480,11 +461,6 @@ class Leaves:
 
     def _name(self, leaf: _InvoiceLeaf, term: NamedTerm | None) -> str:
         return term.name if term else _words(self._syntax.silent, leaf.path)
-
-
-@lru_cache(maxsize=4096)
-def _is_seal(tag: str) -> bool:
-    return tag.startswith(_SEALS)
 
 
 @lru_cache(maxsize=4096)

@@ -105,7 +105,7 @@ class Decoded(Struct, frozen=True):
         guess = f": it declares no encoding and is read as {name}" if self.is_guess else ""
         if declared:
             guess = f": it is not in {declared}, which it declares, but in {name}"
-        if declared and not is_label(declared):
+        if declared and not _codec(declared):
             guess = f": it declares '{declared}', which is no known encoding, and is read as {name}"
         damage = f": {self.n_damaged} damaged bytes of its {name.upper()} are read as U+FFFD"
         doubt = f": {self.doubt}" if self.doubt else ""
@@ -148,14 +148,15 @@ def decode_text(
     if name:
         return _decode_strictly(data[skipped:], name)
     own, *around = (declared,) if isinstance(declared, str) else declared
-    if not is_label(own) and data.isascii():
+    if codec := _codec(own):
+        with suppress(NotText):
+            found = _decode_strictly(data, own, codec)
+            # Who declares the default of old programs has often saved UTF-8, which is no accident.
+            is_default = codec == "cp1252" and not data.isascii()
+            utf8 = _as_utf8(data, may_be_damaged=False) if is_default else None
+            return found if utf8 is None else replace(utf8, not_declared=own)
+    elif data.isascii():
         own = ""
-    with suppress(NotText, LookupError):
-        found = _decode_strictly(data, own)
-        # Who declares the default of old programs has often saved UTF-8, which is no accident.
-        is_default = _codec(own) == "cp1252" and not data.isascii()
-        utf8 = _as_utf8(data, may_be_damaged=False) if is_default else None
-        return found if utf8 is None else replace(utf8, not_declared=own)
     try:
         found = _detected(data, around)
     except UnclearEncoding as error:
@@ -171,7 +172,7 @@ def decode_damaged(data: bytes, declared: str) -> Decoded:
     Raises:
         NotText: these are more than a tenth.
     """
-    codec = _codec(declared) if is_label(declared) else "utf-8"
+    codec = _codec(declared) or "utf-8"
     text = _CONTROLS_IN_TEXT.sub("\ufffd", data.decode(codec, "replace"))
     n_damaged = text.count("\ufffd")
     if n_damaged > max(1, _MAX_DAMAGE_OF_DECLARED * len(text)):
@@ -198,27 +199,15 @@ def narrow(data: bytes) -> bytes:
 def is_known_encoding(encoding: str) -> bool:
     """Return whether an author may name it: a label, or a codec of Python's."""
     try:
-        return encoding == "auto" or is_label(encoding) or codecs.lookup(encoding)._is_text_encoding
+        is_known = encoding == "auto" or bool(_codec(encoding))
+        return is_known or codecs.lookup(encoding)._is_text_encoding
     except LookupError:
         return False
 
 
-def is_label(declared: str) -> bool:
-    """Return whether a text may declare it: Python has codecs that are none."""
-    return _plain_label(declared) in _labels()
-
-
 def _codec(label: str) -> str:
-    """Return Python's name.
-
-    Raises:
-        LookupError: it is unknown.
-    """
-    return _labels()[_plain_label(label)]
-
-
-def _plain_label(label: str) -> str:
-    return _NO_LABEL.sub("", label.lower())
+    """Return Python's name; empty for what no text may declare: Python has codecs of its own."""
+    return _labels().get(_NO_LABEL.sub("", label.lower()), "")
 
 
 @cache
@@ -241,8 +230,8 @@ def _detected(data: bytes, around: Iterable[str]) -> Decoded:
         raise NotText(f"{n_controls} of its {len(data)} bytes are control characters")
     if utf8 := _as_utf8(data):
         return utf8
-    for declared in around:
-        with suppress(NotText, LookupError):
+    for declared in filter(_codec, around):
+        with suppress(NotText):
             return replace(_decode_strictly(data, declared), is_guess=True)
     return _likeliest_reading(data)
 
