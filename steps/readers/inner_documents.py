@@ -42,17 +42,11 @@ _MOST_NOTES = 100  # of one document: a mailbox has thousands
 _MOST_PICTURES = 200  # are read: 15 minutes of a processor
 
 
-def read_attached(name: str, media_type: str, data: bytes, request: ReadRequest) -> Document:
+def _read_within(name: str, media_type: str, data: bytes, request: ReadRequest) -> Document:
     """Return it under its name, without empty pages; without a media type it is not read.
 
     It has as many `cells` as pages.
     """
-    found = _read_within(name, media_type, data, request)
-    notes = tuple(f": attachment '{name}'{after_name(note)}" for note in found.notes)
-    return replace(found, notes=notes)
-
-
-def _read_within(name: str, media_type: str, data: bytes, request: ReadRequest) -> Document:
     try:
         kind = kind_within(name, media_type, data[:HEAD_BYTES])
         document = request.within(kind, BytesIO(data), name)
@@ -70,18 +64,6 @@ def _read_within(name: str, media_type: str, data: bytes, request: ReadRequest) 
     ]
     of_pages = {"pages": tuple(pages), "cells": tuple(cells), "invoices": tuple(invoices)}
     return replace(document, **of_pages)
-
-
-def on_later_pages(invoices: Iterable[EInvoice], n_pages: int) -> list[EInvoice]:
-    found = list[EInvoice]()
-    for invoice in invoices:
-        places: list[InvoiceDisagreement] = [
-            {**place, "page": place["page"] and place["page"] + n_pages}
-            for place in invoice["disagreements"]
-        ]
-        page = invoice["page"] + n_pages
-        found.append({**invoice, "page": page, "disagreements": places})
-    return found
 
 
 class InnerDocuments(Struct):
@@ -108,7 +90,14 @@ class InnerDocuments(Struct):
             self.printed.append((len(self.pages) + 1, shown))
         witness = _OF_INVOICES.get(found.media_type)
         self.n_of_invoices += any(witness in invoice["witnesses"] for invoice in found.invoices)
-        self.invoices += on_later_pages(found.invoices, len(self.pages))
+        n_before = len(self.pages)
+        for invoice in found.invoices:
+            places: list[InvoiceDisagreement] = [
+                {**place, "page": place["page"] and place["page"] + n_before}
+                for place in invoice["disagreements"]
+            ]
+            page = invoice["page"] + n_before
+            self.invoices.append({**invoice, "page": page, "disagreements": places})
         self.pages += found.pages
         self.cells += found.cells
         for note in found.notes:
@@ -143,14 +132,17 @@ class InnerDocuments(Struct):
         """Compare the e-invoices from `start` on with the page of each, a PDF beside it."""
         beside = self.printed[n_printed:]
         for index, invoice in enumerate(self.invoices[start:], start):
-            own = self.pages[invoice["page"] - 1]
             is_open = beside and "page" not in invoice["witnesses"]
             if is_open and (at := own_page(invoice, [pages for _, pages in beside])) is not None:
-                first, pages = beside[at]
                 self.n_of_invoices += 1
-                self.invoices[index] = check_page(invoice, own, pages, first)
-                self.notes += page_disagreements(self.invoices[index])
+                self.compare_page(index, *beside[at])
         del self.printed[n_printed:]
+
+    def compare_page(self, index: int, first: int, pages: Sequence[str]) -> None:
+        """Compare an e-invoice with the pages that show it, from number `first`."""
+        own = self.pages[self.invoices[index]["page"] - 1]
+        self.invoices[index] = check_page(self.invoices[index], own, pages, first)
+        self.notes += page_disagreements(self.invoices[index])
 
     def document(self, title: str, kind: str, why_empty: str = "is empty") -> Document:
         n_times = Counter(self.notes)

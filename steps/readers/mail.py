@@ -52,8 +52,6 @@ _CUT_BASE64 = re.compile(rb"([A-Za-z0-9+/]+)[A-Za-z0-9+/]\s*")
 _LOOKS = re.compile("css|script|font")  # what a saved page needs and is not text
 _NUMBERS = re.compile(r"^[ >-]*\d+\.(?=\s)", re.MULTILINE)  # of items in Markdown
 _WITHIN_WORDS = re.compile(r"[*_^~`\\]")  # signs of Markdown for formats
-
-
 _SINGLE_QUOTES = re.compile(r"=\s*'([^'\";]*)'(?=\s*(?:;|$))")
 _MISSING_SEMICOLON = re.compile(r"^([\w.+-]+/[\w.+-]+)[\s,:]+(?=[\w*-]+\s*=)")
 _BARE_BOUNDARY = re.compile(r"(boundary\s*=\s*)([^\s\";]+)", re.IGNORECASE)
@@ -78,8 +76,6 @@ _ENCODED_WORDS = re.compile(
     re.IGNORECASE,
 )
 _ENCODED_WORD = re.compile(rb"=\?[^?]+\?.\?([^?]*)\?=")
-
-
 _BLANK_BEFORE_COLON = re.compile(rb"^([!-9;-~]+)[ \t]+(?=:)", re.MULTILINE)
 _NO_HEADER = re.compile(rb"\n(?![!-9;-~]+:|[ \t\r\n]|>?From )(?=.)")
 _KNOWN_HEADER = re.compile(
@@ -275,10 +271,8 @@ class _MailText(InnerDocuments):
         self.pages.append("")
         self.cells.append("")
         body, unread = _best_form(message), list[MIMEPart]()
-        attachments, pictures = (
-            list(_attachments(message, body, unread)),
-            InnerPictures(self.request),
-        )
+        attachments = list(_attachments(message, body, unread))
+        pictures = InnerPictures(self.request)
         images = (leaf for leaf in _leaves(message, []) if leaf.get_content_maintype() == "image")
         shown = [_content(leaf) for leaf in images if leaf not in attachments]
         n_before, n_printed = len(self.invoices), len(self.printed)
@@ -486,12 +480,10 @@ def _mend(message: EmailMessage) -> Iterator[str]:
         if not all(value.isascii() for _, value in part.raw_items()):
             odd.append(part)
         content = b""
-        if part.is_multipart() and part.get_content_maintype() == "message":  # 1
+        kind, is_whole = part.get_content_maintype(), not part.is_multipart()
+        if kind == "message" and not is_whole:  # 1
             content = _unpacked_mail(part)
-        elif (
-            not part.is_multipart() and part.defects and part.get_content_maintype() == "multipart"
-        ):
-            # 2
+        elif kind == "multipart" and is_whole and part.defects:  # 2
             body = _content(part)
             if found := _BOUNDARY.search(body):
                 boundary = found[1].decode("ascii", "replace")
@@ -575,9 +567,8 @@ def _attachments(
     markup = _content(_form(message, "html"))
     for part in _leaves(message, unread):
         cited = str(part.get("Content-ID", "")).strip(" <>")
-        is_shown = (
-            part.get_content_maintype() == "image" and cited and (f"cid:{cited}".encode() in markup)
-        )
+        is_picture = part.get_content_maintype() == "image"
+        is_shown = is_picture and cited and f"cid:{cited}".encode() in markup
         if part is not body and not is_shown:
             yield part
 

@@ -15,13 +15,10 @@ from typing import Any, BinaryIO, Literal
 
 from paddock.engine.system.records import Struct
 from paddock.engine.system.text import counted, listed
-from paddock.pipelines.e_invoices import EInvoice
-from paddock.pipelines.text_cells import TextCell, moved_cells, pack_cells, unpack_cells
+from paddock.pipelines.text_cells import TextCell, moved_cells, pack_cells
 
 from . import ocr, ocr_engine, reader
-from .document_kinds import MEDIA_TYPES
-from .e_invoice_checks import check_page, page_disagreements
-from .inner_documents import MOST_ATTACHED, on_later_pages, read_attached
+from .inner_documents import MOST_ATTACHED, InnerDocuments
 from .ocr import page_ranges
 from .ocr_layout import SeenText, TextBox
 from .pdf_annotations import Losses
@@ -72,38 +69,30 @@ def read_pdf(file: BinaryIO, request: ReadRequest) -> Document:
             raise Unreadable("is damaged: it has no pages")
         if all(page.source == "damaged" for page in pages):
             raise DamagedPage(1)
+        shown = [page.text for page in pages]
+        cells = [pack_cells(page.cells) for page in pages]
         notes = list(losses.notes(document))
-        attached, invoices = list[str](), list[EInvoice]()
+        inner = InnerDocuments(request, pages=[*shown], cells=cells, notes=notes)
+        attached = list[str]()
         for n, (name, n_bytes, data) in enumerate(losses.attached(document)):
             if n == MOST_ATTACHED:
-                notes.append(f": only the first {MOST_ATTACHED} attached files are read")
+                inner.notes.append(f": only the first {MOST_ATTACHED} attached files are read")
                 break
-            request.check(len(pages[-1].text))
+            request.check(len(inner.pages[-1]))
             if not data:
-                notes.append(f": attachment '{name}' is not read: it has {n_bytes:,} bytes")
+                inner.leave_out(name, f"it has {n_bytes:,} bytes")
                 continue
-            behind = read_attached(name, "", data, request)
-            invoices += on_later_pages(behind.invoices, len(pages))
-            attached += [name] if behind.pages else []
-            for text, packed in zip(behind.pages, behind.cells, strict=True):
-                pages.append(_PageReading(text, cells=tuple(unpack_cells(packed))))
-            notes += behind.notes
-        if len(invoices) == 1:  # else which one the pages show is open
-            shown = [page.text for page in pages if page.number]
-            invoices = [check_page(invoices[0], pages[invoices[0]["page"] - 1].text, shown)]
-            notes += page_disagreements(invoices[0])
+            n_before = len(inner.pages)
+            inner.add(name, "", data)
+            attached += [name] if len(inner.pages) > n_before else []
+        if len(inner.invoices) == 1:  # else which one the pages show is open
+            inner.compare_page(0, 1, shown)
         if attached:
-            notes.append(f": attached files stand behind its own pages ({listed(attached)})")
-    why_empty, page_notes = _notes_on_pages(pages, is_ocr_wanted=request.ocr, sees=sees)
-    return Document(
-        tuple(page.text for page in pages),
-        "" if title.lower() == "untitled" else title,
-        MEDIA_TYPES["pdf"],
-        (*page_notes[0], *notes, *page_notes[1]),
-        why_empty,
-        tuple(pack_cells(page.cells) for page in pages),
-        tuple(invoices),
-    )
+            inner.notes.append(f": attached files stand behind its own pages ({listed(attached)})")
+    pages += [_PageReading(text) for text in inner.pages[len(pages) :]]
+    why_empty, (first, last) = _notes_on_pages(pages, is_ocr_wanted=request.ocr, sees=sees)
+    inner.notes = [*first, *inner.notes, *last]
+    return inner.document("" if title.lower() == "untitled" else title, "pdf", why_empty)
 
 
 def _read_page(
