@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -130,7 +131,7 @@ class Bucket(Source):
 
     def _all(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         if not self.is_web:
-            yield from self._walk()
+            yield from self._objects() if self._is_s3 else self._walk()
             return
         start = len(self._root)
         pages = (path for path, _ in self._walk() if "?" not in path[start:])  # they sort a page
@@ -145,6 +146,34 @@ class Bucket(Source):
                 facts = {}
             yield path, facts
 
+    def _objects(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Yield all of S3, which says of each page whether it is the last: what does not is none.
+
+        fsspec takes another document, or an empty answer, for a folder without objects, and asks
+        for ever where a page names itself as the next one.
+        """
+        bucket, prefix, _ = self._files.split_path(self._root)
+        sync, tokens = import_module("fsspec.asyn").sync, set[str]()
+        of: dict[str, Any] = {"Bucket": bucket, "Prefix": prefix, **self._files.req_kw}
+        while True:
+            call = partial(sync, self._files.loop, self._files._call_s3, "list_objects_v2", **of)
+            try:
+                page = self._answer(call)
+            except FileNotFoundError:
+                raise SourceRefused("has no such folder", "Correct `url`.") from None
+            is_last, token = page.get("IsTruncated") is False, page.get("NextContinuationToken")
+            if not (is_last or token):
+                raise SourceAway("it answers with something that is no list of objects")
+            for each in page.get("Contents", ()):
+                if not each["Key"].endswith("/"):  # which stands for a folder
+                    yield f"{bucket}/{each['Key']}", {**each, "size": each["Size"]}
+            if is_last:
+                return
+            if token in tokens or len(tokens) == _MOST_PAGES:
+                raise SourceRefused("lists its objects without an end")
+            tokens.add(token)
+            of["ContinuationToken"] = token
+
     def _walk(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         # Not `find`, which leaves out a folder that cannot be listed, as if that were empty
         folders, seen = [self._root], set[str]()
@@ -155,9 +184,7 @@ class Bucket(Source):
             try:
                 found = self._answer(lambda: self._list(folder))
             except FileNotFoundError:
-                bucket, _, below = folder.partition("/")  # S3 has no empty folders
-                is_there = self._is_s3 and below and self._files.exists(bucket)
-                if folder == self._root and not is_there:
+                if folder == self._root:
                     raise SourceRefused("has no such folder", "Correct `url`.") from None
                 continue
             for info in found:

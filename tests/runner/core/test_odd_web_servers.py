@@ -6,7 +6,7 @@ import json
 import os
 import zlib
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +154,59 @@ def test_an_answer_of_another_length_than_is_stated_before_is_none(
     _, told = office.go()
     assert office.copies().keys() == {"a.txt", "c.txt"}
     assert "bytes came, where " in told
+
+
+def s3_page(names: Mapping[str, bytes], more: str = "<IsTruncated>false</IsTruncated>") -> bytes:
+    contents = "".join(
+        f"<Contents><Key>{name}</Key><ETag>1</ETag><Size>{len(content)}</Size></Contents>"
+        for name, content in names.items()
+    )
+    return sized(f"<ListBucketResult>{more}{contents}</ListBucketResult>".encode())
+
+
+NO_LISTS_OF_S3 = {
+    "nothing": sized(b""),
+    "no content": answer(b"", status="204 No Content"),
+    "a page": sized(b"<html><body><p>We are away.</p></body></html>"),
+    "another list": sized(b"<ListAllMyBucketsResult><Buckets/></ListAllMyBucketsResult>"),
+    "a part that does not say so": s3_page({}, more=""),
+    "a part without the rest": s3_page({}, "<IsTruncated>true</IsTruncated>"),
+}
+
+
+@pytest.fixture
+def s3_office(tmp_path: Path, server: OddWeb) -> Office:
+    server.gets[LIST] = s3_page(DOCUMENTS)
+    keys = {"key": "a", "secret": "b"}
+    options = {"endpoint_url": f"http://{server.host}", **keys}
+    office = Office(tmp_path, "bucket", {"url": "s3://office", "options": options})
+    assert (office.go()[1], office.copies()) == ("", DOCUMENTS)
+    return office
+
+
+LIST = "/office?list-type=2&prefix=&encoding-type=url"
+
+
+@pytest.mark.parametrize("form", NO_LISTS_OF_S3.values(), ids=NO_LISTS_OF_S3)
+def test_what_is_no_whole_list_of_s3_takes_no_copy(
+    server: OddWeb, s3_office: Office, form: bytes
+) -> None:
+    server.gets[LIST] = form
+    report, told = s3_office.go()
+    assert (report.status, s3_office.copies()) == ("completed", DOCUMENTS)
+    assert "is away" in told
+
+
+def test_a_list_of_s3_has_pages_and_an_end(server: OddWeb, s3_office: Office) -> None:
+    more = "<IsTruncated>true</IsTruncated><NextContinuationToken>2</NextContinuationToken>"
+    server.gets[LIST] = s3_page({"a.txt": DOCUMENTS["a.txt"]}, more)
+    following = LIST.replace("&enc", "&continuation-token=2&enc")
+    server.gets[following] = s3_page({"c.txt": DOCUMENTS["c.txt"]})
+    s3_office.go()
+    assert s3_office.copies().keys() == {"a.txt", "c.txt"}
+    server.gets[following] = server.gets[LIST]
+    assert "lists its objects without an end" in f"{s3_office.go()[0].message}"
+    assert s3_office.copies().keys() == {"a.txt", "c.txt"}
 
 
 @pytest.mark.parametrize(
