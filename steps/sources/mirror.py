@@ -498,6 +498,11 @@ class Mirror(Struct, frozen=True):
         """Return that of a copy's file, empty where it cannot be read; None: there is none."""
         return _digest_at(self._path(copy))
 
+    def _standing(self, index: _Index) -> Iterator[str]:
+        """Yield the names of copies that lie in the folder as they were fetched."""
+        copies = index.copies.values()
+        return (copy.name for copy in copies if copy.is_of(self._digest(copy) or ""))
+
     def _release(self, name: str) -> None:
         """Have other places fetch again what they have in a copy of this name, which goes."""
         for file in self.states.of_folder(self.folder):
@@ -525,7 +530,8 @@ class Mirror(Struct, frozen=True):
             with lock_now(lock, wait_s=_LOCK_S):
                 if is_another and known == self.states.of_folder(self.folder):
                     for file in known:  # of a folder that was removed: all is fetched again
-                        file.unlink()
+                        if next(self._standing(read_state(file, _Index) or _Index()), None) is None:
+                            file.unlink()
                 index = read_state(self._file, _Index)
                 if index is None and self._file not in known:
                     index = self._taken_over()
@@ -552,9 +558,8 @@ class Mirror(Struct, frozen=True):
         for file in self.states.elsewhere(of.kind, of.address, self.folder):  # 1
             if (index := read_state(file, _Index)) is None:
                 continue
-            copies = index.copies.values()
-            stand = {copy.name for copy in copies if copy.is_of(self._digest(copy) or "")}
-            if stand and not self.states.absolute(index.folder).exists():
+            stand = {*self._standing(index)}
+            if stand and not (self.states.absolute(index.folder) / _LOCK).exists():
                 self._write(index)
                 file.unlink()  # a folder of that name is another one then
                 return index

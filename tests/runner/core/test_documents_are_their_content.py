@@ -183,12 +183,26 @@ def test_a_state_that_was_restored_from_a_backup_loses_and_doubles_nothing(
     assert (house.go()[1], house.copies()) == ([], LATER)
 
 
-def test_a_copy_that_was_deleted_stays_away_also_in_a_renamed_folder(house: House) -> None:
+@pytest.mark.parametrize("is_made_again", [False, True])
+def test_a_copy_that_was_deleted_stays_away_also_in_a_renamed_folder(
+    house: House, is_made_again: bool
+) -> None:
     (house.folder / "copies/a.txt").unlink()
     house.go()
     house.rename_copies()
+    if is_made_again:
+        (house.folder / "copies").mkdir()
     house.go()
     assert house.copies("papers") == {"b/c.txt": "two"}
+
+
+def test_a_copy_that_was_deleted_stays_away_where_hidden_files_are_lost(house: House) -> None:
+    (house.folder / "copies/a.txt").unlink()
+    house.go()
+    for path in (house.folder / "copies").glob(".*"):
+        path.unlink()
+    house.go()
+    assert house.copies() == {"b/c.txt": "two"}
 
 
 def test_a_folder_with_one_of_the_copies_gets_the_others(house: House) -> None:
