@@ -16,6 +16,7 @@ import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path, PurePath, PurePosixPath
@@ -111,14 +112,13 @@ def _names_together(names: list[str], unsure: Mapping[int, bytes]) -> tuple[list
     """Return names, with those read that say no encoding, by what all of these can be."""
     if not unsure:
         return names, []
-    try:
+    encoding = "cp437"
+    with suppress(NotText):
         decoded = decode_text(b"\n".join(unsure.values()), declared=("",))
-    except NotText:
-        return names, [_UNSURE_NAMES.format("cp437")]
-    known = dict(zip(unsure, decoded.written.split("\n"), strict=True))
-    return [known.get(at, name) for at, name in enumerate(names)], [
-        _UNSURE_NAMES.format(decoded.encoding)
-    ]
+        known = dict(zip(unsure, decoded.written.split("\n"), strict=True))
+        names = [known.get(at, name) for at, name in enumerate(names)]
+        encoding = decoded.encoding
+    return names, [_UNSURE_NAMES.format(encoding)]
 
 
 def read_tar(file: BinaryIO, request: ReadRequest) -> Document:
