@@ -133,6 +133,14 @@ def test_attached_files_are_pages_behind_the_documents_own() -> None:
     )
 
 
+def test_of_attached_files_with_the_same_note_five_are_named_and_the_others_counted() -> None:
+    notes = read(with_files({f"{n}.7z": b"7z\xbc\xaf\x27\x1c" for n in range(8)})).notes
+    assert notes[:5] == tuple(
+        f": attachment '{n}.7z' is not read: a 7z archive, which is not read" for n in range(5)
+    )
+    assert notes[5:] == (": what is said of attachment '0.7z' holds for 3 more attachments",)
+
+
 def test_files_within_files_within_files_end_with_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     data = with_files({"a.txt": b"x"})
     for n in range(5):
