@@ -52,6 +52,8 @@ _COMPUTING = frozenset(
 )
 """What joins a number to what is before it, or makes another one of it: powers, fractions, and
 signs of calculation that are no relation, such as a root."""
+_MAY_BE_MINUS = frozenset("\u25b2\u25b3\u25b4\u25b5\u25bc\u25bd\u25be\u25bf")
+"""Triangles up and down: Japan's accounts write a minus so, others a rise or a fall."""
 _BLANKS = frozenset(("", " ", "\n", "\t", "\f", "\u00a0"))
 _IN_QUERY = re.compile(r"[?&][\w.%-]*=\Z")
 _SEPARATED = re.compile(r"[^\W\d_]|['\"()\[\]{}|,;%]")
@@ -402,7 +404,7 @@ class _TokenReader(Struct, eq=False):
     def read_sign_apart(self) -> None:
         """Read a sign that stands apart: a minus behind, a dash and a space before, brackets.
 
-        1. Words for credit and debit leave open whether it is negative.
+        1. Words for credit and debit leave open whether it is negative, and so do triangles.
         2. A minus that touches an amount makes it negative, and so does any of these signs where
            the amount is alone in its line or cell and is no entry of a list; but not a dash and a
            minus.
@@ -421,7 +423,8 @@ class _TokenReader(Struct, eq=False):
         is_last = _LINE_OR_CELL_END.match(text, last) is not None
         if minus and minus["gap"] and not is_last and _named_unit(text, last + 1)[1] is None:
             minus, last = None, unit_end  # 4711 - 3 May
-        if _SIDE_BEHIND.match(text, unit_end):
+        may_be_minus = text[max(0, begin - 2) : begin].strip(" \u00a0")[-1:] in _MAY_BE_MINUS
+        if may_be_minus or _SIDE_BEHIND.match(text, unit_end):
             self.obstacle = "sign"  # 1
         elif minus or is_closed or (is_dashed and is_first and is_last):
             unit = self.currency or self.unit
