@@ -63,9 +63,12 @@ _ENCODED_BY = {
 _BOUNDARY = re.compile(
     rb"(?:\A|\n)--([^\s\"\\][^\r\n\"\\]{0,69}?)[ \t]*\r?\nContent-[A-Za-z-]+:", re.IGNORECASE
 )
+_NO_QUOTED = re.compile(rb"=(?![0-9A-F]{2}|[ \t]*\r?\n)")
+_BEHIND_BASE64 = re.compile(r"(?<==)\s+(?=[^\s=])")
+_BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 _MAILS = ("message/rfc822", "message/global", "message/news")
 _RAW_DATA = re.compile(  # begins with a sign that is quick to find
-    r"\n(?:begin [0-7]{3,4} \S.*\n[ -`]{45,}|=ybegin |-----BEGIN PGP |"
+    r"\n(?:begin [0-7]{3,4} \S.*\n(?:[ -`]{45}|[ -`]{5,44}\n[ `]?\nend)|=ybegin |-----BEGIN PGP |"
     r"(?:(?=[A-Za-z0-9+/]{60})(?=[^\n]*[a-z])(?=[^\n]*[A-Z])(?=[^\n]*[0-9])[A-Za-z0-9+/]+\n){4})"
 )
 _RAW_UTF_8 = re.compile(r"=[C-F][0-9A-F]=[89AB][0-9A-F]")
@@ -472,6 +475,7 @@ def _mend(message: EmailMessage) -> Iterator[str]:
     1. Parts and mails that are encoded as a whole, which MIME forbids.
     2. Parts that another line separates than the mail declares.
     3. Letters of headers that are no ASCII.
+    4. Base64 that ends within a part: before more of it, or before what a list of mails added.
     """
     odd = list[EmailMessage]()
     for part in message.walk():  # it looks into a part after that
@@ -479,6 +483,8 @@ def _mend(message: EmailMessage) -> Iterator[str]:
             part.root = message
         if not all(value.isascii() for _, value in part.raw_items()):
             odd.append(part)
+        if part["Content-Transfer-Encoding"] == "base64" and not part.is_multipart():  # 4
+            yield from _join_base64(part)
         content = b""
         kind, is_whole = part.get_content_maintype(), not part.is_multipart()
         if kind == "message" and not is_whole:  # 1
@@ -512,6 +518,25 @@ def _mend(message: EmailMessage) -> Iterator[str]:
         yield f": its headers declare no encoding and are read as {', '.join(read_as)}"
 
 
+def _join_base64(part: EmailMessage) -> Iterator[str]:
+    """Have a part in base64 hold all of it, which the library reads to its first end alone."""
+    written = str(part.get_payload()).strip()
+    if not 0 <= written.find("=") < len(written) - 2:
+        return
+    data, others = b"", list[str]()
+    for piece in _BEHIND_BASE64.split(written):
+        letters = "".join(piece.split())
+        is_base64 = _BASE64.fullmatch(letters) and len(letters) % 4 == 0 and " " not in piece
+        if is_base64:
+            data += binascii.a2b_base64(letters)
+        else:
+            others.append(piece)
+    if data:
+        part.set_payload(b64encode(data).decode())
+        if others:
+            yield f": text around its parts is not read ({text_sample(others)})"
+
+
 def _unpacked_mail(part: EmailMessage) -> bytes:
     """Return the content of a part that is a mail or a report, if it is encoded as a whole."""
     inner = part.get_payload(0)
@@ -520,7 +545,12 @@ def _unpacked_mail(part: EmailMessage) -> bytes:
         return b""
     written = inner.as_bytes()
     head = HEADERS_END.split(written, 1)[0]
-    if inner.keys() and (encoding != "quoted-printable" or b"=3D" not in head):
+    if encoding == "quoted-printable":
+        is_inner = str(inner.get("Content-Transfer-Encoding", "")) in _ENCODED_BY.values()
+        is_encoded = b"=3D" in head if is_inner else not _NO_QUOTED.search(written)
+    else:
+        is_encoded = not inner.keys()
+    if not is_encoded:
         return b""  # it is not, whatever the header says
     carrier = EmailMessage()
     carrier.set_raw("Content-Transfer-Encoding", encoding)

@@ -257,9 +257,8 @@ def in_base64(text: str) -> str:
 
 INNER = "From: b@x.org\nSubject: Rain\nContent-Type: text/plain; charset=utf-8\n\nIt rains: 100 %."
 FORWARDED = "Content-Type: message/rfc822\n"
-IN_QUOTED = (
-    f"Content-Transfer-Encoding: quoted-printable\n\n{encodestring(INNER.encode()).decode()}"
-)
+QUOTED, BASE64 = (f"Content-Transfer-Encoding: {n}\n\n" for n in ("quoted-printable", "base64"))
+IN_QUOTED = f"{QUOTED}{encodestring(INNER.encode()).decode()}"
 ANOTHER_LINE = ": its parts are separated by another line than it declares"
 
 
@@ -279,6 +278,13 @@ ANOTHER_LINE = ": its parts are separated by another line than it declares"
         (MIXED, [MIXED.replace("=BB", "=x") + in_base64(f"--x\n{PLAIN}")], ["plain"], ()),
         (MIXED.replace("; ", "\t"), [PLAIN], ["plain"], ()),
         (MIXED, ["Content-Transfer-Encoding: Base-64;\n\nSXQgcmFpbnM="], ["It rains"], ()),
+        (MIXED, [PLAIN, f"{FORWARDED}{QUOTED}From: b@x.org\n\n5 =3D=\n 4 + 1 =C3=BC"],
+         ["plain", "5 = 4 + 1 ü"], ()),
+        (MIXED, [PLAIN, f"{FORWARDED}{QUOTED}From: b@x.org\nContent-Type: text/plain; charset=utf-8"
+                 "\n\n5 = 4 + 1 =3D"], ["plain", "5 = 4 + 1 =3D"], ()),  # it is not in that
+        (MIXED, [f"{BASE64}SXQgcmFp\nbnM=\nLCBhbmQgaG93\n\nSSE=\n"], ["It rains, and howI!"], ()),
+        (MIXED, [f"{BASE64}SXQgcmFpbnM=\n____\nThe club, 12 EUR a year\n"], ["It rains"],
+         (": text around its parts is not read (28 characters: '____ The club, 12 EUR a year')",)),
         (MIXED, ["Content-Type: message/partial; number=1; total=2; id=x\n\nFee 40"],
          ["not read"], (": attachment 'attachment.partial' is not read: it is a piece of a mail "
                         "that was sent in several",)),
@@ -309,12 +315,13 @@ LINES = "".join(
     "text",
     [
         "begin 644 a.gif\nM1TE&.#=A$P`3`*$``/___P```(A`@,#`P!P`````$P`3```!1X2/F<MSTQ0^\n`\nend\n",
+        "begin 644 a.txt\n,2&5L;&\\@5V]R;&0*\n`\nend\n",
         "-----BEGIN PGP MESSAGE-----\n\nhQEMA\n-----END PGP MESSAGE-----\n",
         "=ybegin line=128 size=9 name=a.gif\n",
         LINES,
         "Die Geb=C3=BChr betr=C3=A4gt 40.\n",
     ],
-    ids=["uuencode", "OpenPGP", "yEnc", "base64", "quoted-printable"],
+    ids=["uuencode", "a line of uuencode", "OpenPGP", "yEnc", "base64", "quoted-printable"],
 )
 def test_what_stands_encoded_in_a_text_is_noted(text: str) -> None:
     begins = ": what is encoded in its text stands there as it is ("
