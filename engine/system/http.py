@@ -173,11 +173,12 @@ async def read_start(answer: httpx.Response, n_most: int, *, is_raw: bool = Fals
 def decoded(body: bytes, coding: str, n_most: int) -> bytes | None:
     """Return a whole body without its content coding, `n_most` bytes and one at most.
 
-    None: it is damaged, or of an unknown coding. httpx and aiohttp take the start of one that is
-    cut for all of it, and httpx one of an unknown coding for the text.
+    One that is longer as it was sent stays as it is. None: it is damaged, or of an unknown coding.
+    httpx and aiohttp take the start of one that is cut for all of it, and httpx one of an unknown
+    coding for the text.
     """
     for name in reversed([each.strip().lower() for each in coding.split(",")]):
-        if name in ("", "identity"):
+        if name in ("", "identity") or len(body) > n_most:
             continue
         if name not in ("gzip", "x-gzip", "deflate") or not body:
             return None

@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> NoReturn:
     fd, command = int(arguments[0]), arguments[1:]
     guard_ended, held = os.pipe()
     if supervisor := os.fork():
-        _let_go("/", {0, 1, 2, fd, guard_ended})
+        _let_go({0, 1, 2, fd, guard_ended})
         _end_as(os.waitstatus_to_exitcode(os.waitpid(supervisor, 0)[1]))
     os.close(held)
     Supervisor(fd, guard_ended).run(command)
@@ -88,7 +88,7 @@ class Supervisor:
             else:
                 os.write(self._fd, f"{getattr(error, 'errno', 0)} {why}".encode())
             os._exit(CANNOT_START)
-        _let_go("/", {0, 1, 2} - {self._fd})
+        _let_go({0, 1, 2} - {self._fd})
         if self._is_to_end_all(pid, ended):
             self._kill_all(pid)
         code = os.waitstatus_to_exitcode(self._status or 0)
@@ -123,7 +123,7 @@ class Supervisor:
                 return True
             if self._status is not None and not is_asked:  # 2
                 return self._fd == 0 or os.WIFSIGNALED(self._status)
-            if is_asked and self._status is not None and not self._descendants():  # 3
+            if is_asked and self._status is not None and not _descendants():  # 3
                 return False
             if not seen and is_terminated:
                 return True
@@ -140,23 +140,18 @@ class Supervisor:
             return
 
     def _signal(self, number: int) -> None:
-        for pid in self._descendants():
+        for pid in _descendants():
             _send(os.kill, pid, number)
 
     def _kill_all(self, pid: int) -> None:
         until_s = time.monotonic() + _KILL_S
-        while self._descendants() and time.monotonic() < until_s:
+        while _descendants() and time.monotonic() < until_s:
             self._signal(signal.SIGKILL)
             self._reap(pid)
             time.sleep(0.005)
         self._reap(pid)
         if not self._adopts:  # with the guard, which is in it
             _send(os.killpg, self._group, signal.SIGKILL)
-
-    def _descendants(self) -> list[int]:
-        """Return the processes that run below this one, parents before children."""
-        # One whose parent ends during a look is not found by it
-        return _below(os.getpid()) or _below(os.getpid())
 
 
 def _send(kill: Callable[[int, int], None], number: int, signal_: int) -> None:
@@ -166,15 +161,17 @@ def _send(kill: Callable[[int, int], None], number: int, signal_: int) -> None:
         return  # it has ended, or is another user's
 
 
+def _descendants() -> list[int]:
+    """Return the processes that run below this one, parents before children."""
+    # One whose parent ends during a look is not found by it
+    return _below(os.getpid()) or _below(os.getpid())
+
+
 def _below(pid: int) -> list[int]:
-    children: dict[int, list[int]] = {}
-    running = set[int]()
-    for child, parent, state in _processes():
-        children.setdefault(parent, []).append(child)
-        running |= set() if state == "Z" else {child}
-    found = [pid]
-    for parent in found:
-        found += children.get(parent, ())
+    processes, found = _processes(), [pid]
+    for above in found:
+        found += [child for child, parent, _ in processes if parent == above]
+    running = {child for child, _, state in processes if state != "Z"}
     return [child for child in found[1:] if child in running]
 
 
@@ -202,11 +199,11 @@ def _adopt_orphans() -> bool:
     return bool(_ctypes.call_function(prctl, (_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)) == 0)
 
 
-def _let_go(folder: str, descriptors: set[int]) -> None:
+def _let_go(descriptors: set[int]) -> None:
     """Hold nothing of the program's, and leave alone what is meant for it."""
     for number in descriptors:
         os.close(number)
-    os.chdir(folder)
+    os.chdir("/")
     for signal_ in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(signal_, signal.SIG_IGN)
 

@@ -114,23 +114,18 @@ class Upload(Struct, frozen=True):
 
     def finish(self, at_end: FolderAtEnd) -> list[str]:
         """Send what has changed of the outputs, and remove there what has no file now."""
-        name = self.params.name
+        name, file = self.params.name, self.states.file(_KIND, self.params.address)
         try:
-            return self._send_outputs(at_end)
+            with lock_now(file.with_suffix(".lock"), wait_s=_LOCK_S):
+                return self._send_changed(file, at_end)
+        except LockTaken:
+            return [f"{name} is away, another run sends to it. The next run sends what is left."]
         except SourceAway as error:
             return [f"{name} is away, {error}. The next run sends what is left."]
         except OSError as error:
             return [f"{name} has not all outputs: {error}. The next run sends what is left."]
         except SourceRefused as error:
             raise StepError(f"{name} {error}.", remedy=error.remedy) from error
-
-    def _send_outputs(self, at_end: FolderAtEnd) -> list[str]:
-        file = self.states.file(_KIND, self.params.address)
-        try:
-            with lock_now(file.with_suffix(".lock"), wait_s=_LOCK_S):
-                return self._send_changed(file, at_end)
-        except LockTaken:
-            raise SourceAway("another run sends to it") from None
 
     def _send_changed(self, file: Path, at_end: FolderAtEnd) -> list[str]:
         known = read_state(file, _Objects) or _Objects()

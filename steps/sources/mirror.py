@@ -231,6 +231,11 @@ class _Index(Struct):
     def all(self) -> Iterator[SourceDocument]:
         return chain(self.copies.values(), self.former.values())
 
+    def defer(self, identities: Iterable[str]) -> None:
+        """Have the next run begin with others."""
+        for identity in identities:
+            self.copies[identity] = self.copies.pop(identity)
+
 
 class _OldIndex(Struct):
     """The index of earlier versions of Paddock, a hidden file beside the copies."""
@@ -294,17 +299,18 @@ class Mirror(Struct, frozen=True):
                 self._write_copies(fetch)
                 if due:
                     self._write(index)
-        names, most = (document.name for document in listing.documents), self.params.max_bytes
+        name, most = self.params.name, self.params.max_bytes
         whys = {
             "not fetched: ": fetch.failed,
             f"not fetched: larger than `max_bytes` ({most:,}), or than what `keeps` "
             f"({self.params.keeps:,}) leaves free: ": fetch.too_large,
             "not fetched: its path leads out of the folder: ": [
-                name for name in names if {"", ".", ".."} & {*name.removesuffix("/").split("/")}
+                document.name
+                for document in listing.documents
+                if {"", ".", ".."} & {*document.name.removesuffix("/").split("/")}
             ],
             "changed or gone there, and edited here, where that is kept: ": fetch.edited,
         }
-        name = self.params.name
         away = f"{name} is away, {fetch.away}. Its documents of before stand; the next run goes on."
         return [
             *([away] if fetch.away else []),
@@ -323,45 +329,38 @@ class Mirror(Struct, frozen=True):
             return [f"{self.params.name} is not told what is done, {error}. The next run does it."]
 
     def _mark_done(self, names: Collection[str]) -> list[str]:
-        n_before = 0
+        n_before, refusals = 0, list[SourceRefused]()
         with self._index() as index:
             here = (copy for copy in index.copies.values() if copy.is_here and not copy.is_done)
-            due = [copy for copy in here if copy.name in names]
-            if not due:
+            waiting = [*_batches(copy for copy in here if copy.name in names)][::-1]
+            if not waiting:
                 return []
             with self.params.opened(self.credential) as source:
-                for batch in _batches(due):
-                    n_before += self._mark_batch(index, source, batch)
+                try:
+                    while waiting and len(refusals) < MOST_FAILURES:
+                        batch = waiting.pop()
+                        identities = [copy.identity for copy in batch]
+                        try:
+                            n_before += source.mark_done(identities)
+                        except SourceRefused as error:
+                            index.defer(identities)
+                            if len(batch) > 1:  # each of them alone
+                                waiting += [[copy] for copy in reversed(batch)]
+                            else:
+                                refusals.append(error)
+                            continue
+                        for copy in batch:
+                            copy.is_done = True
+                        if len(batch) > 1:
+                            self._write(index)
+                finally:
+                    self._write(index)
+        if refusals:
+            raise refusals[0]
         what = (
             f"{counted(n_before, 'document')} of {self.params.name} marked or moved by another one "
         )
         return [f"{what}before: does another machine work on it?"] if n_before else []
-
-    def _mark_batch(self, index: _Index, source: Source, batch: list[SourceDocument]) -> int:
-        """Mark documents; where some are refused, each of them alone."""
-        n_before, refusals = 0, list[SourceRefused]()
-        try:
-            for some in [batch], ([copy] for copy in batch):
-                refusals.clear()
-                for copies in some:
-                    try:
-                        n_before += source.mark_done([copy.identity for copy in copies])
-                    except SourceRefused as error:
-                        refusals.append(error)
-                        for copy in copies:  # the next run begins with others
-                            index.copies[copy.identity] = index.copies.pop(copy.identity)
-                        if len(refusals) == MOST_FAILURES:
-                            raise
-                    else:
-                        for copy in copies:
-                            copy.is_done = True
-                if not refusals or len(batch) == 1:
-                    break
-        finally:
-            self._write(index)
-        if refusals:
-            raise refusals[0]
-        return n_before
 
     def _note(self, fetch: _Fetch, listing: SourceListing) -> None:
         """Add what is new; where all have other identities, contents tell which are known."""
@@ -463,8 +462,7 @@ class Mirror(Struct, frozen=True):
             failed = [*missing, *failed]
             raise
         finally:
-            for identity in failed:  # the next run begins with others
-                index.copies[identity] = index.copies.pop(identity)
+            index.defer(failed)
 
     def _write_copies(self, fetch: _Fetch) -> None:
         """Write what was fetched, once the index has where, and with which digests."""

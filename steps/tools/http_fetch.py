@@ -180,15 +180,10 @@ async def _fetch_redirected(request: FetchRequest) -> Fetched:
                     continue
                 most, coding = request.max_bytes, answer.headers.get("content-encoding", "")
                 body = await read_start(answer, most + 1, is_raw=True)
-                if len(body) <= most:
-                    plain = decoded(body, coding, most)
-                    if plain is None:
-                        what = (
-                            f"'{target.url}' is compressed as '{coding}', and damaged or unknown."
-                        )
-                        raise NotFetched(what)
-                    body = plain
-                return Fetched(target.url, answer, body)
+                if (plain := decoded(body, coding, most)) is None:
+                    what = f"'{target.url}' is compressed as '{coding}', and damaged or unknown."
+                    raise NotFetched(what)
+                return Fetched(target.url, answer, plain)
         except httpx.HTTPError as error:
             why = str(error) or type(error).__name__
             why = f"the proxy said: {why}" if isinstance(error, httpx.ProxyError) else why

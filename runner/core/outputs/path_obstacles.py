@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from paddock.engine.system import no_links
 from paddock.engine.system.files import TEMPORARY_SUFFIX, remove_stale_files
 from paddock.runner.bind.scope import Scope
-from paddock.runner.ledger.entries import OutputRow
 from paddock.runner.ledger.output_conditions import OURS, condition_of
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.reasons import Reason, Why
@@ -64,7 +64,8 @@ class PathObstacles:
             if name := pipeline or (owner and owner[1]):
                 return Why.IN_THE_WAY_OF_ITEM(stored, path, name)
             for row in rows:
-                if not await self._is_of_item_alone(row):  # 3
+                finder = OutdatedFinder(self._context, {})
+                if not await self._context.ledger.ask(partial(finder.is_of_item_alone, row)):  # 3
                     return Why.IN_THE_WAY(stored, path)
                 is_asked = self._context.options.prune
                 if not (is_asked or await owners.gives_way(self._context.judge, row, self._items)):
@@ -86,11 +87,6 @@ class PathObstacles:
         if self._files:
             self._context.stats.count_removed(len(self._files))
             self._context.stats.note(f"removed, since '{stored}' takes its place: {names}")
-
-    async def _is_of_item_alone(self, row: OutputRow) -> bool:
-        return await self._context.ledger.ask(
-            lambda: OutdatedFinder(self._context, {}).is_of_item_alone(row)
-        )
 
 
 async def wait_for_obstacles(
@@ -131,16 +127,14 @@ def _in_the_way(path: str) -> tuple[Path | None, Sequence[Path], Sequence[Path]]
         return None, (), ()
     for at, folders, names in os.walk(there):
         links += (folder for folder in (Path(at, name) for name in folders) if folder.is_symlink())
-        for file in (Path(at, name) for name in sorted(names) if not _is_left(name)):
+        for name in sorted(names):
+            if name.startswith(".") and name.endswith(TEMPORARY_SUFFIX):
+                continue  # what a killed run was about to rename
+            file = Path(at, name)
             (links if file.is_symlink() else files).append(file)
         if links or len(files) > MOST_FILES:
             break
     return there, files, links
-
-
-def _is_left(name: str) -> bool:
-    """Return whether a file is what a killed run was about to rename."""
-    return name.startswith(".") and name.endswith(TEMPORARY_SUFFIX)
 
 
 def _remove(there: Path | None, files: Sequence[Path]) -> None:
