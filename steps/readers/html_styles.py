@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from functools import cache
 from math import inf
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -65,12 +64,9 @@ _LEAST_SHIFT = {"number": 9e9, "percentage": 20.0, "dimension": 2.0}
 """What raises or lowers text by more than aligns a picture."""
 
 TINY_PX, _SMALL_PX = 2.67, 5.0  # two points
-_FAINT = 0.06  # of opacity: at most 15 of 255 levels differ
-_PALE = 0.2
-_EQUAL, _NEAR = 1.1, 1.4  # contrast by WCAG: #f4f4f4 on white; #dbdbdb on white
-_LEAST_TINT = 0.12  # of one of three parts of a colour
+_FAINT, _PALE = 0.06, 0.2  # of opacity: at most 15 of 255 levels differ
+_EQUAL, _NEAR = 0.05, 0.15  # how much colours differ: #f4f4f4 from white; #d9d9d9 from white
 _CLIPPED_PX = 2.0  # of a box that cuts what is in it
-_MOST_PAPERS = 16
 _CHAR_EMS = 0.6  # how wide a character is at most, on average
 _NARROW_PX = 300.0  # a column whose width is not known
 _MOST_NAMED = 10
@@ -87,16 +83,9 @@ class _Look(Struct, frozen=True):
     has_no_lines: bool = False
     is_nowrap: bool = False
     ink: Colour = BLACK
-    fill: Colour | None = None
-    """Of letters, where it is not the ink."""
     papers: tuple[Colour, ...] = (WHITE,)
     """What may lie behind it."""
     opacity: float = 1.0
-    is_cut: bool = False
-    """Whether a box around it cuts what goes beyond."""
-    makes_boxes: bool = False
-    """Whether elements within are boxes, whatever they are else."""
-    is_drawn: bool = False
     doubts: frozenset[str] = frozenset()
     """Properties that could hide it and are not decided."""
     variables: dict[str, Tokens] = field(default_factory=dict)
@@ -111,46 +100,36 @@ class _Look(Struct, frozen=True):
 
     def verdict(self) -> tuple[bool, frozenset[str]]:
         """Return whether text is hidden; if not, the properties that still could hide it."""
-        ink = self.fill or self.ink
-        known = [paper for paper in self.papers if paper is not UNKNOWN]
-        contrasts = [_contrast(ink, paper) for paper in known if ink is not UNKNOWN]
-        is_equal = len(known) == len(self.papers) and max(contrasts, default=9) < _EQUAL
+        ink, known = self.ink, [paper for paper in self.papers if paper is not UNKNOWN]
+        is_known = len(known) == len(self.papers)
+        differences = [_differences(ink, paper) for paper in known if ink is not UNKNOWN]
+        is_equal = is_known and max((most for most, _ in differences), default=1.0) < _EQUAL
         if self.is_shut or "hides" in self.effects.values():
             return True, frozenset()
         if (ink[3] <= _FAINT or is_equal) and not self.doubts:
             return True, frozenset()
+        is_near = ink is UNKNOWN or min((light for _, light in differences), default=1.0) < _NEAR
         doubts = {name for name, effect in self.effects.items() if effect}
         doubts |= {"opacity"} if self.opacity < _PALE else set()
-        is_near = ink is UNKNOWN or min(contrasts, default=9) < _NEAR
         doubts |= {"color"} if is_near else set()
-        doubts |= {"background"} if len(known) < len(self.papers) else set()
+        doubts |= set() if is_known else {"background"}
         return False, self.doubts | doubts
 
 
-def _contrast(ink: Colour, paper: Colour) -> float:
-    shown = _over(ink, paper)
-    light, dark = sorted((_light(shown), _light(paper)), reverse=True)
-    most = max(abs(a - b) for a, b in zip(shown[:3], paper[:3], strict=True))
-    return max((light + 0.05) / (dark + 0.05), _EQUAL if most > _LEAST_TINT else 1.0)
+def _differences(ink: Colour, paper: Colour) -> tuple[float, float]:
+    """Return by how much one part of two colours differs at most, and their brightness."""
+    parts = [abs(a - b) for a, b in zip(_over(ink, paper)[:3], paper[:3], strict=True)]
+    return max(parts), 0.3 * parts[0] + 0.59 * parts[1] + 0.11 * parts[2]
 
 
 def _over(ink: Colour, paper: Colour) -> Colour:
-    if ink is UNKNOWN or ink[3] == 1:
-        return ink
+    if ink is UNKNOWN or paper is UNKNOWN or ink[3] == 1:
+        return ink if ink[3] == 1 else UNKNOWN
     red, green, blue = (a * ink[3] + b * (1 - ink[3]) for a, b in zip(ink[:3], paper, strict=False))
     return red, green, blue, 1.0
 
 
-@cache
-def _light(colour: Colour) -> float:
-    linear = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3])
-    return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
-
-
-_FONT_SIZES = {"xx-small": 9.0, "x-small": 10.0, "small": 13.0, "smaller": 13.0}
-_IMAGES = ("url", "image", "image-set", "element", "cross-fade", "paint", "-webkit-image-set")
 _AXES = (("width", "left", "right"), ("height", "top", "bottom"))
-_MAKE_BOXES = ("flex", "grid", "inline-flex", "inline-grid", "-webkit-box", "-webkit-flex")
 _MOVING = {"transform", "translate", "rotate"}
 _MOVES_OTHERS = {"margin-top", "margin-bottom", "outline", "outline-width", "outline-offset"}
 
@@ -171,35 +150,31 @@ class _Declared(Struct):
     def words(self, name: str) -> list[str]:
         return words_of(self.values.get(name, ()))
 
-    def has(self, name: str, *words: str) -> bool:
-        return not set(words).isdisjoint(self.words(name))
-
     def px(self, name: str) -> float | None:
         value = self.values.get(name, ())
         return px_of(value[0], self.look.font_px, self.look.rem_px) if len(value) == 1 else None
 
-    def resolve(self) -> None:
-        own = {name: value for name, value in self.values.items() if name.startswith("--")}
-        if own:
-            self.set(variables=self.look.variables | own)
+    def resolve_variables(self) -> None:
         for name, value in list(self.values.items()):
-            if name in own:
+            if name.startswith("--"):
+                known = {name: resolved(value, self.look.variables)}
+                self.set(variables=self.look.variables | known)
                 del self.values[name]
-            elif any(token.type == "function" for token in value):
-                known = resolved(value, self.look.variables)
-                self.values[name] = known or ()
-                self.doubts.update([name] if known is None else [])
+        for name, value in self.values.items():
+            if any(token.type == "function" for token in value):
+                self.values[name] = resolved(value, self.look.variables)
+                self.doubts.update([] if self.values[name] else [name])
 
-    def fonts(self) -> None:
+    def apply_fonts(self) -> None:
         if value := self.values.get("font-size"):
             size = self.px("font-size")
             if value[0].type == "percentage":
                 size = float(value[0].value) * self.look.font_px / 100
-            word = next(iter(self.words("font-size")), "")
-            size = _FONT_SIZES.get(word, 16.0) if word else size
+            elif words := self.words("font-size"):
+                size = self.look.font_px if words[0] in ("smaller", "larger") else 16.0
             self.doubts.update(["font-size"] if size is None else [])
             self.set(font_px=self.look.font_px if size is None else size)
-            effect = "" if self.look.font_px > _SMALL_PX else "could"
+            effect = "could" if self.look.font_px <= _SMALL_PX else ""
             effect = "hides" if self.look.font_px <= TINY_PX else effect
             self.set(effects=self.look.effects | {"font-size": effect})
             if self.name == "html":
@@ -209,82 +184,64 @@ class _Declared(Struct):
         if words := self.words("white-space"):
             self.set(is_nowrap=not {"nowrap", "pre"}.isdisjoint(words))
 
-    def colours(self, around: _Look) -> None:
+    def apply_colours(self, around: _Look) -> None:
         if value := self.values.get("color"):
-            self.set(ink=colour_of(value[0], around.ink) or around.ink)
-        if fill := self.values.get("fill" if around.is_drawn else "-webkit-text-fill-color"):
-            is_empty = words_of(fill) == ["none"]
-            other = (0.0, 0.0, 0.0, 0.0) if is_empty else UNKNOWN
-            self.set(fill=colour_of(fill[0], self.look.ink) or other)
-        if (alpha := self.values.get("fill-opacity")) and around.is_drawn:
-            red, green, blue, own = self.look.fill or self.look.ink
-            self.set(fill=(red, green, blue, own * _part(alpha[0])))
-        shown = self.values.get("background-color", ())
-        images = [token for token in self.values.get("background-image", ()) if _is_image(token)]
-        paper = next((c for t in shown if (c := colour_of(t, self.look.ink))), None)
-        papers = around.papers
-        if paper is not None and paper[3]:
-            papers = tuple(dict.fromkeys(_over(paper, below) for below in papers))
-        for image in images:
-            colours = [c for t in _tokens_in(image) if (c := colour_of(t, self.look.ink))][:8]
-            is_known = colours and image.type == "function" and "gradient" in image.lower_name
-            over = [_over(c, below) for c in colours for below in papers[:4]]
-            papers += tuple(over) if is_known else (UNKNOWN,)
-        size = min(
-            (px for n in ("height", "max-height") if (px := self.px(n)) is not None), default=inf
+            self.set(ink=colour_of(value[0], around.ink) or UNKNOWN)
+        colour, *images = (
+            [c for token in self.values.get(name, ()) if (c := colour_of(token, self.look.ink))]
+            for name in ("background-color", "background-image")
         )
-        if size < self.look.font_px:  # text goes beyond it, and perhaps beyond what is around
+        papers = around.papers
+        for paper in colour:
+            if paper is not UNKNOWN and paper[3]:
+                papers = tuple(dict.fromkeys(_over(paper, below) for below in papers))
+        papers += (UNKNOWN,) if UNKNOWN in (*colour, *images[0]) else ()
+        heights = (self.px("height"), self.px("max-height"))
+        if min((px for px in heights if px is not None), default=inf) < self.look.font_px:
+            # the text goes beyond it, and perhaps beyond what is around
             papers = tuple(dict.fromkeys((*papers, *around.papers, WHITE)))
-        if self.has("background-clip", "text") or self.has("background-image", "text"):
-            if (self.look.fill or self.look.ink)[3] < 1:
-                self.set(ink=UNKNOWN, fill=None)
-            papers = around.papers
         self.set(papers=papers)
 
     @property
     def is_cell(self) -> bool:
         return self.name in (*CELLS, *ROWS) and "display" not in self.values
 
-    def effects(self, *, is_box: bool, is_placed: bool) -> None:
-        """Collect what each property does to text, where it applies."""
-        faded = [_part(token) for token in self.values.get("opacity", ())]
-        for token in self.values.get("filter", ()):
-            if token.type == "function" and token.lower_name == "opacity":
-                faded += map(_part, token.arguments)
-        for part in faded:
-            self.set(opacity=self.look.opacity * part)
-        is_moved = is_placed or self.has("position", "relative", "sticky")
-        applies = {"box": is_box, "placed": is_moved}
-        applies |= {"margin": not self.is_cell, "margin-of-boxes": is_box and not self.is_cell}
+    def apply_effects(self, *, is_box: bool, is_placed: bool) -> None:
+        """Collect what each property does to text, as far as it applies."""
+        for token in self.values.get("opacity", ()):
+            self.set(opacity=self.look.opacity * _part(token))
+        applies = {
+            "placed": is_placed or not {"relative", "sticky"}.isdisjoint(self.words("position")),
+            "margin": not self.is_cell,
+            "margin-of-boxes": not self.is_cell,
+        }
         for name, value in self.values.items():
             of = property_of(name)[1]
-            if of.kind == "cannot-hide" or not applies.get(of.where, True):
+            if of.kind == "cannot-hide" or not applies.get(of.where, True) or name == "font-size":
                 continue
             effect = of.effect(value, self.look.font_px)
-            if of.where == "inherited-by-boxes" and not is_box:
-                kept = self.look.effects.get(name, "")  # it is that of boxes within
-                effect = kept or ("could" if effect else "")
+            if effect and "box" in of.where and not is_box:
+                effect = "could"
             if of.where.startswith("inherited"):
-                if name != "font-size":
-                    self.set(effects=self.look.effects | {name: effect})
+                self.set(effects=self.look.effects | {name: effect})
             elif effect:
                 (self.hides if effect == "hides" else self.doubts).add(name)
 
-    def boxes(self, text: Callable[[], str]) -> None:
+    def apply_size(self, text: Callable[[], str], *, is_box: bool) -> None:
         """Decide whether a box cuts its text: it has no room, or surely enough."""
         ways = [set(self.words(f"overflow-{axis}")) for axis in "xy"]
-        is_contained = self.has("content-visibility", "auto")
+        is_contained = "auto" in self.words("content-visibility")
         cuts = [is_contained or not way.isdisjoint(("hidden", "clip")) for way in ways]
         if not any(cuts) and all(way.isdisjoint(("auto", "scroll")) for way in ways):
             return
         sizes = list[float | None]()
         for size, before, after in _AXES:
-            named = [self.values[n] for n in (size, f"max-{size}") if n in self.values]
-            self.doubts.update([size] if any(v[0].type == "function" for v in named if v) else [])
             given = [self.px(size), self.px(f"max-{size}")]
+            both = (*self.values.get(size, ()), *self.values.get(f"max-{size}", ()))
+            self.doubts.update(size for token in both if token.type == "function")
             length = min((px for px in given if px is not None), default=None)
             if length is not None:
-                is_outer = self.has("box-sizing", "border-box")
+                is_outer = "border-box" in self.words("box-sizing")
                 side = self.px(f"padding-{before if is_outer else after}") or 0.0
                 length = max(length, self.px(f"min-{size}") or 0.0) + (-side if is_outer else side)
             sizes.append(length)
@@ -294,46 +251,21 @@ class _Declared(Struct):
         width = 0.0 if width is None and len(grown) > 2 and grown[0] == grown[2] == 0 else width
         for name, length in (("width", width), ("height", height)):
             if length is not None and length <= _CLIPPED_PX:
-                (self.doubts if self.is_cell else self.hides).add(name)
-        if self.hides or not any(cuts):
+                (self.hides if is_box and not self.is_cell else self.doubts).add(name)
+        if self.hides or not any(cuts) or not self.look.font_px:
             return
-        self.set(is_cut=True)
         words = text().split()
         char_px, n_chars = _CHAR_EMS * self.look.font_px, sum(map(len, words)) + len(words)
         longest = n_chars if self.look.is_nowrap else max(map(len, words), default=0)
-        if cuts[0] and longest * char_px > (width or _NARROW_PX):
-            self.doubts.add("overflow")
         n_lines = inf if height is None else height // (1.2 * self.look.font_px)
-        if cuts[1] and n_chars * char_px > n_lines * (width or _NARROW_PX):
-            self.doubts.add("height")
-
-    def animate(self, keyframes: Mapping[str, frozenset[str]]) -> None:
-        """Doubt what an animation of the page changes: it may end otherwise than it begins."""
-        names = [word for word in self.words("animation") if word in keyframes]
-        if changed := frozenset[str]().union(*(keyframes[name] for name in names)):
-            self.doubts.add("animation")
-            self.hides -= changed
-            self.set(opacity=max(self.look.opacity, 1.0 if "opacity" in changed else 0.0))
-            kept = {n: e for n, e in self.look.effects.items() if n not in changed}
-            self.set(effects=kept)
+        is_wide = cuts[0] and longest * char_px > (width or _NARROW_PX)
+        if is_wide or (cuts[1] and n_chars * char_px > n_lines * (width or _NARROW_PX)):
+            self.doubts.add("overflow")
 
 
 def _part(token: Any) -> float:
     value = token.value if token.type in ("number", "percentage") else 1.0
     return min(1.0, max(0.0, value / 100 if token.type == "percentage" else value))
-
-
-def _tokens_in(token: Any) -> Iterator[Any]:
-    """Yield a token and what a function is given, as far as colours are within one another."""
-    yield token
-    for inner in token.arguments if token.type == "function" else ():
-        yield inner
-        yield from inner.arguments if inner.type == "function" else ()
-
-
-def _is_image(token: Any) -> bool:
-    name = token.lower_name if token.type == "function" else token.type
-    return name in _IMAGES or name.endswith("gradient")
 
 
 _FIELDS = ("input", "select", "textarea", "option")
@@ -342,7 +274,6 @@ _NOT_SHOWN = (
     *("clippath", "pattern", "marker", "mask", "lineargradient", "radialgradient"),
 )
 _NOT_APPLIED = ("noscript", "template")
-_SHAPES = ("rect", "path", "circle", "ellipse", "polygon", "image", "use", "foreignobject")
 _PLAIN_HINTS = {
     "a": "color: #0000ee",
     "mark": "background-color: yellow; color: black",
@@ -359,7 +290,7 @@ _STYLING = {
 """Attributes that colour or hide an element, as declarations."""
 
 
-def _hints(element: Any, *, is_drawn: bool) -> tuple[str, ...]:
+def _hints(element: Any) -> tuple[str, ...]:
     name, attributes = element.name, element.attrs
     hints = list[str]()
     if name in _PLAIN_HINTS and (name != "a" or "href" in attributes):
@@ -371,20 +302,7 @@ def _hints(element: Any, *, is_drawn: bool) -> tuple[str, ...]:
         is_bare = len(value) == 6 and all(char in "0123456789abcdefABCDEF" for char in value)
         if key != "text" or name == "body":
             hints.append(_STYLING[key].format(f"#{value}" if is_bare else value))
-    if is_drawn:
-        hints += (
-            f"{k}: {attribute(element, k).partition(';')[0]}" for k in _DRAWN & attributes.keys()
-        )
     return tuple(hints)
-
-
-_DRAWN = frozenset(
-    (
-        *("fill", "fill-opacity", "opacity", "visibility", "display", "font-size", "clip-path"),
-        *("transform", "mask", "filter", "color", "letter-spacing", "text-anchor", "stroke"),
-    )
-)
-"""Attributes of drawings that are properties."""
 
 
 def sheet_beside(parts: Iterable[bytes]) -> CssSheet | None:
@@ -406,18 +324,14 @@ class PageStyles:
         sheets = [CssSheet("\n".join(own))] if own else []
         sheets += [book] if book is not None else []
         self._cascade = Cascade(sheets)
-        self._keyframes = {n: changed for sheet in sheets for n, changed in sheet.keyframes.items()}
         self._doubted = {doubt: list[str]() for sheet in sheets for doubt in sheet.doubts}
         """By what could hide text, the texts that it could hide."""
-        self._sheets = sheets
-        self._soup = soup
         self._body = soup.new_tag("body")
         """For a page that has none."""
-        self._papers: tuple[Colour, ...] = ()
         self._counted = set[int]()
         """Values with counters, by their ids."""
-        self._known = dict[tuple[int, int, str], _Look]()
-        """Looks by those around them, declarations and the element's name."""
+        self._known = dict[tuple[int, int, str], tuple[_Look, Any, Any]]()
+        """Looks by the ids of those around them and of declarations, which are kept with them."""
         self._verdicts = dict[int, tuple[bool, frozenset[str]]]()
 
     @property
@@ -487,7 +401,7 @@ class PageStyles:
             if wrapped is None and name not in _SPECIAL and not element.attrs:
                 look = around
             else:
-                hints = _hints(element, is_drawn=around.is_drawn or name == "svg")
+                hints = _hints(element)
                 style = attribute(element, "style") if "style" in element.attrs else ""
                 found = self._cascade.declarations(wrapped, hints, style)
                 look = self._look(element, around, found)
@@ -512,36 +426,30 @@ class PageStyles:
         if not self._cascade.has_rules:
             yield from ((tag, None) for tag in tags)
             return
-        html = next((tag for tag in tags if tag.name == "html"), None) or soup.new_tag("html")
-        root = _mirrored(html)
-        mirrors, of = {id(html): root}, {id(root): html}
-        top = root
-        if html.parent is None:
-            html.append(self._body)
-            top = _mirrored(self._body)
-            root.append(top)
-            of[id(top)] = self._body
-        for tag in tags:
+        html = soup.find("html") or soup.new_tag("html")
+        top = self._body if html.parent is None else html
+        if top is self._body:
+            html.append(top)
+        mirrors, tag_of = dict[int, Element](), dict[int, Any]()
+        for tag in (html, *([] if top is html else [top]), *(t for t in tags if t is not html)):
+            mirrors[id(tag)] = mirror = _mirrored(tag)
+            tag_of[id(mirror)] = tag
             if tag is not html:
-                mirrors[id(tag)] = mirror = _mirrored(tag)
-                mirrors.get(id(tag.parent), top).append(mirror)
-                of[id(mirror)] = tag
-        for wrapped in self._cascade.wrapped(root):
-            yield of[id(wrapped.etree_element)], wrapped
+                mirrors.get(id(tag.parent), mirrors[id(top)]).append(mirror)
+        for wrapped in self._cascade.wrapped(mirrors[id(html)]):
+            yield tag_of[id(wrapped.etree_element)], wrapped
 
     def _look(
         self, element: Any, around: _Look, found: Mapping[str, Mapping[str, Tokens]]
     ) -> _Look:
         name, values = element.name, found.get("", {})
-        if name == "svg":
-            papers = (*around.papers, UNKNOWN) if element.find(_SHAPES) else around.papers
-            around = replace(around, is_drawn=True, fill=BLACK, papers=papers)
+        if name == "svg" and any(tag.attrs for tag in element.find_all(True)):
+            around = replace(around, doubts=around.doubts | {"svg"})
         look = self._declared(element, around, values) if values else around
         for place in found:
-            if place.startswith("?") and not look.is_hidden:
-                possible = self._declared(element, around, {**values, **found[place]})
-                if possible.verdict()[0] and not look.verdict()[0]:
-                    look = replace(look, doubts=look.doubts | {place[1:]})
+            if place.startswith("?"):  # text that shows either way is shown
+                possible = self._declared(element, around, found[place])
+                look = _either(look, possible, place[1:])
         is_closed = name == "details" and "open" not in element.attrs
         if is_closed or (name == "summary" and "details" in look.doubts):
             doubts = look.doubts | {"details"} if is_closed else look.doubts - {"details"}
@@ -558,61 +466,41 @@ class PageStyles:
         return look
 
     def _declared(self, element: Any, around: _Look, values: Mapping[str, Tokens]) -> _Look:
-        key = (id(around), id(values), element.name)
+        key, kept = (id(around), id(values), element.name), (around, values)
         if key in self._known:
-            return self._known[key]
+            return self._known[key][0]
         name, d = element.name, _Declared(around, element.name, dict(values))
-        d.resolve()
+        d.resolve_variables()
         display = d.words("display")[:1]
-        is_placed = d.has("position", "absolute", "fixed")
-        is_floating = d.has("float", "left", "right")
-        is_box = name in OUTER or name in _REPLACED or around.makes_boxes or is_placed
-        is_box |= is_floating or display not in ([], ["inline"], ["contents"])
-        is_moved = is_floating or not _MOVING.isdisjoint(d.values)
-        if is_placed or is_moved:  # the boxes around it may lie elsewhere
-            below = self._page_papers() if is_placed else (WHITE,)
-            around = replace(around, papers=tuple(dict.fromkeys((*around.papers, *below))))
-        d.fonts()
-        d.colours(around)
-        d.effects(is_box=is_box, is_placed=is_placed)
-        if is_box:
-            d.boxes(element.get_text)
-        d.animate(self._keyframes)
+        is_placed = not {"absolute", "fixed"}.isdisjoint(d.words("position"))
+        is_floating = not {"left", "right"}.isdisjoint(d.words("float"))
+        is_box = name in OUTER or is_placed or is_floating
+        is_box |= display not in ([], ["inline"], ["contents"])
+        if is_placed or is_floating or not _MOVING.isdisjoint(d.values):
+            # the boxes around it may lie elsewhere
+            below = (*around.papers, WHITE, *((UNKNOWN,) if is_placed else ()))
+            around = replace(around, papers=tuple(dict.fromkeys(below)))
+        d.apply_fonts()
+        d.apply_colours(around)
+        d.apply_effects(is_box=is_box, is_placed=is_placed)
+        d.apply_size(element.get_text, is_box=is_box)
+        if not {"animation", "animation-name"}.isdisjoint(d.doubts):  # it may end otherwise
+            d.hides.clear()
+            d.set(effects=around.effects, opacity=around.opacity)
         look = replace(
-            d.look,
-            is_hidden=around.is_hidden or bool(d.hides),
-            doubts=around.doubts | d.doubts,
-            makes_boxes=bool(display) and display[0] in _MAKE_BOXES,
+            d.look, is_hidden=around.is_hidden or bool(d.hides), doubts=around.doubts | d.doubts
         )
         is_over = is_placed and look.papers != around.papers and not look.is_shut
         for moved in _MOVES_OTHERS & (d.doubts | d.hides) | ({"position"} if is_over else set()):
             self._doubted[f"{moved} of others"] = []
         if not any(name.startswith("overflow") for name in values):
-            self._known[key] = look
+            self._known[key] = (look, *kept)
         return look
-
-    def _page_papers(self) -> tuple[Colour, ...]:
-        """Return what may lie behind a text that is placed somewhere on the page."""
-        if not self._papers:
-            shown = [value for sheet in self._sheets for value in sheet.backgrounds]
-            for tag in self._soup.find_all(
-                lambda tag: "style" in tag.attrs or "bgcolor" in tag.attrs
-            ):
-                for css in (*_hints(tag, is_drawn=False), attribute(tag, "style")):
-                    shown += (v for name, v, _ in self._cascade.inline(css) if name in _BACKGROUNDS)
-            tokens = [t for value in shown for token in value for t in _tokens_in(token)]
-            colours = {c for t in tokens if (c := colour_of(t, UNKNOWN)) and c[3]}
-            is_unknown = any(t.type == "url" for t in tokens)
-            is_unknown |= any(t.type == "function" and t.lower_name == "var" for t in tokens)
-            if is_unknown or self._soup.find(("img", "svg", "video", "canvas")):
-                colours.add(UNKNOWN)
-            self._papers = (WHITE, *(colours if len(colours) <= _MOST_PAPERS else {UNKNOWN}))
-        return self._papers
 
     def _generated(self, element: Any, look: _Look, values: Mapping[str, Tokens]) -> str:
         """Return the text of a `content`, without its pictures and counters."""
         text, counters = "", ("counter", "counters")
-        shown = self._declared(element, look, {n: v for n, v in values.items() if n != "content"})
+        shown = self._declared(element, look, values)
         for token in values.get("content", ()) if not shown.verdict()[0] else ():
             if token.type == "string":
                 text += token.value
@@ -621,6 +509,21 @@ class PageStyles:
             elif token.type == "function" and token.lower_name in counters:
                 self._counted.add(id(token))
         return text
+
+
+def _either(look: _Look, possible: _Look, doubt: str) -> _Look:
+    """Return a look that says nothing on which two differ; text that one of them shows is shown."""
+    is_hidden, is_possible = look.verdict(), possible.verdict()
+    shown = possible if is_hidden[0] else look
+    is_doubtful = is_hidden != is_possible or possible.opacity < look.opacity
+    changed = {n: () for n, v in possible.variables.items() if look.variables.get(n) is not v}
+    return replace(
+        shown,
+        doubts=look.doubts | possible.doubts | ({doubt} if is_doubtful else set()),
+        ink=look.ink if possible.ink == look.ink else UNKNOWN,
+        papers=tuple(dict.fromkeys((*look.papers, *possible.papers))),
+        variables=look.variables | changed,
+    )
 
 
 def _mirrored(element: Any) -> Element:
@@ -633,8 +536,6 @@ def _mirrored(element: Any) -> Element:
     return mirror
 
 
-_BACKGROUNDS = ("background", "background-color", "background-image")
-_REPLACED = ("img", "svg", "math", "meter", "progress", "button", *_FIELDS)
 _SPECIAL = frozenset(
     (*_PLAIN_HINTS, "dialog", "details", "summary", "svg", "s", "strike", "del")
 ) - {"a"}  # without attributes
