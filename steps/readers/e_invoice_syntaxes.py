@@ -367,6 +367,7 @@ class Leaves:
         self._terms = terms_of(self._syntax.name)
         self._lines = dict[Element, list[str]]()
         self._labels = dict[Element, str]()
+        self._known = dict[tuple[Element, str], str | None]()
         begun = {invoice.at: invoice, **{group.at: group for group in groups}}
         others = {*invoice.root.findall(steps(invoice.syntax.each))} - {invoice.at}
         # Each with its group, the path at which that begins, its own and what it lies in
@@ -454,10 +455,16 @@ class Leaves:
             if term.condition.startswith("@"):
                 stated = [leaf.element.get(term.condition[1:])]
             else:
-                stated = [at.findtext(steps(term.condition)) for at in leaf.around]
+                stated = [self._stated(at, term.condition) for at in leaf.around]
             if term.value in stated:
                 return term
         return None
+
+    def _stated(self, at: Element, path: str) -> str | None:
+        """Return what stands there, once for all in one element: it may have thousands."""
+        if (at, path) not in self._known:
+            self._known[at, path] = at.findtext(steps(path))
+        return self._known[at, path]
 
     def _name(self, leaf: _InvoiceLeaf, term: NamedTerm | None) -> str:
         return term.name if term else _words(self._syntax.silent, leaf.path)
