@@ -253,6 +253,7 @@ class Upload(Struct, frozen=True):
         if version not in (None, known.version):
             there = _digest(bucket, name)
             if not (takes_over or known.is_digest(there)):
+                known.intended[:] = [digest]  # none of those before was the last to be written
                 return False
         if there != digest:
             with no_links.open_file(self.folder / name) as file:

@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Lock
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 from urllib.parse import unquote, urljoin, urlsplit
 
 from pydantic import AfterValidator, Field
@@ -21,12 +21,11 @@ from pydantic import AfterValidator, Field
 from paddock.engine.system.http import decoded
 from paddock.steps.extras import BUCKET_LIBRARIES
 
-from .fetching import N_AT_ONCE, fetch_in_order, in_order, known_end, started
+from .fetching import N_AT_ONCE, answer_of, fetch_in_order, in_order, known_end, started
 from .mirror import (
     MOST_FAILURES,
     Answer,
     Gone,
-    Had,
     Left,
     Source,
     SourceAway,
@@ -36,8 +35,6 @@ from .mirror import (
     SourceRefused,
     Whole,
 )
-
-T = TypeVar("T")
 
 _CONNECT_S, _READ_S = 15, 60
 _N_OBJECTS = 16  # of S3 at once: 1,000 small ones in 4 s where each request takes 20 ms
@@ -158,7 +155,7 @@ class Bucket(Source):
         while True:
             call = partial(sync, self._files.loop, self._files._call_s3, "list_objects_v2", **of)
             try:
-                page = self._answer(call)
+                page = started(call)()
             except FileNotFoundError:
                 raise SourceRefused("has no such folder", "Correct `url`.") from None
             is_last, token = page.get("IsTruncated") is False, page.get("NextContinuationToken")
@@ -182,13 +179,18 @@ class Bucket(Source):
             if self.is_web and len(seen) > _MOST_PAGES:  # one may link to itself below
                 raise SourceRefused(f"has more than {_MOST_PAGES:,} pages", "Correct `url`.")
             try:
-                found = self._answer(lambda: self._list(folder))
-            except FileNotFoundError:
+                found = started(partial(self._list, folder))()
+            except FileNotFoundError as error:
+                if self.is_web and isinstance(error.__cause__, Exception):
+                    raise error.__cause__ from None  # fsspec takes all for that
                 if folder == self._root:
                     raise SourceRefused("has no such folder", "Correct `url`.") from None
                 continue
             for info in found:
-                path = self._resolved(info["name"])
+                path = info["name"]
+                if self.is_web:  # without `.`, `..` and a place in the page
+                    parts = urlsplit(path)
+                    path = urljoin(path, parts.path + (parts.query and f"?{parts.query}"))
                 if path == folder or not path.startswith(self._root):  # a link elsewhere
                     continue
                 if info["type"] == "directory":
@@ -202,13 +204,6 @@ class Bucket(Source):
         with self._sessions.use() as sftp:
             return [*sftp.entries(folder)]
 
-    def _resolved(self, path: str) -> str:
-        """Return the address of a link without `.`, `..` and a place in the page."""
-        if not self.is_web:
-            return path
-        parts = urlsplit(path)
-        return urljoin(path, f"{parts.path}?{parts.query}" if parts.query else parts.path)
-
     def _info(self, path: str) -> Mapping[str, Any]:
         """Return what the server says of a document; nothing where its fetch reports why."""
         try:
@@ -219,14 +214,6 @@ class Bucket(Source):
                 return {}
             raise cause or error from None
 
-    def _answer(self, call: Callable[[], T]) -> T:
-        try:
-            return started(call)()
-        except FileNotFoundError as error:
-            if self.is_web and isinstance(error.__cause__, Exception):  # fsspec takes all for that
-                raise error.__cause__ from None
-            raise
-
     def contents(self, identities: Sequence[str]) -> Iterator[tuple[str, Answer]]:
         most, n_at_once = self._params.max_bytes, _N_OBJECTS if self._is_s3 else N_AT_ONCE
         return fetch_in_order(identities, self.answer, most, self._sizes, n_at_once)
@@ -236,38 +223,29 @@ class Bucket(Source):
         if (path := self._paths.get(identity)) is None:
             return Gone()
         size = self._sizes[identity]
-        try:
-            with _errors():
-                content, whole_by = self._read(path, most_bytes)
-        except FileNotFoundError as error:
-            raise SourceRefused("it is not there any more") from error
-        if len(content) > most_bytes:
-            return Left(f"larger than `max_bytes` ({most_bytes:,})", len(content))
-        if size is not None and len(content) != size:
+        content, whole_by = self._read(path, most_bytes)
+        if len(content) <= most_bytes and size not in (None, len(content)):
             return Left(f"{len(content):,} bytes came, where {size:,} are listed")
-        whole_by = whole_by or (None if size is None else Whole.LENGTH)
-        if whole_by is None:
-            return Left("the server does not say where it ends: it may be a part")
-        return Had(content, whole_by)
+        return answer_of(content, whole_by or (Whole.LENGTH if size else None), most_bytes)
 
     def content(self, name: str) -> bytes:
         """Return an object, which need not be listed; of one that is too large its start."""
-        path, most = self._root + name, self._params.max_bytes
-        try:
-            with _errors():
-                return self._answer(lambda: self._read(path, most)[0])
-        except FileNotFoundError as error:
-            raise SourceRefused("it is not there any more") from error
+        read = partial(self._read, self._root + name, self._params.max_bytes)
+        return started(read)()[0]
 
     def _read(self, path: str, most_bytes: int) -> tuple[bytes, Whole | None]:
         """Return one byte more than may be read at most, and how it is known that this is all."""
-        if self._sessions is not None:
-            with self._sessions.use() as sftp:
-                return sftp.content(path, most_bytes), Whole.END
-        read = self._read_web if self.is_web else self._read_object
-        sync = import_module("fsspec.asyn").sync
-        content, whole_by = sync(self._files.loop, read, path, most_bytes)
-        return bytes(content), whole_by
+        try:
+            with _errors():
+                if self._sessions is not None:
+                    with self._sessions.use() as sftp:
+                        return sftp.content(path, most_bytes), Whole.END
+                read = self._read_web if self.is_web else self._read_object
+                sync = import_module("fsspec.asyn").sync
+                content, whole_by = sync(self._files.loop, read, path, most_bytes)
+                return content, whole_by
+        except FileNotFoundError as error:
+            raise SourceRefused("it is not there any more") from error
 
     async def _read_object(self, path: str, most_bytes: int) -> tuple[bytes, Whole | None]:
         files = self._files
@@ -289,11 +267,11 @@ class Bucket(Source):
             whole_by = known_end(answer.headers, content)
             coding = answer.headers.get("Content-Encoding", "")
             # A compressed file is one also where the server says that it compressed it
-            if len(content) <= most_bytes and not urlsplit(url).path.endswith((".gz", ".tgz")):
-                if (plain := decoded(content, coding, most_bytes)) is None:
-                    raise SourceRefused(f"it is compressed as '{coding}', and damaged or unknown")
-                content = plain
-            return content, whole_by
+            if urlsplit(url).path.endswith((".gz", ".tgz")):
+                return content, whole_by
+            if (plain := decoded(content, coding, most_bytes)) is None:
+                raise SourceRefused(f"it is compressed as '{coding}', and damaged or unknown")
+            return plain, whole_by
 
     # --- for outputs
 
@@ -302,7 +280,7 @@ class Bucket(Source):
         path = self._root + name
         try:
             with _errors():
-                info = self._answer(lambda: self._files.info(path))
+                info = started(partial(self._files.info, path))()
         except FileNotFoundError:
             return None
         return _version(path, info) if info["type"] == "file" else None
@@ -321,11 +299,11 @@ class Bucket(Source):
             files.mv(aside, path)
 
         with _errors():
-            self._answer(write)
+            started(write)()
 
     def remove(self, name: str) -> None:
         with suppress(FileNotFoundError), _errors():
-            self._answer(lambda: self._files.rm_file(self._root + name))
+            started(partial(self._files.rm_file, self._root + name))()
 
 
 def _version(path: str, info: Mapping[str, Any]) -> str:
@@ -376,9 +354,9 @@ class _SftpSessions:
         self._free.put(session)
 
     def _take(self) -> Any:
-        with self._lock, suppress(Empty):
-            return self._free.get_nowait()
         with self._lock:
+            with suppress(Empty):
+                return self._free.get_nowait()
             if self._n_open < self._n_most:
                 try:
                     session = self._kind.from_transport(self._client.get_transport())
