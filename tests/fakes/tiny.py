@@ -145,7 +145,7 @@ def copying(path: Path) -> Path:
     second = {"q": query, "k": key, "v": value, "output": result}
     filled: Matrices = {"token_embd.weight": embedding, "output.weight": output}
     axes: Axes = dict.fromkeys(filled, (n_embd, len(tokens)))
-    norms, n_ff = {"output_norm.weight": (n_embd,)}, 32
+    norms, n_ff = {"output_norm.weight": (n_embd,)}, 64  # not narrower than a tile of AMX
     for layer, parts in enumerate((first, second)):
         for name, rows in parts.items():
             filled[f"blk.{layer}.attn_{name}.weight"] = rows
