@@ -242,7 +242,8 @@ class XlsxWorkbook:
                 yield from rows[:-1]
                 del rows[:-1]
         if rows is None:  # which the format asks for
-            self._lost[name] = self.broken[name] = None
+            self._lost[name] = None
+            self.broken |= {name: None} if _key(name) in self._names else {}
         last = list(rows if rows is not None else ())
         builder.start("open", {})  # within what the part left open
         yield from (row for row in last if row.find(".//open") is None)
