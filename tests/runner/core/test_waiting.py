@@ -34,7 +34,7 @@ def read_bill(request: ChatRequest) -> str:
     """Answer with the number and the total that the document names, spoiled where it is hotter."""
     text = request.messages[-1].content
     number = re.search(r"bill (\S+)", text)
-    total = re.search(r"total (-?\d\S*)", text)
+    total = re.search(r"total (?!VAT)(\S+)", text)
     answer = {"number": number[1] if number else "?", "total": float(total[1]) if total else 0.0}
     return json.dumps(answer)
 
