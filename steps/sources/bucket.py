@@ -136,7 +136,7 @@ class Bucket(Source):
         for path, info in in_order(pages, self._info):
             try:
                 facts = info()
-            except Exception:
+            except Exception:  # its fetch says why; several mean that the server is away
                 n_failures += 1
                 if n_failures == MOST_FAILURES:
                     raise
