@@ -163,7 +163,6 @@ class AnswerReviewer:
         step, item = attempt.step, attempt.item
         assert step.review is not None
         if given.names:
-            given = given if faults else given.with_sums(answer_of(outputs))
             outputs = {**outputs, "readings": given.sources}
         # Where no one is asked, a sure answer is used as it would be without the share.
         name, may_ask = item.shown_key or item.key, self._reviews.mode == "ask"

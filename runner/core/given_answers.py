@@ -23,6 +23,7 @@ from .traces.past_decisions import StepDecisions
 
 if TYPE_CHECKING:
     from paddock.runner.bind.bound import BoundStep
+    from paddock.runner.rules import FieldReading
 
     from .item_attempt import StepAttempt
 
@@ -38,8 +39,9 @@ class GivenAnswer(Struct, frozen=True):
     sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """By field, who read it (`by`), and of a rule the `decision` that it rests on, and `label`.
 
-    It is a person, a rule, an e-invoice's XML, or the sum that a model has as well; of another
-    field why it is `open`, by its name, and the `sum` on its page.
+    It is a person, a rule, or an e-invoice's XML; of another field why it is `open`, by its name,
+    what is `left` over on the document that may tell it, each with text, bounds and key, and the
+    `proposed` value that was read all the same.
     """
     decision: Review | None = None
     """What a person decided on the document; None: nothing of it is valid by what is asked now."""
@@ -89,17 +91,6 @@ class GivenAnswer(Struct, frozen=True):
         text = json.dumps(self.answer, ensure_ascii=False)
         outputs = {"text": text, "output": self.answer, "evidence": evidence, "usage": {}}
         return kind.output.model_validate(outputs).model_dump(mode="json")  # type: ignore[no-any-return]
-
-    def with_sums(self, answer: Any) -> GivenAnswer:
-        """Return it with the amounts that a model and the sums of the page agree on.
-
-        Not where a person is asked all the same: what they see teaches a rule.
-        """
-        found = answer if isinstance(answer, Mapping) else {}
-        is_open = {name: how for name, how in self.sources.items() if "open" in how}
-        if any("sum" not in how or how["sum"] != found.get(n) for n, how in is_open.items()):
-            return self
-        return replace(self, sources={**self.sources, **{n: {"by": "sum"} for n in is_open}})
 
     def fields_to_ask(self, answer: Any) -> tuple[str, ...] | None:
         """Return what a person is asked about: all that no rule reads; None: the whole answer."""
@@ -161,6 +152,10 @@ def has_fields(reply: Any) -> TypeGuard[ScopedReply]:
     return isinstance(schema, Mapping) and bool(schema.get("properties"))
 
 
+def as_values(readings: Mapping[str, FieldReading]) -> dict[str, Any]:
+    return {name: reading.value for name, reading in readings.items()}
+
+
 async def with_readings(
     decided: GivenAnswer, attempt: StepAttempt, reply: ScopedReply
 ) -> GivenAnswer:
@@ -172,17 +167,17 @@ async def with_readings(
     own_id = review_id(item.scope_id, item.key, attempt.step.id)
     used = UsedRules.of(known, step, own_id, packed, decided.fields, decided.readings_shown)
     item.note(used)
-    if not packed and offers.words and offers.unread is None:
+    if not packed and offers.lines and offers.unread is None:
         offers = rules.Offers(unread=WhyOpen.TOO_LONG)
     read, names = known.rules.read(offers), tuple(schema["properties"])
     found = {**used.field_readings(), **read.sure}
     sure = {name: reading for name, reading in found.items() if name not in decided.fields}
-    values = _valid({name: how.value for name, how in sure.items()}, schema)
+    values = _valid(as_values(sure), schema)
     given = replace(
         decided,
         fields={**decided.fields, **values},
         names=names,
-        proposed=_valid(offers.proposed, schema),
+        proposed=_valid({**offers.sums, **as_values(read.proposed), **offers.proposed}, schema),
         offers=packed,
     )
     if given.is_whole and values:
@@ -198,7 +193,11 @@ async def with_readings(
     for name, reason in why.items():
         if name in given.fields:
             continue
-        is_other = reason in (WhyOpen.DECIDED_OTHERWISE, WhyOpen.NEW_AROUND)
-        with_sum = {"sum": offers.sums[name]} if name in offers.sums and not is_other else {}
-        sources[name] = {"open": reason.name.lower(), **with_sum}
+        left = [part for part in read.left_over if name in part.fields]
+        how: dict[str, Any] = {"open": reason.name.lower()}
+        if left:
+            how["left"] = [[part.text, part.start, part.end, part.key] for part in left]
+        if name in read.proposed:
+            how["proposed"] = read.proposed[name].value
+        sources[name] = how
     return replace(given, sources=sources)

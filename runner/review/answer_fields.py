@@ -308,7 +308,8 @@ def page_words(source: SourceText, page: int, offers: str) -> list[list[Any]]:
     A word is the value that rules would read there, if it is a part of one: the day of `3 May`.
     What is or may be its sign is a part of an amount. `offers`: packed.
     """
-    values, found = rules.Offers.unpack(offers).values, list[list[Any]]()
+    lines, found = rules.Offers.unpack(offers).lines, list[list[Any]]()
+    values = [(v.written, *v.digits) for line in lines for v in line.values]
     cells = source.cells(page) if 0 < page <= len(source.part_starts) else []
     signed = rules.signed_amounts(source, page) if any(cell.box for cell in cells) else []
     for cell in cells:
@@ -317,10 +318,9 @@ def page_words(source: SourceText, page: int, offers: str) -> list[list[Any]]:
             continue
         start = source.text.index(shown, cell.start)
         end = start + len(shown)
-        parts = [v for v in values if v.start < cell.end and cell.start < v.end]
-        if parts and all(value.written != shown for value in parts):
-            least = min(parts, key=lambda value: value.end - value.start)
-            start, end = least.start, least.end
+        parts = [v for v in values if v[1] < cell.end and cell.start < v[2]]
+        if parts and all(written != shown for written, *_ in parts):
+            _, start, end = min(parts, key=lambda value: value[2] - value[1])
             shown = source.text[start:end]
         for amount, first, last in signed:
             if first < cell.end and cell.start < last:

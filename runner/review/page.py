@@ -608,7 +608,7 @@ def _reading(reviews: LedgerReviews, subject: Subject, keys: FieldKeys) -> dict[
     if reading is None:
         return None
     if "open" in reading:
-        return {**reading, "text": WhyOpen[reading["open"].upper()].value}
+        return {**reading, "text": WhyOpen.named(reading["open"]).value}
     if not subject.is_sure_of(keys[:1]):
         return None
     rests = None

@@ -1,21 +1,12 @@
 """Rules that decisions of people make, and what they read in a document. Pure; nothing is stored.
 
-The key is who sent a document, and its layout: the cells with the names that a person confirmed,
-and the words beside its values, but for remarks: lines that some decided documents have and others
-lack, all else being equal. A line that is unlike all remarks so far opens what has no place: kind
-and sender. So do a tick elsewhere, other words behind a label, if these were not others each time,
-and a label that is new beside codes and days. Within the key a rule of a field says which labels
-govern its value, and how that is read. It reads nothing, and the field is open,
+A paper's sender is known by the cells with the names that a person confirmed. Its layouts say what
+each part of a paper is: what stood there in decided papers, the place of a field's value, what was
+other words each time, rows of items, amounts that a sum explains. A field is read
 
-1. where no decision, or decisions on two senders, have this key, or they differ in a constant, or
-   the text names a choice of it that no such document named;
-2. where one of its labels governs two values or is missing, unless it is nowhere, and the value is
-   the sum of what stands before it, and the largest;
-3. where a label is new in the block of the value, unless the value is the sum of what stands before
-   it, and the new label does, too;
-4. where what is written there has another form, or could be read in two ways; what stands around a
-   number in its row is a part of its form, but for currencies and a minus before it;
-5. where it would not give what was decided on any document so far: there it is gone.
+1. where nothing that may tell it is left over, by any layout that explains the paper as well;
+2. where its value stands in its places alike, in a form that decisions show, and no decided paper
+   has another value there.
 """
 
 from __future__ import annotations
@@ -24,28 +15,32 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Set
 
+from paddock.engine.system.records import replace
+
+from .alignment import parts_of
 from .field_rules import FieldReading, SenderNames, TaughtAnswer
 from .offers import Offers
 from .reasons import WhyOpen
-from .sender_layouts import DocumentReadings, LayoutDifference, SenderLayout, layouts_of_sender
+from .sender_layouts import DocumentReadings, SenderLayout, layouts_of_sender, nearest
 
 _SPACE = re.compile("[ \u00a0\u202f]")
+_LEAST_EXPLAINED = 0.5  # of a paper's parts; of fewer, it is of another layout
 
 
 class Rules:
     def __init__(self, decisions: Iterable[TaughtAnswer]) -> None:
         """`decisions`: the oldest first; a reading names the first that it rests on."""
-        by_names: dict[SenderNames, list[TaughtAnswer]] = {}
+        self._decisions = defaultdict[SenderNames, list[TaughtAnswer]](list)
         for taught in decisions:
-            by_names.setdefault(taught.names, []).append(taught)
-        self._layouts = {names: [*layouts_of_sender(some)] for names, some in by_names.items()}
+            self._decisions[taught.names].append(taught)
+        self._layouts = dict[SenderNames, list[SenderLayout]]()
         self._named_by = defaultdict[str, list[SenderNames]](list)
-        for names in filter(None, by_names):
+        for names in filter(None, self._decisions):
             self._named_by[names[0][1]].append(names)
-        self._unnamed = {t.offers.words for t in by_names.get((), ())}
+        self._unnamed = {frozenset(_keys(t.offers)) for t in self._decisions.get((), ())}
         self._refuted = {
             (t.offers.seller, field)
-            for some in by_names.values()
+            for some in self._decisions.values()
             for t in some
             for field in t.fields & t.offers.stated.keys()
             if t.answer.get(field) != t.offers.stated[field]
@@ -53,12 +48,17 @@ class Rules:
         """Sellers and fields that a person decided otherwise than an e-invoice states them."""
         self._accounts = {
             names: {account for t in some for account in t.offers.accounts}
-            for names, some in by_names.items()
+            for names, some in self._decisions.items()
         }
 
     @property
     def layouts(self) -> list[SenderLayout]:
-        return [layout for some in self._layouts.values() for layout in some]
+        return [layout for names in self._decisions for layout in self._of_sender(names)]
+
+    def _of_sender(self, names: SenderNames) -> list[SenderLayout]:
+        if names not in self._layouts:
+            self._layouts[names] = layouts_of_sender(self._decisions[names])
+        return self._layouts[names]
 
     def read(self, offers: Offers) -> DocumentReadings:
         """Read what rules and an e-invoice know, if not both otherwise.
@@ -82,7 +82,7 @@ class Rules:
                 for field in {*of_account, *(field for field, _ in names)}:
                     found.pop(field, None)
                     why[field] = WhyOpen.OTHER_ACCOUNT
-        return DocumentReadings(found, why, by_rules.otherwise)
+        return replace(by_rules, sure=found, why=why)
 
     def _senders(self, cells: Set[str]) -> Iterator[SenderNames]:
         """Yield the names of each sender all of whose cells are there."""
@@ -92,16 +92,36 @@ class Rules:
                     yield names
 
     def _read_by_rules(self, offers: Offers) -> DocumentReadings:
-        """Read a document by the rules of the only layout which it fits; of several, nothing."""
+        """Read a document by the layouts that explain most of it, where these agree."""
         if offers.unread is not None:
             return DocumentReadings({}, {}, offers.unread)
+        parts = parts_of(offers.lines)
         senders = self._senders({*offers.names})
-        layouts = [layout for names in senders for layout in self._layouts[names]]
-        differences = [LayoutDifference(layout, offers) for layout in layouts]
-        near = [difference for difference in differences if not difference.is_other_layout]
-        same = [difference for difference in near if not difference.changes]
-        fitting = same or ([] if offers.words in self._unnamed else near)
-        if len(fitting) == 1:
-            return fitting[0].layout.read(offers, fitting[0].changes)
-        new = WhyOpen.NEW_LAYOUT if layouts else WhyOpen.NEW_SENDER
-        return DocumentReadings({}, {}, WhyOpen.SEVERAL_FIT if fitting else new)
+        layouts = [layout for names in senders for layout in self._of_sender(names)]
+        near = [*nearest(layouts, parts)]
+        if not near:
+            return DocumentReadings({}, {}, WhyOpen.NEW_SENDER)
+        readings = [layout.read(parts, how) for layout, how in near]
+        found, (layout, how) = readings[0], near[0]
+        n_explained = len(parts) - len(how.new)
+        is_new = n_explained < _LEAST_EXPLAINED * max(
+            len(parts), len(how.stands) + len(how.missing)
+        )
+        is_new |= not layout.sender_at.isdisjoint(how.missing)  # its name in another's paper
+        if is_new or (how.cost and frozenset(_keys(offers)) in self._unnamed):
+            proposed = {**found.proposed, **found.sure}
+            return DocumentReadings({}, {}, WhyOpen.NEW_LAYOUT, proposed)
+        for other in readings[1:]:
+            for field in [*found.sure]:
+                reading = other.sure.get(field)
+                if reading is None or reading.value != found.sure[field].value:
+                    found = replace(
+                        found,
+                        sure={f: r for f, r in found.sure.items() if f != field},
+                        why={**found.why, field: WhyOpen.DIFFERENT},
+                    )
+        return found
+
+
+def _keys(offers: Offers) -> Iterator[str]:
+    return (line.key for line in offers.lines)

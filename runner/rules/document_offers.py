@@ -1,63 +1,48 @@
-"""What a document offers to rules: its values with the labels that govern them, and other words.
+"""What a document offers to rules: its lines with their values, and what an e-invoice states.
 
 Of a page whose words have boxes, rows and cells are made of these, else of lines: no rule hangs on
-a text's notation. A value is governed by the words before it in its cell, by the cell before it, or
-by the head of its column. Rows that follow one another and have values are a block: its labels tell
-whether a sender's layout changed there. With these what an e-invoice states, as far as its page
-shows the same.
+a text's notation. A row is cut into what stands for itself: a cell with words and the values behind
+it, a value under its head; a row of a table with several values is one line.
 """
 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from hashlib import sha256
-from itertools import chain, zip_longest
-from operator import attrgetter
 from typing import Any
 
-from paddock.engine.system.records import replace
+from paddock.engine.system.records import Struct, replace
 from paddock.pipelines.checking.schema_parts import SchemaParts
 from paddock.pipelines.e_invoices import EInvoice, InvoiceTerm
-from paddock.pipelines.text_cells import PlacedCell, SourceText, TextCell
-from paddock.pipelines.text_marks import searchable, shown_text
+from paddock.pipelines.text_cells import PlacedCell, SourceText
+from paddock.pipelines.text_marks import shown_text
 from paddock.steps.readers.document_kinds import MEDIA_TYPES
 from paddock.steps.readers.e_invoice_checks import accounts_in
 
 from .cell_values import (
-    DASHES,
-    MOST_BEHIND,
+    MARKERS,
     WITH_CENTS,
     WORD,
     CellValue,
-    around_number,
-    currencies_in,
-    end_of_label,
     is_currency,
-    is_prose,
-    label_of,
+    key_of,
     name_of,
     values_in,
-    whole_code,
     words_of,
 )
-from .offers import How, OfferedValue, Offers
+from .offers import OfferedLine, OfferedValue, Offers
 from .reasons import WhyOpen
 
 _MAILS = (MEDIA_TYPES["eml"], MEDIA_TYPES["msg"])
 _SELF_BILLED = frozenset(("261", "389", "471", "473", "500", "501", "502", "527"))
 _NO_BILL = frozenset(("130", "325", "457", "817"))
 """Codes of UNTDID 1001: a data sheet, a proforma invoice, a reversal of debit, a claim."""
-_MOST_CHARS = 60_000  # of a text; of a longer document no rule is made
+_MOST_CHARS = 300_000  # of a text; of a longer document no rule is made
 _MOST_CHOICES = 40  # of a field whose words are looked for in a text
 _MOST_NAME_CHARS, _NAME_WORDS = 100, 8
-_MOST_VALUES = 3  # of one label: where two differ, no rule reads either
-_CODE_BEGINS = re.compile(r"[^\W\d_a-z]{1,5}\s")
-_TICK = re.compile(r"(?<!\S)([\[(][xX ]?[\])]|[□◉-●☐-☒✅✓-✘⬛⬜])")
-_LABELLED = re.compile(r"(?P<label>[^\d:]*[^\W\d_][^\d:]*):\s+(?P<rest>\S.*)")
 _RATE = re.compile(r"(?<![\d.,])(\d\d?(?:[.,]\d\d?)?)\s?%")
 _HEADER = re.compile(r"(?:[\w-]+: .*\n)+\n")
+_SENT = re.compile(r"(?:date|message-id): ", re.IGNORECASE)  # a mail is sent on another day
 
 
 def offers_of(
@@ -68,7 +53,7 @@ def offers_of(
     """Return what the only document of some sources offers; of several, or a long one, nothing.
 
     `terms`: the fields of an answer that an e-invoice states, with its terms; `schema`: its JSON
-    Schema, of whose choices it tells which are named.
+    Schema, whose choices a mail around the e-invoice must not name.
     """
     documents = [source for source in sources if source.text.strip()]
     if len(documents) != 1:
@@ -76,60 +61,56 @@ def offers_of(
     (source,) = documents
     is_long = len(source.text) > _MOST_CHARS
     offers = Offers(unread=WhyOpen.TOO_LONG) if is_long else _offers_of_cells(source)
-    text = shown_text(source.text[:_MOST_CHARS])
-    named = _named_choices(text, SchemaParts.of(schema))
-    terms = terms or {}
+    text, terms = shown_text(source.text[:_MOST_CHARS]), terms or {}
     invoice = source.invoices[0] if len(source.invoices) == 1 else None
     stated = _stated_fields(source, invoice, terms, schema)
-    if source.media_type in _MAILS:  # a letter may say what else the mail is
+    if stated and source.media_type in _MAILS:  # a letter may say what else the mail is
+        named = _named_choices(text, SchemaParts.of(schema))
         stated = {n: v for n, v in stated.items() if {*named.get(n, ())} <= {str(v)}}
     proposed = {} if invoice is None else _terms_of(invoice, terms, schema)
-    total = _sum_to_pay(offers.values, text)
+    total = _sum_to_pay(offers.lines, text)
     of_total = [n for n, term in terms.items() if total and term in ("gross", "payable")]
     return replace(
         offers,
         seller=invoice["seller"] if invoice is not None and stated else "",
         stated=stated,
         accounts=tuple(accounts_in(text)),
-        named=named,
-        currencies=sorted({*currencies_in(text).values()}),
         sums={name: total for name in of_total if name not in proposed},
         proposed=proposed,
     )
 
 
 def _offers_of_cells(source: SourceText) -> Offers:
-    source, rows = replace(source, text=searchable(source.text)), list[list[PlacedCell]]()
-    is_mail = source.media_type == MEDIA_TYPES["eml"]
+    rows, is_mail = list[list[PlacedCell]](), source.media_type == MEDIA_TYPES["eml"]
     for number, start in enumerate(source.part_starts, 1):
         cells = source.cells(number)
         if any(cell.p is not None and cell.p < 1 for cell in cells):
             return Offers(unread=WhyOpen.OCR)  # which has its own doubts
         header = _HEADER.match(source.text, start) if is_mail else None
-        own = [cell for cell in cells if header is None or _is_own(source.text, cell, header.end())]
+        own = [
+            cell
+            for cell in cells
+            if header is None
+            or cell.start >= header.end()
+            or not _SENT.match(source.text, cell.start)
+        ]
         rows += source.rows(own)
-    return _GovernedRows(rows).offers()
+    return Offers(tuple(_lines(rows)), tuple(_names(rows)))
 
 
-def _is_own(text: str, cell: TextCell, header_end: int) -> bool:
-    """Return whether a line of a mail is the document's: a mail is sent on another day."""
-    is_header = cell.start < header_end and cell.box is None
-    return not is_header or text[cell.start : cell.end].casefold().startswith("from:")
-
-
-def _sum_to_pay(values: Iterable[OfferedValue], text: str) -> float | None:
+def _sum_to_pay(lines: Iterable[OfferedLine], text: str) -> float | None:
     """Return the last amount, if it is the largest, and a net sum and tax at a rate make it."""
     amounts = [
-        (int(re.sub(r"\D", "", v.written)), not v.around and v.written[0] != "-")
-        for v in sorted(values, key=attrgetter("start", "around"))
-        if WITH_CENTS.fullmatch(v.written.removeprefix("-"))
+        (int(re.sub(r"\D", "", v.written)), line.key.endswith(MARKERS["amount"]))
+        for line in lines
+        for v in line.values
+        if v.kind == "amount" and WITH_CENTS.fullmatch(v.written)
     ]
-    cents = [amount for amount, is_plain in amounts if is_plain]
-    total = max((amount for amount, _ in amounts), default=0)
-    rates = [r.replace(",", ".") for r in _RATE.findall(text)]
+    total, is_plain = amounts[-1] if amounts else (0, False)
+    cents, rates = {a for a, _ in amounts}, [r.replace(",", ".") for r in _RATE.findall(text)]
     parts = [(net, total - net) for net in cents if total - net in cents]
     is_sum = any(abs(net * float(rate) / 100 - tax) <= 1 for net, tax in parts for rate in rates)
-    return total / 100 if is_sum and amounts[-1] == (total, True) else None
+    return total / 100 if is_sum and is_plain and total == max(cents) else None
 
 
 def _named_choices(text: str, schema: SchemaParts) -> dict[str, list[str]]:
@@ -194,197 +175,94 @@ def choices_of(schema: SchemaParts, name: str) -> list[Any]:
 # --- rows of a page
 
 
-class _GovernedRows:
-    def __init__(self, rows: Sequence[Sequence[PlacedCell]]) -> None:
-        self.rows = rows
-        self.signs = set[str]()
-        read = [[values_in(cell, self.signs) for cell in row] for row in rows]
-        self.values = [[values for values, _ in row] for row in read]
-        self.plain = [[plain for _, plain in row] for row in read]
-        self.governing = set[tuple[int, int]]()
-        """Row and cell of each label."""
-        self._found = dict[Any, OfferedValue]()
-        self._blocks = list[set[str]]()
-        """The labels of each."""
-        self._written = defaultdict[tuple[str, str], set[str]](set)
-        """What stands under each label."""
+class _Cell(Struct):
+    place: PlacedCell
+    values: list[CellValue]
+    has_words: bool
+    """More than a value and the unit behind it, such as `2 pcs`."""
 
-    def offers(self) -> Offers:
-        block: int | None = None
-        for at, (values, below) in enumerate(zip_longest(self.values, self.values[1:])):
-            if any(values):
-                block = self._read_row(at, block)
-            elif len(values) < 2 or not any(below or ()):  # heads of a table belong to its rows
-                block = None
-        return Offers(
-            frozenset(self._words()) | {f"¤{sign}" for sign in self.signs},
-            tuple(self._names()),
-            tuple(self._found.values()),
-            tuple(map(frozenset, self._blocks)),
-            pairs=self._pairs(),
+    @classmethod
+    def of(cls, place: PlacedCell) -> _Cell:
+        values = values_in(place.text)
+        words = key_of(place.text, values).split()
+        n_words = sum(map(str.isalnum, words))
+        is_unit = n_words < 2 and words[:1] != [] and words[0] in MARKERS.values()
+        return cls(place, values, not is_unit and not is_currency(place.text.strip()))
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether it is words and the value behind them."""
+        values = self.values
+        return len(values) == 1 and values[0].start > 0 and values[0].end == len(self.place.text)
+
+
+def _lines(rows: Iterable[Sequence[PlacedCell]]) -> Iterator[OfferedLine]:
+    heads = list[_Cell]()
+    for number, places in enumerate(rows):
+        row = [_Cell.of(place) for place in places]
+        if heads and not any(cell.has_words for cell in row):
+            over = [[h for h in heads if _is_over(h.place, cell.place)] for cell in row]
+            if all(len(some) == 1 for some in over):
+                under = {id(some[0]): cell for some, cell in zip(over, row, strict=True)}
+                for head in heads:
+                    yield _line(number, [head, *([under[id(head)]] if id(head) in under else [])])
+                heads = []
+                continue
+        yield from (_line(number - 1, [head]) for head in heads)
+        heads = []
+        n_valued = sum(bool(cell.values) for cell in row)
+        if len(row) > 1 and not n_valued:
+            heads = row
+            continue
+        pairs = [[c.has_words for c in row[at : at + 2]] for at in range(0, len(row), 2)]
+        is_pairs = all(pair == [True, False] for pair in pairs) or all(c.is_pair for c in row)
+        if n_valued > 1 and not is_pairs:
+            yield _line(number, row, is_table=True)
+            continue
+        part = list[_Cell]()
+        for cell in row:
+            if part and cell.has_words and not part[-1].place.text.endswith(":"):
+                yield _line(number, part)
+                part = []
+            part.append(cell)
+        yield _line(number, part)
+    yield from (_line(number, [head]) for head in heads)
+
+
+def _is_over(head: PlacedCell, cell: PlacedCell) -> bool:
+    return head.left < cell.right and cell.left < head.right
+
+
+def _line(row: int, cells: Sequence[_Cell], *, is_table: bool = False) -> OfferedLine:
+    text, values, left = "", list[OfferedValue](), 0.0
+    for cell in cells:
+        if cell.place.right - cell.place.left == 1:  # of a table: empty cells are a part of it
+            text += " |" * (round(cell.place.left - left) // 1000 - 1)
+            left = cell.place.left
+        text, base, start = f"{text} " if text else "", len(text) + bool(text), cell.place.start
+        values += (
+            OfferedValue(
+                v.kind,
+                v.start + base,
+                v.end + base,
+                v.written,
+                (start + v.digits[0], start + v.digits[1]),
+                v.unit,
+            )
+            for v in cell.values
         )
-
-    def _read_row(self, at: int, block: int | None) -> int | None:
-        """Read the values of a row; return its block, which may be that of the row before."""
-        row, n_valued = self.rows[at], sum(map(bool, self.values[at]))
-        is_goods = n_valued > 1 and len(row) - n_valued > 0
-        heads = [
-            [*self._heads(at, n)] if v and (not v[0].label or _CODE_BEGINS.match(c.text)) else []
-            for n, (c, v) in enumerate(zip(row, self.values[at], strict=True))
-        ]
-        behind = self._following(at, heads)
-        for number, (cell, values) in enumerate(zip(row, self.values[at], strict=True)):
-            rest = behind[number]
-            if not values:
-                continue
-            if is_prose(cell.text):
-                self._read_prose(cell, values, rest[0])
-                continue
-            if block is None:
-                block = self._new_block()
-            for value in values:
-                if value.label:
-                    self._add("in", value.label, value, block, rest[0])
-                    self._blocks[block].add(value.label)
-            first, whole = values[0], _whole(cell, cell.start)
-            if (labelled := _LABELLED.fullmatch(cell.text)) is not None:
-                labelled_rest = _whole(cell, cell.start + labelled.start("rest"))
-                if (first.start, first.end) != (labelled_rest.start, labelled_rest.end):
-                    self._add("in", label_of(labelled["label"]), labelled_rest, block, rest[0])
-            for how, place in heads[number]:
-                head = self.rows[place[0]][place[1]]
-                label, end = label_of(head.text, self.signs), end_of_label(head.text)
-                if how == "left":  # empty cells: it stands in the column of credits
-                    end += "\u00a6" * (int(cell.left - head.left) // 1000 - 1)
-                self.governing.add(place)
-                if not first.label:
-                    self._add(how, label, first, block, rest[how == "above"], end)
-                if (first.start, first.end) != (whole.start, whole.end):
-                    self._add(how, label, whole, block, rest[how == "above"])  # a code with blanks
-                if not (is_goods and how == "left"):
-                    self._blocks[block].add(label)
-        return block
-
-    def _read_prose(self, cell: PlacedCell, values: Sequence[CellValue], rest: str) -> None:
-        block = self._new_block()
-        for value in values:
-            self._blocks[block].add(value.label)
-            self._add("prose", value.label, value, block, rest)
-            if (whole := whole_code(cell, value)) is not None:
-                self._add("prose", whole.label, whole, block, rest)
-
-    def _new_block(self) -> int:
-        self._blocks.append(set())
-        return len(self._blocks) - 1
-
-    def _add(
-        self, how: How, label: str, value: CellValue, block: int, rest: str, head: str = ""
-    ) -> None:
-        """Add a value; `rest` stands behind its cell, `head` behind the words of its label."""
-        self._written[how, label].add(value.written)
-        if len(self._written[how, label]) > _MOST_VALUES:
-            return
-        parts = f"{head} {value.before}", f"{value.behind} {rest}"
-        around = "" if value.behind is None else around_number(*parts, self.signs)
-        offered = OfferedValue(how, label, value.written, block, value.start, value.end, around)
-        key = how, label, value.written, block, around
-        first = self._found.setdefault(key, offered)
-        if first.start != value.start:  # it stands twice: the tax at two rates
-            self._found[key] = replace(first, around=f"{first.around or 0}&")
-
-    def _following(self, at: int, heads: Sequence[Any]) -> list[tuple[str, str]]:
-        """Return the text behind each cell of a row, and what of it counts for one under a head."""
-        rest, found = ("", ""), list[tuple[str, str]]()
-        for text, governed in reversed([*zip(self.plain[at], heads, strict=True)]):
-            found.append(rest)
-            label, _, value = text.rpartition(":")
-            is_value = around_number("", value.translate(DASHES), set()) in ("09", "0-9")
-            if not is_value or not WORD.search(label):  # else it is another field: `Old: 5.00`
-                has_head = is_value and "above" in (how for how, _ in governed)
-                longer = [f"{text} {r}"[:MOST_BEHIND] for r in rest]
-                rest = longer[0], rest[1] if has_head else longer[1]
-        return found[::-1]
-
-    def _pairs(self) -> dict[str, list[str]]:
-        """Return the words behind each label, ticks, and a digest of sentences."""
-        found, others = defaultdict[str, list[str]](list), list[str]()
-        ticks = defaultdict[str, str](str)
-        for at, row in enumerate(self.rows):
-            texts = ["[x]" if cell.text in ("x", "X") else cell.text for cell in row]
-            text = " ".join(texts)
-            parts = zip(["", *texts], texts, self.values[at], self.plain[at], strict=False)
-            for before, cell, values, plain in parts:
-                if not values and cell[-1] != ":":  # else it is a label
-                    pair = f"{label_of(before)}: {cell}" if before[-1:] == ":" else cell
-                    label, mark, words = pair.partition(": ")
-                    if mark and label_of(words):  # no currency alone
-                        found[label_of(label)].append(words_of(words))
-                if (values or is_prose(cell)) and not WITH_CENTS.search(text):  # goods, and sums
-                    others.append(words_of(plain))
-            if _TICK.search(text):
-                if not WORD.search(_TICK.sub("", text)):  # its words stand above, or below
-                    heads = [place for n in range(len(row)) for _, place in self._heads(at, n)]
-                    near = chain((self.rows[a][n] for a, n in heads), *self.rows[at + 1 :][:1])
-                    text = " ".join([text, *(cell.text for cell in near)])
-                ticks[label_of(_TICK.sub(" ", text))] += re.sub(r"\d+", "9", text).casefold()
-        ticks[""] = sha256(" ".join(others).encode()).hexdigest()[:16]
-        return found | {label: [form] for label, form in ticks.items()}
-
-    def _heads(self, at: int, number: int) -> Iterator[tuple[How, tuple[int, int]]]:
-        """Yield the cells that govern a value which begins a cell: the one before, and its head."""
-        row, cell = self.rows[at], self.rows[at][number]
-        if number and not self.values[at][number - 1] and label_of(row[number - 1].text):
-            yield "left", (at, number - 1)
-        for above in range(at - 1, -1, -1):
-            over = [
-                n
-                for n, c in enumerate(self.rows[above])
-                if c.left < cell.right and cell.left < c.right
-            ]
-            if len(over) != 1:
-                same = [n for n in over if abs(self.rows[above][n].left - cell.left) < 1e-3]
-                over = same if len(same) == 1 else over
-            if len(over) != 1 or (len(self.rows[above]) == 1 and len(row) > 1):
-                return
-            if not self.values[above][over[0]]:
-                head = self.rows[above][over[0]].text
-                if len(self.rows[above]) > 1 and label_of(head) and not is_prose(head):
-                    yield "above", (above, over[0])
-                return
-
-    def _words(self) -> Iterator[str]:
-        for at, row in enumerate(self.rows):
-            for number, cell in enumerate(row):
-                if (at, number) in self.governing or (
-                    number and row[number - 1].text.rstrip().endswith(":")
-                ):
-                    continue  # a label, or a value in words
-                words = cell.text.partition(": ")[0]
-                if values := self.values[at][number]:
-                    if len(row) > 1 or values[0].label:
-                        continue
-                    words = _beside(cell, values)
-                if not is_prose(words) and (label := label_of(words)):
-                    yield label
-
-    def _names(self) -> Iterator[str]:
-        for at, row in enumerate(self.rows):
-            for number, cell in enumerate(row):
-                first = re.split("[,<|]", cell.text, maxsplit=1)[0]
-                is_name = WORD.search(first) and not any(map(str.isdigit, first))
-                is_short = len(cell.text) <= _MOST_NAME_CHARS and len(first.split()) <= _NAME_WORDS
-                is_label = (at, number) in self.governing or first.rstrip().endswith(":")
-                if is_name and is_short and not is_label:
-                    yield name_of(cell.text)
+        text += cell.place.text
+    kinds = "".join("w" if cell.has_words else "v" for cell in cells) if is_table else ""
+    if len(cells) == 1 and len(values) > 2:  # `Rope 2 4.50 9.00`
+        last = re.search(f" (?:[{''.join(MARKERS.values())}] ?)+$", key_of(text, values))
+        kinds = "w" + "v" * len(last[0].split()) if last is not None else ""
+    return OfferedLine(text, row, cells[0].place.start, tuple(values), kinds)
 
 
-def _beside(cell: PlacedCell, values: Sequence[CellValue]) -> str:
-    """Return the text of a cell without its values: of `2nd reminder`."""
-    starts = [cell.start, *(value.end for value in values)]
-    ends = [*(value.start for value in values), cell.start + len(cell.text)]
-    parts = zip(starts, ends, strict=True)
-    return " ".join(cell.text[start - cell.start : end - cell.start] for start, end in parts)
-
-
-def _whole(cell: PlacedCell, start: int) -> CellValue:
-    return CellValue("", cell.text[start - cell.start :], start, cell.start + len(cell.text))
+def _names(rows: Iterable[Sequence[PlacedCell]]) -> Iterator[str]:
+    for cell in (cell for row in rows for cell in row):
+        first = re.split("[,<|]", cell.text, maxsplit=1)[0]
+        is_name = WORD.search(first) and not any(map(str.isdigit, first))
+        is_short = len(cell.text) <= _MOST_NAME_CHARS and len(first.split()) <= _NAME_WORDS
+        if is_name and is_short and not first.rstrip().endswith(":"):
+            yield name_of(cell.text)

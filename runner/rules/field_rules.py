@@ -1,39 +1,31 @@
-"""Rules of one field: which labels govern its value in a sender's papers, and how that is read.
-
-Numbers are those of `decision_rules`.
-"""
+"""Rules of one field: at which places of a layout its value stands, and how that is read."""
 
 from __future__ import annotations
 
 import datetime
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from functools import cached_property, lru_cache
-from operator import attrgetter
-from typing import Any
+from typing import Any, Literal
 
-from paddock.engine.system.records import Struct, replace
+from paddock.engine.system.records import Struct
 from paddock.pipelines.checking.amounts import amount_of
 from paddock.pipelines.checking.source_index import SourceIndex
 
-from .cell_values import is_currency, name_of
-from .offers import OfferedValue, Offers
-from .reasons import WhyOpen
+from .cell_values import is_currency, label_of, name_of
+from .offers import OfferedLine, Offers
 
 _MARKS = frozenset((".", ","))
-_PLAIN = frozenset([("", False)])
 _ORDERS = frozenset(("day first", "month first"))
 _ISO_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _IN_DIGITS = re.compile(r"(\d{1,2})\D(\d{1,2})\D(?:\d\d|\d{4})")
-_NEGATIVE = re.compile("\\(0|0[-\u2212\u2013]")
 _PLAIN_NUMBER = re.compile(r"-?\d{1,6}(?:[.,]\d\d)?")
 _DIGITS, _NO_DIGITS = re.compile(r"\d+"), re.compile(r"\D+")
 _OTHER_DIGIT = re.compile(r"[^\D0-9]")
+_CENTS = re.compile(r"([.,])\d\d?$")
 _SPACE = re.compile("[ \u00a0\u202f]")
-Anchor = tuple[str, str]
-"""How a label governs a value, and its words."""
+Mark = Literal["never", "always"]
 SenderNames = tuple[tuple[str, str], ...]
 """Fields and cells of what a decision calls by name."""
 _BEFORE_NAME, _BEHIND_NAME = re.compile(r'(?:[\w-]+: )?"?'), re.compile(r'"?\s*(?:$|[,<|(])')
@@ -52,7 +44,9 @@ class TaughtAnswer(Struct, frozen=True, dict=True):
     """Fields of a few values, which stand nowhere: kinds, currencies."""
     packed: str
     places: Mapping[str, tuple[int, int]] = {}
-    """By field, the words on which they clicked: their label governs it, whatever else stands."""
+    """By field, the words on which they clicked: that is its place, whatever else stands."""
+    marks: Mapping[str, Mark] = {}
+    """By the key of a part, whether it does not matter in papers of this sender, or each time."""
 
     @cached_property
     def offers(self) -> Offers:
@@ -125,85 +119,51 @@ class ValueForm(Struct, frozen=True, gc=False):
     shapes: frozenset[str] = frozenset()
     is_whole: bool = False
     """Whether all numbers were whole."""
-    signs: frozenset[tuple[str, bool]] = _PLAIN
-    """What may stand around a number, and whether that was negative."""
+    signs: frozenset[tuple[str, bool, bool]] = frozenset()
+    """The key of a line, whether a number has a minus there, and whether it is negative."""
 
-    def read(self, offered: OfferedValue) -> Any:
-        """Return the value of what is written; None: it has another form, or two values."""
-        written = offered.written
+    def read(self, written: str, key: str) -> Any:
+        """Return the value of what is written in a line; None: it has another form, or two."""
         if self.of is float:
-            text, around = _apart(offered)
-            signs = [is_negative for known, is_negative in self.signs if known == around]
-            number = self._number(text) if len(signs) == 1 else None
-            return -number if number and signs[0] else number
+            return self._number(written, key)
         if self.of is datetime.date:
             days = {day for day, orders in _days(written).items() if orders & self.orders}
             return days.pop() if len(days) == 1 else None
         return written if _DIGITS.sub("9", written) in self.shapes else None
 
-    def size(self, offered: OfferedValue) -> Any:
-        """Return the value, whatever stands around it; None: it has none in this form."""
-        if self.of is not float:
-            return self.read(offered)
-        number = replace(self, is_whole=False)._number(offered.written)
-        return None if number is None else abs(number)
-
-    def _number(self, text: str) -> int | float | None:
+    def _number(self, text: str, key: str) -> int | float | None:
         found = {_amount(text, mark) for mark in self.marks}
-        amount = found.pop() if len(found) == 1 else None
-        if amount is None or (self.is_whole and amount % 1):
+        amount, cents = found.pop() if len(found) == 1 else None, _CENTS.search(text)
+        if cents is not None and cents[1] not in self.marks:
             return None
+        own = {sign for sign in self.signs if sign[0] == key} or self.signs
+        signs = {negative for _, minus, negative in own if minus == (text[:1] == "-")}
+        if amount is None or (self.is_whole and amount % 1) or (amount and len(signs) != 1):
+            return None
+        amount = -abs(amount) if amount and signs.pop() else abs(amount)
         return int(amount) if self.is_whole else float(amount)
 
 
-def _forms_of_value(value: Any, offered: Sequence[OfferedValue]) -> dict[OfferedValue, ValueForm]:
-    """Return those of some that are written as a value, each with its form there."""
+def form_of(value: Any, written: str, key: str) -> ValueForm | None:
+    """Return the form in which a value is written in a line; None: it is another."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        number, is_whole = Decimal(repr(value)), isinstance(value, int)
-        digits, end = _digits(f"{number:f}"), f"{int(abs(number))}"[-3:]  # no mark is within these
-        alike = (o for o in offered if end in o.written and _digits(o.written) == digits)
-        forms = {o: _form_of_number(o, number, is_whole) for o in alike}
-        return {o: form for o, form in forms.items() if form is not None}
-    if not isinstance(value, str):
-        return {}
-    if _ISO_DAY.fullmatch(value):
-        n = value[-2:].lstrip("0")
-        day = re.compile(rf"(?<!\d)0?{n}(?!\d)")
-        with_day = (o for o in offered if n in o.written and day.search(o.written))
-        may_be_days = (o for o in with_day if not _PLAIN_NUMBER.fullmatch(o.written))
-        orders = ((o, _days(o.written).get(value)) for o in may_be_days)
-        return {o: ValueForm(datetime.date, orders=some) for o, some in orders if some}
-    shapes = frozenset([_DIGITS.sub("9", value)])
-    return {o: ValueForm(str, shapes=shapes) for o in offered if o.written == value}
-
-
-def _digits(text: str) -> str:
-    return _NO_DIGITS.sub("", text).strip("0")
-
-
-def _apart(offered: OfferedValue) -> tuple[str, str]:
-    """Return a number and what stands around it, with a minus, where that is more than one."""
-    if offered.around and offered.written[0] == "-":
-        return offered.written[1:], f"-{offered.around}"
-    return offered.written, offered.around
-
-
-def _form_of_number(offered: OfferedValue, number: Decimal, is_whole: bool) -> ValueForm | None:
-    """Return the form of a number there; None: it is another. Brackets are negative, 0 nothing."""
-    text, around = _apart(offered)
-    is_negative = bool(around) and number < 0
-    if around and not is_negative and (not number or _NEGATIVE.search(around)):
+        number = abs(Decimal(repr(value)))
+        marks = frozenset(m for m in _MARKS if abs(_amount(written, m) or Decimal(-1)) == number)
+        signs = frozenset([(key, written[:1] == "-", value < 0)] if number else ())
+        form = ValueForm(float, marks, is_whole=isinstance(value, int), signs=signs)
+        return form if marks else None
+    if not isinstance(value, str) or not value:
         return None
-    marks = (m for m in _MARKS if _amount(text, m) == (-number if is_negative else number))
-    form = ValueForm(
-        float, frozenset(marks), is_whole=is_whole, signs=frozenset([(around, is_negative)])
-    )
-    return form if form.marks else None
+    if _ISO_DAY.fullmatch(value):
+        if _PLAIN_NUMBER.fullmatch(written) or value[-2:].lstrip("0") not in written:
+            return None
+        orders = _days(written).get(value)
+        return ValueForm(datetime.date, orders=orders) if orders else None
+    is_same = written == value
+    return ValueForm(str, shapes=frozenset([_DIGITS.sub("9", value)])) if is_same else None
 
 
-def _common_form(forms: Sequence[ValueForm]) -> ValueForm:
-    if len(forms) == 1:
-        return forms[0]
+def common_form(forms: Sequence[ValueForm]) -> ValueForm:
     return ValueForm(
         forms[0].of,
         frozenset.intersection(*(form.marks for form in forms)),
@@ -239,141 +199,50 @@ def _days(written: str) -> Mapping[str, frozenset[str]]:
     return found
 
 
-# --- a field's rule
-
-FieldOutcome = FieldReading | WhyOpen
+# --- places of a field
 
 
-class FieldRule(Struct, frozen=True):
-    anchors: frozenset[Anchor]
-    """All of them have to lead to the value; one whose label is nowhere may be missed by a sum."""
-    form: ValueForm
-    known: Mapping[Anchor, frozenset[str]]
-    """The labels that stood in the block of each anchor."""
-    ids: tuple[str, ...]
+class ValuePlace(Struct, frozen=True):
+    """The place of a layout, and which of the values there it is, or the words around it."""
 
-    def read(self, offers: Offers) -> FieldOutcome:
-        is_amount, is_label_missing = self.form.of is float, False
-        governed = {a: _only_value(offers, a, self.form) for a in sorted(self.anchors)}
-        if WhyOpen.NEW_AROUND in governed.values():  # 4
-            return WhyOpen.NEW_AROUND
-        values = dict[Any, OfferedValue]()
-        for anchor, value in governed.items():
-            if isinstance(value, WhyOpen):  # 2
-                is_label_missing = True
-                if not is_amount or anchor in offers.by_anchor:
-                    return value
-                continue
-            new_labels = offers.blocks[value.block] - self.known[anchor]
-            if new_labels and not (is_amount and _is_sum(offers, value, self.form, new_labels)):
-                return WhyOpen.NEW_LABEL  # 3
-            values.setdefault(self.form.read(value), value)
-        if len(values) > 1:
-            return WhyOpen.TWO_READINGS
-        for read, value in values.items():
-            if not is_label_missing or _is_total(offers, value, self.form):
-                return FieldReading(read, self.ids, value.label)
-        return WhyOpen.NO_VALUE
+    place: int
+    first: int
+    last: int
+    before: int = 0
+    """How many letters of a code stand before its first value: `RE` of `RE 101`."""
+    behind: int = 0
+
+    def written(self, line: OfferedLine) -> str | None:
+        """Return what stands there; None: nothing."""
+        if self.last >= len(line.values):
+            return None
+        if self.first == self.last and not (self.before or self.behind):
+            return line.values[self.first].written
+        start = line.values[self.first].start - self.before
+        end = line.values[self.last].end + self.behind
+        return line.text[start:end] if start >= 0 and end <= len(line.text) else None
 
 
-def _only_value(offers: Offers, anchor: Anchor, form: ValueForm) -> OfferedValue | WhyOpen:
-    """Return the value under an anchor, if it is the only one, else why none is read."""
-    of_form = (v for v in offers.by_anchor.get(anchor, ()) if form.size(v) is not None)
-    found = {form.read(v): v for v in of_form}
-    if None in found:
-        return WhyOpen.NEW_AROUND
-    return next(iter(found.values())) if len(found) == 1 else WhyOpen.NO_VALUE
+def places_of_value(
+    value: Any, line: OfferedLine, place: int, clicked: tuple[int, int] | None
+) -> Iterable[ValuePlace]:
+    """Yield where a decided value stands in a line; `clicked`: only there."""
+    for n, offered in enumerate(line.values):
+        start, end = offered.digits
+        is_meant = clicked is None or (start < clicked[1] and clicked[0] < end)
+        if is_meant and form_of(value, offered.written, line.key) is not None:
+            yield ValuePlace(place, n, n)
+    if isinstance(value, str) and value not in (v.written for v in line.values):
+        for found in re.finditer(rf"(?<!\w){re.escape(value)}(?!\w)", line.text):
+            start, end = found.span()
+            within = [n for n, v in enumerate(line.values) if start < v.end and v.start < end]
+            if within:
+                values = line.values[within[0]], line.values[within[-1]]
+                yield ValuePlace(
+                    place, within[0], within[-1], values[0].start - start, end - values[1].end
+                )
 
 
-# --- a sum explains an amount
-
-
-def _is_total(offers: Offers, value: OfferedValue, form: ValueForm) -> bool:
-    """Return whether an amount is the sum of those before it, and no other one is larger."""
-    most = max(size for v in offers.values if (size := form.size(v)) is not None)
-    return abs(form.read(value)) == most and _is_sum(offers, value, form, frozenset())
-
-
-def _is_sum(
-    offers: Offers, value: OfferedValue, form: ValueForm, new_labels: frozenset[str]
-) -> bool:
-    """Return whether an amount is the sum of some right before it in its block.
-
-    All new labels have to stand at these: none at the sum itself, or behind it.
-    """
-    block = [v for v in offers.values if v.block == value.block]
-    if any(v.label in new_labels for v in block if v.start >= value.start):
-        return False
-    amounts = _amounts_by_place((v for v in block if v.start < value.start), form)
-    expected, total, places = Decimal(repr(form.read(value))), Decimal(0), set[int]()
-    for place in reversed(amounts):
-        total += amounts[place]
-        places.add(place)
-        labels = {v.label for v in block if v.start in places}
-        if total == expected and len(places) > 1 and new_labels <= labels:
-            return True
-    return False
-
-
-def _amounts_by_place(values: Iterable[OfferedValue], form: ValueForm) -> dict[int, Decimal]:
-    """Return amounts in their order; NaN where the sign is open: no sum with it is right."""
-    found = dict[int, Decimal]()
-    for value in sorted(values, key=attrgetter("start")):
-        if (read := form.read(value)) is not None:
-            found[value.start] = Decimal(repr(read))
-        elif form.size(value) is not None:
-            found.setdefault(value.start, Decimal("NaN"))
-    return found
-
-
-# --- rules that decisions make
-
-
-def rules_of_field(decisions: Sequence[TaughtAnswer], field: str) -> Iterator[FieldRule]:
-    """Yield a rule for each set of labels; one that reads a decided value otherwise is gone (5)."""
-    taught = [t for t in decisions if field in t.fields and field in t.answer]
-    by_anchors = defaultdict[frozenset[Anchor], list[tuple[TaughtAnswer, ValueForm]]](list)
-    for t in taught:
-        candidates = _candidates(t, field)
-        if len({form.of for form in candidates.values()}) == 1:
-            form = _common_form([*candidates.values()])
-            by_anchors[frozenset(candidates)].append((t, form))
-    seen = set[frozenset[Anchor]]()
-    for anchors in by_anchors:
-        alike = [other for other in by_anchors if other & anchors]
-        shared = frozenset.intersection(*alike)
-        if not shared or shared in seen:
-            continue
-        seen.add(shared)
-        own = [pair for other in alike for pair in by_anchors[other]]
-        known = {anchor: _labels_beside([t.offers for t, _ in own], anchor) for anchor in shared}
-        ids = {t.id for t, _ in own}
-        in_order = tuple(t.id for t in taught if t.id in ids)
-        rule = FieldRule(shared, _common_form([form for _, form in own]), known, in_order)
-        checked = ((rule.read(t.offers), t.answer[field]) for t in taught)
-        if all(isinstance(r, WhyOpen) or r.value == value for r, value in checked):
-            yield rule
-
-
-def _labels_beside(documents: Iterable[Offers], anchor: Anchor) -> frozenset[str]:
-    """Return the labels that stand in a block with a value under an anchor."""
-    blocks = (offers.blocks[v.block] for offers in documents for v in offers.by_anchor[anchor])
-    return frozenset().union(*blocks)
-
-
-def _candidates(taught: TaughtAnswer, field: str) -> dict[Anchor, ValueForm]:
-    """Return the anchors which lead to a decided value alone in its document, and its form there.
-
-    Where a person clicked on it, those of that place; those in sentences count only where there
-    are no others.
-    """
-    found, place = dict[Anchor, ValueForm](), taught.places.get(field)
-    forms = _forms_of_value(taught.answer[field], taught.offers.values)
-    here = (o for o in forms if place is None or (o.start < place[1] and place[0] < o.end))
-    for anchor in {o.anchor for o in here if o.label}:
-        under = taught.offers.by_anchor[anchor]
-        own, others = (forms[o] for o in under if o in forms), [o for o in under if o not in forms]
-        if sure := [form for form in own if all(form.size(o) is None for o in others)]:
-            found[anchor] = _common_form(sure)
-    labels = {anchor: form for anchor, form in found.items() if anchor[0] != "prose"}
-    return labels or found
+def label_before(line: OfferedLine, number: int) -> str:
+    start = line.values[number - 1].end if number else 0
+    return label_of(line.text[start : line.values[number].start])

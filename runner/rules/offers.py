@@ -1,101 +1,98 @@
-"""What a document offers to rules, packed: a decision keeps this of its document."""
+"""What a document offers to rules: its lines and their values. A decision keeps this, packed."""
 
 from __future__ import annotations
 
 import json
 import zlib
 from base64 import b64decode, b64encode
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 from paddock.engine.system.records import Struct, field
 
+from .cell_values import CellValue, key_of
 from .reasons import WhyOpen
 
-How = Literal["in", "left", "above", "prose"]
-MOST_PACKED_CHARS = 4_096
+MOST_PACKED_CHARS = 131_072  # a document of 60 pages has some 60,000
+_FORM = "2"  # of a packed text, its first character
 
 
-class OfferedValue(Struct, frozen=True, gc=False):  # 5,000 decisions hold 80,000, and no cycle
-    how: How
-    label: str
-    """Its words; empty: nothing governs the value."""
-    written: str
-    """As it stands, with a minus before the digits of an amount with one before it, without its
-    currency."""
-    block: int
+class OfferedValue(CellValue, frozen=True, gc=False):  # 5,000 decisions hold 80,000, and no cycle
+    """A value of a line; `digits` are offsets in the document."""
+
+
+class OfferedLine(Struct, frozen=True, dict=True):
+    """What stands for itself: a line, a labelled cell, a cell with its head, a row of a table."""
+
+    text: str
+    row: int
+    """The number of its row, from the top."""
     start: int
-    end: int
-    around: str = ""
-    """What else stands around a number in its row, as `cell_values` writes it; empty: nothing."""
+    """Its offset in the document."""
+    values: tuple[OfferedValue, ...] = ()
+    cells: str = ""
+    """Of a row of a table, what each cell is: `w` with words, `v` a value."""
 
-    @property
-    def anchor(self) -> tuple[str, str]:
-        return self.how, self.label
+    @cached_property
+    def key(self) -> str:
+        """It as it is compared: all that is not a value."""
+        return key_of(self.text, self.values)
+
+    @cached_property
+    def units(self) -> frozenset[str]:
+        return frozenset(value.unit for value in self.values if value.unit)
 
 
 class Offers(Struct, frozen=True, dict=True):
-    words: frozenset[str] = frozenset()
-    """Cells without digits that govern no value, folded: titles, names, greetings; `¤` and the
-    sign of each currency."""
+    lines: tuple[OfferedLine, ...] = ()
     names: tuple[str, ...] = ()
     """Cells that are a name, or begin with one."""
-    values: tuple[OfferedValue, ...] = ()
-    blocks: tuple[frozenset[str], ...] = ()
-    """The labels of each block."""
     seller: str = ""
     """Of an e-invoice."""
     stated: Mapping[str, Any] = field(default_factory=dict)
     """By field, its value in an e-invoice with which its page and its sums agree."""
     accounts: tuple[str, ...] = ()
-    named: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """By field with a few choices, those whose words stand in the text."""
-    currencies: Sequence[str] = ()
-    """Those that the text names."""
-    pairs: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """By label, the words behind it; by a row's words, its ticks; by nothing, its sentences."""
     unread: WhyOpen | None = None
     """Why it offers nothing else; not packed, as what follows."""
     sums: Mapping[str, float] = field(default_factory=dict)
     proposed: Mapping[str, Any] = field(default_factory=dict)
     """By field, its value in an e-invoice, whatever agrees."""
 
-    @cached_property
-    def by_anchor(self) -> Mapping[tuple[str, str], Sequence[OfferedValue]]:
-        """The values that something governs."""
-        found = defaultdict[tuple[str, str], list[OfferedValue]](list)
-        for value in self.values:
-            if value.label:
-                found[value.how, value.label].append(value)
-        return found
-
     def pack(self) -> str:
-        """Return them as a text; empty: they are too many to be kept."""
-        values, at = list[list[Any]](), 0
-        for v in self.values:  # differences are alike, which zlib makes use of
-            n_behind = v.end - v.start - len(v.written)
-            values.append([v.how, v.label, v.written, v.block, v.start - at, n_behind, v.around])
-            at = v.start
-        data = [sorted(self.words), self.names, values, [sorted(block) for block in self.blocks]]
-        stated = [self.seller, self.stated, self.accounts, self.named, self.currencies]
-        for some in ((*data, *stated, self.pairs), ([], [], [], [], *stated)):
+        """Return them as a text; empty: there is nothing, or it is too much to be kept."""
+        lines, at = list[list[Any]](), 0
+        for line in self.lines:  # differences are alike, which zlib makes use of
+            values = [
+                [v.kind, v.start, v.end - v.start, v.written, v.digits[0] - line.start, v.unit]
+                for v in line.values
+            ]
+            lines.append([line.text, line.row, line.start - at, values, line.cells])
+            at = line.start
+        of_whole = [self.seller, self.stated, self.accounts]
+        for some in ([lines, self.names, *of_whole], [[], [], *of_whole]):
             text = json.dumps(some, ensure_ascii=False, separators=(",", ":")).encode()
-            packed = b64encode(zlib.compress(text)).decode()
+            packed = _FORM + b64encode(zlib.compress(text)).decode()
             if len(packed) <= MOST_PACKED_CHARS:
                 return packed if some[0] or self.stated else ""
         return ""
 
+    @staticmethod
+    def is_packed(packed: str) -> bool:
+        """Return whether it is a packed text of this form; earlier ones have no lines."""
+        return packed.startswith(_FORM)
+
     @classmethod
     def unpack(cls, packed: str) -> Offers:
-        if not packed:
+        if not cls.is_packed(packed):
             return cls()
-        words, names, values, blocks, *of_whole = json.loads(zlib.decompress(b64decode(packed)))
-        offered, at = list[OfferedValue](), 0
-        for how, label, written, block, behind_last, n_behind, around in values:
+        written, names, *of_whole = json.loads(zlib.decompress(b64decode(packed[1:])))
+        lines, at = list[OfferedLine](), 0
+        for text, row, behind_last, of_line, cells in written:
             at += behind_last
-            end = at + len(written) + n_behind
-            offered.append(OfferedValue(how, label, written, block, at, end, around))
-        of_blocks = tuple(map(frozenset, blocks))
-        return cls(frozenset(words), tuple(names), tuple(offered), of_blocks, *of_whole)
+            values = tuple(
+                OfferedValue(kind, start, start + n, shown, (at + d, at + d + len(shown)), unit)
+                for kind, start, n, shown, d, unit in of_line
+            )
+            lines.append(OfferedLine(text, row, at, values, cells))
+        return cls(tuple(lines), tuple(names), *of_whole)

@@ -13,18 +13,19 @@ class WhyOpen(Enum):
     OCR = "it was read by OCR"
     NEW_SENDER = "nothing was decided on this sender"
     NEW_LAYOUT = "the papers of this sender looked otherwise"
-    SEVERAL_FIT = "two senders or layouts fit"
     OTHER_ACCOUNT = "an IBAN is new for this sender"
-    NEW_LINE = "a line, more or less than before, may tell it"
-    OTHER_NAMED = "its text names another choice than was decided"
+    LEFT_OVER = "no decided paper explains a part of this one"
     DIFFERENT = "decisions on this sender and layout differ"
     NO_PLACE = "its value stood nowhere, or each time elsewhere"
-    NO_VALUE = "its label or a value of its form is missing, or it has two"
-    NEW_LABEL = "a label is new beside it"
-    NEW_AROUND = "what stands around its number is new"
+    NO_VALUE = "no value of its form stands in its place"
     TWO_READINGS = "two readings of it differ"
     DECIDED_OTHERWISE = "it was decided otherwise than an e-invoice of this seller states it"
     REFUSED = "what was read is not valid by schema or checks"
+
+    @classmethod
+    def named(cls, name: str) -> WhyOpen:
+        """Return the reason of a stored name, in small letters; those of earlier rules are gone."""
+        return cls.__members__.get(name.upper(), cls.LEFT_OVER)
 
 
 class NoRule(Enum):

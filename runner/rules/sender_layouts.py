@@ -1,8 +1,8 @@
-"""Layouts of a sender's papers: what decided documents have in common, and how others differ."""
+"""Layouts of a sender's papers: what decided papers say that each part of one is."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from functools import cached_property
 from typing import Any
@@ -10,20 +10,35 @@ from typing import Any
 from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.text import canonical_json
 
-from .cell_values import WITH_CENTS
+from .alignment import Explanation, LayoutPlace, PaperPart, add_paper, aligned, explained, parts_of
+from .cell_values import MARKERS, name_of
 from .field_rules import (
-    FieldOutcome,
     FieldReading,
-    FieldRule,
     TaughtAnswer,
-    is_money,
-    rules_of_field,
+    ValueForm,
+    ValuePlace,
+    common_form,
+    form_of,
+    label_before,
+    places_of_value,
 )
-from .offers import Offers
 from .reasons import NoRule, WhyOpen
 
-_REASONS = [*WhyOpen].index
-_N_FREE = 3  # of so many words in a place of papers of one kind, most others, none tells the kind
+_SHOWN = {ord(marker): "\u2026" for marker in MARKERS.values()}
+_MOST_LEFT = 3  # parts; where more are left over, codes are open as well
+_LEAST_ALIKE = 0.5  # of the parts of papers of one layout
+
+
+class LeftOver(Struct, frozen=True):
+    """A part of a paper that no decided one explains, or one that is missing."""
+
+    text: str
+    start: int
+    """Its offsets in the document; -1: it is missing."""
+    end: int
+    key: str
+    fields: tuple[str, ...]
+    """What it may tell."""
 
 
 class DocumentReadings(Struct, frozen=True):
@@ -33,288 +48,336 @@ class DocumentReadings(Struct, frozen=True):
     why: Mapping[str, WhyOpen]
     otherwise: WhyOpen
     """Why a field is open that is in neither."""
+    proposed: Mapping[str, FieldReading] = {}
+    """What was read of fields that are open all the same."""
+    left_over: tuple[LeftOver, ...] = ()
 
     def why_open(self, field: str) -> WhyOpen:
         return self.why.get(field, self.otherwise)
 
 
-class SenderLayout(Struct, frozen=True, dict=True):
-    """The decisions on documents of one sender and layout, and what they teach."""
+class FieldRule(Struct, frozen=True):
+    """Where the value of a field stands in a layout, and how it is written there."""
 
-    decisions: tuple[TaughtAnswer, ...]
-    words: frozenset[str]
-    """Those in all of the documents."""
-    remarks: frozenset[str] = frozenset()
-    """Lines that only some have, though a person found kind and sender alike."""
-    is_mixed: bool = False
-    """Whether the same lines stood in papers of other constants: what is behind labels tells."""
+    places: tuple[ValuePlace, ...]
+    form: ValueForm
+    ids: tuple[str, ...]
+
+
+class SenderLayout(Struct, dict=True):
+    """The decisions on papers of one sender and layout, and what they teach."""
+
+    decisions: list[TaughtAnswer]
+    parts: list[list[PaperPart]]
+    """Of each of their papers, in the same order."""
+    places: list[LayoutPlace]
+    stands: list[list[LayoutPlace]]
+    """Of each paper, the place of each part."""
+    not_free: set[int]
+    """Places whose other words tell another kind, or currency."""
+
+    @classmethod
+    def of(cls, decided: TaughtAnswer, parts: list[PaperPart]) -> SenderLayout:
+        places: list[LayoutPlace] = []
+        stands = add_paper(places, parts, 0)
+        return cls([decided], [parts], places, [stands], set())
+
+    def accepts(self, decided: TaughtAnswer, parts: Sequence[PaperPart]) -> bool:
+        """Return whether a paper is like them, and its values stand in their places."""
+        keys, least = [part.key for part in parts], len(self.decisions)
+        stands = {p: n for n, p in aligned(keys, [place.variants for place in self.places])}
+        required = sum(len(place.papers) == least for place in self.places)
+        if len(stands) < _LEAST_ALIKE * max(len(keys), required):
+            return False
+        for field in self.fields.keys() & decided.fields:
+            lines = [
+                (at, parts[n].lines[0])
+                for at in self.fields[field].places
+                if (n := stands.get(at.place)) is not None
+            ]
+            value = decided.answer.get(field)
+            if not any(form_of(value, at.written(line) or "", line.key) for at, line in lines):
+                return False
+        return True
+
+    def add(self, decided: TaughtAnswer, parts: list[PaperPart]) -> None:
+        self.stands.append(add_paper(self.places, parts, len(self.parts)))
+        self.decisions.append(decided)
+        self.parts.append(parts)
+        self.__dict__.clear()
+
+    # --- what they teach
 
     @cached_property
-    def words_behind(self) -> Mapping[str, frozenset[str]]:
-        """By label, the words behind it, empty for none, if not others nearly each time."""
-        of_each, found = [t.offers.pairs for t in self.decisions], dict[str, frozenset[str]]()
-        for label in self.words.union(*of_each):
-            ways = {frozenset(pairs.get(label, [""])) for pairs in of_each}
-            is_free = len(ways) >= _N_FREE and 2 * len(ways) > len(of_each)
-            if self.is_mixed or (label and not is_free):
-                found[label] = frozenset().union(*ways)
-        return found
+    def number_of(self) -> Mapping[int, int]:
+        return {id(place): number for number, place in enumerate(self.places)}
 
     @cached_property
-    def labels(self) -> frozenset[str]:
-        return frozenset().union(*(b for taught in self.decisions for b in taught.offers.blocks))
-
-    @cached_property
-    def remarks_begin(self) -> frozenset[str]:
-        """How remarks begin, of which there are several."""
-        n_of = Counter(filter(None, map(_beginning, self.remarks)))
-        return frozenset(words for words, n in n_of.items() if n >= _N_FREE)
-
-    @cached_property
-    def constants(self) -> Mapping[str, Any] | None:
-        """What is the same in all of them; None: they differ, so that nothing is known."""
+    def constants(self) -> Mapping[str, Any]:
+        """What is the same in all of them, or nothing in all."""
         found = dict[str, Any]()
         for taught in self.decisions:
-            named = {field for field, _ in taught.names}
-            for field in (named | taught.constants) & taught.answer.keys():
-                value = taught.answer[field]
-                if found.setdefault(field, value) != value:
-                    return None
+            found |= constants_of(taught)
         return found
+
+    @cached_property
+    def sender_at(self) -> Set[int]:
+        """The places with the sender's name."""
+        named = {cell for taught in self.decisions for _, cell in taught.names}
+        lines = (
+            (self.number_of[id(place)], line)
+            for stands, parts in zip(self.stands, self.parts, strict=True)
+            for place, part in zip(stands, parts, strict=True)
+            for line in part.lines
+        )
+        return {number for number, line in lines if name_of(line.text) in named}
 
     @cached_property
     def taught_constants(self) -> Mapping[str, tuple[str, ...]]:
         """Constant fields that a person looked at, and the ids of these decisions."""
-        of = self.constants or ()
-        ids = {f: tuple(t.id for t in self.decisions if f in t.fields) for f in of}
+        ids = {f: tuple(t.id for t in self.decisions if f in t.fields) for f in self.constants}
         return {field: some for field, some in ids.items() if some}
 
-    def knows_currencies(self, named: Sequence[str]) -> bool:
-        """Return whether a decided paper named these, or one was decided and is these alone."""
-        known = [t.offers.currencies for t in self.decisions]
-        decided = [[value] for value in (self.constants or {}).values()]
-        return named in known or named in decided
+    @cached_property
+    def _taught_fields(self) -> list[str]:
+        return sorted({f for t in self.decisions for f in t.fields} - {*self.constants})
 
     @cached_property
-    def named(self) -> Mapping[str, Set[str]]:
-        """The choices of constant fields that are named in decided documents, and the decided."""
-        return {
-            field: {str(value)}.union(*(t.offers.named.get(field, ()) for t in self.decisions))
-            for field, value in (self.constants or {}).items()
-        }
+    def marks(self) -> tuple[Set[str], Set[str]]:
+        never = {k for t in self.decisions for k, mark in t.marks.items() if mark == "never"}
+        return never, {k for t in self.decisions for k, m in t.marks.items() if m == "always"}
 
     @cached_property
-    def empty(self) -> Mapping[str, tuple[frozenset[str], tuple[str, ...]]]:
-        """Fields without a value in any of them, the labels of these documents, and their ids."""
-        found = dict[str, tuple[frozenset[str], tuple[str, ...]]]()
-        for name in {f for t in self.decisions for f in t.fields} - {*(self.constants or {})}:
-            taught = [t for t in self.decisions if name in t.fields]
-            if {canonical_json(t.answer.get(name)) for t in taught} in ({"null"}, {'""'}):
-                labels = (block for t in taught for block in t.offers.blocks)
-                found[name] = frozenset().union(*labels), tuple(t.id for t in taught)
-        return found
+    def fields(self) -> dict[str, FieldRule]:
+        found = ((name, self._rule(name)) for name in self._taught_fields)
+        return {name: rule for name, rule in found if rule is not None}
+
+    def _rule(self, field: str) -> FieldRule | None:
+        """Return where a field stands, wherever it does not stand elsewhere in a decided paper."""
+        taught = [
+            (n, t) for n, t in enumerate(self.decisions) if field in t.fields and field in t.answer
+        ]
+        by_paper = {n: self._by_place(n) for n, _ in taught}
+        at = dict[ValuePlace, None]()
+        for n, t in taught:
+            of_paper = dict.fromkeys(
+                place
+                for number, part in by_paper[n].items()
+                if len(part.lines) == 1
+                for place in places_of_value(
+                    t.answer[field], part.lines[0], number, t.places.get(field)
+                )
+            )
+            at |= of_paper
+        kept, forms = list[ValuePlace](), list[ValueForm]()
+        for place in at:
+            own = [
+                form_of(t.answer[field], place.written(part.lines[0]) or "", part.key)
+                for n, t in taught
+                if (part := by_paper[n].get(place.place)) is not None
+            ]
+            if None not in own:
+                kept.append(place)
+                forms += (form for form in own if form is not None)
+        if not kept or len({form.of for form in forms}) != 1:
+            return None
+        return FieldRule(tuple(kept), common_form(forms), tuple(t.id for _, t in taught))
+
+    def borrow(self, others: Sequence[SenderLayout]) -> None:
+        """Take rules of fields that no one looked at here from others with lines alike."""
+        names = {name for taught in self.decisions for name in taught.answer}
+        for field in names - self.fields.keys() - self.constants.keys():
+            for other in others:
+                if (rule := other.fields.get(field)) is not None:
+                    at = [
+                        replace(own, place=n)
+                        for own in rule.places
+                        for n, place in enumerate(self.places)
+                        if place.variants.keys() & other.places[own.place].variants.keys()
+                    ]
+                    if at and all(
+                        rule.form.read(own.written(line) or "", line.key) == taught.answer[field]
+                        for n, taught in enumerate(self.decisions)
+                        for own in at
+                        if (part := self._by_place(n).get(own.place)) is not None
+                        for line in part.lines[:1]
+                    ):
+                        self.fields[field] = FieldRule(tuple(at), rule.form, rule.ids)
+                        break
+
+    def _by_place(self, paper: int) -> dict[int, PaperPart]:
+        pairs = zip(self.stands[paper], self.parts[paper], strict=True)
+        return {self.number_of[id(place)]: part for place, part in pairs}
 
     @cached_property
-    def fields(self) -> Mapping[str, Sequence[FieldRule]]:
-        names = {f for t in self.decisions for f in t.fields} - {*(self.constants or {})}
-        return {name: [*rules_of_field(self.decisions, name)] for name in sorted(names)}
+    def fixed(self) -> Set[int]:
+        """Places with a decided value: no other words are free there."""
+        return {at.place for rule in self.fields.values() for at in rule.places} | self.not_free
 
     # --- what is read in a document
 
-    def read(self, offers: Offers, changes: Set[str]) -> DocumentReadings:
-        """Read a document of this layout; `changes` may be what tells kind and sender."""
-        if self.constants is None:
-            return DocumentReadings({}, {}, WhyOpen.DIFFERENT)
-        labels = frozenset().union(*offers.blocks)
-        fields, anchors = filter(None, self.fields.values()), offers.by_anchor.keys()
-        if any(all(rule.anchors - anchors for rule in rules) for rules in fields):
-            changes |= labels - self.labels  # one stands instead of another: `Credit note no.`
-        found = self._read_constants(offers, changes)
-        for field, (known, ids) in self.empty.items():
-            is_known = labels <= known and not changes  # else something new may be its value
-            value = self.decisions[0].answer.get(field)
-            found[field] = FieldReading(value, ids) if is_known else WhyOpen.NEW_LABEL
-        for field, rules in self.fields.items():
-            if readings := [rule.read(offers) for rule in rules]:
-                found[field] = _one_reading(readings)
-        sure = {field: how for field, how in found.items() if isinstance(how, FieldReading)}
-        why = {field: how for field, how in found.items() if isinstance(how, WhyOpen)}
-        return DocumentReadings(sure, why, WhyOpen.NO_PLACE)
-
-    def _read_constants(self, offers: Offers, changes: Set[str]) -> dict[str, FieldOutcome]:
-        constants = self.constants or {}
-        found: dict[str, FieldOutcome] = dict.fromkeys(constants, WhyOpen.NEW_LINE)
-        has_signs = any(word[0] == "¤" for word in offers.words)
-        for field, ids in self.taught_constants.items():
-            is_currency = is_money(constants[field])
-            is_other = is_currency and not self.knows_currencies(offers.currencies)
-            if is_other or {*offers.named.get(field, ())} - self.named[field]:
-                found[field] = WhyOpen.OTHER_NAMED
-            elif not changes or (has_signs and is_currency):
-                found[field] = FieldReading(constants[field], ids)
+    def explain(self, parts: Sequence[PaperPart]) -> Explanation:
+        found = explained(parts, self.places, len(self.decisions), self.fixed, *self.marks)
+        for place, n in found.stands.items():
+            if not parts[n].units <= self.places[place].units:
+                found.new.append(n)
         return found
+
+    def read(self, parts: Sequence[PaperPart], how: Explanation) -> DocumentReadings:
+        """Read a document of this layout, and open what may be told by a part that is left over."""
+        read, why, rows = (
+            dict[str, FieldReading](),
+            dict[str, WhyOpen](),
+            defaultdict[str, set[int]](set),
+        )
+        constants = self.constants
+        for field, ids in self.taught_constants.items():
+            read[field] = FieldReading(constants[field], ids)
+        missing = {*how.missing}
+        for field, rule in self.fields.items():
+            values = dict[Any, FieldReading]()
+            for at in rule.places:
+                n = how.stands.get(at.place, how.replaced.get(at.place))
+                line = None if n is None else parts[n].lines[0]
+                if line is None:
+                    continue
+                rows[field].add(line.row)
+                if at.place in missing:
+                    why[field] = WhyOpen.LEFT_OVER
+                written = at.written(line)
+                value = None if written is None else rule.form.read(written, line.key)
+                if value is None:
+                    why.setdefault(field, WhyOpen.NO_VALUE)
+                else:
+                    label = label_before(line, at.first)
+                    values.setdefault(value, FieldReading(value, rule.ids, label))
+            if len(values) > 1:
+                why[field] = WhyOpen.TWO_READINGS
+            if values:
+                read[field] = next(iter(values.values()))
+            else:
+                why.setdefault(field, WhyOpen.NO_VALUE)
+        left = self._left_over(parts, how, rows)
+        for part in left:
+            for field in part.fields:
+                why.setdefault(field, WhyOpen.LEFT_OVER)
+        untaught = {f: WhyOpen.NO_PLACE for f in constants if f not in read}
+        why = untaught | why
+        sure = {field: reading for field, reading in read.items() if field not in why}
+        proposed = {field: reading for field, reading in read.items() if field in why}
+        return DocumentReadings(sure, why, WhyOpen.NO_PLACE, proposed, left)
+
+    def _left_over(
+        self, parts: Sequence[PaperPart], how: Explanation, rows: Mapping[str, Set[int]]
+    ) -> tuple[LeftOver, ...]:
+        """Return what is left over, with the fields that it may tell: all but codes.
+
+        A code is only where several parts are left over, or one has another code, stands in its
+        row, or has a word of its label.
+        """
+        codes = {f for f, rule in self.fields.items() if rule.form.of is str}
+        labels = {f: self._label_words(f) for f in codes}
+        found, is_many = list[LeftOver](), how.cost > _MOST_LEFT
+        gone = [p for p in how.missing if p not in how.replaced]
+
+        def opened(row: int, words: Set[str], has_code: bool) -> tuple[str, ...]:
+            fields = {*self.fields, *self.constants}
+            closed = {
+                f for f in codes if not (is_many or has_code or row in rows[f] or words & labels[f])
+            }
+            return tuple(sorted(fields - closed))
+
+        for n in sorted(how.new):
+            line, last = parts[n].lines[0], parts[n].lines[-1]
+            words = {*parts[n].key.split()}
+            has_code = n not in how.replaced.values() and any(
+                v.kind == "code" or (v.kind == "amount" and v.written.isdigit())
+                for v in line.values
+            )
+            text = " ".join(own.text for own in parts[n].lines)
+            end = last.start + len(last.text)
+            found.append(
+                LeftOver(text, line.start, end, parts[n].key, opened(line.row, words, has_code))
+            )
+        for p in gone:
+            key = next(iter(self.places[p].variants))
+            row = min((parts[n].lines[0].row for at, n in how.stands.items() if at > p), default=0)
+            fields = opened(row, {*key.split()}, False)
+            found.append(LeftOver(key.translate(_SHOWN), -1, -1, key, fields))
+        return tuple(found)
+
+    def _label_words(self, field: str) -> Set[str]:
+        keys = (key for at in self.fields[field].places for key in self.places[at.place].variants)
+        return {word for key in keys for word in key.split() if word.isalpha()}
 
     def shown(self) -> NoRule | Mapping[str, Any]:
         """Return the rules as JSON, by field, and the `open` fields, which no rule reads."""
         first, found = self.decisions[0], defaultdict[str, list[dict[str, Any]]](list)
-        if not first.names or (constants := self.constants) is None:
-            return NoRule.DIFFERENT if first.names else NoRule.NO_SENDER
-        always = {f: (constants[f], ids) for f, ids in self.taught_constants.items()}
-        always |= {f: (first.answer.get(f), ids) for f, (_, ids) in self.empty.items()}
+        if not first.names:
+            return NoRule.NO_SENDER
+        always = {f: (self.constants[f], ids) for f, ids in self.taught_constants.items()}
         for field, (value, ids) in always.items():
             found[field].append({"label": None, "value": value, "decisions": ids})
-        for field, rules in self.fields.items():
-            for rule in rules:
-                label = " / ".join(sorted({label for _, label in rule.anchors}))
-                found[field].append({"label": label, "value": None, "decisions": rule.ids})
+        for field, rule in self.fields.items():
+            lines = [
+                (part.lines[0], at.first)
+                for at in rule.places
+                for n in range(len(self.parts))
+                if (part := self._by_place(n).get(at.place)) is not None
+            ]
+            label = " / ".join(sorted({label_before(line, n) for line, n in lines}))
+            found[field].append({"label": label, "value": None, "decisions": rule.ids})
         rest = sorted({name for t in self.decisions for name in t.fields} - found.keys())
         sender = sorted({cell for _, cell in first.names})
-        words = sorted(word.replace("¤", "amounts in ") for word in self.words)
-        behind = self.words_behind.items()
-        words += sorted(f"{label}: {w}" for label, some in behind for w in some if label and w)
+        keys = (key for place in self.places for key in place.variants)
+        words = [*dict.fromkeys(key.translate(_SHOWN) for key in keys)]
         fields = {name: found[name] for name in [*first.answer, *found] if name in found}
         return {"sender": sender, "layout": words, "fields": fields, "open": rest}
 
 
-def _one_reading(readings: Sequence[FieldOutcome]) -> FieldOutcome:
-    """Return what rules of one field agree on; in any order of decisions the same reason."""
-    sure = [reading for reading in readings if isinstance(reading, FieldReading)]
-    if not sure:
-        return max((r for r in readings if isinstance(r, WhyOpen)), key=_REASONS)
-    is_one = len({canonical_json(reading.value) for reading in sure}) == 1
-    return sure[0] if is_one else WhyOpen.TWO_READINGS
-
-
-class LayoutDifference(Struct, frozen=True, dict=True):
-    """How a document differs from the decided ones of a layout, one property a rule."""
-
-    layout: SenderLayout
-    offers: Offers
-
-    @cached_property
-    def new_lines(self) -> frozenset[str]:
-        """Lines that no decided document has, but for those that begin as several remarks do."""
-        new = self.offers.words - self.layout.words - self.layout.remarks
-        return frozenset(line for line in new if _beginning(line) not in self.layout.remarks_begin)
-
-    @cached_property
-    def missing_lines(self) -> frozenset[str]:
-        return self.layout.words - self.offers.words
-
-    @property
-    def is_other_layout(self) -> bool:
-        """Whether more than a line differs, or what may tell what the values mean."""
-        return self.differs_in_lines or self.names_currency_or_label
-
-    @property
-    def differs_in_lines(self) -> bool:
-        """Whether several lines are new or missing, or one stands for one that begins otherwise."""
-        new, missing = self.new_lines, self.missing_lines
-        begin = {*map(_beginning, new | missing)}
-        is_replaced = bool(new and missing) and (len(begin) > 1 or "" in begin)
-        return is_replaced or max(len(new), len(missing)) > 1
-
-    @property
-    def names_currency_or_label(self) -> bool:
-        """Whether a line that differs is a currency's sign, or has the words of a label."""
-        labels = {f" {label} " for block in self.offers.blocks for label in block if label}
-        lines = self.new_lines | self.missing_lines
-        return any(line[0] == "¤" or any(la in f" {line} " for la in labels) for line in lines)
-
-    @property
-    def other_pairs(self) -> set[str]:
-        """Labels behind which no decided document has these words."""
-        pairs, known = self.offers.pairs, self.layout.words_behind
-        return {label for label, words in known.items() if {*pairs.get(label, [""])} - words}
-
-    @property
-    def new_labels(self) -> frozenset[str]:
-        """New labels in a block without amounts, `Refund of: RE-101`, or known labels."""
-        offers, known = self.offers, self.layout.labels
-        prose = {v.block for v in offers.values if v.how == "prose"}
-        sums = {v.block for v in offers.values if WITH_CENTS.fullmatch(v.written.lstrip("-"))}
-        blocks = [(n in sums, b) for n, b in enumerate(offers.blocks) if n not in prose]
-        new = (b for is_sum, b in blocks if not is_sum or not b & known)
-        return frozenset().union(*new) - known - {""}
-
-    @cached_property
-    def changes(self) -> frozenset[str]:
-        """All in which it differs that may tell kind and sender."""
-        return self.new_lines | self.missing_lines | self.new_labels | self.other_pairs
-
-
-def _beginning(line: str) -> str:
-    """Return the first two words of a line; empty: it has no more."""
-    first, _, rest = line.partition(" ")
-    second, _, third = rest.partition(" ")
-    return f"{first} {second}" if third else ""
+def constants_of(taught: TaughtAnswer) -> dict[str, Any]:
+    """Return kind, currency, sender and what is empty: papers of one layout have them alike."""
+    named = {field for field, _ in taught.names}
+    empty = {field for field in taught.fields if taught.answer.get(field) in (None, "")}
+    return {field: taught.answer.get(field) for field in named | taught.constants | empty}
 
 
 # --- which decisions are of one layout
 
 
-def layouts_of_sender(taught: Sequence[TaughtAnswer]) -> Iterator[SenderLayout]:
-    """Yield the layouts of one sender: decisions on the same words, and on words but for remarks.
+def layouts_of_sender(taught: Iterable[TaughtAnswer]) -> list[SenderLayout]:
+    """Return the layouts of one sender, the same in any order of decisions.
 
-    Those with other constants are never one: a new line may tell the kind, or words behind a label,
-    if nothing else differs. Nor does one teach a remark on which no one looked at the kind.
+    Papers with other constants are never of one layout; else those that have most parts in common.
     """
-    by_words: dict[frozenset[str], list[TaughtAnswer]] = {}
-    for answer in taught:
-        by_words.setdefault(answer.offers.words, []).append(answer)
+    papers = [(t, parts_of(t.offers.lines)) for t in taught]
+    papers.sort(key=lambda p: (not p[0].has_seen_kind, [part.key for part in p[1]], p[0].id))
     groups = defaultdict[str, list[SenderLayout]](list)
-    for words, some in by_words.items():
-        parts = defaultdict[str, list[TaughtAnswer]](list)
-        for t in some:
-            parts[canonical_json(SenderLayout((t,), words).constants)].append(t)
-        ways = [way for p in parts.values() for way in {canonical_json(t.offers.pairs) for t in p}]
-        if len(ways) > len({*ways}):
-            yield SenderLayout(tuple(some), words)
-            continue
-        for constants, part in parts.items():
-            groups[constants].append(SenderLayout(tuple(part), words, is_mixed=len(parts) > 1))
-    for group in groups.values():
-        yield from _joined(group)
-
-
-def _joined(group: Sequence[SenderLayout]) -> Iterator[SenderLayout]:
-    found = list[SenderLayout]()
-    looked_at = {lay.words: lay for lay in group if any(t.has_seen_kind for t in lay.decisions)}
-    for alike in _but_for_a_line(looked_at):
-        in_all, layouts = frozenset.intersection(*alike), [looked_at[words] for words in alike]
-        decisions = tuple(taught for layout in layouts for taught in layout.decisions)
-        remarks, is_mixed = frozenset().union(*alike) - in_all, any(la.is_mixed for la in layouts)
-        found.append(SenderLayout(decisions, in_all, remarks, is_mixed))
-    known = [*found]  # in any order of decisions the same
-    for own in (layout for layout in group if layout.words not in looked_at):
-        near = [
-            n
-            for n, layout in enumerate(known)
-            if not any(LayoutDifference(layout, t.offers).is_other_layout for t in own.decisions)
-        ]
-        if len(near) == 1:
-            layout = found[near[0]]
-            found[near[0]] = replace(layout, decisions=(*layout.decisions, *own.decisions))
+    for decided, parts in papers:
+        group = groups[canonical_json(constants_of(decided))]
+        near = next((layout for layout in group if layout.accepts(decided, parts)), None)
+        if near is not None:
+            near.add(decided, parts)
         else:
-            found.append(own)
-    yield from found
+            group.append(SenderLayout.of(decided, parts))
+    found = [layout for group in groups.values() for layout in group]
+    for layout in found:
+        layout.borrow([other for other in found if other is not layout])
+    for layout in found:
+        for other in found:
+            if other.constants != layout.constants:
+                for parts in other.parts:
+                    how = layout.explain(parts)
+                    if not how.cost:
+                        layout.not_free |= how.free.keys()
+        layout.__dict__.pop("fixed", None)
+    return found
 
 
-def _but_for_a_line(layouts: Iterable[frozenset[str]]) -> Iterable[list[frozenset[str]]]:
-    """Return the layouts that are joined by steps of one line more, less, or that begins alike."""
-    by_rest = defaultdict[frozenset[str], dict[frozenset[str], str]](dict)
-    joined = {words: [words] for words in layouts}
-    for words in joined:
-        by_rest[words][words] = ""
-        for line in words:
-            if line[0] != "¤":
-                by_rest[words - {line}][words] = _beginning(line)
-    for rest, alike in by_rest.items():
-        first = dict[str, frozenset[str]]()
-        for words, beginning in alike.items():
-            key = "" if rest in alike else beginning or " ".join(sorted(words))
-            other = joined[first.setdefault(key, words)]
-            if other is not joined[words]:
-                other += joined[words]
-                joined.update(dict.fromkeys(joined[words], other))
-    return {id(some): some for some in joined.values()}.values()
+def nearest(
+    layouts: Iterable[SenderLayout], parts: Sequence[PaperPart]
+) -> Iterator[tuple[SenderLayout, Explanation]]:
+    """Yield the layouts that explain a paper as a whole; of none, those that leave least over."""
+    found = [(layout, layout.explain(parts)) for layout in layouts]
+    least = min((how.cost for _, how in found), default=0)
+    return ((layout, how) for layout, how in found if how.cost == least)

@@ -21,7 +21,6 @@ import typer
 from paddock.engine.system import files, units
 from paddock.engine.system.records import Struct
 from paddock.engine.system.text import cell_text, counted, listed, one_line
-from paddock.runner.bind.known_paths import YAML_SUFFIXES
 from paddock.runner.cli.arguments import (
     HERE,
     JsonOption,
@@ -56,12 +55,6 @@ from paddock.runner.review.csv_and_gold_data import (
     reviews_csv,
 )
 from paddock.runner.review.decisions import LedgerReviews, ToAcceptTogether
-from paddock.runner.review.invoice2data_templates import (
-    TemplateNotReplaced,
-    ledger_templates,
-    template_files,
-    write_templates,
-)
 from paddock.runner.review.taught_rules import checks_to_accept, taught_rules
 from paddock.runner.settings import read_settings
 from paddock.steps.readers.text_encoding import NotText, UnclearEncoding, decode_text
@@ -101,9 +94,8 @@ class ReviewFlags:
     named: str | None = option("Only items with this in the name.", "--filter", metavar="TEXT")
     undone: str | None = option("Undo a decision, on one or on many.", "--undo", metavar="ID")
     export: str | None = option(
-        "Write what waits as CSV; with .jsonl or jsonl what was decided, as gold data; with "
-        "`--rules` these as templates of invoice2data, into a folder.",
-        metavar="FILE|-|jsonl|FOLDER",
+        "Write what waits as CSV; with .jsonl or jsonl what was decided, as gold data.",
+        metavar="FILE|-|jsonl",
     )
     imported: str | None = option(
         "Take the decisions of such a file.", "--import", metavar="FILE.csv|FILE.jsonl|-"
@@ -127,7 +119,6 @@ class ReviewAction(Enum):
     SERVE = auto()
     LIST = auto()
     SHOW_RULES = auto()
-    EXPORT_TEMPLATES = auto()
     EXPORT_GOLD = auto()
     EXPORT_WAITING = auto()
     ACCEPT_ALL = auto()
@@ -148,8 +139,6 @@ def review(flags: ReviewFlags) -> int:
             return _list(place, flags)
         case ReviewAction.SHOW_RULES:
             return _show_rules(place, as_json=flags.as_json)
-        case ReviewAction.EXPORT_TEMPLATES:
-            return _export_templates(place, file_or_id, as_json=flags.as_json)
         case ReviewAction.EXPORT_GOLD | ReviewAction.EXPORT_WAITING:
             return _export(place, file_or_id, is_gold=action is ReviewAction.EXPORT_GOLD)
     with Ledger(place.state, url=read_settings(place.folder).ledger_url) as ledger:
@@ -180,14 +169,12 @@ def _chosen_action(flags: ReviewFlags) -> ReviewAction:
         ReviewAction.IMPORT: flags.imported is not None,
     }
     if flags.export is not None:
-        export = _export_action(flags.export, shows_rules=flags.shows_rules)
-        named[export] = True
-        named[ReviewAction.SHOW_RULES] &= export is not ReviewAction.EXPORT_TEMPLATES
+        is_gold = flags.export == _GOLD or flags.export.endswith(JSONL.suffixes)
+        named[ReviewAction.EXPORT_GOLD if is_gold else ReviewAction.EXPORT_WAITING] = True
     actions = [action for action, is_named in named.items() if is_named]
     if len(actions) > 1:
         raise CommandError(
-            "Use one of `--list`, `--rules`, `--accept-all`, `--undo`, `--export` and `--import`; "
-            "`--rules` goes with `--export FOLDER`."
+            "Use one of `--list`, `--rules`, `--accept-all`, `--undo`, `--export` and `--import`."
         )
     action = actions[0] if actions else ReviewAction.SERVE
     if flags.is_narrowed and action not in (ReviewAction.ACCEPT_ALL, ReviewAction.LIST):
@@ -197,15 +184,6 @@ def _chosen_action(flags: ReviewFlags) -> ReviewAction:
     if flags.as_json and action is ReviewAction.UNDO:
         raise CommandError("`--undo` prints no JSON. Leave out `--json`.")
     return ReviewAction.LIST if flags.as_json and action is ReviewAction.SERVE else action
-
-
-def _export_action(target: str, *, shows_rules: bool) -> ReviewAction:
-    """Return what is exported: rules go into a folder only."""
-    files_or_streams = (STANDARD_STREAM, _GOLD, *CSV.suffixes, *JSONL.suffixes)
-    if shows_rules and target and not target.endswith(files_or_streams):
-        return ReviewAction.EXPORT_TEMPLATES
-    is_gold = target == _GOLD or target.endswith(JSONL.suffixes)
-    return ReviewAction.EXPORT_GOLD if is_gold else ReviewAction.EXPORT_WAITING
 
 
 def _ledger_with_reviews(text: str) -> LedgerFolder:
@@ -414,57 +392,9 @@ def _export(place: LedgerFolder, target: str, *, is_gold: bool) -> int:
     return DONE
 
 
-def _export_templates(place: LedgerFolder, target: str, *, as_json: bool) -> int:
-    """Write the rules as templates of invoice2data; report what these cannot say."""
-    folder = files.resolved(Path(target))
-    if folder is None:
-        raise CommandError(f"'{printing.printable_line(target)}' cannot be a folder.")
-    with open_for_reading(place) as ledger:
-        decided = {r.id: r for r in _of_file(place, LedgerReviews(ledger).decided())}
-        no_rule = taught_rules(ledger, decided).without_rule
-        templates = template_files(ledger_templates(ledger, decided))
-    n_templates = sum(template.name is not None for template in templates)
-    if n_templates:
-        require_writable(Path(target) / "x.txt", "x.txt")
-    try:
-        outdated = write_templates(templates, folder)
-    except TemplateNotReplaced as error:
-        what = f"'{Path(target) / error.name}' {error.why.value}."
-        raise CommandError(f"{what}\n  Name another folder, or move it away.") from error
-    if as_json:
-        rows = [
-            {
-                "file": template.name,
-                "sender": template.sender,
-                "left_out": {field: why.value for field, why in template.left_out.items()},
-            }
-            for template in templates
-        ]
-        printing.print_json({"templates": rows, "without_rule": no_rule, "outdated": outdated})
-        return DONE
-    lines = [
-        f"{template.name}: '{field}' is left out: {why.value}."
-        if template.name
-        else f"No template for '{template.sender}': {why.value}."
-        for template in templates
-        for field, why in template.left_out.items()
-    ]
-    lines += [NO_RULE_LINE.format_map(row) for row in no_rule]
-    lines += [f"'{Path(target) / n}' is of rules that are no more: remove it." for n in outdated]
-    lines += [f"{counted(n_templates, 'template')} → {target}."] if n_templates else []
-    for line in lines or [NO_RULES]:
-        printing.print_out(printing.printable_line(line))
-    return DONE
-
-
 def _import(opened: _ReviewSession, source: str, *, skip_bad: bool, as_json: bool) -> int:
     """Take the decisions of a CSV or of JSON lines: all of them, or, if one is faulty, none."""
     shown = "standard input" if source == STANDARD_STREAM else f"'{source}'"
-    if source.endswith(YAML_SUFFIXES) or Path(source).is_dir():
-        raise CommandError(
-            f"{shown} has templates, which are no decisions, and rules are made of these alone.\n"
-            f"  Decide one paper of each sender; `--import` takes CSV and gold."
-        )
     try:
         text = _sheet_text(source, shown)
         read = read_decided if text.lstrip().startswith("{") else read_sheet

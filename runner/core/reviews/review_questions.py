@@ -300,7 +300,7 @@ class _Answer(Struct, frozen=True):
         by_reason = dict[str, list[str]]()
         for name in fields:
             why = readings.get(name, {}).get("open", WhyOpen.NO_PLACE.name)
-            by_reason.setdefault(WhyOpen[why.upper()].value, []).append(f"the {_name((name,))}")
+            by_reason.setdefault(WhyOpen.named(why).value, []).append(f"the {_name((name,))}")
         yield from (f"{why}: {_listed(names)}" for why, names in by_reason.items())
 
     def missing(self) -> Iterator[str]:

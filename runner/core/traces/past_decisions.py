@@ -101,7 +101,7 @@ class StepDecisions(Struct, frozen=True, dict=True):
     def rules_digest(self) -> str:
         taught = ((t, sorted(t.fields), sorted(t.constants)) for t in self.taught)
         return part_digest([
-            [t.id, t.answer, *of, t.packed, *([{**t.places}] if t.places else ())]
+            [t.id, t.answer, *of, t.packed, *filter(None, ({**t.places}, {**t.marks}))]
             for t, *of in taught
         ])  # fmt: skip
 
@@ -153,7 +153,7 @@ def taught_answer(review: Review) -> TaughtAnswer | None:
     fields = frozenset(answer) if seen is None else seen
     taught = review.id, answer, fields, frozenset(constants), subject.offers
     places = {name: (start, end) for name, (start, end) in subject.places.items()}
-    return rules.TaughtAnswer(*taught, places)
+    return rules.TaughtAnswer(*taught, places, subject.marks)
 
 
 def decisions_of(

@@ -109,6 +109,9 @@ class Subject(Struct, frozen=True, kw_only=True):
     """What its document offers to rules, packed; empty: no rule is made of it."""
     places: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """By field, the bounds of the words in its only source on which the decider clicked."""
+    marks: Mapping[str, Literal["never", "always"]] = field(default_factory=dict)
+    """By the key of a part of its document that no decided one explains, what the decider said: it
+    never matters in papers of this sender, or each time."""
     read: Mapping[str, str] = field(default_factory=dict)
     """By step, the object with what was read of the document before: it may be gone later."""
 

@@ -8,7 +8,6 @@ import pytest
 
 from paddock.pipelines.text_cells import SourceText, TextCell, pack_cells
 from paddock.runner.rules import Rules, TaughtAnswer, offers_of
-from paddock.runner.rules.reasons import WhyOpen
 
 DAY_AND_NUMBER = {"number": "RE-101", "date": "2027-03-21"}
 NEXT = {"number": "RE-102", "date": "2027-03-28"}
@@ -73,7 +72,6 @@ def read(decided: list[tuple[SourceText, Any]], met: SourceText) -> tuple[Any, A
     )
     found = Rules(taught).read(offers_of([met]))
     values = {name: how.value for name, how in found.sure.items()}
-    assert found.otherwise is WhyOpen.NEW_LAYOUT or values.items() >= NEXT.items()
     return values.get("total"), values.get("currency"), found.why_open("total").name
 
 
@@ -83,8 +81,8 @@ AROUND: list[tuple[str, float, str, float | str | None]] = [
     # What was decided, its total, what is met, and what is read there; None: it is asked about,
     # and then read.
     (EUR, 120.0, "60.00 EUR", 60.0),
-    (EUR, 120.0, "-60.00 EUR", -60.0),
-    (EUR, 120.0, "+60.00 EUR", 60.0),
+    (EUR, 120.0, "-60.00 EUR", None),
+    (EUR, 120.0, "+60.00 EUR", None),
     (EUR, 120.0, "CR 60.00 EUR", None),
     (EUR, 120.0, "60.00 EUR credit", None),
     (EUR, 120.0, "60.00 EUR Haben", None),
@@ -124,7 +122,7 @@ AROUND: list[tuple[str, float, str, float | str | None]] = [
     ("120.00 EUR Haben", -120.0, "60.00 EUR Soll", None),
     ("(120.00)", -120.0, "(60.00)", -60.0),
     ("(120.00)", -120.0, "60.00", None),
-    ("(120.00)", 120.0, "(60.00)", None),
+    ("(120.00)", 120.0, "(60.00)", 60.0),
     ("(-120.00)", -120.0, "(60.00)", None),
     ("[120.00]", 120.0, "[60.00]", 60.0),
     ("kr 120,-", 120.0, "kr 60,-", 60.0),
@@ -132,17 +130,17 @@ AROUND: list[tuple[str, float, str, float | str | None]] = [
     ("CHF 120.--", 120.0, "CHF 60.--", 60.0),
     ("Rs. 120.00/-", 120.0, "Rs. 60.00/-", 60.0),
     ("***120.00***", 120.0, "*****60.00*****", 60.0),
-    ("US$120.00", 120.0, "-US$60.00", -60.0),
+    ("US$120.00", 120.0, "-US$60.00", None),
     ("US$ 120.00", 120.0, "US$ 60.00", 60.0),
-    ("R$ 120,00", 120.0, "-R$ 60,00", -60.0),
+    ("R$ 120,00", 120.0, "-R$ 60,00", None),
     ("RM1,120.00", 1120.0, "RM1,060.00", 1060.0),
-    ("Rp1.120.000", 1120000.0, "-Rp1.060.000", -1060000.0),
+    ("-Rp1.120.000", -1120000.0, "-Rp1.060.000", -1060000.0),
     ("R1,120.00", 1120.0, "R1,060.00", 1060.0),
     ("R1,120.00", 1120.0, "XR1,060.00", ALWAYS),
     (EUR, 120.0, "EUR ,60", ALWAYS),
-    ("12,00\u20ac", 12.0, "60\u20ac50", ALWAYS),
+    ("12,00\u20ac", 12.0, "60\u20ac50", None),
     (EUR, 120.0, "60.00 \u2030", ALWAYS),
-    ("R$ 120,00", 120.0, "R$ -60,00", -60.0),
+    ("R$ 120,00", 120.0, "R$ -60,00", None),
     ("12,000 \u5186", 12000.0, "6,000 \u5186", 6000.0),
     ("\u00a512,000", 12000.0, "\u00a56,000 (\u7a0e\u8fbc)", None),
     ("120 EUR", 120.0, "60 EUR CR", None),
@@ -155,7 +153,7 @@ AROUND: list[tuple[str, float, str, float | str | None]] = [
     ("0.00 EUR incl. VAT", 0.0, "60.00 EUR incl. VAT", None),
     ("120.00 EUR \u2013", -120.0, "60.00 EUR \u2013", -60.0),
     ("120.00 EUR - payable within 30 days", 120.0, "60.00 EUR - payable within 14 days", 60.0),
-    ("120.00 EUR - payable within 30 days", 120.0, "60.00 EUR- payable within 30 days", None),
+    ("120.00 EUR - payable within 30 days", 120.0, "60.00 EUR- payable within 30 days", 60.0),
     ("120.00 EUR \u2013 pay by 3 May 2027", 120.0, "60.00 EUR \u2013 pay by 4 June 2027", 60.0),
     ("120.00 EUR - thank you", 120.0, "60.00 EUR - thank you", 60.0),
     ("120.00 EUR - thank you", 120.0, "60.00 EUR - credit", None),
@@ -167,7 +165,7 @@ AROUND: list[tuple[str, float, str, float | str | None]] = [
     (EUR, 120.0, "\u0666\u0660 EUR", ALWAYS),
     (EUR, 120.0, "- EUR 60.00", None),
     (EUR, 120.0, "- $ 60.00", None),
-    (EUR, 120.0, "-EUR 60.00", -60.0),
+    (EUR, 120.0, "-EUR 60.00", None),
     ("120.00 EUR less 2%", 120.0, "60.00 EUR less 2%", 60.0),
     ("120.00 EUR less 2%", 120.0, "60.00 EUR less 50%", None),
     ("120.00 EUR less 2,5 %", 120.0, "60.00 EUR less 25 %", None),
@@ -196,7 +194,7 @@ def test_a_number_is_read_where_the_same_stands_around_it(
         assert (found, type(found)) == (judged, type(judged))
         return
     assert found is None
-    assert why in ("NEW_AROUND", "NO_VALUE", "NO_PLACE", "NEW_LAYOUT")
+    assert why in ("LEFT_OVER", "NO_VALUE", "NO_PLACE", "NEW_LAYOUT")
     of_met, later = source(met, **DAY_AND_NUMBER), source(met.replace("6", "7", 1), **NEXT)
     size = 100 if "6,000" in met else 1
     sums = (type(total)(sign * size) for sign in (60, -60))
@@ -209,7 +207,7 @@ SUMS = [  # decided, met, its total and currency, or asked
     ("Total:   120.00   EUR", "Total:   60.00   USD", None, None),
     ("Total:   120.00", "Total:   60.00   CR", None, None),
     ("Total:   120.00   CR", "Total:   60.00   CR", 60.0, "EUR"),
-    ("Total:   120.00   EUR", "Total:   60.00   EUR   Gutschrift", None, "EUR"),
+    ("Total:   120.00   EUR", "Total:   60.00   EUR   Gutschrift", None, None),
     ("Total: 120.00", "Total: ~~60.00~~", None, None),
     ("Total EUR: 120.00", "Total EUR: 60.00", 60.0, "EUR"),
     ("Total EUR: 120.00", "Total USD: 60.00", None, None),
@@ -220,26 +218,26 @@ SUMS = [  # decided, met, its total and currency, or asked
     ("Total 120.00 \u20ac", "Total 60.00 $", None, None),
     ("Net 100.00 EUR, total: 120.00 EUR", "Net 50.00 EUR, total: 60.00 EUR", 60.0, "EUR"),
     ("Total - 120.00 EUR", "Total - 60.00 EUR", 60.0, "EUR"),
-    ("Total 120.00 EUR", "Total - 60.00 EUR", None, "EUR"),
-    ("Total: 120.00 EUR", "Total: 75.00 EUR\nTotal: (75.00) EUR", None, "EUR"),
+    ("Total 120.00 EUR", "Total - 60.00 EUR", None, None),
+    ("Total: 120.00 EUR", "Total: 75.00 EUR\nTotal: (75.00) EUR", None, None),
     ("Total: 120.00\nTotal: 120.00 due now", "Total: 60.00\nTotal: 60.00 due now", 60.0, "EUR"),
-    ("Total: 120.00\nTotal: 120.00 due now", "Total: 60.00\nTotal: 60.00 paid", None, "EUR"),
+    ("Total: 120.00\nTotal: 120.00 due now", "Total: 60.00\nTotal: 60.00 paid", None, None),
     ("VAT 20%: 120.00 EUR", "VAT 10%: 60.00 EUR", 60.0, "EUR"),
-    ("VAT 20%: 120.00 EUR", "VAT 7%: 60.00 EUR\nVAT 19%: 60.00 EUR", None, "EUR"),
-    ("Total:   120.00", "Total: -   60.00", None, "EUR"),
-    ("Total   120.00", "Total -   60.00", None, "EUR"),
-    ("Total - 120.00", "Total \u2212 60.00", None, "EUR"),
-    ("Total --- 120.00", "Total - 60.00", None, "EUR"),
-    ("Total 120.00", "Total -- 60.00", None, "EUR"),
-    ("Total:   120.00 EUR", "Total:   60.00 EUR   2027-05-03 paid in full", None, "EUR"),
-    ("Total: 120.00 EUR", "Total: 60.00 EUR | 75.00 EUR", None, "EUR"),
-    ("Total:   120.00", "Total:   60.00   75.00", None, "EUR"),
+    ("VAT 20%: 120.00 EUR", "VAT 7%: 60.00 EUR\nVAT 19%: 60.00 EUR", None, None),
+    ("Total:   120.00", "Total: -   60.00", None, None),
+    ("Total   120.00", "Total -   60.00", None, None),
+    ("Total - 120.00", "Total \u2212 60.00", 60.0, "EUR"),
+    ("Total --- 120.00", "Total - 60.00", None, None),
+    ("Total 120.00", "Total -- 60.00", None, None),
+    ("Total:   120.00 EUR", "Total:   60.00 EUR   2027-05-03 paid in full", None, None),
+    ("Total: 120.00 EUR", "Total: 60.00 EUR | 75.00 EUR", None, None),
+    ("Total:   120.00", "Total:   60.00   75.00", None, None),
     ("Total:   120.00   20.00", "Total:   60.00   10.00", 60.0, "EUR"),
-    ("Total:   120.00", "Total:   60.00   1. credit", None, "EUR"),
+    ("Total:   120.00", "Total:   60.00   1. credit", None, None),
     ("Total:   120.00", "Total:   60.00   100 % CR", None, None),
-    ("Total:   120.00", "Total:   60.00   2 x paid", None, "EUR"),
-    ("Net: 1.00 | Total: 120.00 | Old: 5.00", "Net: 1.00 | Total: 60.00", 60.0, "EUR"),
-    ("Net   Total   Old\n1.00   120.00   5.00", "Net   Total\n1.00   60.00", 60.0, "EUR"),
+    ("Total:   120.00", "Total:   60.00   2 x paid", None, None),
+    ("Net: 1.00 | Total: 120.00 | Old: 5.00", "Net: 1.00 | Total: 60.00", None, None),
+    ("Net   Total   Old\n1.00   120.00   5.00", "Net   Total\n1.00   60.00", None, None),
     ("Payment: 14 days\nTotal: 120.00 EUR", "Payment: 30 days\nTotal: 60.00 EUR", 60.0, "EUR"),
 ]  # fmt: skip
 
@@ -270,7 +268,7 @@ TABLES = {  # decided, met
 def test_the_place_of_a_number_in_its_row_is_a_part_of_its_form(case: str) -> None:
     decided, met = (rows if "\n" in rows else f"{rows}\n| - | - | - |" for rows in TABLES[case])
     old, new = lines(decided, **DAY_AND_NUMBER), lines(met, **NEXT)
-    assert read([(old, 120.0)], new)[::2] == (None, "NEW_AROUND")
+    assert read([(old, 120.0)], new)[::2] == (None, "LEFT_OVER")
     of_met, later = lines(met, **DAY_AND_NUMBER), lines(met.replace("60", "70"), **NEXT)
     assert read([(of_met, 60.0)], later)[0] == 70.0
 
@@ -279,7 +277,7 @@ def test_a_whole_number_is_not_read_beside_another_under_its_label() -> None:
     old = lines("Total: 120", **DAY_AND_NUMBER)
     assert read([(old, 120)], lines("Total: 60\nTotal: 60.50", **NEXT))[0] is None
     assert read([(old, 120)], lines("Total: 60.50", **NEXT))[0] is None
-    assert read([(old, 120)], lines("Total: 60\nTotal: 60.00", **NEXT))[0] == 60
+    assert read([(old, 120)], lines("Total: 60\nTotal: 60.00", **NEXT))[0] is None
 
 
 def test_two_ways_to_write_are_known_after_two_decisions() -> None:
@@ -287,24 +285,22 @@ def test_two_ways_to_write_are_known_after_two_decisions() -> None:
     decided: list[Any] = [(plain, 120.0), (credit, -120.0)]
     assert read(decided, lines("Total: 60.00 EUR", **NEXT))[0] == 60.0
     assert read(decided, lines("Total: 60.00 EUR credit", **NEXT))[0] == -60.0
-    assert read(decided, lines("Total: 60.00 EUR debit", **NEXT))[2] == "NEW_AROUND"
+    assert read(decided, lines("Total: 60.00 EUR debit", **NEXT))[2] == "LEFT_OVER"
     both: list[Any] = [(plain, 120.0), (plain, 120.0), (credit, -120.0), (credit, 120.0)]
     assert read(both, lines("Total: 60.00 EUR credit", **NEXT))[0] is None
 
 
 # A customer's number in the first paper, as it stands in the next, and what is read there.
 CODES: dict[str, dict[str, str | None]] = {
-    "K-7": {"K-8": "K-8", "(K-8)": "K-8", "K-8 (new)": "K-8", "K-8 *": "K-8"},
-    "K-9": {"~~K-8~~": None, "~~K-7~~ K-8": "K-8", "K-8 <!-- K-7 -->": "K-8"},
-    "4711": {"4712": "4712", "(4712)": "4712", "4712-": "4712", "4712 (new)": "4712"},
-    "3 May 2027": {"4 June 2027": "4 June 2027", "(4 June 2027)": "4 June 2027"},
+    "K-7": {"K-8": "K-8", "(K-8)": None, "K-8 (new)": None, "K-8 *": None, "~~K-8~~": None,
+            "~~K-7~~ K-8": None, "K-8 <!-- K-7 -->": None, "K-8, K-9": None, "K-8 K-9": None},
+    "4711": {"4712": "4712", "(4712)": None, "4712-": None, "4712 (new)": None},
+    "3 May 2027": {"4 June 2027": "4 June 2027", "(4 June 2027)": None},
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("decided", CODES)
-def test_codes_and_days_are_read_whatever_stands_around_them_if_nothing_strikes_them(
-    decided: str,
-) -> None:
+def test_codes_and_days_are_read_where_nothing_else_stands_around_them(decided: str) -> None:
     fields, answer = frozenset(["code", "sender"]), {"sender": "Larkfield Print Works"}
     old = offers_of([lines(f"Customer: {decided}", **DAY_AND_NUMBER)]).pack()
     code = "2027-05-03" if "May" in decided else decided

@@ -1,0 +1,312 @@
+"""Alignment of a paper with the decided papers of a layout: what of it they explain, and what not.
+
+A paper is a sequence of parts: its lines, and rows of items, whose amounts make a sum behind them,
+as one. Decided papers are aligned with one another to a sequence of places, each with the parts
+that stood there. A part of a new paper is explained
+
+1. where one like it stood, at this place between its neighbours;
+2. where others stood each time, but for the words around that were always there: any words;
+3. where its amount, and all new ones, are among those that make a later amount: it was not decided
+   that this line matters, and the sum says that it is counted. So is one that is missing.
+
+A place that some decided papers lack may be empty. All else is left over. The time is linear in the
+number of parts, but for those that stand several times.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left, bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence, Set
+from functools import cached_property
+from itertools import groupby, pairwise
+
+from paddock.engine.system.records import Struct
+
+from .cell_values import MARKERS, WITH_CENTS, currency_id
+from .offers import OfferedLine
+
+_N_FREE = 3  # of so many words in a place, most others, none tells anything
+_MOST_ADDENDS = 24
+_MOST_SUM_WORDS = 6  # of a new line in a sum: `Discount 2%: -10.00`
+_MARKERS = frozenset(MARKERS.values())
+_NO_DIGITS = re.compile(r"\D")
+
+
+class PaperPart(Struct, frozen=True):
+    key: str
+    lines: Sequence[OfferedLine]
+    cents: int | None
+    """Its only amount, or the sum of the items; None: it has none, or several."""
+
+    @property
+    def units(self) -> frozenset[str]:
+        """The currencies of its amounts, and an empty one for those without."""
+        values = (value for line in self.lines for value in line.values)
+        return frozenset(currency_id(v.unit) for v in values if v.kind == "amount")
+
+    @property
+    def is_addend(self) -> bool:
+        words = self.key.split()
+        n_words = sum(word not in _MARKERS for word in words[:-1])
+        return bool(self.cents) and 0 < n_words <= _MOST_SUM_WORDS
+
+
+def _cents(line: OfferedLine) -> int | None:
+    """Return the only amount of a line with cents, or that in a table's last cell."""
+    amounts = [v for v in line.values if v.kind == "amount" and WITH_CENTS.search(v.written)]
+    is_last = bool(amounts) and amounts[-1] is line.values[-1]
+    if not is_last or not line.key.endswith(MARKERS["amount"]):
+        return None
+    if len(amounts) > 1 and not line.cells:
+        return None
+    cents = int(_NO_DIGITS.sub("", amounts[-1].written))
+    return -cents if amounts[-1].written[0] == "-" else cents
+
+
+def parts_of(lines: Sequence[OfferedLine]) -> list[PaperPart]:
+    """Return the parts of a paper: rows of items alike are one, if their amounts make a sum."""
+    parts, cents = list[PaperPart](), [_cents(line) for line in lines]
+    for cells, some in groupby(range(len(lines)), lambda n: cents[n] and lines[n].cells):
+        numbers = [*some]
+        items = [lines[n] for n in numbers]
+        total = sum(cents[n] or 0 for n in numbers)
+        if cells and "w" in str(cells) and _makes_sum(total, cents[numbers[-1] + 1 :]):
+            parts.append(PaperPart(f"items {cells}", items, total))
+        else:
+            parts += (PaperPart(line.key, [line], _cents(line)) for line in items)
+    return parts
+
+
+def _makes_sum(total: int, following: Sequence[int | None]) -> bool:
+    """Return whether a sum, with amounts right behind it or without, is the next amount."""
+    for amount in [cents for cents in following[:_MOST_ADDENDS] if cents is not None]:
+        if amount == total:
+            return True
+        total += amount
+    return False
+
+
+# --- places of a layout
+
+
+class LayoutPlace(Struct, dict=True):
+    """What stood at one place of decided papers, by the numbers of these."""
+
+    variants: dict[str, set[int]]
+    units: set[str]
+    """Those of the amounts there."""
+
+    @cached_property
+    def papers(self) -> Set[int]:
+        return set().union(*self.variants.values())
+
+    @cached_property
+    def frame(self) -> tuple[list[str], list[str], int] | None:
+        """What stands before and behind what is another each time, and how long that may be."""
+        if len(self.variants) < _N_FREE or 2 * len(self.variants) <= len(self.papers):
+            return None
+        ways = [key.split() for key in self.variants]
+        first, last = min(ways), max(ways)
+        before = _n_common(first, last)
+        least = min(map(len, ways)) - before
+        behind = min(least, min(_n_common(way[::-1], first[::-1]) for way in ways))
+        longest = max(map(len, ways)) - before - behind
+        return first[:before], first[len(first) - behind :], longest
+
+    def is_free(self, key: str) -> bool:
+        """Return whether a part has other words where those of decided papers are others (2)."""
+        if self.frame is None:
+            return False
+        before, behind, longest = self.frame
+        words = key.split()
+        own = words[len(before) : len(words) - len(behind)]
+        met = {word for known in self.variants for word in known.split() if word in _MARKERS}
+        return (
+            words[: len(before)] == before
+            and words[len(words) - len(behind) :] == behind
+            and 0 < len(own) <= longest
+            and {word for word in own if word in _MARKERS} <= met
+        )
+
+
+def _n_common(first: Sequence[str], second: Sequence[str]) -> int:
+    n = 0
+    while n < min(len(first), len(second)) and first[n] == second[n]:
+        n += 1
+    return n
+
+
+Pair = tuple[int, int]
+"""The number of a part, and of the place where it stands."""
+
+
+def aligned(keys: Sequence[str], places: Sequence[Collection[str]]) -> list[Pair]:
+    """Return which parts stand at which places, both in their order: those met once come first."""
+    at, n_of, found, last = defaultdict[str, list[int]](list), Counter(keys), list[Pair](), (-1, -1)
+    for number, known in enumerate(places):
+        for key in known:
+            at[key].append(number)
+    once = [(n, at[key][0]) for n, key in enumerate(keys) if n_of[key] == 1 == len(at[key])]
+    for anchor in [*_rising(once), (len(keys), len(places))]:
+        reached = last[1]
+        for n in range(last[0] + 1, anchor[0]):
+            known_at = at[keys[n]]
+            nearest = bisect_right(known_at, reached)
+            if nearest < len(known_at) and known_at[nearest] < anchor[1]:
+                reached = known_at[nearest]
+                found.append((n, reached))
+        found.append(anchor)
+        last = anchor
+    return found[:-1]
+
+
+def _rising(pairs: Iterable[Pair]) -> list[Pair]:
+    """Return the longest part of pairs whose second numbers rise."""
+    ends, piles, before = list[int](), list[Pair](), dict[Pair, Pair | None]()
+    for pair in pairs:
+        pile = bisect_left(ends, pair[1])
+        before[pair] = piles[pile - 1] if pile else None
+        ends[pile : pile + 1], piles[pile : pile + 1] = [pair[1]], [pair]
+    found, pair_ = list[Pair](), piles[-1] if piles else None
+    while pair_ is not None:
+        found.append(pair_)
+        pair_ = before[pair_]
+    return found[::-1]
+
+
+def _gaps(pairs: Sequence[Pair], n: int, n_places: int) -> Iterator[tuple[range, range]]:
+    """Yield the parts and places between two pairs that stand nowhere."""
+    for (n_before, before), (n_next, next_) in pairwise([(-1, -1), *pairs, (n, n_places)]):
+        yield range(n_before + 1, n_next), range(before + 1, next_)
+
+
+def add_paper(
+    places: list[LayoutPlace], parts: Sequence[PaperPart], paper: int
+) -> list[LayoutPlace]:
+    """Add a decided paper to the places of a layout; return where each of its parts stands.
+
+    Between what is alike, as many others as places stand at these, else each at one of its own.
+    """
+    keys = [part.key for part in parts]
+    pairs = aligned(keys, [place.variants for place in places])
+    stands, all_places = dict(pairs), list[LayoutPlace]()
+    at = [places[stands[n]] if n in stands else LayoutPlace({}, set()) for n in range(len(keys))]
+    for some, gap in _gaps(pairs, len(keys), len(places)):
+        if len(some) == len(gap):
+            at[some.start : some.stop] = [places[number] for number in gap]
+        else:
+            all_places += [places[number] for number in gap]
+        all_places += at[some.start : some.stop + 1]
+    for place, part in zip(at, parts, strict=True):
+        place.variants.setdefault(part.key, set()).add(paper)
+        place.units |= part.units
+        place.__dict__.clear()
+    places[:] = all_places
+    return at
+
+
+# --- what explains a paper
+
+
+class Explanation(Struct, dict=True):
+    stands: dict[int, int]
+    """By place, the part that stands there."""
+    new: list[int]
+    missing: list[int]
+    free: dict[int, int]
+    """Of `stands`, those with words that no decided paper has there."""
+    replaced: dict[int, int]
+    """By missing place, the new part that stands where it stood."""
+
+    @property
+    def cost(self) -> int:
+        return len(self.new) + len(self.missing) - len(self.replaced)
+
+
+def explained(
+    parts: Sequence[PaperPart],
+    places: Sequence[LayoutPlace],
+    n_papers: int,
+    fixed: Set[int],
+    never: Set[str],
+    always: Set[str],
+) -> Explanation:
+    """Align a paper with the places of a layout.
+
+    `fixed`: places whose words are never free; `never`, `always`: keys of parts that people said
+    not to matter, or to matter each time.
+    """
+    keys = [part.key for part in parts]
+    pairs = [
+        (n, p) for n, p in aligned(keys, [p.variants for p in places]) if keys[n] not in always
+    ]
+    found = Explanation({place: n for n, place in pairs}, [], [], {}, {})
+    for some, gap in _gaps(pairs, len(keys), len(places)):
+        new, missing = [n for n in some if keys[n] not in never], [*gap]
+        for n in [*new]:
+            at = next((p for p in missing if p not in fixed and places[p].is_free(keys[n])), None)
+            if at is not None and keys[n] not in always:
+                found.stands[at] = found.free[at] = n
+                new.remove(n)
+                missing = [p for p in missing if p > at]
+        missing = [
+            p
+            for p in gap
+            if p not in found.free
+            and len(places[p].papers) == n_papers
+            and not never & places[p].variants.keys()
+        ]
+        if len(new) == len(missing):
+            found.replaced |= zip(missing, new, strict=True)
+        else:
+            found.replaced |= {
+                p: n
+                for p in missing
+                for n in new
+                if any(_is_like(key, keys[n]) for key in places[p].variants)
+            }
+        found.new += new
+        found.missing += missing
+    _explain_by_sums(found, parts, places, always)
+    return found
+
+
+def _is_like(known: str, key: str) -> bool:
+    """Return whether two parts begin with the same words, before a value or all."""
+    first, second = known.split(), key.split()
+    n = _n_common(first, second)
+    return n > 0 and (n == len(first) or first[n] in _MARKERS or n == len(second))
+
+
+def _explain_by_sums(
+    found: Explanation, parts: Sequence[PaperPart], places: Sequence[LayoutPlace], always: Set[str]
+) -> None:
+    """Take out what sums explain (3): each amount from the first to the last of them is known."""
+    place_of = {n: place for place, n in found.stands.items()}
+    new = {n for n in found.new if parts[n].is_addend and parts[n].key not in always}
+    amounts = [n for n, part in enumerate(parts) if part.cents and (n in place_of or n in new)]
+    for end, total in enumerate(amounts):
+        run, rest = list[int](), parts[total].cents or 0
+        for n in reversed(amounts[max(0, end - _MOST_ADDENDS) : end] if total in place_of else []):
+            run.append(n)
+            rest -= parts[n].cents or 0
+            if rest == 0 and len(run) > 1 and run[-1] in place_of:
+                within = set(range(run[-1], total))
+                others = [n for n in found.new if n in within and n not in new]
+                if others:
+                    break
+                found.new = [n for n in found.new if n not in within]
+                first, last = place_of[run[-1]], place_of[total]
+                is_sum = {
+                    p
+                    for p in found.missing
+                    if first < p < last
+                    and all(k.endswith(MARKERS["amount"]) for k in places[p].variants)
+                }
+                found.missing = [p for p in found.missing if p not in is_sum]
+                found.replaced = {
+                    p: n for p, n in found.replaced.items() if p not in is_sum and n in found.new
+                }
+                break
