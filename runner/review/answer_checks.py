@@ -18,7 +18,7 @@ from paddock.pipelines.reply_check import AnswerFault, Check
 from paddock.pipelines.schema_validation import value_faults
 from paddock.pipelines.text_cells import SourceText
 from paddock.runner.ledger.reviews.review_store import ReviewStore
-from paddock.runner.ledger.reviews.reviews import Review
+from paddock.runner.ledger.reviews.reviews import Review, Subject, SubjectText
 from paddock.steps.base import StepError
 from paddock.steps.readers import documents
 from paddock.steps.readers.reader_pool import EvidenceRequest, ReaderPool
@@ -44,18 +44,7 @@ class AnswerCheck(Struct, frozen=True):
         checks = map(Check.of, subject.checks)
         if subject.evidence is None or not any(check.reads_evidence for check in checks):
             return cls(review, value, trials, None)
-        sources = tuple(
-            SourceText(
-                source.name,
-                store.source_text(source) or "",
-                source.page_starts or (0,),
-                is_paged=bool(source.page_starts),
-            )
-            for source in subject.sources
-        )
-        only, language = subject.evidence_only, subject.evidence_language
-        request = EvidenceRequest(value, subject.schema, only, sources, language)
-        return cls(review, value, trials, request)
+        return cls(review, value, trials, evidence_request(store, subject, value))
 
     def faults(self, readers: ReaderPool | None = None) -> list[AnswerFault]:
         subject, value = self.review.subject, self.value
@@ -95,6 +84,23 @@ class AnswerCheck(Struct, frozen=True):
         except EngineError as error:
             return [_fault(str(error))]
         return from_plain(list[AnswerFault], answer["faults"])
+
+
+def evidence_request(store: ReviewStore, subject: Subject, value: Any) -> EvidenceRequest:
+    sources = tuple(
+        source_text(store, source, store.source_text(source) or "") for source in subject.sources
+    )
+    only, language = subject.evidence_only, subject.evidence_language
+    return EvidenceRequest(value, subject.schema, only, sources, language)
+
+
+def source_text(store: ReviewStore, source: SubjectText, text: str) -> SourceText:
+    """Return a source with where its words stand on its pages, if its step has read pages."""
+    packed = None if source.boxes_object is None else store.ledger.objects.get(source.boxes_object)
+    starts, is_paged = source.page_starts or (0,), bool(source.page_starts)
+    return SourceText(
+        source.name, text, starts, is_paged=is_paged, boxes=json.loads(packed or b"{}")
+    )
 
 
 def _fault(sentence: str) -> AnswerFault:

@@ -12,12 +12,12 @@ import copy
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Literal
 
 from paddock.engine.system import units
-from paddock.engine.system.records import Struct
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.text import cell_text, counted, one_line, path_text
 from paddock.pipelines.checking.schema_parts import SchemaParts
 from paddock.pipelines.checking.source_index import date_in, number_in
@@ -26,6 +26,7 @@ from paddock.pipelines.label_choices import is_stand_in
 from paddock.pipelines.text_cells import SourceText
 from paddock.runner import rules
 from paddock.runner.calibration.confidence_calibration import like_this_text
+from paddock.runner.core.reviews.decided_outputs import after_edit
 from paddock.runner.ledger.reviews.reviews import Review, Subject
 
 FieldKind = Literal["text", "number", "choice", "json"]
@@ -108,6 +109,17 @@ def answer_fields(
     [('total', 'number', '8.5')]
     """
     return list(_fields((), answer, SchemaParts.of(schema), (evidence, confidence)))
+
+
+def shown_subject(review: Review, located: Any = None) -> Subject:
+    """Return a review's subject with the answer that a person sees; `located`: its evidence."""
+    subject, answer = review.subject, review.shown_answer
+    was = subject.answer
+    evidence, confidence = (
+        after_edit(of_model, of_answer, was, answer)
+        for of_model, of_answer in ((subject.evidence, located), (subject.confidence, None))
+    )
+    return replace(subject, answer=answer, evidence=evidence, confidence=confidence)
 
 
 def subject_fields(subject: Subject) -> list[AnswerField]:
@@ -288,18 +300,25 @@ def place_text(evidence: Mapping[str, Any]) -> str:
 
 
 Span = tuple[int, int, str]
-"""Start, end and field of a quote."""
+"""Start, end and field of a quote, or `left_path`."""
 
 
-def field_spans(fields: Iterable[AnswerField], source: str) -> list[Span]:
-    quotes = ((field.path, field.evidence or {}) for field in fields)
-    return [
+def left_path(key: str) -> str:
+    """Return what stands for a piece that is left over where fields have their paths."""
+    return f"\0{key}"
+
+
+def shown_spans(subject: Subject, source: str) -> list[Span]:
+    quotes = ((field.path, field.evidence or {}) for field in subject_fields(subject))
+    spans = [
         (evidence["start"], evidence["end"], path)
         for path, evidence in quotes
         if isinstance(evidence.get("start"), int)
         and isinstance(evidence.get("end"), int)
         and evidence.get("source") in (source, None)
     ]
+    left = () if subject.sources[1:] else subject.left_over.items()
+    return [(start, end, left_path(key)) for key, (_, start, end, _) in left if start >= 0] + spans
 
 
 def page_words(source: SourceText, page: int, offers: str) -> list[list[Any]]:

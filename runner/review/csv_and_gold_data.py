@@ -20,12 +20,21 @@ from paddock.runner.ledger.reviews.reviews import (
     N_ID_CHARS,
     DecisionRefused,
     Review,
+    Subject,
     question_digest,
 )
+from paddock.runner.rules.reasons import why_text
 from paddock.steps.tables.row_formats import CSV, JSONL, UnreadableRows
 
-from .answer_fields import WrongField, edited_answer, shown_item, subject_fields
-from .decisions import VERBS, GivenDecision, Verb, clicked_places
+from .answer_fields import (
+    AnswerField,
+    WrongField,
+    edited_answer,
+    shown_item,
+    shown_subject,
+    subject_fields,
+)
+from .decisions import MARKS, VERBS, GivenDecision, Verb, clicked_places
 
 COLUMNS = (
     "id", "question", "document", "field", "asked", "why", "value", "confidence", "quote", "page",
@@ -70,25 +79,36 @@ class SheetDecision(Struct):
     """Who decided; empty: who imports it."""
     places: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Field → where the person clicked in the document."""
+    field_marks: dict[str, str] = field(default_factory=dict)
+    """Field → what the person said of what is left over there, one of `MARKS`."""
+    marks: Mapping[str, str] = field(default_factory=dict)
+    over: float | None = None
 
     def given(self, importer: str) -> GivenDecision:
         by = self.by or importer
-        return GivenDecision(self.question, self.verb, by, self.value, self.reason, self.places)
+        own = (self.reason, self.places, self.marks, self.over)
+        return GivenDecision(self.question, self.verb, by, self.value, *own)
 
 
 def reviews_csv(reviews: Iterable[Review]) -> str:
-    """Return waiting reviews as CSV, safe against formulas, with empty columns for decisions."""
+    """Return reviews as CSV, safe against formulas, with empty columns for decisions.
+
+    The question of a decided one names the decision, which an edit replaces.
+    """
     rows = []
     for review in reviews:
-        for shown in subject_fields(review.subject):
+        subject = shown_subject(review)
+        over = f"@{review.decided_at!r}" if review.is_decided else ""
+        for shown in subject_fields(subject):
+            how = subject.readings.get(str(*shown.keys[:1]), {})
             place, sure = shown.evidence or {}, shown.confidence or {}
             rows.append(dict.fromkeys(COLUMNS, "") | {
                 "id": review.id,
-                "question": review.question,
+                "question": f"{review.question}{over}",
                 "document": shown_item(review),
                 "field": shown.path,
-                "asked": "false" if review.subject.is_sure_of(shown.keys[:1]) else "true",
-                "why": review.subject.readings.get(str(*shown.keys[:1]), {}).get("open"),
+                "asked": "false" if subject.is_sure_of(shown.keys[:1]) else "true",
+                "why": why_text(how) if "open" in how else None,
                 "value": shown.text,
                 "confidence": sure.get("p"),
                 "quote": place.get("quote"),
@@ -135,17 +155,19 @@ def _add_row(decisions: dict[str, SheetDecision], line: int, cells: Mapping[str,
     new = cells["new value"]
     if not word and not new:
         return
-    verb = _OF_WORDS.get(word) if word else "edit"
+    verb = ("edit" if new else "accept") if word in MARKS else _OF_WORDS.get(word or "edit")
     if verb is None:
-        raise WrongField(f"'{cells['decision']}' is no decision. Write accept, edit or reject.")
+        known = "accept, edit, reject, never or always"
+        raise WrongField(f"'{cells['decision']}' is no decision. Write {known}.")
     if verb == "edit" and not new:
         raise WrongField(f"'edit' has no new value. Write it, or {EMPTY_VALUE} for an empty one.")
     if verb != "edit" and new:
         raise WrongField(f"has a new value, but says '{word}'. Write edit, or remove the value.")
-    decision = decisions.setdefault(
-        cells["id"], SheetDecision(line, cells["id"], cells["question"], verb)
-    )
-    if decision.question != cells["question"]:
+    question, _, at = cells["question"].partition("@")
+    over = float(at) if at.replace(".", "", 1).isdecimal() else None
+    new_one = SheetDecision(line, cells["id"], question, verb, over=over)
+    decision = decisions.setdefault(cells["id"], new_one)
+    if (decision.question, decision.over) != (question, over):
         raise WrongField(f"has another question than line {decision.line}, for the same answer.")
     if {verb, decision.verb} == {"edit", "reject"}:
         raise WrongField(
@@ -155,6 +177,8 @@ def _add_row(decisions: dict[str, SheetDecision], line: int, cells: Mapping[str,
         decision.verb = verb
     if verb == "edit":
         decision.changes[cells["field"]] = "" if new == EMPTY_VALUE else new
+    if word in MARKS:
+        decision.field_marks[cells["field"]] = word
     decision.reason = decision.reason or cells["reason"]
 
 
@@ -172,6 +196,7 @@ def read_decided(text: str) -> tuple[list[SheetDecision], list[SheetFault]]:
             decision = SheetDecision(line, str(row["id"]), question, verb, {}, reason)
             decision.value, decision.by = row["value"], str(row["by"] or "")
             decision.places = clicked_places(row.get("places"))
+            decision.marks = dict(row.get("marks") or {})
         except (ValueError, LookupError, TypeError, RecursionError):
             what = "is no decision. Import a file that `paddock review --export jsonl` wrote."
             faults.append(SheetFault(line, what))
@@ -217,10 +242,14 @@ def check_decisions(
                 is_same = review.subject.document_sha256 == decision.document_sha256
                 if is_same and review.question != decision.question and decision.verb != "reject":
                     decision.question, decision.verb = review.question, "edit"
-            elif decision.verb == "edit":
-                fields = subject_fields(review.subject)
-                answer = review.subject.answer
-                decision.value = edited_answer(answer, fields, decision.changes, mark)
+            else:
+                subject, fields = review.subject, subject_fields(shown_subject(review))
+                decision.marks = {**subject.marks, **_marks(subject, fields, decision.field_marks)}
+                others = ((p, at) for p, at in subject.places.items() if p not in decision.changes)
+                decision.places = {path: (start, end) for path, (start, end) in others}
+                if decision.verb == "edit":
+                    answer = review.shown_answer
+                    decision.value = edited_answer(answer, fields, decision.changes, mark)
             # As by an earlier import of the file.
             is_so = review.state == VERBS[decision.verb] and review.question == decision.question
             if not is_so or (decision.verb == "edit" and review.value != decision.value):
@@ -229,6 +258,19 @@ def check_decisions(
         except (WrongField, DecisionRefused) as error:
             faults.append(SheetFault(decision.line, str(error), decision.id))
     return sound, faults
+
+
+def _marks(
+    subject: Subject, fields: Iterable[AnswerField], field_marks: Mapping[str, str]
+) -> Mapping[str, str]:
+    """Return what the rows of fields say of what is left over there; of one piece `always` wins."""
+    names, marks = {f.path: str(*f.keys[:1]) for f in fields}, dict[str, str]()
+    for path, mark in sorted(field_marks.items(), key=lambda row: MARKS.index(row[1])):
+        left = subject.readings.get(names.get(path, ""), {}).get("left")
+        if not left:
+            raise WrongField(f"'{mark}' is said of what is new, and nothing is at '{path}'.")
+        marks |= {piece[-1]: mark for piece in left}
+    return marks
 
 
 def gold_jsonl(reviews: Iterable[Review]) -> str:
@@ -253,6 +295,7 @@ def _gold_row(review: Review) -> dict[str, Any]:
         "decision": review.state,
         "value": None if review.state == "rejected" else review.value,
         "places": subject.places,
+        "marks": subject.marks,
         "answer": subject.answer,
         "by": review.by,
         "at": iso_time(review.decided_at or 0.0),

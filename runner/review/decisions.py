@@ -20,7 +20,7 @@ from paddock.engine.system import units
 from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.trial_process import TrialProcess
 from paddock.pipelines.reply_check import AnswerFault
-from paddock.runner.ledger.reviews.asked_before import is_same_value
+from paddock.runner.ledger.reviews.asked_before import is_same_value, with_decision
 from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.ledger.reviews.reviews import (
     DecisionRefused,
@@ -35,6 +35,8 @@ from .answer_checks import AnswerCheck
 from .label_tables import add_row, with_present_labels
 
 Verb = Literal["accept", "edit", "reject"]
+MARKS = ("never", "always")
+"""What a person says of what is left over: it never matters here, or they are asked each time."""
 VERBS: Mapping[Verb, ReviewState] = {"accept": "accepted", "edit": "edited", "reject": "rejected"}
 """Each verb with the state that it leads to."""
 
@@ -70,6 +72,10 @@ class GivenDecision(Struct, frozen=True):
     """The edited answer."""
     reason: str = ""
     places: Places = _NOWHERE
+    marks: Mapping[str, str] = MappingProxyType({})
+    """As `Subject.marks`; what is none is left out."""
+    over: float | None = None
+    """The time of the decision that they saw, which this one replaces."""
     faults: Sequence[AnswerFault] | None = None
     """What the check of the value that counts has found; None: that is not known."""
 
@@ -86,7 +92,8 @@ def clicked_places(written: Any) -> dict[str, tuple[int, int]]:
 
 def is_checked(review: Review, verb: Verb) -> bool:
     """Return whether a decision must pass the checks: the model's own answer passed them."""
-    return verb == "edit" or (verb == "accept" and bool(review.subject.readings))
+    is_other = bool(review.subject.readings) or review.value is not None
+    return verb == "edit" or (verb == "accept" and is_other)
 
 
 class ToAcceptTogether(Struct):
@@ -217,7 +224,12 @@ class LedgerReviews(ReviewStore, dict=True):
         if verb == "reject" and not reason:
             raise DecisionRefused("A rejection needs a reason, which the run shows and keeps.")
         places = {**given.places} if verb == "edit" else {}
-        values = {"accept": seen.subject.answer, "edit": given.value, "reject": None}
+        left = seen.subject.left_over if verb != "reject" else {}
+        marks = {key: m for key, m in given.marks.items() if key in left and m in MARKS}
+        shown = seen.subject.answer if seen.is_decided else seen.shown_answer
+        values = {"accept": shown, "edit": given.value, "reject": None}
+        if verb == "accept" and not is_same_value(shown, seen.subject.answer):
+            verb, values = "edit", {"edit": shown}  # as before that was undone
         _refuse_changed(seen, given.question)
         if is_checked(seen, verb) and wrong is None:
             wrong = self.check_of(seen, values[verb]).faults()
@@ -229,9 +241,15 @@ class LedgerReviews(ReviewStore, dict=True):
         def decide(review: Review, now: float) -> Review:
             _refuse_changed(review, given.question)
             before, after = ((r.state, r.reason, r.by) for r in (review, decided))
-            if before == after and is_same_value(review.value, decided.value):
+            subject = replace(review.subject, places=places, marks=marks)
+            is_over = review.is_decided and review.decided_at == given.over
+            is_same = before == after and is_same_value(review.value, decided.value)
+            if is_same and not (is_over and subject != review.subject):
                 return review
             refuse_stranger(review, by)
+            if is_over:
+                now = max(now, (review.decided_at or 0.0) + 0.001)  # each has a time of its own
+                review = replace(_opened_again(review, now), earlier=with_decision(review))
             if review.is_decided:
                 author = f" by {review.by}" if review.by else ""
                 raise DecisionRefused(
@@ -241,7 +259,7 @@ class LedgerReviews(ReviewStore, dict=True):
             _refuse_leased(review, by, now)
             _refuse_late(review, now)
             values = {name: getattr(decided, name) for name in ("state", "value", "reason", "by")}
-            values["subject"] = replace(review.subject, places=places)
+            values["subject"] = subject
             return replace(review, **_UNTOUCHED, **values, decided_at=now)
 
         return decide
@@ -280,9 +298,11 @@ class LedgerReviews(ReviewStore, dict=True):
         def accept(reviews: Sequence[Review], now: float) -> list[Review]:
             sound: list[Review] = []
             for review in (review for review in reviews if review.id in deciding):
-                if review.subject.is_sampled:  # figures rest on what a person has seen of these
+                # Figures rest on what a person has seen of random checks, and rules on edits
+                if review.subject.is_sampled or review.value is not None:
+                    what = "a random check" if review.subject.is_sampled else "an undone decision"
                     left[review.id] = (
-                        f"{review.shown_name} is a random check, which a person has to look at."
+                        f"{review.shown_name} is {what}, which a person has to look at."
                     )
                     continue
                 try:
@@ -336,9 +356,10 @@ class LedgerReviews(ReviewStore, dict=True):
 
 def _opened_again(review: Review, now: float) -> Review:
     is_late = review.expires_at is not None and review.expires_at <= now
-    undecided: dict[str, Any] = dict.fromkeys(("value", "reason", "together", "by"))
+    undecided: dict[str, Any] = dict.fromkeys(("reason", "together", "by"))
+    undecided["value"] = review.value if review.state == "edited" else None
     undecided["expires_at"] = None if is_late else review.expires_at
-    undecided["subject"] = replace(review.subject, places={})
+    undecided["subject"] = replace(review.subject, places={}, marks={})
     return replace(review, **_UNTOUCHED, **undecided, decided_at=now, state="open")
 
 

@@ -12,8 +12,9 @@ import hashlib
 import json
 import os
 import time
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -31,9 +32,10 @@ from paddock.engine.system import files, no_links
 from paddock.engine.system.text import cell_text
 from paddock.pipelines.checking.schema_parts import empty_fields
 from paddock.pipelines.reply_check import AnswerFault
-from paddock.pipelines.text_cells import SourceText
 from paddock.runner.calibration.confidence_calibration import like_this_text
 from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.ledger.filed_store import FiledStore
+from paddock.runner.ledger.reviews.asked_before import is_same_value
 from paddock.runner.ledger.reviews.reviews import (
     DecisionRefused,
     Review,
@@ -50,17 +52,21 @@ from paddock.runner.render.console_page import (
 from paddock.runner.render.html_page import render
 from paddock.runner.rules.reasons import WhyOpen
 from paddock.steps.base import StepError
-from paddock.steps.readers.documents import render_page
+from paddock.steps.readers.documents import locate_values_now, render_page
 from paddock.steps.readers.reader_pool import ReaderPool
 
+from .answer_checks import evidence_request, source_text
 from .answer_fields import (
     FieldKeys,
     WrongField,
     answer_fields,
     answer_from_json,
+    changed_fields,
     edited_answer,
-    field_spans,
+    left_path,
     page_words,
+    shown_spans,
+    shown_subject,
     subject_fields,
     text_window,
 )
@@ -82,6 +88,8 @@ MOST_SIDE_PX = 1600
 """Of a page's picture."""
 MOST_TOGETHER = 20_000
 """Answers that one decision accepts."""
+MOST_MOVES = 8
+"""Of a document, from where it was read to where it lies."""
 MOST_DECIDED = 500
 """Decided reviews that the page lists, the newest."""
 NEAR_S, TOGETHER_S = 5.0, 30.0
@@ -111,6 +119,8 @@ class ReviewPage:
         self._is_shown = is_shown
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="review")
         self._texts: dict[str, str] = {}
+        self._located: tuple[Any, Any] = None, None
+        """A review with its decision, and the evidence of that."""
         self._readers = ReaderPool()
         values = {"pages": CONSOLE_PAGES, "current": "Review"}
         self._html = text_route(PAGE_PATH, lambda: render("review.html", **values)).endpoint
@@ -250,19 +260,29 @@ class ReviewPage:
         return await self.ask(listed)
 
     async def _review(self, request: Request, by: str) -> Any:
-        return await self._at(request, lambda reviews, review: _detail(reviews, review, by))
+        reviews, review = await self._found(request)
+        return await self._work(_detail, reviews, review, await self._shown(reviews, review), by)
+
+    async def _shown(self, reviews: LedgerReviews, review: Review) -> Subject:
+        """Return the subject with the answer that a person sees, and where that stands."""
+        value, subject = review.shown_answer, review.subject
+        mark = (page_id(reviews, review.id), review.question, review.decided_at)
+        is_other = subject.evidence is not None and not is_same_value(value, subject.answer)
+        if is_other and self._located[0] != mark:
+            request = await self._work(evidence_request, reviews, subject, value)
+            with suppress(StepError):  # the values are shown, but no places
+                found = await asyncio.to_thread(locate_values_now, request, self._readers)
+                self._located = mark, found
+        return shown_subject(review, self._located[1] if self._located[0] == mark else None)
 
     async def _text(self, request: Request, by: str) -> Any:
         query = request.query_params
         start, n = (_count(query.get(name), otherwise) for name, otherwise in _WINDOW.items())
-
-        def window(reviews: LedgerReviews, review: Review) -> dict[str, Any]:
-            source = _source(review, query.get("source"))
-            spans = field_spans(subject_fields(review.subject), source.name)
-            text = self._text_of(reviews, source)
-            return text_window(text, start, min(n, MOST_WINDOW_CHARS), spans)
-
-        return await self._at(request, window)
+        reviews, review = await self._found(request)
+        source = _source(review, query.get("source"))
+        spans = shown_spans(await self._shown(reviews, review), source.name)
+        text = await self._work(self._text_of, reviews, source)
+        return text_window(text, start, min(n, MOST_WINDOW_CHARS), spans)
 
     async def _words(self, request: Request, by: str) -> Any:
         """Return the words of a page with their boxes, and what a click on each of them means."""
@@ -271,19 +291,8 @@ class ReviewPage:
 
         def words(reviews: LedgerReviews, review: Review) -> list[list[Any]]:
             source = _source(review, query.get("source"))
-            stored = source.boxes_object  # none: its step read no page
-            packed = None if stored is None else reviews.ledger.objects.get(stored)
-            boxes = json.loads(packed or b"{}")
-            return page_words(
-                SourceText(
-                    source.name,
-                    self._text_of(reviews, source),
-                    source.page_starts or (0,),
-                    boxes=boxes,
-                ),
-                page,
-                review.subject.offers,
-            )
+            shown = source_text(reviews, source, self._text_of(reviews, source))
+            return page_words(shown, page, review.subject.offers)
 
         return {"words": await self._at(request, words)}
 
@@ -307,7 +316,7 @@ class ReviewPage:
         source = _source(review, request.query_params.get("source"))
         if not source.has_picture:
             raise DecisionRefused("This source has no pages to show.")
-        path = reviews.ledger.folder.parent.resolve() / str(source.path)
+        path = await self._work(_present_path, reviews, str(source.path), review)
         await asyncio.to_thread(_refuse_changed, path, review)
         picture = await render_page(path, page, MOST_SIDE_PX, readers=self._readers)
         return Response(picture, headers=_NO_STORE, media_type="image/png")
@@ -380,12 +389,13 @@ class ReviewPage:
         question, reason = (str(body.get(name) or "") for name in ("question", "reason"))
         verb = cast(Verb, str(body.get("verb")))  # `enter` refuses any other
         reviews, review = await self._found(request)
-        value = _edited(review, body) if verb == "edit" else review.subject.answer
+        value = _edited(review, body) if verb == "edit" else review.shown_answer
         wrong = None
         if is_checked(review, verb) and review.question == question:
             wrong = await self._faults(reviews, review, value)
-        places = clicked_places(body.get("places"))
-        given = GivenDecision(question, verb, by, value, reason, places, wrong)
+        places, over = clicked_places(body.get("places")), body.get("over")
+        marks = given_marks if isinstance(given_marks := body.get("marks"), dict) else {}
+        given = GivenDecision(question, verb, by, value, reason, places, marks, over, wrong)
 
         def decide() -> tuple[Review, list[tuple[Review, Any]]]:
             decided = reviews.enter(review.id, given)
@@ -535,7 +545,9 @@ _ROW_NAMES = (
     "together", "step", "state", "asked_at", "expires_at", "lease_until", "by", "decided_at",
     "is_applied",
 )  # fmt: skip
-_FIELD_NAMES = ("path", "kind", "text", "is_nullable", "description", "confidence", "evidence")
+_FIELD_NAMES = (
+    "path", "keys", "kind", "text", "is_nullable", "description", "confidence", "evidence",
+)  # fmt: skip
 
 
 def _row(reviews: LedgerReviews, review: Review) -> dict[str, Any]:
@@ -554,11 +566,10 @@ def _row(reviews: LedgerReviews, review: Review) -> dict[str, Any]:
     }
 
 
-def _detail(reviews: LedgerReviews, review: Review, by: str) -> dict[str, Any]:
-    subject = review.subject
+def _detail(reviews: LedgerReviews, review: Review, subject: Subject, by: str) -> dict[str, Any]:
+    """Return what a person sees of a review; `subject`: as they see it."""
     fields = sorted(subject_fields(subject), key=lambda field: subject.is_sure_of(field.keys[:1]))
     empty = empty_fields(subject.answer, subject.schema)
-    decided = answer_fields(review.value, subject.schema) if review.is_decided else []
     tables = _tables(reviews, subject)
     return {
         **_row(reviews, review),
@@ -584,7 +595,13 @@ def _detail(reviews: LedgerReviews, review: Review, by: str) -> dict[str, Any]:
             }
             for field in fields
         ],
-        "decided": {field.path: field.text for field in decided},
+        "was": {
+            path: cell_text(old)
+            for path, old, _ in changed_fields(review.subject.answer, subject.answer)
+        },
+        "left": [*_left_over(subject)],
+        "marks": subject.marks,
+        "places": subject.places,
         "has_confidence": subject.confidence is not None,
         "teaches": bool(subject.offers),
         "measured": MEASURED.get(subject.digest or "", ""),
@@ -600,6 +617,17 @@ def _detail(reviews: LedgerReviews, review: Review, by: str) -> dict[str, Any]:
             for source in subject.sources
         ],
     }
+
+
+def _left_over(subject: Subject) -> Iterator[dict[str, Any]]:
+    """Yield each piece that is left over, where it stands, and the fields that it opens."""
+    for key, (text, start, end, fields) in subject.left_over.items():
+        own: dict[str, Any] = {"path": left_path(key), "key": key, "text": text, "fields": fields}
+        own |= {"start": start, "end": end, "is_missing": start < 0}
+        for source in subject.sources[: len(subject.sources) == 1 and start >= 0]:
+            page = bisect_right(source.page_starts, start) or None
+            own |= {"source": source.name, "page": page}
+        yield own
 
 
 def _reading(reviews: LedgerReviews, subject: Subject, keys: FieldKeys) -> dict[str, Any] | None:
@@ -643,6 +671,17 @@ def _earlier(decision: Mapping[str, Any], subject: Subject) -> dict[str, Any]:
     }
 
 
+def _present_path(reviews: LedgerReviews, stored: str, review: Review) -> Path:
+    """Return where a document lies; runs may have moved it since it was read."""
+    folder, store = reviews.ledger.folder.parent.resolve(), FiledStore(reviews.ledger)
+    for _ in range(MOST_MOVES):
+        move = store.moves_from([stored]).get((stored, review.subject.document_sha256))
+        if move is None or not move.target or (folder / stored).exists():
+            break
+        stored = move.target
+    return folder / stored
+
+
 def _refuse_changed(path: Path, review: Review) -> None:
     """Refuse to show a document that is another one now: boxes would mark the wrong words."""
     name = path.name
@@ -679,4 +718,4 @@ def _edited(review: Review, body: Mapping[str, Any]) -> Any:
         isinstance(change, str) for change in changes.values()
     ):
         raise ApiError(400, "An edit has `changes`, a text for each field, or `json`.")
-    return edited_answer(review.subject.answer, subject_fields(review.subject), changes)
+    return edited_answer(review.shown_answer, subject_fields(shown_subject(review)), changes)

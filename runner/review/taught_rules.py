@@ -138,7 +138,7 @@ def checks_to_accept(
         if is_checked(review := reviews.get(id_), "accept"):
             near = [(review, Offers.unpack(review.subject.offers))]
             found = _read(reviews, (review.subject.pipeline, review.step), near)
-            own = reviews.check_of(review, review.subject.answer)
+            own = reviews.check_of(review, review.shown_answer)
             return own, reviews.check_of(review, found[0][1]) if found else None
     return None
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
+from typing import Any
+
+from paddock.engine.system.text import listed, one_line
 
 
 class WhyOpen(Enum):
@@ -14,7 +18,7 @@ class WhyOpen(Enum):
     NEW_SENDER = "nothing was decided on this sender"
     NEW_LAYOUT = "the papers of this sender looked otherwise"
     OTHER_ACCOUNT = "an IBAN is new for this sender"
-    LEFT_OVER = "no decided paper explains a part of this one"
+    LEFT_OVER = "new on this paper"
     DIFFERENT = "decisions on this sender and layout differ"
     NO_PLACE = "its value stood nowhere, or each time elsewhere"
     NO_VALUE = "no value of its form stands in its place"
@@ -36,3 +40,15 @@ class NoRule(Enum):
     NOT_UNSURE = "its step does not ask `when: unsure`"
     NO_SENDER = "no decided name, short and without digits, has its own cell: the sender is unknown"
     DIFFERENT = "decisions on this sender and layout differ in a field that is always the same"
+
+
+def why_text(how: Mapping[str, Any]) -> str:
+    """Return why a field is open, of its reading.
+
+    >>> why_text({"open": "left_over", "left": [["Storno", 9, 15, "k"], ["Paid", -1, -1, "m"]]})
+    'new on this paper: “Storno”, “Paid” is missing'
+    """
+    left = how.get("left") or ()
+    pieces = [f"“{one_line(text, 60)}”{' is missing' * (at < 0)}" for text, at, *_ in left]
+    why = WhyOpen.named(how["open"]).value
+    return f"{why}: {listed(pieces, 2)}" if pieces else why

@@ -97,6 +97,9 @@ class ReviewFlags:
         "Write what waits as CSV; with .jsonl or jsonl what was decided, as gold data.",
         metavar="FILE|-|jsonl",
     )
+    decided: bool = flag(
+        "Export what was decided as CSV: a new value there is a new decision.", "--decided"
+    )
     imported: str | None = option(
         "Take the decisions of such a file.", "--import", metavar="FILE.csv|FILE.jsonl|-"
     )
@@ -140,7 +143,8 @@ def review(flags: ReviewFlags) -> int:
         case ReviewAction.SHOW_RULES:
             return _show_rules(place, as_json=flags.as_json)
         case ReviewAction.EXPORT_GOLD | ReviewAction.EXPORT_WAITING:
-            return _export(place, file_or_id, is_gold=action is ReviewAction.EXPORT_GOLD)
+            is_gold = action is ReviewAction.EXPORT_GOLD
+            return _export(place, file_or_id, is_gold=is_gold, is_decided=flags.decided)
     with Ledger(place.state, url=read_settings(place.folder).ledger_url) as ledger:
         opened = _ReviewSession(place, LedgerReviews(ledger), flags.by or _user_name())
         match action:
@@ -179,6 +183,8 @@ def _chosen_action(flags: ReviewFlags) -> ReviewAction:
     action = actions[0] if actions else ReviewAction.SERVE
     if flags.is_narrowed and action not in (ReviewAction.ACCEPT_ALL, ReviewAction.LIST):
         raise CommandError("`--least` and `--filter` belong to `--list` and `--accept-all`.")
+    if flags.decided and action is not ReviewAction.EXPORT_WAITING:
+        raise CommandError("`--decided` belongs to `--export FILE.csv`.")
     if flags.skip_bad and action is not ReviewAction.IMPORT:
         raise CommandError("`--skip-bad` belongs to `--import`.")
     if flags.as_json and action is ReviewAction.UNDO:
@@ -369,7 +375,7 @@ def _list_row(review: Review, now: float) -> tuple[str, ...]:
     )
 
 
-def _export(place: LedgerFolder, target: str, *, is_gold: bool) -> int:
+def _export(place: LedgerFolder, target: str, *, is_gold: bool, is_decided: bool) -> int:
     path = None if target in (STANDARD_STREAM, "csv", _GOLD) else Path(target)
     if path is not None:
         if not is_gold and path.suffix not in CSV.suffixes:
@@ -380,14 +386,15 @@ def _export(place: LedgerFolder, target: str, *, is_gold: bool) -> int:
         require_writable(path, "gold.jsonl" if is_gold else "reviews.csv")
     with open_for_reading(place) as ledger:
         reviews = LedgerReviews(ledger)
-        found = reviews.decided(is_whole=True) if is_gold else reviews.waiting(is_whole=True)
+        is_decided |= is_gold
+        found = reviews.decided(is_whole=True) if is_decided else reviews.waiting(is_whole=True)
         found = _of_file(place, found)
     text = gold_jsonl(reversed(found)) if is_gold else reviews_csv(found)
     if path is None:
         printing.write_data(text)
     else:
         files.write_output(path, text)
-    what = counted(len(found), "decision" if is_gold else "waiting answer")
+    what = counted(len(found), "decision" if is_decided else "waiting answer")
     printing.print_err(f"{what} → {printing.printable_line(target)}.")
     return DONE
 

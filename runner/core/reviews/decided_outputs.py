@@ -51,10 +51,10 @@ def with_answer(
         answer |= {"text": json.dumps(value, ensure_ascii=False), "output": value}
     was = answer_of(outputs)
     of_person = _of_person(outputs.get("confidence"), value)
-    confidence = _after_edit(outputs.get("confidence"), of_person, was, value)
+    confidence = after_edit(outputs.get("confidence"), of_person, was, value)
     if known and isinstance(confidence, Mapping):
         confidence = {n: of_person[n] if n in known else c for n, c in confidence.items()}
-    of_evidence = _after_edit(outputs.get("evidence"), evidence, was, value)
+    of_evidence = after_edit(outputs.get("evidence"), evidence, was, value)
     return {**outputs, **answer, "evidence": of_evidence, "confidence": confidence}
 
 
@@ -73,13 +73,13 @@ def _of_person(confidence: Any, value: Any) -> Any:
     return _FROM_PERSON
 
 
-def _after_edit(before: Any, new: Any, was: Any, value: Any) -> Any:
+def after_edit(before: Any, new: Any, was: Any, value: Any) -> Any:
     """Return the evidence or confidence of an edited answer: as before, where nothing was edited.
 
     Elements of a list are the same where their values are, so that one that is added or removed
     changes nothing for the others.
 
-    >>> _after_edit({"a": 1, "b": 2}, {"a": 3, "b": 4}, {"a": "x", "b": "y"}, {"a": "x", "b": "z"})
+    >>> after_edit({"a": 1, "b": 2}, {"a": 3, "b": 4}, {"a": "x", "b": "y"}, {"a": "x", "b": "z"})
     {'a': 1, 'b': 4}
     """
     if before is None:
@@ -89,7 +89,7 @@ def _after_edit(before: Any, new: Any, was: Any, value: Any) -> Any:
     if all(isinstance(each, Mapping) for each in (before, was, value)):
         of_new = new if isinstance(new, Mapping) else {}
         return {
-            name: _after_edit(before.get(name), of_new.get(name), was[name], inner)
+            name: after_edit(before.get(name), of_new.get(name), was[name], inner)
             if name in was
             else of_new.get(name)
             for name, inner in value.items()
@@ -97,7 +97,7 @@ def _after_edit(before: Any, new: Any, was: Any, value: Any) -> Any:
     if all(isinstance(each, list) for each in (before, was, value)) and len(before) == len(was):
         others = [*(new if isinstance(new, list) else ()), *[None] * len(value)]
         return [
-            other if origin is None else _after_edit(before[origin], other, was[origin], element)
+            other if origin is None else after_edit(before[origin], other, was[origin], element)
             for origin, other, element in zip(_origins(was, value), others, value, strict=False)
         ]
     return new

@@ -34,7 +34,7 @@ from paddock.runner.bind.answer_names import probabilities, review_names
 from paddock.runner.calibration.confidence_calibration import like_this_text
 from paddock.runner.ledger.ledger import INLINE_CHARS, Ledger
 from paddock.runner.ledger.reviews.reviews import Subject, SubjectText
-from paddock.runner.rules.reasons import WhyOpen
+from paddock.runner.rules.reasons import WhyOpen, why_text
 
 MOST_REASON_CHARS = 120
 MOST_REASONS = 6
@@ -297,11 +297,12 @@ class _Answer(Struct, frozen=True):
 
     def why_open(self, fields: Iterable[str]) -> Iterator[str]:
         readings = self.outputs.get("readings") or {}
-        by_reason = dict[str, list[str]]()
+        by_reason = dict[tuple[str, str], list[str]]()
         for name in fields:
-            why = readings.get(name, {}).get("open", WhyOpen.NO_PLACE.name)
-            by_reason.setdefault(WhyOpen.named(why).value, []).append(f"the {_name((name,))}")
-        yield from (f"{why}: {_listed(names)}" for why, names in by_reason.items())
+            how = {"open": WhyOpen.NO_PLACE.name, **readings.get(name, {})}
+            form = "{} ({})" if how.get("left") else "{}: {}"
+            by_reason.setdefault((form, why_text(how)), []).append(f"the {_name((name,))}")
+        yield from (form.format(why, _listed(names)) for (form, why), names in by_reason.items())
 
     def missing(self) -> Iterator[str]:
         empty, nowhere = list[str](), list[str]()

@@ -90,5 +90,9 @@ def new_review(question: Question, old: Review | None, now: float) -> Review:
         decision = {name: getattr(old, name) for name in _TAKEN_OVER}
         seen = None if old.fields_seen is None else tuple(sorted(old.fields_seen))
         subject = replace(new.subject, open=seen, places=old.subject.places)
+        subject = replace(subject, marks=old.subject.marks)
         return replace(new, **decision, subject=subject)
-    return replace(new, earlier=with_decision(old)) if old.is_decided else new
+    if old.is_decided:
+        return replace(new, earlier=with_decision(old))
+    before, after = ([s.document_sha256, s.schema] for s in (old.subject, new.subject))
+    return replace(new, value=old.value) if before == after else new

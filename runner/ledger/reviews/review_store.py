@@ -211,7 +211,7 @@ class ReviewStore(Struct, eq=False):
                 if old.is_decided:
                     doubtful.add(f'"{review.id}"')
                 doubtful.update(_readings_of_sender(review))
-                if review.subject.places != old.subject.places:
+                if (review.subject, review.expires_at) != (old.subject, old.expires_at):
                     self._write(execute, review)
                 else:
                     execute(queries.DECIDE_REVIEW, {**self._changing(review), "id": review.id})

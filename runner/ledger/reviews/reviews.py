@@ -135,6 +135,15 @@ class Subject(Struct, frozen=True, kw_only=True):
         return (self.outputs or {}).get("readings") or {}
 
     @property
+    def left_over(self) -> Mapping[str, tuple[str, int, int, list[str]]]:
+        """By key, what no decided paper explains: words, bounds (-1: it is missing) and fields."""
+        found = dict[str, tuple[str, int, int, list[str]]]()
+        for name, how in self.readings.items():
+            for text, start, end, key in how.get("left", ()):
+                found.setdefault(key, (text, start, end, []))[-1].append(name)
+        return found
+
+    @property
     def objects(self) -> set[str]:
         texts = (*self.sources, self.prompt_text)
         objects = {o for t in texts if t is not None for o in (t.text_object, t.boxes_object) if o}
@@ -172,7 +181,8 @@ class Review(Struct, frozen=True):
     subject: Subject = Subject()
     """Lists have the fields of `HEAD_NAMES` only; see `get`."""
     value: Any = None
-    """What counts after the decision: the answer, or a person's. Not in lists."""
+    """What counts after the decision: the answer, or a person's. Not in lists. Of an open one what
+    a person had written in a decision that was undone."""
     together: str | None = None
     """The id of the decision that accepted this answer together with others, unseen."""
 
@@ -192,6 +202,11 @@ class Review(Struct, frozen=True):
     @property
     def is_decided(self) -> bool:
         return self.state != "open"
+
+    @property
+    def shown_answer(self) -> Any:
+        """What a person sees: what is, or was, decided, else what is proposed."""
+        return self.subject.answer if self.value is None else self.value
 
     @property
     def was_undone(self) -> bool:

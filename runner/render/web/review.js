@@ -74,6 +74,8 @@ const page = {
   mode: "read", // or "edit"
   changes: {},
   places: {}, // field → bounds in the text of what was clicked for it
+  marks: {}, // key of what is left over → "never" or "always"
+  spot: null, // what is left over, shown in place of the chosen field
   asJson: false,
   isBusy: false,
   wantsText: false,
@@ -314,14 +316,18 @@ function take(review) {
   page.review = review;
   const draft = draftOf(review.id);
   if (!isSame) {
+    page.spot = review.state === "open" ? review.left[0] || null : null;
     page.field = doubtful(review);
     page.source = 0;
     page.number = 1;
     forgetPictures();
   }
+  page.spot = review.left.find((one) => one.path === page.spot?.path) || null;
   page.field = Math.min(page.field, Math.max(0, review.fields.length - 1));
   page.changes = draft.changes || {};
-  page.places = draft.question === review.question ? draft.places || {} : {}; // another document has others
+  const isSameQuestion = draft.question === review.question; // another document has others
+  page.places = isSameQuestion ? draft.places || {} : { ...review.places };
+  page.marks = isSameQuestion ? draft.marks || {} : { ...review.marks };
   page.asJson = draft.json !== undefined;
   $("document-name").textContent = plainName(review.item);
   $("asked").textContent = plainName([review.folder, review.step, review.pipeline].filter(Boolean).join(", "));
@@ -337,9 +343,10 @@ function take(review) {
 
 const identity = (review) => `${review.id} ${review.question}`; // copies of a document have one question
 
-function doubtful(review) { // what no text shows, else what the model was least sure of
-  const none = review.fields.findIndex((field) => field.evidence?.match === "none");
-  if (none >= 0) return none;
+function doubtful(review) { // what is new opens it, no text shows it, or the model was least sure of it
+  const is = [(field) => page.spot?.fields.includes(field.keys[0]), (field) => field.evidence?.match === "none"];
+  const at = is.map((isSo) => review.fields.findIndex(isSo)).find((found) => found >= 0);
+  if (at !== undefined) return at;
   let least = 0, p = 2;
   review.fields.forEach((field, at) => { if ((field.confidence?.p ?? 2) < p) { least = at; p = field.confidence.p; } });
   return least;
@@ -400,10 +407,10 @@ function notice() {
     words.push(`${review.state[0].toUpperCase()}${review.state.slice(1)}${who}, ${day(review.decided_at)}${why}.${then}`);
   }
   if (review.expires_at && review.state === "open") words.push(`Decide until ${day(review.expires_at)}; then it is ${{ accept: "accepted", skip: "skipped" }[review.on_expiry] || "set aside"}.`);
-  const due = review.due || [], key = JSON.stringify([review.id, review.state, words, due]);
+  const due = review.due || [], key = JSON.stringify([review.id, review.state, words, due, page.marks, page.spot]);
   if ($("notices").dataset.key === key) return allow(); // what is open in it stays open
   $("notices").dataset.key = key;
-  $("notices").replaceChildren(...words.map((one) => make("p", one)), ...drawnReasons(due, review.when));
+  $("notices").replaceChildren(...words.map((one) => make("p", one)), ...drawnLeft(review), ...drawnReasons(due, review));
   if (review.together && review.state === "accepted") {
     const all = make("button", "Undo all that were accepted together");
     all.type = "button";
@@ -414,12 +421,59 @@ function notice() {
   allow();
 }
 
-function drawnReasons(due, when) {
+/* What is left over on the paper, and what a person says of it */
+
+const SAID = { never: "never matters here", always: "asked each time" };
+
+function keyed(words, key, isOn = false) {
+  const made = make("button", `${words} `);
+  made.type = "button";
+  made.disabled = Boolean(refusal());
+  made.setAttribute("aria-pressed", String(isOn));
+  made.append(make("kbd", key));
+  made.addEventListener("click", KEYS[key]);
+  return made;
+}
+
+function drawnLeft({ left, state }) {
+  const made = left.map((one) => {
+    const isOn = one === page.spot, mark = page.marks[one.key], box = make("div", "", isOn ? "left on" : "left");
+    const line = make("p", one.is_missing ? "Missing: " : "New on this paper: ");
+    line.append(make("b", `“${one.text}”`), mark ? `, ${SAID[mark]}` : "");
+    line.addEventListener("click", () => look(one));
+    box.append(line);
+    if (isOn && state === "open") box.append(keyed("It changes a field", "e"),
+      keyed("It never matters here", "n", mark === "never"), keyed("Ask each time", "a", mark === "always"));
+    return box;
+  });
+  if (state === "open" && left[1]) made[left[4] ? "unshift" : "push"](keyed(`A letter that is free each time: always ask about all ${left.length}`, "A"));
+  return made;
+}
+
+function look(one) { // at what is left over
+  page.spot = one;
+  if (!one.fields.includes(field()?.keys[0])) page.field = doubtful(page.review);
+  drawFields();
+  notice();
+  seek();
+}
+
+function say(mark, some = [page.spot]) { // the same once more takes it back
+  if (!some[0] || !openReview() || !mayDecide()) return;
+  const isSaid = some.every((one) => page.marks[one.key] === mark);
+  for (const one of some) page.marks[one.key] = isSaid ? undefined : mark;
+  keepDraft(page.id, { ...draftOf(page.id), ...draftNow() });
+  const { left } = page.review, from = left.indexOf(page.spot);
+  look([...left.slice(from), ...left].find((one) => !page.marks[one.key]) || page.spot || left[0]);
+}
+
+function drawnReasons(due, { when, left }) {
   const made = [];
   if (due.length) {
-    const list = make("ul");
+    const list = make("ul"), box = make(left.length ? "details" : "div");
     list.append(...due.map((one) => make("li", one)));
-    made.push(make("p", "Asked because:"), list);
+    box.append(make(left.length ? "summary" : "p", "Asked because:"), list);
+    made.push(box);
   }
   if (when && !["true", "unsure"].includes(when)) {
     const rule = make("details");
@@ -443,6 +497,7 @@ function allow() {
     $(id).disabled = !isOpen || Boolean(why);
     $(id).title = why;
   }
+  if (mayReplace()) $("change").disabled = false;
   if (isOpen && !why && page.isLoading) {
     $("accept").disabled = true;
     $("accept").title = "The document is being loaded.";
@@ -451,6 +506,8 @@ function allow() {
   $("undo").disabled = isOfOthers;
   $("undo").title = isOfOthers ? review.refusal : "";
 }
+
+const mayReplace = () => Boolean(page.review?.id === page.id && page.review.state !== "open" && !page.review.refusal);
 
 function mayDecide() { // else the reason is shown
   const review = openReview();
@@ -492,12 +549,10 @@ function drawnField(field, at) {
 }
 
 function drawnValue(field) {
-  const now = page.review.state === "edited" ? page.review.decided[field.path] : undefined;
+  const was = page.review.was[field.path];
   const value = make("div", "", "value");
   const words = (text, isNull) => (isNull ? make("span", "no value", "null") : make("span", text === "" ? "“”" : text));
-  if (now !== undefined && now !== field.text) {
-    value.append(make("span", field.text, "was"), " ", words(now, now === ""));
-  } else value.append(field.is_empty ? make("span", "empty", "null") : words(field.text, field.is_null));
+  value.append(...(was === undefined ? [] : [make("span", was, "was"), " "]), field.is_empty ? make("span", "empty", "null") : words(field.text, field.is_null));
   return value;
 }
 
@@ -560,6 +615,7 @@ function quoteWords(found) {
 function pick(at) {
   const n = page.review?.fields.length || 0;
   if (!n) return;
+  page.spot = null;
   page.field = Math.max(0, Math.min(n - 1, at));
   for (const [index, one] of [...$("fields").children].entries()) one.setAttribute("aria-selected", String(index === page.field));
   $("fields").setAttribute("aria-activedescendant", `field-${page.field}`);
@@ -568,6 +624,8 @@ function pick(at) {
 }
 
 function pickPath(path) {
+  const left = page.review.left.find((one) => one.path === path);
+  if (left) return look(left);
   const at = page.review.fields.findIndex((one) => one.path === path);
   if (at < 0) return;
   if (page.mode === "edit") $(`input-${at}`).focus();
@@ -624,6 +682,7 @@ function drawSources() {
 
 const source = () => page.review?.sources[page.source];
 const field = () => page.review?.fields[page.field];
+const chosen = () => (page.spot?.source ? page.spot : field()?.evidence); // what is to be seen in the document
 
 /* The pane shows one thing: a page of a source, or its text. What is asked for next empties it at once. */
 
@@ -657,7 +716,7 @@ function prepared(what) { // the number of what is being shown now: later answer
 
 function seek() { // show where the chosen field stands
   if (!page.review) return;
-  const sources = page.review.sources, found = field()?.evidence;
+  const sources = page.review.sources, found = chosen();
   if (!sources.length) {
     emptyPane("none");
     show($("document-note"), "The step names no source, so there is no document to show.");
@@ -709,7 +768,7 @@ async function drawPicture() {
     }
     const note = error instanceof Refused ? error.message : "This page's picture cannot be shown.";
     Object.assign(page.review.sources[at], { has_picture: false, note });
-    return drawDocument(field()?.evidence?.start ?? null);
+    return drawDocument(chosen()?.start ?? null);
   }
   if (n !== pane.n) return;
   image.alt = `Page ${number} of ${source().name || page.review.item}`;
@@ -718,7 +777,9 @@ async function drawPicture() {
   drawBoxes();
   try {
     const told = await read(ofReview(page.review.id, `/words?source=${at}&page=${number}`));
-    if (n === pane.n) boxed = told.words;
+    if (n !== pane.n) return;
+    boxed = told.words;
+    if (page.review.left.length) drawBoxes();
   } catch (error) {
     if (n === pane.n) failed(error);
   }
@@ -747,19 +808,25 @@ function fillFromPicture(event) { // the word that was clicked, or those between
 function drawBoxes() {
   const name = source().name;
   const made = [];
-  page.review.fields.forEach((one, at) => {
-    const found = one.evidence;
-    if (!found?.box || found.page !== page.number || (found.source && found.source !== name)) return;
-    const [left, top, right, bottom] = found.box.map((part) => part * 100);
-    const box = make("div", "", at === page.field ? "box on" : "box");
+  const draw = (sides, kind, path) => {
+    const [left, top, right, bottom] = sides.map((part) => part * 100), box = make("div", "", kind);
     Object.assign(box.style, { left: `${left}%`, top: `${top}%`, width: `${right - left}%`, height: `${bottom - top}%` });
     box.addEventListener("click", (event) => {
       if (page.mode !== "read") return;
       event.stopPropagation(); // the picture would take it for a new value
-      pickPath(one.path);
+      pickPath(path);
     });
     made.push(box);
+  };
+  page.review.fields.forEach((one, at) => {
+    const found = one.evidence;
+    if (!found?.box || found.page !== page.number || (found.source && found.source !== name)) return;
+    draw(found.box, found === chosen() ? "box on" : "box", one.path);
   });
+  for (const one of page.review.left.filter((left) => left.source === name)) {
+    const some = boxed.filter(([, start, end]) => start < one.end && one.start < end);
+    for (const word of some) draw(word.slice(3), one === chosen() ? "box left on" : "box left", one.path);
+  }
   $("boxes").replaceChildren(...made);
   made.find((box) => box.classList.contains("on"))?.scrollIntoView({ block: "center" });
 }
@@ -802,12 +869,13 @@ const drawnParts = (parts) => parts.map(([words, paths]) => {
   const made = make("mark");
   made.textContent = words; // a document's own
   made.dataset.paths = JSON.stringify(paths);
+  made.classList.toggle("left", page.review.left.some((one) => paths.includes(one.path)));
   made.addEventListener("click", () => pickPath(paths[0]));
   return made;
 });
 
 function markField() {
-  const path = field()?.path;
+  const path = (page.spot?.source ? page.spot : field())?.path;
   let first = null;
   for (const one of $("text-parts").querySelectorAll("mark")) {
     const isOn = JSON.parse(one.dataset.paths).includes(path);
@@ -947,7 +1015,7 @@ function drawnInput(one, at) {
     tellDoubt();
     typed();
   });
-  input.addEventListener("focus", () => { if (page.field !== at) { page.field = at; seek(); } });
+  input.addEventListener("focus", () => { if (page.field !== at) { page.field = at; page.spot = null; seek(); } });
   const wrong = make("p", "", "wrong");
   wrong.id = `wrong-${at}`;
   made.append(label, input, ...second(one, input), ...newRow(one), wrong, ...doubt);
@@ -1014,7 +1082,7 @@ async function addRow() {
   $("said").textContent = words;
 }
 
-const editBody = () => (page.asJson ? { json: $("json").value } : { changes: page.changes, places: page.places });
+const editBody = () => ({ marks: page.marks, ...(page.asJson ? { json: $("json").value } : { changes: page.changes, places: page.places }) });
 
 const draftNow = () => ({ question: page.review.question, changes: page.changes, places: page.places, ...editBody() });
 
@@ -1069,8 +1137,8 @@ function place(faults) {
   return faults.length;
 }
 
-// The open review, once it is the one that the queue shows as chosen.
-const openReview = () => (page.review?.id === page.id && page.review.state === "open" ? page.review : null);
+// The review that is to be decided, once it is the one that the queue shows as chosen; edits replace a decision.
+const openReview = () => (page.review?.id === page.id && (page.review.state === "open" || page.mode === "edit") ? page.review : null);
 
 async function decide(verb, more = {}) {
   const review = openReview();
@@ -1080,7 +1148,8 @@ async function decide(verb, more = {}) {
     problem(`The decision on ${page.unsent.item} is not confirmed yet. Wait until the server answers.`);
     return false;
   }
-  const body = { question: review.question, verb, ...more };
+  const body = { question: review.question, verb, marks: page.marks, ...more };
+  if (review.state !== "open") body.over = review.decided_at;
   page.isBusy = true;
   page.unsent = { id: review.id, item: review.item, body };
   try {
@@ -1181,7 +1250,7 @@ async function save() {
 }
 
 function leave() {
-  keepDraft(page.id, Object.keys({ ...page.changes, ...page.places }).length || page.asJson ? draftNow() : null);
+  keepDraft(page.id, Object.keys({ ...page.changes, ...page.places, ...page.marks }).length || page.asJson ? draftNow() : null);
   setMode("read");
   $("queue").focus({ preventScroll: true });
 }
@@ -1323,7 +1392,10 @@ function setView(view) {
 
 const KEYS = {
   Enter: () => decide("accept"),
-  e: () => { if (mayDecide()) setMode("edit"); },
+  e: () => { if (mayReplace() || mayDecide()) setMode("edit"); },
+  n: () => say("never"),
+  a: () => say("always"),
+  A: () => say("always", page.review?.left),
   x: askReason,
   j: () => open(Math.min(page.at + (page.rows[page.at]?.id === page.id ? 1 : 0), page.rows.length - 1)),
   k: () => open(Math.max(page.at - 1, 0)),

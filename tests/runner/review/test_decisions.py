@@ -15,7 +15,7 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.ledger.reviews.reviews import DecisionRefused, Question, Review, Subject
 from paddock.runner.review.answer_checks import AnswerCheck
-from paddock.runner.review.decisions import LedgerReviews
+from paddock.runner.review.decisions import GivenDecision, LedgerReviews
 
 SCHEMA = {
     "type": "object",
@@ -199,6 +199,42 @@ def test_undo_leaves_everything_as_it_was_before_the_decision(ledger: Ledger) ->
     assert reviews.decide(review.id, review.question, "accept", by="bob").state == "accepted"
 
 
+LEFT = {"readings": {"total": {"open": "left_over", "left": [["Storno", 0, 6, "k"]]}}}
+
+
+def test_what_was_decided_before_an_undo_is_proposed_and_what_was_said_is_gone(
+    ledger: Ledger,
+) -> None:
+    reviews, review = LedgerReviews(ledger), ask(ledger, outputs=LEFT)
+    said = {"k": "never", "other": "never"}
+    true = ANSWER | {"total": 81.0}
+    given = GivenDecision(review.question, "edit", "ann", true, marks=said)
+    assert reviews.enter(review.id, given).subject.marks == {"k": "never"}
+    assert reviews.undo(review.id, "ann").subject.marks == {}
+    ask(ledger, outputs={**LEFT, "text": "of the next run"})
+    ask(ledger, answer=ANSWER | {"total": 1.0}, outputs=LEFT)  # the model has another guess
+    (waiting,) = reviews.waiting(is_whole=True)
+    assert waiting.shown_answer == true
+    done = reviews.decide(review.id, waiting.question, "accept", by="bob")
+    assert (done.state, done.value, done.earlier) == ("edited", true, ())
+    reviews.undo(review.id, "bob")
+    assert ask(ledger, document="d2").shown_answer == ANSWER  # of another document it is nothing
+
+
+def test_an_edit_of_what_is_decided_is_a_decision_over_that_one_alone(ledger: Ledger) -> None:
+    reviews, review = LedgerReviews(ledger), ask(ledger, ttl_s=3600.0)
+    first = reviews.decide(review.id, review.question, "accept", by="ann")
+    true = ANSWER | {"total": 81.0}
+    over = GivenDecision(review.question, "edit", "bob", true, over=first.decided_at)
+    done = reviews.enter(review.id, over)
+    assert (done.state, done.by, done.value, done.is_applied) == ("edited", "bob", true, False)
+    assert [(before["state"], before["by"]) for before in done.earlier] == [("accepted", "ann")]
+    assert reviews.enter(review.id, over) == done == reviews.get(review.id)
+    late = replace(over, value=ANSWER | {"total": 82.0})
+    assert "was edited by bob" in refusal(reviews.enter, review.id, late)
+    assert reviews.undo(review.id, "bob").shown_answer == true
+
+
 def test_a_run_goes_on_only_with_a_decision_that_still_stands(ledger: Ledger) -> None:
     reviews, store, review = LedgerReviews(ledger), ReviewStore(ledger), ask(ledger)
     done = reviews.decide(review.id, review.question, "accept", by="ann")
@@ -226,6 +262,7 @@ def test_what_is_late_can_no_longer_be_decided_and_the_next_run_closes_it(ledger
     assert reviews.get(late.id).state == "expired"
     assert [review.id for review in reviews.waiting()] == [early.id]
     assert reviews.undo(late.id, "ann").expires_at is None
+    assert reviews.get(late.id).expires_at is None  # so that no run closes it again
 
 
 def test_answers_are_checked_before_the_transaction_that_accepts_them_together(

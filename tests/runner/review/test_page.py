@@ -26,8 +26,9 @@ from paddock.runner.review.page_access import PageAccess
 from paddock.runner.review.page_server import FolderReviews
 from paddock.runner.settings import read_settings
 from paddock.steps.readers import documents
+from tests.fakes.pdf import pdf
 from tests.runner.cli.commands.shell import invoke
-from tests.runner.core.test_rules_of_decisions import NEXT, PIPELINE, TRUE, Desk, bill
+from tests.runner.core.test_rules_of_decisions import FILING, NEXT, PIPELINE, TRUE, Desk, bill
 from tests.runner.review.served_page import SCHEMA, TEXT, ServedPage, client, quote, signed_out
 from tests.waiting import PATIENCE_S
 
@@ -286,7 +287,9 @@ def test_an_edit_is_typed_by_the_schema_and_checked_before_it_is_sent(
     }  # fmt: skip
     assert (review.by, review.state) == ("ann", "edited")
     detail = ann.get(of(open_review.id)).json()
-    assert detail["decided"]["total"] == "84.0"
+    assert detail["was"] == {"total": "84.5", "pay_by": "2026-02-28"}
+    shown = {field["path"]: field for field in detail["fields"]}
+    assert (shown["total"]["text"], shown["total"]["evidence"]["match"]) == ("84.0", "none")
 
 
 def test_wrong_requests_are_a_sentence_and_decide_nothing(
@@ -331,6 +334,81 @@ def test_a_decision_is_undone_and_what_was_decided_before_is_shown(
     (before,) = ann.get(of(review.id)).json()["earlier"]
     assert (before["state"], before["by"], before["fields"]["total"]) == ("edited", "ann", "12")
     assert before["is_other_document"] is True
+
+
+def test_what_was_decided_is_shown_with_its_places_also_after_an_undo(
+    served_page: ServedPage, ann: httpx.Client
+) -> None:
+    (review,) = served_page.ask("a.txt", checks=[])
+    edit = {"changes": {"pay_by": "2026-01-31"}, "places": {"pay_by": [1, 2]}}
+    assert decide(ann, review.id, "edit", **edit).status_code == 200
+
+    def shown() -> tuple[str, str, list[str]]:
+        detail = ann.get(of(review.id)).json()
+        field = next(field for field in detail["fields"] if field["path"] == "pay_by")
+        parts = ann.get(of(review.id, "/text")).json()["parts"]
+        marked = [words for words, paths in parts if "pay_by" in paths]
+        return field["text"], field["evidence"]["match"], [detail["was"]["pay_by"], *marked]
+
+    as_decided = ("2026-01-31", "exact", ["2026-02-28", "2026-01-31"])
+    assert shown() == as_decided
+    over = ann.get(of(review.id)).json()["decided_at"]
+    again = decide(ann, review.id, "edit", over=over, changes={"total": "80.00"})
+    assert again.json()["state"] == "edited"
+    assert served_page.review(review.id).value["pay_by"] == "2026-01-31"
+    assert decide(ann, review.id, "edit", over=over, changes={"total": "1"}).status_code == 409
+    assert ann.post(of(review.id, "/undo"), json={}).json()["state"] == "open"
+    assert shown() == as_decided
+    assert decide(ann, review.id, "accept").json()["state"] == "edited"
+    assert served_page.review(review.id).value["total"] == 80.0
+
+
+def left_over(text: str, *words: str) -> dict[str, Any]:
+    """Return readings of which two fields are open for words that are new, and one more misses."""
+    left = [[part, text.index(part), text.index(part) + len(part), part] for part in words]
+    missing = ["Thank you", -1, -1, "gone"]
+    return {"readings": {
+        "number": {"by": "rule", "decision": "x", "label": "Invoice"},
+        "total": {"open": "left_over", "left": left},
+        "kind": {"open": "left_over", "left": [*left, missing]},
+    }}  # fmt: skip
+
+
+def test_what_is_left_over_is_marked_where_it_stands_and_an_answer_to_it_is_kept(
+    served_page: ServedPage, ann: httpx.Client
+) -> None:
+    rope = "Rope, 12 m"
+    (review,) = served_page.ask("a.txt", outputs=left_over(TEXT, rope), open=["total", "kind"])
+    new, missing = ann.get(of(review.id)).json()["left"]
+    assert (new["text"], new["fields"], new["is_missing"]) == (rope, ["total", "kind"], False)
+    assert (missing["text"], missing["fields"], missing["is_missing"]) == (
+        "Thank you", ["kind"], True
+    )  # fmt: skip
+    parts = ann.get(of(review.id, "/text")).json()["parts"]
+    assert [words for words, paths in parts if new["path"] in paths] == [rope]
+    marks = {new["key"]: "never", "gone": "always", "invented": "never"}
+    assert decide(ann, review.id, "accept", marks=marks).status_code == 200
+    assert served_page.review(review.id).subject.marks == {rope: "never", "gone": "always"}
+    (odd,) = served_page.ask("b.txt", outputs=left_over(TEXT, rope))
+    assert decide(ann, odd.id, "accept", marks={rope: ["never"], "gone": 1}).status_code == 200
+    assert served_page.review(odd.id).subject.marks == {}
+
+
+def test_a_filed_paper_is_shown_where_it_lies(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "harbour", FILING)
+    (desk.folder / "inbox").mkdir(parents=True, exist_ok=True)
+    (desk.folder / "inbox/a.pdf").write_bytes(pdf([bill()]))
+    desk.work()
+    desk.decide("a.pdf", "edit", TRUE)
+    desk.work()
+    assert not (desk.folder / "inbox/a.pdf").exists()
+    with shown(tmp_path, "harbour") as (page, _):
+        (row,) = page.get(f"{API}/decided").json()["rows"]
+        picture = page.get(of(row["id"], "/picture?source=0&page=1"))
+        assert (picture.status_code, picture.headers["content-type"]) == (200, "image/png")
+        fields = {f["path"]: f for f in page.get(of(row["id"])).json()["fields"]}
+        assert fields["number"]["evidence"]["match"] == "exact"
+        assert fields["number"]["evidence"]["box"]
 
 
 def test_what_one_person_has_open_no_other_decides(

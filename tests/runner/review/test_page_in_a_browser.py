@@ -22,7 +22,7 @@ from tests.fakes.clerk import Said, clerk, pipeline
 from tests.fakes.papers import INVOICES
 from tests.fakes.pdf import pdf
 from tests.runner.core.test_rules_of_decisions import NEXT, PIPELINE, TO_PAY, TRUE, Desk, bill
-from tests.runner.review.served_page import KINDS, ServedPage, quote
+from tests.runner.review.served_page import KINDS, TEXT, ServedPage, quote
 from tests.runner.world import settings
 from tests.waiting import PATIENCE_S, until
 
@@ -201,7 +201,9 @@ def test_a_decision_says_what_it_answers_and_carries_the_sender_s_papers_along(
         wait_for_item(page, "c.txt")
         page.press("j", text="j")
         wait_for_item(page, "d.txt")
-        assert page.text(".field .name") == "total"  # what is open comes first
+        assert page.text(".field .name") == "kind"  # what is open comes first
+        told = "document.querySelector('.left.on p').textContent"
+        assert page.ask(told).startswith("New on this paper: “")
         read = page.text("#fields")
         assert "read behind “number”, as you decided on" in read and "(a.txt)" in read
         desk.decide("c.txt", "edit", {**TRUE, "sender": "Joiner No. 1"})
@@ -212,6 +214,84 @@ def test_a_decision_says_what_it_answers_and_carries_the_sender_s_papers_along(
         page.press("Escape")
         page.ask("document.querySelector('.reading button').click()")
         wait_for_item(page, "a.txt")  # it waits again
+        assert page.complaints() == []
+
+
+PAID = "You have already paid 30.00 EUR"
+
+
+def readings(text: str, *more: list[Any]) -> dict[str, Any]:
+    """Return readings of which the total is open for a sentence that is new."""
+    at = text.index(PAID)
+    left = [[PAID, at, at + len(PAID), "paid"], *more]
+    return {"readings": {
+        "number": {"by": "person"}, "kind": {"by": "person"}, "pay_by": {"by": "person"},
+        "total": {"open": "left_over", "left": left},
+    }}  # fmt: skip
+
+
+def test_one_key_says_what_is_new_on_a_paper_and_another_accepts_what_was_read(
+    served_page: ServedPage, chromium: Browser
+) -> None:
+    text = TEXT.replace("\n\n", f"\n\n{PAID}\n")
+    plain: dict[str, Any] = {"evidence": None, "confidence": None, "open": ["total"]}
+    more = ["Thank you", -1, -1, "thanks"], ["Rope", 80, 84, "rope"]
+    reviews = served_page.ask("a.txt", text=text, outputs=readings(text), **plain)
+    reviews += served_page.ask("b.txt", text=text, outputs=readings(text, *more), **plain)
+    with served_page.served() as address:
+        page = opened(chromium, address)
+        page.wait(f"document.querySelector('mark.left.on')?.textContent === '{PAID}'")
+        assert page.text(".left p") == f"New on this paper: “{PAID}”"
+        assert page.text(".field[aria-selected=true] .name") == "total"
+        assert not page.ask("document.querySelector('#notices details').open")
+        page.press("n", text="n")
+        page.wait("document.querySelector('.left p').textContent.endsWith('never matters here')")
+        enter(page)  # two keys
+        wait_for_item(page, "b.txt")
+        found = served_page.review(reviews[0].id)
+        assert (found.state, found.subject.marks) == ("accepted", {"paid": "never"})
+
+        page.press("a", text="a")  # the first, which chooses the next
+        page.wait("document.querySelector('.left.on p')?.textContent.startsWith('Missing: “Thank')")
+        page.press("n", text="n")
+        page.press("n", text="n")
+        page.press("n", text="n")  # of the last one, which takes it back
+        assert page.ask("page.marks") == {"paid": "always", "thanks": "never"}
+        page.press("e", text="e")
+        page.wait("document.activeElement.id === 'input-0'")
+        page.type("54.50")
+        enter(page)
+        page.wait("!document.getElementById('queue-empty').hidden")
+        found = served_page.review(reviews[1].id)
+        assert (found.value["total"], found.subject.marks) == (
+            54.5, {"paid": "always", "thanks": "never"}
+        )  # fmt: skip
+
+        page.press("u", text="u")  # what was decided is in the form, what was said is taken back
+        wait_for_item(page, "b.txt")
+        assert page.text(".field .value") == "84.5 54.5"
+        assert page.ask("page.marks") == {}
+        page.press("A", text="A")
+        enter(page)
+        page.wait("!document.getElementById('queue-empty').hidden")
+        found = served_page.review(reviews[1].id)
+        assert (found.state, found.value["total"]) == ("edited", 54.5)
+        assert found.subject.marks == dict.fromkeys(("paid", "thanks", "rope"), "always")
+
+        page.ask("document.getElementById('tab-decided').click()")
+        wait_for_item(page, "b.txt")
+        page.press("e", text="e")
+        page.wait("document.activeElement.id === 'input-0'")
+        assert page.ask("document.activeElement.value") == "54.5"
+        page.type("55.50")
+        enter(page)
+        page.wait("document.querySelector('.field .value')?.textContent.includes('55.5')")
+        now = served_page.review(reviews[1].id)
+        assert (now.state, now.value["total"], len(now.earlier)) == ("edited", 55.5, 1)
+        assert now.subject.marks == found.subject.marks
+        page.press("u", text="u")
+        page.wait("page.review?.state === 'open'")
+        assert page.text(".field .value") == "84.5 55.5"
         assert page.complaints() == []
 
 

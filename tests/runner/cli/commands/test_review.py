@@ -215,7 +215,9 @@ def test_nothing_of_a_faulty_csv_is_taken_and_each_fault_has_its_line(folder: Pa
         "line 6", "line 8", "line 11", "line 12", "line 13"
     ]  # fmt: skip
     assert "total" in lines[0]
-    assert lines[2] == ("todo.csv: line 11: 'akzept' is no decision. Write accept, edit or reject.")
+    assert lines[2] == (
+        "todo.csv: line 11: 'akzept' is no decision. Write accept, edit, reject, never or always."
+    )
     assert decided(folder) == {}
     some = invoke("review", "--import", "todo.csv", "--skip-bad", "--json")
     assert (some.exit_code, json.loads(some.stdout)["decided"]) == (1, 1)
@@ -257,6 +259,60 @@ def test_a_decision_about_an_answer_that_changed_is_refused(folder: Path) -> Non
         "-: line 2: 'a.txt' (step 'bill') was changed meanwhile: its document or its answer is "
         "another one. Look at it again; nothing was decided.\n"
     )
+
+
+PAID = "You have already paid 30.00 EUR"
+LEFT = [[PAID, 13, 44, "k1"], ["Storno", 60, 66, "k2"]]
+
+
+def test_a_csv_says_what_is_new_on_a_paper_and_takes_back_what_is_said_of_it(folder: Path) -> None:
+    readings = {
+        "total": {"open": "left_over", "left": LEFT[:1]},
+        "note": {"open": "left_over", "left": LEFT},
+        "number": {"open": "no_place"},
+    }
+    for key in ("a.txt", "b.txt", "c.txt"):
+        ask(folder, key, outputs={"readings": readings})
+    rows = exported()
+    assert {row["field"]: row["why"] for row in rows[:3]} == {
+        "number": "its value stood nowhere, or each time elsewhere",
+        "total": f"new on this paper: “{PAID}”", "note": f"new on this paper: “{PAID}”, “Storno”",
+    }  # fmt: skip
+    rows[1]["decision"] = "never"
+    rows[4] |= {"decision": "always", "new value": "32.00"}
+    rows[5]["decision"] = "never"
+    rows[6]["decision"] = "never"  # of a field for which nothing is new
+    (folder / "todo.csv").write_text(sheet(rows), "utf-8")
+    done = invoke("review", "--import", "todo.csv", "--skip-bad")
+    assert "line 8: 'never' is said of what is new, and nothing is at 'number'" in done.stderr
+    found = decided(folder)
+    assert {key: (r.state, r.subject.marks) for key, r in found.items()} == {
+        "a.txt": ("accepted", {"k1": "never"}),
+        "b.txt": ("edited", {"k1": "always", "k2": "never"}),
+    }
+    gold = invoke("review", "--export", "jsonl").stdout.splitlines()
+    assert [json.loads(line)["marks"] for line in gold] == [
+        found[json.loads(line)["item"]].subject.marks for line in gold
+    ]
+
+
+def test_a_decided_answer_is_edited_by_a_csv_and_never_over_a_newer_decision(folder: Path) -> None:
+    review = ask(folder)
+    with Ledger(folder / ".paddock") as ledger:
+        LedgerReviews(ledger).decide(review.id, review.question, "accept", by="ann")
+    invoke("review", "--export", "done.csv", "--decided")
+    rows = rows_of((folder / "done.csv").read_text("utf-8"))
+    rows[1]["new value"] = "84.00"
+    (folder / "done.csv").write_text(sheet(rows), "utf-8")
+    assert invoke("review", "--import", "done.csv").exit_code == 0
+    found = decided(folder)["a.txt"]
+    assert (found.state, found.value["total"], len(found.earlier)) == ("edited", 84.0, 1)
+    rows[1]["new value"] = "85.00"
+    (folder / "done.csv").write_text(sheet(rows), "utf-8")
+    late = invoke("review", "--import", "done.csv")
+    assert "was edited by ann" in late.stderr and "Undo that to decide again" in late.stderr
+    assert decided(folder)["a.txt"] == found
+    assert "belongs to `--export FILE.csv`" in invoke("review", "--list", "--decided").stderr
 
 
 def test_what_a_spreadsheet_would_compute_leaves_and_comes_back_as_text(folder: Path) -> None:
