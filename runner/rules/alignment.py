@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
 from functools import cached_property
 from itertools import groupby, pairwise
 
@@ -101,6 +101,10 @@ class LayoutPlace(Struct, dict=True):
     @cached_property
     def papers(self) -> Set[int]:
         return set().union(*self.variants.values())
+
+    @property
+    def is_amount(self) -> bool:
+        return all(key.endswith(MARKERS["amount"]) for key in self.variants)
 
     @cached_property
     def frame(self) -> tuple[list[str], list[str], int] | None:
@@ -230,13 +234,13 @@ def explained(
     places: Sequence[LayoutPlace],
     n_papers: int,
     fixed: Set[int],
-    never: Set[str],
+    is_remark: Callable[[str], bool],
     always: Set[str],
 ) -> Explanation:
     """Align a paper with the places of a layout.
 
-    `fixed`: places whose words are never free; `never`, `always`: keys of parts that people said
-    not to matter, or to matter each time.
+    `fixed`: places with the value of a field, whose words are never free; `is_remark`: whether a
+    part of some key does not matter; `always`: keys of parts that matter each time.
     """
     keys = [part.key for part in parts]
     pairs = [
@@ -244,7 +248,8 @@ def explained(
     ]
     found = Explanation({place: n for n, place in pairs}, [], [], {}, {})
     for some, gap in _gaps(pairs, len(keys), len(places)):
-        new, missing = [n for n in some if keys[n] not in never], [*gap]
+        new = [n for n in some if keys[n] in always or not is_remark(keys[n])]
+        missing = [*gap]
         for n in [*new]:
             at = next((p for p in missing if p not in fixed and places[p].is_free(keys[n])), None)
             if at is not None and keys[n] not in always:
@@ -256,7 +261,7 @@ def explained(
             for p in gap
             if p not in found.free
             and len(places[p].papers) == n_papers
-            and not never & places[p].variants.keys()
+            and not any(map(is_remark, places[p].variants))
         ]
         if len(new) == len(missing):
             found.replaced |= zip(missing, new, strict=True)
@@ -269,7 +274,7 @@ def explained(
             }
         found.new += new
         found.missing += missing
-    _explain_by_sums(found, parts, places, always)
+    _explain_by_sums(found, parts, places, fixed, always)
     return found
 
 
@@ -281,32 +286,33 @@ def _is_like(known: str, key: str) -> bool:
 
 
 def _explain_by_sums(
-    found: Explanation, parts: Sequence[PaperPart], places: Sequence[LayoutPlace], always: Set[str]
+    found: Explanation,
+    parts: Sequence[PaperPart],
+    places: Sequence[LayoutPlace],
+    fixed: Set[int],
+    always: Set[str],
 ) -> None:
-    """Take out what sums explain (3): each amount from the first to the last of them is known."""
+    """Take out what sums explain (3): amounts that are counted, and those that are missing.
+
+    Where the amounts of fields are sums of others in this paper, no other amount lacks.
+    """
     place_of = {n: place for place, n in found.stands.items()}
     new = {n for n in found.new if parts[n].is_addend and parts[n].key not in always}
+    new -= {*found.replaced.values()}
     amounts = [n for n, part in enumerate(parts) if part.cents and (n in place_of or n in new)]
+    open_sums = {n for n in amounts if place_of.get(n) in fixed}
     for end, total in enumerate(amounts):
         run, rest = list[int](), parts[total].cents or 0
         for n in reversed(amounts[max(0, end - _MOST_ADDENDS) : end] if total in place_of else []):
             run.append(n)
             rest -= parts[n].cents or 0
             if rest == 0 and len(run) > 1 and run[-1] in place_of:
-                within = set(range(run[-1], total))
-                others = [n for n in found.new if n in within and n not in new]
-                if others:
-                    break
-                found.new = [n for n in found.new if n not in within]
-                first, last = place_of[run[-1]], place_of[total]
-                is_sum = {
-                    p
-                    for p in found.missing
-                    if first < p < last
-                    and all(k.endswith(MARKERS["amount"]) for k in places[p].variants)
-                }
-                found.missing = [p for p in found.missing if p not in is_sum]
-                found.replaced = {
-                    p: n for p, n in found.replaced.items() if p not in is_sum and n in found.new
-                }
+                found.new = [n for n in found.new if n not in new or n not in run]
+                open_sums.discard(total)
                 break
+    is_sum = {
+        p
+        for p in (found.missing if amounts and not open_sums else ())
+        if p not in found.replaced and p not in fixed and places[p].is_amount
+    }
+    found.missing = [p for p in found.missing if p not in is_sum]

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Set
+from functools import cached_property
 
 from paddock.engine.system.records import replace
 
@@ -21,7 +22,7 @@ from .alignment import parts_of
 from .field_rules import FieldReading, SenderNames, TaughtAnswer
 from .offers import Offers
 from .reasons import WhyOpen
-from .sender_layouts import DocumentReadings, SenderLayout, layouts_of_sender, nearest
+from .sender_layouts import DocumentReadings, Remarks, SenderLayout, layouts_of_sender, nearest
 
 _SPACE = re.compile("[ \u00a0\u202f]")
 _LEAST_EXPLAINED = 0.5  # of a paper's parts; of fewer, it is of another layout
@@ -54,6 +55,10 @@ class Rules:
     @property
     def layouts(self) -> list[SenderLayout]:
         return [layout for names in self._decisions for layout in self._of_sender(names)]
+
+    @cached_property
+    def _remarks(self) -> Remarks:
+        return Remarks(self.layouts)
 
     def _of_sender(self, names: SenderNames) -> list[SenderLayout]:
         if names not in self._layouts:
@@ -101,6 +106,8 @@ class Rules:
         near = [*nearest(layouts, parts)]
         if not near:
             return DocumentReadings({}, {}, WhyOpen.NEW_SENDER)
+        if near[0][1].cost:
+            near = [*nearest(layouts, parts, self._remarks)]
         readings = [layout.read(parts, how) for layout, how in near]
         found, (layout, how) = readings[0], near[0]
         n_explained = len(parts) - len(how.new)

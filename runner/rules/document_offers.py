@@ -191,9 +191,14 @@ class _Cell(Struct):
 
     @property
     def is_pair(self) -> bool:
-        """Whether it is words and the value behind them."""
-        values = self.values
-        return len(values) == 1 and values[0].start > 0 and values[0].end == len(self.place.text)
+        """Whether it is words and the value behind them, such as `VAT 20%: 5.00`."""
+        *rates, last = self.values or [None]
+        ends = last is not None and last.start > 0 and last.end == len(self.place.text)
+        return ends and all(rate is not None and rate.kind == "rate" for rate in rates)
+
+    @property
+    def is_label(self) -> bool:
+        return self.has_words and all(value.kind == "rate" for value in self.values)
 
 
 def _lines(rows: Iterable[Sequence[PlacedCell]]) -> Iterator[OfferedLine]:
@@ -203,15 +208,15 @@ def _lines(rows: Iterable[Sequence[PlacedCell]]) -> Iterator[OfferedLine]:
         if heads and not any(cell.has_words for cell in row):
             over = [[h for h in heads if _is_over(h.place, cell.place)] for cell in row]
             if all(len(some) == 1 for some in over):
-                under = {id(some[0]): cell for some, cell in zip(over, row, strict=True)}
+                under = {id(some[0]): [cell] for some, cell in zip(over, row, strict=True)}
                 for head in heads:
-                    yield _line(number, [head, *([under[id(head)]] if id(head) in under else [])])
+                    yield _line(number, [head, *under.get(id(head), ())], is_headed=True)
                 heads = []
                 continue
         yield from (_line(number - 1, [head]) for head in heads)
         heads = []
         n_valued = sum(bool(cell.values) for cell in row)
-        if len(row) > 1 and not n_valued:
+        if len(row) > 1 and all(cell.is_label for cell in row):
             heads = row
             continue
         pairs = [[c.has_words for c in row[at : at + 2]] for at in range(0, len(row), 2)]
@@ -233,10 +238,12 @@ def _is_over(head: PlacedCell, cell: PlacedCell) -> bool:
     return head.left < cell.right and cell.left < head.right
 
 
-def _line(row: int, cells: Sequence[_Cell], *, is_table: bool = False) -> OfferedLine:
+def _line(
+    row: int, cells: Sequence[_Cell], *, is_table: bool = False, is_headed: bool = False
+) -> OfferedLine:
     text, values, left = "", list[OfferedValue](), 0.0
     for cell in cells:
-        if cell.place.right - cell.place.left == 1:  # of a table: empty cells are a part of it
+        if cell.place.right - cell.place.left == 1 and not is_headed:  # empty cells of a table
             text += " |" * (round(cell.place.left - left) // 1000 - 1)
             left = cell.place.left
         text, base, start = f"{text} " if text else "", len(text) + bool(text), cell.place.start

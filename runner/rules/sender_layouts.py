@@ -14,6 +14,7 @@ from .alignment import Explanation, LayoutPlace, PaperPart, add_paper, aligned, 
 from .cell_values import MARKERS, name_of
 from .field_rules import (
     FieldReading,
+    Mark,
     TaughtAnswer,
     ValueForm,
     ValuePlace,
@@ -143,9 +144,18 @@ class SenderLayout(Struct, dict=True):
         return sorted({f for t in self.decisions for f in t.fields} - {*self.constants})
 
     @cached_property
-    def marks(self) -> tuple[Set[str], Set[str]]:
-        never = {k for t in self.decisions for k, mark in t.marks.items() if mark == "never"}
-        return never, {k for t in self.decisions for k, m in t.marks.items() if m == "always"}
+    def marks(self) -> Mapping[str, Mark]:
+        return {key: mark for taught in self.decisions for key, mark in taught.marks.items()}
+
+    @cached_property
+    def remarks(self) -> Sequence[str]:
+        """The keys of sentences that some of these papers have, and others not."""
+        n_papers = len(self.decisions)
+        some = {n for n, place in enumerate(self.places) if len(place.papers) < n_papers}
+        ways = [{at.place for at in rule.places} for rule in self.fields.values()]
+        some -= {n for way in ways if way <= some for n in way}  # no other place has its value
+        optional = (self.places[n] for n in some if not self.places[n].is_amount)
+        return [key for place in optional for key in place.variants if len(key.split()) > 2]
 
     @cached_property
     def fields(self) -> dict[str, FieldRule]:
@@ -216,8 +226,16 @@ class SenderLayout(Struct, dict=True):
 
     # --- what is read in a document
 
-    def explain(self, parts: Sequence[PaperPart]) -> Explanation:
-        found = explained(parts, self.places, len(self.decisions), self.fixed, *self.marks)
+    def explain(self, parts: Sequence[PaperPart], remarks: Remarks | None = None) -> Explanation:
+        marks = self.marks
+        found = explained(
+            parts,
+            self.places,
+            len(self.decisions),
+            self.fixed,
+            lambda key: marks.get(key) == "never" or (remarks is not None and remarks.has(key)),
+            {key for key, mark in marks.items() if mark == "always"},
+        )
         for place, n in found.stands.items():
             if not parts[n].units <= self.places[place].units:
                 found.new.append(n)
@@ -374,10 +392,30 @@ def layouts_of_sender(taught: Iterable[TaughtAnswer]) -> list[SenderLayout]:
     return found
 
 
+class Remarks:
+    """Sentences that came and went in papers of any sender, and nothing else changed with them."""
+
+    def __init__(self, layouts: Iterable[SenderLayout]) -> None:
+        self._keys = {key for layout in layouts for key in layout.remarks}
+        self._alike = defaultdict[str, LayoutPlace](lambda: LayoutPlace({}, set()))
+        for number, key in enumerate(sorted(self._keys)):
+            self._alike[_beginning(key)].variants[key] = {number}
+
+    def has(self, key: str) -> bool:
+        """Return whether it is one, or begins and ends as several do, with other words within."""
+        begin = _beginning(key)
+        is_alike = begin in self._alike and self._alike[begin].is_free(key)
+        return key in self._keys or is_alike
+
+
+def _beginning(key: str) -> str:
+    return " ".join(key.split()[:2])
+
+
 def nearest(
-    layouts: Iterable[SenderLayout], parts: Sequence[PaperPart]
+    layouts: Iterable[SenderLayout], parts: Sequence[PaperPart], remarks: Remarks | None = None
 ) -> Iterator[tuple[SenderLayout, Explanation]]:
     """Yield the layouts that explain a paper as a whole; of none, those that leave least over."""
-    found = [(layout, layout.explain(parts)) for layout in layouts]
+    found = [(layout, layout.explain(parts, remarks)) for layout in layouts]
     least = min((how.cost for _, how in found), default=0)
     return ((layout, how) for layout, how in found if how.cost == least)
