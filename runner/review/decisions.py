@@ -24,8 +24,10 @@ from paddock.runner.ledger.reviews.asked_before import is_same_value, with_decis
 from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.ledger.reviews.reviews import (
     DecisionRefused,
+    Mark,
     Review,
     ReviewState,
+    Subject,
     refuse_stranger,
     unknown_review,
 )
@@ -35,7 +37,7 @@ from .answer_checks import AnswerCheck
 from .label_tables import add_row, with_present_labels
 
 Verb = Literal["accept", "edit", "reject"]
-MARKS = ("never", "always")
+MARKS: tuple[Mark, ...] = ("never", "always")
 """What a person says of what is left over: it never matters here, or they are asked each time."""
 VERBS: Mapping[Verb, ReviewState] = {"accept": "accepted", "edit": "edited", "reject": "rejected"}
 """Each verb with the state that it leads to."""
@@ -88,6 +90,12 @@ def clicked_places(written: Any) -> dict[str, tuple[int, int]]:
         for name, at in found
         if isinstance(at, list) and len(at) == 2 and all(type(n) is int and n >= 0 for n in at)
     }
+
+
+def valid_marks(written: Any, subject: Subject) -> dict[str, Mark]:
+    """Return what is said of what is left over, of JSON from outside; what is none is left out."""
+    found = written.items() if isinstance(written, Mapping) else ()
+    return {key: mark for key, mark in found if key in subject.left_over and mark in MARKS}
 
 
 def is_checked(review: Review, verb: Verb) -> bool:
@@ -224,8 +232,7 @@ class LedgerReviews(ReviewStore, dict=True):
         if verb == "reject" and not reason:
             raise DecisionRefused("A rejection needs a reason, which the run shows and keeps.")
         places = {**given.places} if verb == "edit" else {}
-        left = seen.subject.left_over if verb != "reject" else {}
-        marks = {key: m for key, m in given.marks.items() if key in left and m in MARKS}
+        marks = valid_marks(given.marks, seen.subject) if verb != "reject" else {}
         shown = seen.subject.answer if seen.is_decided else seen.shown_answer
         values = {"accept": shown, "edit": given.value, "reject": None}
         if verb == "accept" and not is_same_value(shown, seen.subject.answer):

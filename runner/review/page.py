@@ -29,6 +29,7 @@ from paddock.engine.api.json_body import parse_json
 from paddock.engine.api.streaming import dumps, json_response
 from paddock.engine.models.well_known import MEASURED
 from paddock.engine.system import files, no_links
+from paddock.engine.system.records import replace
 from paddock.engine.system.text import cell_text
 from paddock.pipelines.checking.schema_parts import empty_fields
 from paddock.pipelines.reply_check import AnswerFault
@@ -78,6 +79,7 @@ from .decisions import (
     Verb,
     clicked_places,
     is_checked,
+    valid_marks,
 )
 from .label_tables import LabelTable
 from .page_access import PAGE_PATH, AccessRefused, PageAccess, request_body
@@ -341,7 +343,10 @@ class ReviewPage:
         wrong = await self._faults(reviews, review, value)
         if not wrong and not review.is_decided:
             places = clicked_places(body.get("places"))
-            near, most = await self._work(answered_by, reviews, review, value, places)
+            marks = valid_marks(body.get("marks"), review.subject)
+            subject = replace(review.subject, places=places, marks=marks)
+            to_decide = replace(review, value=value, subject=subject)
+            near, most = await self._work(answered_by, reviews, to_decide)
             others = await self._sound(reviews, near)
         shown = [{"path": fault.path, "message": fault.message} for fault in wrong]
         return {"faults": shown, "answers": [r.item for r in others], "looked_at": most}
@@ -394,14 +399,13 @@ class ReviewPage:
         if is_checked(review, verb) and review.question == question:
             wrong = await self._faults(reviews, review, value)
         places, over = clicked_places(body.get("places")), body.get("over")
-        marks = given_marks if isinstance(given_marks := body.get("marks"), dict) else {}
+        marks = valid_marks(body.get("marks"), review.subject)
         given = GivenDecision(question, verb, by, value, reason, places, marks, over, wrong)
 
         def decide() -> tuple[Review, list[tuple[Review, Any]]]:
             decided = reviews.enter(review.id, given)
             self.decided_here.add(page_id(reviews, decided.id))
-            teaches = decided.value, decided.subject.places
-            return decided, [] if verb == "reject" else answered_by(reviews, decided, *teaches)[0]
+            return decided, [] if verb == "reject" else answered_by(reviews, decided)[0]
 
         decided, near = await self._work(decide)
         others = await self._sound(reviews, near)

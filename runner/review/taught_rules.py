@@ -101,16 +101,13 @@ def _is_wrong(store: ReviewStore, review: Review) -> bool:
     return whole is None or not is_same_value(whole.subject.answer, whole.value)
 
 
-def answered_by(
-    reviews: LedgerReviews, review: Review, value: Any, places: Mapping[str, Sequence[int]]
-) -> tuple[list[tuple[Review, Any]], int]:
+def answered_by(reviews: LedgerReviews, review: Review) -> tuple[list[tuple[Review, Any]], int]:
     """Return the waiting questions of a decision's step and sender, and of how many, if not of all.
 
-    Each has the answer that it would have with this decision, unchecked, or None. The next run
-    decides.
+    `review` has what is to be decided. Each has the answer that it would have with this decision,
+    unchecked, or None. The next run decides.
     """
-    subject = replace(review.subject, places=places)
-    new = taught_answer(replace(review, state="edited", value=value, subject=subject))
+    new = taught_answer(replace(review, state="edited"))
     waiting = reviews.waiting(is_whole=True)
     if new is None:
         return [], 0

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from paddock.engine.system.records import Struct, field, record_from, replace
 from paddock.engine.system.text import canonical_json
 
+Mark = Literal["never", "always"]
 ReviewState = Literal["open", "accepted", "edited", "rejected", "expired"]
 
 HEAD_NAMES = (
@@ -109,7 +110,7 @@ class Subject(Struct, frozen=True, kw_only=True):
     """What its document offers to rules, packed; empty: no rule is made of it."""
     places: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """By field, the bounds of the words in its only source on which the decider clicked."""
-    marks: Mapping[str, Literal["never", "always"]] = field(default_factory=dict)
+    marks: Mapping[str, Mark] = field(default_factory=dict)
     """By the key of a part of its document that no decided one explains, what the decider said: it
     never matters in papers of this sender, or each time."""
     read: Mapping[str, str] = field(default_factory=dict)

@@ -463,6 +463,7 @@ function say(mark, some = [page.spot]) { // the same once more takes it back
   const isSaid = some.every((one) => page.marks[one.key] === mark);
   for (const one of some) page.marks[one.key] = isSaid ? undefined : mark;
   keepDraft(page.id, { ...draftOf(page.id), ...draftNow() });
+  if (page.mode === "read") foretell();
   const { left } = page.review, from = left.indexOf(page.spot);
   look([...left.slice(from), ...left].find((one) => !page.marks[one.key]) || page.spot || left[0]);
 }
@@ -1116,7 +1117,7 @@ async function foretell() { // of the answer as it is
   tellAnswers([]);
   if (review.state !== "open" || !review.teaches) return;
   let told;
-  try { told = await write(ofReview(review.id, "/check"), { changes: {} }); } catch { return; }
+  try { told = await write(ofReview(review.id, "/check"), { changes: {}, marks: page.marks }); } catch { return; }
   if (page.review?.id === review.id && page.mode === "read") tellAnswers(told.answers, told.looked_at);
 }
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from paddock.engine.system import units
+from paddock.engine.system.records import replace
 from paddock.pipelines.text_cells import SourceText
 from paddock.runner.core.reviews.decided_outputs import with_answer
 from paddock.runner.ledger.reviews.reviews import DecisionRefused
@@ -1038,7 +1039,7 @@ def test_what_a_decision_would_answer_passes_the_checks_of_its_reply(
 
         def answered(name: str) -> tuple[list[str], int]:
             true = {**TRUE, **READ, "sender": "Larkfield Joinery" if name == "o.txt" else SENDER}
-            found, most = answered_by(reviews, asked[name], true, {})
+            found, most = answered_by(reviews, replace(asked[name], value=true))
             pairs = [(review, value) for review, value in found if value is not None]
             sound = [r.item for r, value in pairs if not reviews.check_of(r, value).faults()]
             return sorted(sound), most
@@ -1112,3 +1113,41 @@ def test_why_tells_which_decision_reads_a_field_and_behind_which_label(desk: Des
     assert origin["read_by_rules"]["number"] == f"read behind 'number', {as_decided}"
     own = invoke("why", str(desk.folder / "out/a.txt")).stdout
     assert "read behind" not in own
+
+
+@pytest.mark.parametrize("mark", ["", "never", "always"])
+def test_a_person_says_that_what_is_new_never_matters_or_is_asked_about_each_time(
+    desk: Desk, mark: str
+) -> None:
+    def decide(name: str) -> None:
+        (review,) = desk.waiting().values()
+        assert review.subject.answer == {**TRUE, **NUMBERS[name]}  # as it was read all the same
+        marks = dict.fromkeys(review.subject.left_over, mark)
+        with desk.reviews() as reviews:
+            given = GivenDecision(review.question, "accept", "ann", marks=marks)
+            assert reviews.enter(review.id, given).state == "accepted"
+        desk.work()
+
+    said = ("{bye}", "We move to the harbour in May.\n{bye}")
+    desk.teach("a", bill())
+    desk.arrive(b=bill(said, number="RE-102"))
+    desk.work()
+    (left,) = desk.waiting()["b.txt"].subject.left_over.values()
+    assert left[0] == "We move to the harbour in May."
+    decide("b")
+    for name in ("c", "d"):
+        desk.arrive(**{name: bill(said, **NUMBERS[name])})
+        desk.work()
+        assert bool(desk.asked(f"{name}")) is (mark == "always")
+        if mark == "always":
+            decide(name)
+    desk.arrive(e=bill(number="RE-105"))  # as the first one was
+    desk.work()
+    assert not desk.asked("e")
+    if mark == "never":
+        desk.undo("b.txt")
+        desk.work()
+        assert {*desk.waiting()} == {"b.txt", "c.txt", "d.txt"}
+
+
+NUMBERS = {name: {"number": f"RE-{n}"} for n, name in enumerate("abcde", 101)}
