@@ -102,6 +102,17 @@ class LayoutPlace(Struct, dict=True):
     def papers(self) -> Set[int]:
         return set().union(*self.variants.values())
 
+    @cached_property
+    def are_unlike(self) -> bool:
+        """Whether sentences that share no word at their ends stood there: each came and went."""
+        ways = [key.split() for key in self.variants]
+        first, last = min(ways), max(ways)
+        is_alike = _n_common(first, last) or _n_common(first[::-1], last[::-1])
+        return len(ways) > 1 and min(map(len, ways)) > 2 and not is_alike
+
+    def is_optional(self, n_papers: int) -> bool:
+        return len(self.papers) < n_papers or self.are_unlike
+
     @property
     def is_amount(self) -> bool:
         return all(key.endswith(MARKERS["amount"]) for key in self.variants)
@@ -260,7 +271,7 @@ def explained(
             p
             for p in gap
             if p not in found.free
-            and len(places[p].papers) == n_papers
+            and not places[p].is_optional(n_papers)
             and not any(map(is_remark, places[p].variants))
         ]
         if len(new) == len(missing):

@@ -192,9 +192,9 @@ class _Cell(Struct):
     @property
     def is_pair(self) -> bool:
         """Whether it is words and the value behind them, such as `VAT 20%: 5.00`."""
-        *rates, last = self.values or [None]
-        ends = last is not None and last.start > 0 and last.end == len(self.place.text)
-        return ends and all(rate is not None and rate.kind == "rate" for rate in rates)
+        is_last = bool(self.values) and self.values[-1].end == len(self.place.text)
+        is_led = is_last and self.values[0].start > 0
+        return is_led and all(value.kind == "rate" for value in self.values[:-1])
 
     @property
     def is_label(self) -> bool:

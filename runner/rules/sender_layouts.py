@@ -11,7 +11,7 @@ from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.text import canonical_json
 
 from .alignment import Explanation, LayoutPlace, PaperPart, add_paper, aligned, explained, parts_of
-from .cell_values import MARKERS, name_of
+from .cell_values import MARKERS, key_of, name_of, values_in
 from .field_rules import (
     FieldReading,
     Mark,
@@ -149,13 +149,19 @@ class SenderLayout(Struct, dict=True):
 
     @cached_property
     def remarks(self) -> Sequence[str]:
-        """The keys of sentences that some of these papers have, and others not."""
+        """The keys of lines of several words that some of these papers have, and others not."""
         n_papers = len(self.decisions)
-        some = {n for n, place in enumerate(self.places) if len(place.papers) < n_papers}
+        some = {n for n, place in enumerate(self.places) if place.is_optional(n_papers)}
         ways = [{at.place for at in rule.places} for rule in self.fields.values()]
         some -= {n for way in ways if way <= some for n in way}  # no other place has its value
-        optional = (self.places[n] for n in some if not self.places[n].is_amount)
-        return [key for place in optional for key in place.variants if len(key.split()) > 2]
+        keys = (key for n in some for key in self.places[n].variants)
+        return [key for key in keys if len(key.split()) > 2]
+
+    @cached_property
+    def value_keys(self) -> Set[str]:
+        """The keys of lines with the value of a field that stands nowhere else."""
+        only = (rule.places[0].place for rule in self.fields.values() if len(rule.places) == 1)
+        return {key for n in only for key in self.places[n].variants}
 
     @cached_property
     def fields(self) -> dict[str, FieldRule]:
@@ -393,19 +399,38 @@ def layouts_of_sender(taught: Iterable[TaughtAnswer]) -> list[SenderLayout]:
 
 
 class Remarks:
-    """Sentences that came and went in papers of any sender, and nothing else changed with them."""
+    """Lines that came and went in papers of any sender, and nothing else changed with them.
 
-    def __init__(self, layouts: Iterable[SenderLayout]) -> None:
-        self._keys = {key for layout in layouts for key in layout.remarks}
+    The name of another known sender in such a line is a value, as a day is.
+    """
+
+    def __init__(self, layouts: Sequence[SenderLayout]) -> None:
+        papers = (taught for layout in layouts for taught in layout.decisions)
+        names = {str(taught.answer[field]) for taught in papers for field, _ in taught.names}
+        self._names = defaultdict[str, list[list[str]]](list)
+        for words in (key_of(name, values_in(name)).split() for name in names):
+            self._names[words[0]].append(words)
+        values = {key for layout in layouts for key in layout.value_keys}
+        keys = {key for layout in layouts for key in layout.remarks} - values
+        self._keys = {self._without_names(key) for key in keys}
         self._alike = defaultdict[str, LayoutPlace](lambda: LayoutPlace({}, set()))
-        for number, key in enumerate(sorted(self._keys)):
+        for number, key in enumerate(sorted(keys)):
             self._alike[_beginning(key)].variants[key] = {number}
 
     def has(self, key: str) -> bool:
         """Return whether it is one, or begins and ends as several do, with other words within."""
-        begin = _beginning(key)
-        is_alike = begin in self._alike and self._alike[begin].is_free(key)
-        return key in self._keys or is_alike
+        alike = self._alike.get(_beginning(key))
+        is_free = alike is not None and alike.is_free(key)
+        return is_free or self._without_names(key) in self._keys
+
+    def _without_names(self, key: str) -> str:
+        words, found, at = key.split(), list[str](), 0
+        while at < len(words):
+            alike = (own for own in self._names.get(words[at], ()) if words[at:][: len(own)] == own)
+            name = max(alike, key=len, default=[])
+            found.append("name" if name else words[at])
+            at += len(name) or 1
+        return " ".join(found) if len(found) > 2 else key
 
 
 def _beginning(key: str) -> str:
