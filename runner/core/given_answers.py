@@ -8,22 +8,24 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from paddock.engine.system.records import Struct, field, replace
+from paddock.pipelines.checking.schema_parts import SchemaParts
 from paddock.pipelines.label_choices import schema_with_labels
 from paddock.pipelines.schema_validation import value_faults
 from paddock.runner import rules
 from paddock.runner.answers.scoped_reply import ScopedReply
 from paddock.runner.bind.answer_names import open_fields
 from paddock.runner.ledger.reviews.reviews import Review, review_id
+from paddock.runner.progress.item_states import WHOLE
 from paddock.runner.rules.reasons import WhyOpen
 
 from .standing_decisions import is_decision_on
 from .step_tools import taught_as
-from .traces.dependencies import UsedRules
+from .traces.dependencies import UsedRules, dependencies_of
 from .traces.past_decisions import StepDecisions
 
 if TYPE_CHECKING:
     from paddock.runner.bind.bound import BoundStep
-    from paddock.runner.rules import FieldReading
+    from paddock.runner.rules import FieldReading, Offers
 
     from .item_attempt import StepAttempt
 
@@ -50,7 +52,7 @@ class GivenAnswer(Struct, frozen=True):
     names: tuple[str, ...] = ()
     """All fields of the answer, where rules read its document; else empty."""
     proposed: Mapping[str, Any] = field(default_factory=dict)
-    """What an e-invoice has for open fields: a person sees it instead of a model's answer."""
+    """What is known of open fields: a person sees it instead of a model's answer."""
     offers: str = ""
     """What the document offers to rules, packed."""
 
@@ -67,8 +69,9 @@ class GivenAnswer(Struct, frozen=True):
 
     @property
     def answer(self) -> dict[str, Any]:
-        """The answer that is whole."""
-        return {name: self.fields[name] for name in self.names}
+        """The answer, where each of its fields is given or proposed."""
+        known = {**self.proposed, **self.fields}
+        return {name: known[name] for name in self.names}
 
     @property
     def readings_shown(self) -> dict[str, Any]:
@@ -83,9 +86,10 @@ class GivenAnswer(Struct, frozen=True):
         }
 
     def makes_outputs(self, step: BoundStep) -> bool:
-        """Return whether no field is open, and a step's outputs are made of its answer alone."""
+        """Return whether no model is needed, and a step's outputs are made of its answer alone."""
         outputs = step.kind.output.model_fields.items()
-        return self.is_whole and {n for n, out in outputs if out.is_required()} <= _MADE
+        is_known = bool(self.names) and {*self.names} <= self.fields.keys() | self.proposed.keys()
+        return is_known and {n for n, out in outputs if out.is_required()} <= _MADE
 
     def as_outputs(self, kind: Any, evidence: Any) -> dict[str, Any]:
         text = json.dumps(self.answer, ensure_ascii=False)
@@ -161,23 +165,35 @@ async def with_readings(
 ) -> GivenAnswer:
     """Return with a decision what is read of other fields, and mark the item with how it was."""
     context, item, schema = attempt.context, attempt.item, reply.schema
-    offers = await asyncio.to_thread(rules.offers_of, reply.sources(), reply.reply.readings, schema)
+    terms = reply.reply.readings or {}
+    offers = await asyncio.to_thread(rules.offers_of, reply.sources(), terms, schema)
     packed, step = offers.pack(), taught_as(context, attempt.step)
     known = context.judge.reviews.decisions.get(step, StepDecisions())
     own_id = review_id(item.scope_id, item.key, attempt.step.id)
     used = UsedRules.of(known, step, own_id, packed, decided.fields, decided.readings_shown)
-    item.note(used)
     if not packed and offers.lines and offers.unread is None:
         offers = rules.Offers(unread=WhyOpen.TOO_LONG)
     read, names = known.rules.read(offers), tuple(schema["properties"])
     found = {**used.field_readings(), **read.sure}
-    sure = {name: reading for name, reading in found.items() if name not in decided.fields}
+    used = await _with_doubts(used, attempt, schema, offers, as_values(found))
+    item.note(used)
+    held = _valid(offers.proposed, schema)
+    unheld = {
+        name: rules.PaperDoubt(WhyOpen.NOT_IN_SCHEMA, (invoice,)).as_json()
+        for name, invoice in {**offers.proposed, **offers.unheld}.items()
+        if name not in held and not (terms.get(name) == "kind" and name in found)
+    }  # a decision tells which kind of the schema its kind is
+    doubts = {n: d for n, d in {**used.doubts, **unheld}.items() if n not in decided.fields}
+    in_doubt = {name: found[name].value for name in doubts if name in found}
+    proposed = {**as_values(read.proposed), **offers.proposed, **in_doubt}
+    left_out = decided.fields.keys() | doubts.keys()
+    sure = {name: reading for name, reading in found.items() if name not in left_out}
     values = _valid(as_values(sure), schema)
     given = replace(
         decided,
         fields={**decided.fields, **values},
         names=names,
-        proposed=_valid({**offers.sums, **as_values(read.proposed), **offers.proposed}, schema),
+        proposed=_valid({**offers.sums, **proposed, **dict.fromkeys(unheld)}, schema),
         offers=packed,
     )
     if given.is_whole and values:
@@ -199,5 +215,29 @@ async def with_readings(
             how["left"] = [[part.text, part.start, part.end, part.key] for part in left]
         if name in read.proposed:
             how["proposed"] = read.proposed[name].value
-        sources[name] = how
+        sources[name] = {**how, **doubts.get(name, {})}
     return replace(given, sources=sources)
+
+
+async def _with_doubts(
+    used: UsedRules, attempt: StepAttempt, schema: Any, offers: Offers, values: Mapping[str, Any]
+) -> UsedRules:
+    """Return what was read of a document with its doubts.
+
+    One that was done keeps those that it had when it was first read: what came later tells nothing
+    of it. One that waits is compared with what is known now, but for the days of what came later.
+    """
+    work, context = attempt.item.work, attempt.context
+    step = taught_as(context, attempt.step)
+    entry = work.entry if work is not None and work.has_same_content else None
+    recorded = (dep for dep in dependencies_of(entry, UsedRules) if (*dep.step,) == step)
+    before = next(recorded, replace(used, read_at=context.stats.began_at))
+    used = replace(used, read_at=before.read_at)
+    if entry is not None and entry.state in WHOLE:
+        return replace(used, doubts=before.doubts)
+    parts = {name: SchemaParts.of(schema).field(name).parts for name in schema["properties"]}
+    kinds = {name for name, of_field in parts.items() if rules.tells_kind(of_field)}
+    papers = await context.judge.reviews.papers(step, kinds)
+    doubts = papers.doubts(offers, values, used.id, used.read_at)
+    found = {name: doubts[name].as_json() for name in schema["properties"] if name in doubts}
+    return replace(used, doubts=found)

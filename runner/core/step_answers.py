@@ -32,8 +32,8 @@ class StepAnswers:
 
         1. The labels that it may choose from, and the examples of its prompt.
         2. Its outputs: those that a person has decided on since, with what rules read of other
-           fields; else, where a field is open, its model's, of its larger model where its own is
-           not sure enough.
+           fields; else, where of a field nothing is known, its model's, of its larger model where
+           its own is not sure enough.
         3. What is given of some fields over these; what a person decides, or has, on the answer.
         4. The labels that it chose.
 
@@ -48,12 +48,14 @@ class StepAnswers:
             tools = await labelled_tools(attempt, tools)
         has_review = step.review is not None and not step.facts.hosts
         given = decided_answer(attempt) if has_review else GivenAnswer()
-        outputs = await reviewer.decided_before(attempt, given)
+        outputs, faults = await reviewer.decided_before(attempt, given), list[str]()
         if step.has_readings and has_fields(tools.reply):
             given = await with_readings(given, attempt, tools.reply)
             if outputs is None and given.makes_outputs(step) and not attempt.is_forced:
                 evidence = await tools.reply.evidence(given.answer)
                 outputs = given.as_outputs(step.kind, evidence)
+                if not given.is_whole:
+                    faults = await tools.reply.checked(given.answer, outputs["text"])
         if outputs is None and step.is_taught:
             tools = await taught_tools(attempt, params, tools)
         is_asked = outputs is None
@@ -62,7 +64,6 @@ class StepAnswers:
         elif outputs is None:
             outputs = await reviewer.calibrated(attempt, await carry_out(step, params, tools))
         if step.review is not None:  # 3
-            faults = list[str]()
             if is_asked:
                 outputs, faults = await reviewer.with_given(outputs, given, tools)
             outputs = await reviewer.review_answer(attempt, outputs, given, tools, faults)

@@ -51,7 +51,7 @@ from paddock.runner.render.console_page import (
     text_route,
 )
 from paddock.runner.render.html_page import render
-from paddock.runner.rules.reasons import WhyOpen
+from paddock.runner.rules.reasons import why_text
 from paddock.steps.base import StepError
 from paddock.steps.readers.documents import locate_values_now, render_page
 from paddock.steps.readers.reader_pool import ReaderPool
@@ -640,7 +640,7 @@ def _reading(reviews: LedgerReviews, subject: Subject, keys: FieldKeys) -> dict[
     if reading is None:
         return None
     if "open" in reading:
-        return {**reading, "text": WhyOpen.named(reading["open"]).value}
+        return {**reading, "text": why_text(reading)}
     if not subject.is_sure_of(keys[:1]):
         return None
     rests = None

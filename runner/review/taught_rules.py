@@ -17,7 +17,7 @@ from paddock.runner.ledger.reviews.asked_before import is_same_value
 from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.ledger.reviews.reviews import DecisionRefused, Review
 from paddock.runner.rules import Offers, Rules, TaughtAnswer
-from paddock.runner.rules.reasons import NoRule, WhyOpen
+from paddock.runner.rules.reasons import DOUBTS, NoRule, WhyOpen
 
 from .answer_checks import AnswerCheck
 from .decisions import LedgerReviews, is_checked
@@ -48,7 +48,7 @@ def taught_rules(ledger: Ledger, decided: Mapping[str, Review]) -> TaughtRules:
     """Return what the decisions of a ledger teach; `decided`: those to be shown, by id."""
     known, gone = known_decisions(ledger), {*map(tuple, ledger.rows(queries.GONE_ITEMS))}
     store = ReviewStore(ledger)
-    reads = [reads for (reads,) in ledger.rows(queries.READS_NAMING, name=UsedRules.begins)]
+    reads = [reads for reads, _ in ledger.rows(queries.READS_NAMING, name=UsedRules.begins)]
     used = [dep for text in reads for dep in read_dependencies(text, UsedRules) if dep.readings]
     n_documents = Counter[str]()
     for dep in used:
@@ -148,7 +148,8 @@ def _read(
 ) -> list[tuple[Review, Any]]:
     """Return the questions of a step that decisions answer, with the answers.
 
-    One that no field was open for is asked for another reason, which they do not answer.
+    One that no field was open for is asked for another reason, which they do not answer, as they
+    do no doubt.
     """
     cells, found = {cell for _, offers in near for cell in offers.names}, list[tuple[Review, Any]]()
     taught = [t for t in _taught(reviews, step) if not t.names or t.names[0][1] in cells]
@@ -156,8 +157,10 @@ def _read(
     for other, offers in near:
         answer, is_open = other.subject.answer, other.subject.open
         read = {field: reading.value for field, reading in rules.read(offers).sure.items()}
+        why = {how.get("open") for how in other.subject.readings.values()}
         is_whole = {*(answer if is_open is None else is_open)} <= read.keys()
-        if is_whole and any("open" in how for how in other.subject.readings.values()):
+        is_whole &= why.isdisjoint(doubt.name.lower() for doubt in DOUBTS)
+        if is_whole and why - {None}:
             found.append((other, {**answer, **read}))
     return found
 

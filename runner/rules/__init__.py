@@ -13,9 +13,23 @@ if TYPE_CHECKING:
     from .document_offers import offers_of
     from .field_rules import FieldReading, TaughtAnswer
     from .offers import Offers
+    from .sender_doubts import KnownPaper, PaperDoubt, SenderPapers, tells_kind
 
-__all__ = ["FieldReading", "Offers", "Rules", "TaughtAnswer", "offers_of", "signed_amounts"]
+__all__ = [
+    "FieldReading",
+    "KnownPaper",
+    "Offers",
+    "PaperDoubt",
+    "Rules",
+    "SenderPapers",
+    "TaughtAnswer",
+    "offers_of",
+    "signed_amounts",
+    "tells_kind",
+]  # fmt: skip
 __getattr__ = lazy_names(__name__, {
     "Offers": "offers", "offers_of": "document_offers", "signed_amounts": "cell_values",
     "FieldReading": "field_rules", "TaughtAnswer": "field_rules", "Rules": "decision_rules",
+    "PaperDoubt": "sender_doubts", "KnownPaper": "sender_doubts", "SenderPapers": "sender_doubts",
+    "tells_kind": "sender_doubts",
 })  # fmt: skip

@@ -11,7 +11,6 @@ other words each time, rows of items, amounts that a sum explains. A field is re
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Set
 from functools import cached_property
@@ -24,7 +23,6 @@ from .offers import Offers
 from .reasons import WhyOpen
 from .sender_layouts import DocumentReadings, Remarks, SenderLayout, layouts_of_sender, nearest
 
-_SPACE = re.compile("[ \u00a0\u202f]")
 _LEAST_EXPLAINED = 0.5  # of a paper's parts; of fewer, it is of another layout
 
 
@@ -47,10 +45,6 @@ class Rules:
             if t.answer.get(field) != t.offers.stated[field]
         }
         """Sellers and fields that a person decided otherwise than an e-invoice states them."""
-        self._accounts = {
-            names: {account for t in some for account in t.offers.accounts}
-            for names, some in self._decisions.items()
-        }
 
     @property
     def layouts(self) -> list[SenderLayout]:
@@ -66,10 +60,7 @@ class Rules:
         return self._layouts[names]
 
     def read(self, offers: Offers) -> DocumentReadings:
-        """Read what rules and an e-invoice know, if not both otherwise.
-
-        A sender with an account that no decision on them has is asked about, and so is the account.
-        """
+        """Read what rules and an e-invoice know, if not both otherwise."""
         by_rules = self._read_by_rules(offers)
         found, why = {**by_rules.sure}, {**by_rules.why}
         for field, value in offers.stated.items():
@@ -80,13 +71,6 @@ class Rules:
             else:
                 del found[field]
                 why[field] = WhyOpen.TWO_READINGS
-        for names in self._senders({*offers.names, offers.seller}):
-            if not self._accounts[names].issuperset(offers.accounts):
-                texts = {field: _SPACE.sub("", str(r.value)) for field, r in found.items()}
-                of_account = {field for field, text in texts.items() if text in offers.accounts}
-                for field in {*of_account, *(field for field, _ in names)}:
-                    found.pop(field, None)
-                    why[field] = WhyOpen.OTHER_ACCOUNT
         return replace(by_rules, sure=found, why=why)
 
     def _senders(self, cells: Set[str]) -> Iterator[SenderNames]:

@@ -77,6 +77,11 @@ def offers_of(
         accounts=tuple(accounts_in(text)),
         sums={name: total for name in of_total if name not in proposed},
         proposed=proposed,
+        unheld={
+            name: invoice[term]
+            for name, term in (terms if invoice is not None else {}).items()
+            if invoice is not None and invoice[term] and name not in proposed
+        },
     )
 
 

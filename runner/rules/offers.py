@@ -58,6 +58,8 @@ class Offers(Struct, frozen=True, dict=True):
     sums: Mapping[str, float] = field(default_factory=dict)
     proposed: Mapping[str, Any] = field(default_factory=dict)
     """By field, its value in an e-invoice, whatever agrees."""
+    unheld: Mapping[str, Any] = field(default_factory=dict)
+    """By field of a few choices, its value in an e-invoice, which is none of them."""
 
     def pack(self) -> str:
         """Return them as a text; empty: there is nothing, or it is too much to be kept."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
-from paddock.engine.system.text import listed, one_line
+from paddock.engine.system.text import cell_text, listed, one_line
 
 
 class WhyOpen(Enum):
@@ -17,7 +17,12 @@ class WhyOpen(Enum):
     OCR = "it was read by OCR"
     NEW_SENDER = "nothing was decided on this sender"
     NEW_LAYOUT = "the papers of this sender looked otherwise"
-    OTHER_ACCOUNT = "an IBAN is new for this sender"
+    OTHER_ACCOUNT = "possible fraud, another account"
+    OTHER_CURRENCY = "a currency that this sender never had"
+    FAR_LARGER = "ten times the largest of this sender"
+    EARLIER_DAY = "a day before the last one of this sender"
+    SAME_NUMBER = "another paper of this sender has it"
+    NOT_IN_SCHEMA = "an e-invoice states what the schema cannot hold"
     LEFT_OVER = "new on this paper"
     DIFFERENT = "decisions on this sender and layout differ"
     NO_PLACE = "its value stood nowhere, or each time elsewhere"
@@ -32,6 +37,13 @@ class WhyOpen(Enum):
         return cls.__members__.get(name.upper(), cls.LEFT_OVER)
 
 
+DOUBTS = frozenset((
+    WhyOpen.OTHER_ACCOUNT, WhyOpen.OTHER_CURRENCY, WhyOpen.FAR_LARGER, WhyOpen.EARLIER_DAY,
+    WhyOpen.SAME_NUMBER, WhyOpen.NOT_IN_SCHEMA,
+))  # fmt: skip
+"""Those that no decision on another document takes away."""
+
+
 class NoRule(Enum):
     """Why a decision makes no rule, besides some of the above."""
 
@@ -43,12 +55,17 @@ class NoRule(Enum):
 
 
 def why_text(how: Mapping[str, Any]) -> str:
-    """Return why a field is open, of its reading.
+    """Return why a field is open, of its reading, with what is left over or in doubt.
 
     >>> why_text({"open": "left_over", "left": [["Storno", 9, 15, "k"], ["Paid", -1, -1, "m"]]})
     'new on this paper: “Storno”, “Paid” is missing'
+    >>> why_text({"open": "far_larger", "new": [1200], "known": [120.5]})
+    'ten times the largest of this sender (1200; so far 120.5)'
     """
-    left = how.get("left") or ()
+    left, why = how.get("left") or (), WhyOpen.named(how["open"])
     pieces = [f"“{one_line(text, 60)}”{' is missing' * (at < 0)}" for text, at, *_ in left]
-    why = WhyOpen.named(how["open"]).value
-    return f"{why}: {listed(pieces, 2)}" if pieces else why
+    found = [f"{WhyOpen.LEFT_OVER.value}: {listed(pieces, 2)}"] if pieces else []
+    if why in DOUBTS:
+        new, known = (", ".join(map(cell_text, how.get(name, ()))) for name in ("new", "known"))
+        found.insert(0, f"{why.value} ({new}{known and '; so far '}{known})")
+    return "; ".join(found) or why.value

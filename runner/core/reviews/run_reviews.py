@@ -9,7 +9,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paddock.runner.bind.bound import BoundPlan, BoundStep
 from paddock.runner.bind.plan_walks import all_plans, all_steps, steps_with_blocks
@@ -27,11 +27,14 @@ from paddock.runner.progress.report import ReviewMode
 from paddock.steps.base import Example, Tools
 
 from ..failures import ItemWaits
-from ..traces.dependencies import UsedExamples
+from ..traces.dependencies import UsedExamples, known_papers
 from ..traces.past_decisions import PendingReview, StepDecisions, StepName, known_decisions
 from ..traces.scopes import ItemKey
 from .prompt_examples import DecidedExamples, TaughtItem
 from .review_questions import iso_time
+
+if TYPE_CHECKING:
+    from paddock.runner.rules import SenderPapers
 
 
 class ReviewDue(Exception):
@@ -75,6 +78,7 @@ class RunReviews:
         self._calibrations: dict[CalibrationKey, StepCalibration] | None = None
         self.decisions: Mapping[StepName, StepDecisions] = {}
         """Known after `load`, where the prompt of a step has decisions as examples."""
+        self._papers: dict[StepName, SenderPapers] = {}
         self._examples: DecidedExamples | None = None
         self._loading = asyncio.Lock()
         self._undone: list[Review] = []
@@ -94,6 +98,15 @@ class RunReviews:
         known = self.decisions.get(item.step, StepDecisions())
         self._examples = self._examples or DecidedExamples(self._store.source_text)
         return await self._examples.chosen(step, params, tools, known, item)
+
+    async def papers(self, step: StepName, kinds: Collection[str]) -> SenderPapers:
+        """Return `known_papers` of a step, as a run found them; after `load`."""
+        async with self._loading:
+            if step not in self._papers:
+                known = self.decisions.get(step, StepDecisions())
+                read = partial(known_papers, self._ledger, step, known, kinds)
+                self._papers[step] = await self._ledger.ask(read)
+        return self._papers[step]
 
     async def load(self) -> None:
         """Read what waits and what was decided since, once; close what is late."""

@@ -108,7 +108,13 @@ class ItemWork(Struct, kw_only=True, eq=False):
     @property
     def has_failed_before(self) -> bool:
         """Whether it was given up with the content that it has now, by whatever version."""
-        if self.entry is None or self.entry.state != ItemState.QUARANTINED:
+        is_given_up = self.entry is not None and self.entry.state == ItemState.QUARANTINED
+        return is_given_up and self.has_same_content
+
+    @property
+    def has_same_content(self) -> bool:
+        """Whether its entry is of the content that it has now."""
+        if self.entry is None:
             return False
         was, now = json.loads(self.entry.parts), json.loads(self.parts)
         return bool(was.get(CONTENT.name) == now.get(CONTENT.name))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
@@ -22,8 +22,11 @@ from paddock.engine.system.records import Struct, StructABCMeta, replace
 from paddock.engine.system.text import canonical_json
 from paddock.runner import rules
 from paddock.runner.answers.text_vectors import Vector8, similarities
+from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import Entry, LedgerError, read_written
+from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.output_conditions import condition_of_item, last_writer
+from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.reasons import Reason, Why, quoted
 from paddock.steps.base import Roots
 from paddock.steps.files.scan import SOURCES, FilesScanParams
@@ -305,6 +308,10 @@ class UsedRules(Dependency, frozen=True):
     """Fields on which a person decided for this document: no rule changes these."""
     shown: Mapping[str, Any] = {}
     """What rules had read of others when they did: a later decision does not open these again."""
+    read_at: float = 0.0
+    """When the document was first read: its run began then, in seconds since the epoch."""
+    doubts: Mapping[str, Mapping[str, Any]] = {}
+    """By field, in what it differed from all papers of its sender then. Later ones add none."""
 
     @property
     def name(self) -> str:
@@ -347,6 +354,24 @@ class UsedRules(Dependency, frozen=True):
         names = {**was, **now.readings}
         changed = [n for n in names if [*was.get(n, ())][:2] != now.readings.get(n, ())[:2]]
         return Why.READINGS(quoted(changed), step) if changed else None
+
+
+def known_papers(
+    ledger: Ledger, step: StepName, known: StepDecisions, kinds: Collection[str]
+) -> rules.SenderPapers:
+    """Return the papers of a step that are done, or decided, with what they came to.
+
+    `kinds`: fields of a few values, but for currencies.
+    """
+    papers, taught = list[rules.KnownPaper](), {t.id: t.answer for t in known.taught}
+    for reads, state in ledger.rows(queries.READS_NAMING, name=UsedRules.begins):
+        for dep in read_dependencies(reads, UsedRules):
+            if (*dep.step,) != step or (state != ItemState.DONE and dep.id not in taught):
+                continue
+            answer = {name: value for name, (value, *_) in dep.readings.items()}
+            answer |= taught.get(dep.id, {})
+            papers.append(rules.KnownPaper.of(dep.id, answer, kinds, dep.offers, dep.read_at))
+    return rules.SenderPapers(sorted(papers, key=lambda paper: (paper.read_at, paper.id)), kinds)
 
 
 # --- what an item made

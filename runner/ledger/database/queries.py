@@ -62,7 +62,7 @@ DROP_ITEM_BEFORE = (
 )
 # `:name` is as it stands in the JSON of dependencies. `like` would fold case, and know wildcards.
 ITEMS_THAT_READ = "select scope, key from items where replace(reads, :name, '') <> reads"
-READS_NAMING = f"select reads from items where not ({_IS_DELETED}) "
+READS_NAMING = f"select reads, state from items where not ({_IS_DELETED}) "
 READS_NAMING += "and replace(reads, :name, '') <> reads"
 # Narrowed by `scope`.
 COUNT_NEWER_ITEMS = (

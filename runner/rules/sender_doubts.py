@@ -1,0 +1,197 @@
+"""Doubts about a paper: in what it differs from all papers of its sender, however read. Pure.
+
+A doubt is no reading: a value may be explained to its last word, or stated by an e-invoice, and
+still be wrong. Papers that wait, or were rejected, are not known.
+
+1. An account, a currency that none of them has. A sender without accounts may have any.
+2. An amount of ten times the largest of two or more.
+3. A day before the last one's of the same kind, if that came in an earlier run, no other day of the
+   paper is later, and its number is not that of an older paper.
+4. A code again in a paper of the same kind and another text, where codes of this field are mostly
+   new ones: those of customers are not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from paddock.engine.system.records import Struct
+
+from .field_rules import TaughtAnswer, is_money
+from .offers import Offers
+from .reasons import WhyOpen
+
+_LEAST_AMOUNTS, _TIMES = 2, 10
+_MOST_SHOWN = 3
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
+_DIGITS = re.compile(r"\d+")
+_SPACE = re.compile(r"[\s\u00a0\u202f.-]")
+
+
+class PaperDoubt(Struct, frozen=True):
+    why: WhyOpen
+    new: tuple[Any, ...]
+    """What this paper has."""
+    known: tuple[Any, ...] = ()
+    """What the papers of its sender have; a few of them."""
+
+    def as_json(self) -> dict[str, Any]:
+        return {"open": self.why.name.lower(), "new": self.new, "known": self.known}
+
+
+class KnownPaper(Struct, frozen=True, gc=False):
+    """A paper that came to its end: what it came to, and who sent it."""
+
+    id: str
+    answer: Mapping[str, Any]
+    senders: tuple[frozenset[str], ...]
+    """What names its sender: cells of its page, and the seller of an e-invoice, folded."""
+    named: frozenset[str]
+    """The fields with the name."""
+    accounts: tuple[str, ...]
+    packed: str
+    read_at: float
+    """When it was first read, in seconds since the epoch."""
+
+    @classmethod
+    def of(
+        cls,
+        id_: str,
+        answer: Mapping[str, Any],
+        kinds: Collection[str],
+        packed: str,
+        read_at: float,
+    ) -> KnownPaper:
+        """Return a paper; `kinds`: fields of a few values, but for currencies."""
+        constants = {*kinds, *(field for field, value in answer.items() if is_money(value))}
+        taught = TaughtAnswer(id_, answer, frozenset(), frozenset(constants), packed)
+        offers, seller = taught.offers, taught.offers.seller.casefold()
+        cells = frozenset(cell.casefold() for _, cell in taught.names)
+        named = {field for field, _ in taught.names} | {
+            field for field, value in answer.items() if seller and _folded(value) == seller
+        }
+        senders = tuple(filter(None, (cells, frozenset([seller] if seller else ()))))
+        return cls(id_, answer, senders, frozenset(named), offers.accounts, packed, read_at)
+
+
+class SenderPapers:
+    def __init__(self, papers: Iterable[KnownPaper] = (), kinds: Collection[str] = ()) -> None:
+        """`kinds`: fields of a few values, but for currencies."""
+        self._by_cell = defaultdict[str, list[tuple[frozenset[str], KnownPaper]]](list)
+        self._kinds = sorted(kinds)
+        n_of, is_new = Counter[Any](), defaultdict[str, list[bool]](list)
+        for paper in papers:
+            for cells in paper.senders:
+                self._by_cell[min(cells)].append((cells, paper))
+            for cells in paper.senders[:1]:
+                for field, code in self._codes(paper.answer, paper.named):
+                    own = (cells, field, *self._kind(paper.answer))
+                    if n_of[own]:
+                        is_new[field].append(not n_of[*own, code])
+                    n_of.update([own, (*own, code)])
+        self._repeated = {field for field, some in is_new.items() if 2 * sum(some) < len(some)}
+
+    def doubts(
+        self, offers: Offers, values: Mapping[str, Any], id_: str, read_at: float
+    ) -> dict[str, PaperDoubt]:
+        """Return by field what is in doubt of a paper; `id_`: its own, if it is known itself."""
+        if not (papers := [*self._of_sender(offers, id_)]):
+            return {}
+        found = dict[str, PaperDoubt]()
+        alike = [p for p in papers if self._kind(p.answer) == self._kind(values)]
+        named = frozenset().union(*(paper.named for paper in papers))
+        for field, code in self._codes(values, named):  # 4
+            same = [p for p in alike if p.answer.get(field) == code and p.packed != offers.pack()]
+            if same and field not in self._repeated and code not in offers.accounts:
+                found[field] = PaperDoubt(WhyOpen.SAME_NUMBER, (code,))
+        found |= self._early_days(values, [p for p in alike if p.read_at < read_at])  # 3
+        for field, value in values.items():
+            known = [paper.answer[field] for paper in papers if paper.answer.get(field) is not None]
+            if _is_amount(value):  # 2
+                amounts = [abs(amount) for amount in known if _is_amount(amount)]
+                most = max(amounts, default=0)
+                if len(amounts) >= _LEAST_AMOUNTS and 0 < most * _TIMES <= abs(value):
+                    found[field] = PaperDoubt(WhyOpen.FAR_LARGER, (value,), (most,))
+            elif is_money(value) and known and value not in known:  # 1
+                shown = _shown(papers, field)
+                found[field] = PaperDoubt(WhyOpen.OTHER_CURRENCY, (value,), shown)
+        accounts = dict.fromkeys(account for p in reversed(papers) for account in p.accounts)
+        new = tuple(account for account in offers.accounts if account not in accounts)
+        if accounts and new:
+            doubt = PaperDoubt(WhyOpen.OTHER_ACCOUNT, new, (*accounts,)[:_MOST_SHOWN])
+            of_account = {f for f, v in values.items() if _SPACE.sub("", str(v)).upper() in new}
+            found |= dict.fromkeys(of_account | named or values.keys(), doubt)
+        return found
+
+    def _of_sender(self, offers: Offers, id_: str) -> Iterator[KnownPaper]:
+        cells = {cell.casefold() for cell in (*offers.names, offers.seller) if cell}
+        found = {
+            paper.id: paper
+            for cell in cells
+            for own, paper in self._by_cell.get(cell, ())
+            if own <= cells and paper.id != id_
+        }
+        yield from sorted(found.values(), key=lambda paper: (paper.read_at, paper.id))
+
+    def _kind(self, answer: Mapping[str, Any]) -> tuple[Any, ...]:
+        return tuple(answer.get(field) for field in self._kinds)
+
+    def _codes(
+        self, answer: Mapping[str, Any], named: Collection[str]
+    ) -> Iterator[tuple[str, str]]:
+        for field, value in answer.items():
+            is_text = isinstance(value, str) and field not in named and field not in self._kinds
+            if is_text and _DIGITS.search(value) and not _DAY.fullmatch(value):
+                yield field, value
+
+    def _early_days(
+        self, values: Mapping[str, Any], before: Sequence[KnownPaper]
+    ) -> dict[str, PaperDoubt]:
+        found, last_of = dict[str, PaperDoubt](), dict[str, str]()
+        for field, day in values.items():
+            days = [paper.answer[field] for paper in before if _is_day(paper.answer.get(field))]
+            if _is_day(day) and days:
+                last_of[field] = max(days)
+        if any(values[field] >= last for field, last in last_of.items()):
+            return {}
+        codes = [*self._codes(values, frozenset())]
+        for field, last in last_of.items():
+            later = [p for p in before if _is_day(d := p.answer.get(field)) and d > values[field]]
+            if not any(all(_is_lower(code, p.answer.get(of)) for p in later) for of, code in codes):
+                found[field] = PaperDoubt(WhyOpen.EARLIER_DAY, (values[field],), (last,))
+        return found
+
+
+def tells_kind(parts: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether a field, by its parts of a schema, has a few values that are no currencies."""
+    choices = [choice for part in parts for choice in part.get("enum", [part.get("const")])]
+    some = [choice for choice in choices if choice is not None]
+    is_bool = any(part.get("type") == "boolean" for part in parts)
+    return is_bool or (bool(some) and not any(map(is_money, some)))
+
+
+def _folded(value: Any) -> str:
+    return value.casefold() if isinstance(value, str) else ""
+
+
+def _is_day(value: Any) -> bool:
+    return isinstance(value, str) and _DAY.fullmatch(value) is not None
+
+
+def _is_amount(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_lower(code: str, other: Any) -> bool:
+    """Return whether two codes are of one form, and the first is the older one."""
+    if not isinstance(other, str) or _DIGITS.sub("9", code) != _DIGITS.sub("9", other):
+        return False
+    numbers, of_other = (tuple(map(int, _DIGITS.findall(text))) for text in (code, other))
+    return numbers < of_other
+
+
+def _shown(papers: Sequence[KnownPaper], field: str) -> tuple[Any, ...]:
+    return (*dict.fromkeys(paper.answer.get(field) for paper in reversed(papers)),)[:_MOST_SHOWN]
