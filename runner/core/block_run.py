@@ -327,7 +327,8 @@ class BlockRun:
         if end.is_counted:
             count_item(context, item, end.report)
         is_rejected = any(review.state == "rejected" for review in attempt.applied)
-        if end.reason is None or end.phase in OPEN or is_rejected:
+        is_taken_back = context.judge.reviews.is_taken_back(scope_id, item.key)
+        if end.reason is None or is_rejected or (end.phase in OPEN and is_taken_back):
             state.filed_results.pop(item.key, None)
         if end.reason is None:
             item.has_result = end.result is not None

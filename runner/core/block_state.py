@@ -258,8 +258,10 @@ class BlockState(Struct):
         of_item_alone, types, zones = self._columns()
         types = {**dict.fromkeys(ITEM_COLUMNS, "str"), **dict.fromkeys(block.columns, ""), **types}
         rows_of_items = list[tuple[str, str | None, str | None, Any]]()
+        filed, names = {**self.filed_results}, self.work.filed.rows
         for item in self.work.items:
-            result, scope = item.result, item.scope_in(block, self.scope)
+            scope = item.scope_in(block, self.scope)
+            result = filed.pop(item.key, item.result)
             if result is None:
                 result = dict.fromkeys(block.columns)
                 for name, compiled in of_item_alone.items():
@@ -267,7 +269,6 @@ class BlockState(Struct):
                         result[name] = compiled.evaluate(scope)
             why = None if item.why is None else str(item.why)
             rows_of_items.append((item.key, item.reported and item.reported.value, why, result))
-        filed, names = self.filed_results, self.work.filed.rows
         for key in sorted(filed, key=lambda key: list_order(names[key].name, key)):
             rows_of_items.append((key, ItemState.FILED.value, None, filed[key]))
         rows = []
@@ -378,7 +379,7 @@ def _count_unchanged(context: RunContext, state: BlockState, item: ItemWork) -> 
         item.become(Phase.WAITING, verdict.reasons[0])
     elif entry is not None:
         take_entry(context, state, item, entry, reported, next(iter(verdict.reasons), None))
-        if reported in WAITS:  # an undone answer counts nowhere
+        if reported in WAITS and context.judge.reviews.is_taken_back(state.work.scope_id, item.key):
             state.filed_results.pop(item.key, None)
         elif reported not in BAD and entry.state == ItemState.SKIPPED and entry.error:
             reported, error = ItemState.SKIPPED, entry.error  # `on_error: skip`

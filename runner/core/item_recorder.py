@@ -72,7 +72,10 @@ class ItemRecorder(Struct, frozen=True, eq=False):
         item = await as_of_its_content(item, stats.began_at)  # 2
         text, object_ = ledger.store_value(end.result)
         is_rejected = any(review.state == "rejected" for review in attempt.applied)
-        if item.was_filed is not None and end.state not in WHOLE and not is_rejected:
+        counts = not (
+            is_rejected or context.judge.reviews.is_taken_back(attempt.scope_id, item.key)
+        )
+        if item.was_filed is not None and end.state not in WHOLE and counts:
             text, object_ = item.was_filed.returns, item.was_filed.returns_object
         was = ItemState.HELD if attempt.edited_paths() else item.verdict.state
         entry = Entry(

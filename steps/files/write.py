@@ -80,8 +80,8 @@ class FilesWriteParams(Params):
     bom: bool = Field(default=False, description="Begin with the mark by which Excel knows UTF-8.")
     waiting: list[str] = Field(
         default=[],
-        description="Keys of items that wait (`steps.each.waiting`): a row for each, with its key "
-        "in the first column and `true` in the column `waiting`.",
+        description="Keys of items that wait (`steps.each.waiting`): `true` in the column "
+        "`waiting`, in the row with its key in the first column, else in a row of its own.",
     )
     vars: dict[str, Any] = Field(default={}, description="More names that the templates may use.")
     on_edited: Literal["keep", "overwrite", "fail"] = Field(
@@ -242,7 +242,7 @@ WAITING_COLUMN = "waiting"
 
 
 def _with_waiting(params: FilesWriteParams) -> TypedRows:
-    """Return the rows, and after them one for each item that waits, in the same columns."""
+    """Return the rows, and after them one for each other item that waits, in the same columns."""
     rows = TypedRows([]) if params.rows is None else params.rows
     if "waiting" not in params.model_fields_set:
         return rows
@@ -250,9 +250,16 @@ def _with_waiting(params: FilesWriteParams) -> TypedRows:
     written = params.columns or (name for row in known for name in row)
     columns = dict.fromkeys(name for name in written if name != WAITING_COLUMN)
     first, *others = columns or {"item": None}
-    marked = [{**row, WAITING_COLUMN: False} if isinstance(row, dict) else row for row in rows]
+    keys = dict.fromkeys(params.waiting)
+    marked = [
+        {**row, WAITING_COLUMN: str(row.get(first)) in keys} if isinstance(row, dict) else row
+        for row in rows
+    ]
+    known_keys = {str(row.get(first)) for row in known}
     waiting = [
-        {first: key, **dict.fromkeys(others), WAITING_COLUMN: True} for key in params.waiting
+        {first: key, **dict.fromkeys(others), WAITING_COLUMN: True}
+        for key in keys
+        if key not in known_keys
     ]
     types = {name: kind for name, kind in rows.types.items() if name != first}
     return TypedRows(marked + waiting, types)

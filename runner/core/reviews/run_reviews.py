@@ -150,6 +150,11 @@ class RunReviews:
         reviews = (self._pending or {}).get((scope_id, key), ())
         self._undone += [review for review in reviews if review.was_undone]
 
+    def is_taken_back(self, scope_id: str, key: str) -> bool:
+        """Return whether what an item came to counts nowhere: a person undid a decision on it."""
+        reviews = (self._pending or {}).get((scope_id, key), ())
+        return any(not r.is_decided and r.decided_at is not None for r in reviews)
+
     @property
     def items(self) -> Collection[ItemKey]:
         return (self._pending or {}).keys()

@@ -155,3 +155,32 @@ def test_a_currency_that_the_schema_lacks_is_asked_about_and_shown(
         assert due == "An e-invoice states what the schema cannot hold (PLN): the currency"
         desk.decide(name, "edit", {**desk.waiting()[name].subject.answer, "currency": "USD"})
     json.dumps(desk.work().as_json())
+
+
+TABLED = FILING.replace(
+    "returns: steps.each.results",
+    """\
+  - id: table
+    uses: files.write
+    with: {path: out/t.csv, rows: "{{ steps.each.results }}", waiting: "{{ steps.each.waiting }}"}
+returns: steps.each.results""",
+)
+
+
+def test_a_filed_paper_keeps_its_row_while_it_is_asked_about_again(tmp_path: Path) -> None:
+    def table() -> list[str]:
+        return (tmp_path / "out/t.csv").read_text("utf-8").splitlines()[1:]
+
+    desk = Desk(tmp_path, TABLED)
+    desk.teach("a", bill())
+    desk.arrive(b=bill(**NEXT))
+    desk.work()
+    assert table() == ["a.txt,120.0,RE-101,false", "b.txt,60.0,RE-102,false"]
+    desk.undo("a.txt")
+    for _ in range(2):
+        desk.work()
+        assert {*desk.waiting()} == {"a.txt", "b.txt"}
+        assert table() == ["b.txt,60.0,RE-102,true", "a.txt,,,true"]
+    desk.decide("a.txt", "edit", TRUE)
+    desk.work()
+    assert table() == ["a.txt,120.0,RE-101,false", "b.txt,60.0,RE-102,false"]
