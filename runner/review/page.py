@@ -640,7 +640,7 @@ def _reading(reviews: LedgerReviews, subject: Subject, keys: FieldKeys) -> dict[
     if reading is None:
         return None
     if "open" in reading:
-        return {**reading, "text": why_text(reading)}
+        return {**reading, "text": why_text({**reading, "left": ()})}  # it stands above
     if not subject.is_sure_of(keys[:1]):
         return None
     rests = None

@@ -54,8 +54,8 @@ class NoRule(Enum):
     DIFFERENT = "decisions on this sender and layout differ in a field that is always the same"
 
 
-def why_text(how: Mapping[str, Any]) -> str:
-    """Return why a field is open, of its reading, with what is left over or in doubt.
+def why_text(how: Mapping[str, Any], n_most: int = 5) -> str:
+    """Return why a field is open, of its reading, with what is left over, or in doubt.
 
     >>> why_text({"open": "left_over", "left": [["Storno", 9, 15, "k"], ["Paid", -1, -1, "m"]]})
     'new on this paper: “Storno”, “Paid” is missing'
@@ -64,7 +64,7 @@ def why_text(how: Mapping[str, Any]) -> str:
     """
     left, why = how.get("left") or (), WhyOpen.named(how["open"])
     pieces = [f"“{one_line(text, 60)}”{' is missing' * (at < 0)}" for text, at, *_ in left]
-    found = [f"{WhyOpen.LEFT_OVER.value}: {listed(pieces, 2)}"] if pieces else []
+    found = [f"{WhyOpen.LEFT_OVER.value}: {listed(pieces, n_most)}"] if pieces else []
     if why in DOUBTS:
         new, known = (", ".join(map(cell_text, how.get(name, ()))) for name in ("new", "known"))
         found.insert(0, f"{why.value} ({new}{known and '; so far '}{known})")

@@ -356,7 +356,13 @@ class SenderLayout(Struct, dict=True):
         keys = (key for place in self.places for key in place.variants)
         words = [*dict.fromkeys(key.translate(_SHOWN) for key in keys)]
         fields = {name: found[name] for name in [*first.answer, *found] if name in found}
-        return {"sender": sender, "layout": words, "fields": fields, "open": rest}
+        marks = [
+            (taught.id, key.translate(_SHOWN), mark)
+            for taught in self.decisions
+            for key, mark in taught.marks.items()
+        ]
+        own = {"sender": sender, "layout": words, "fields": fields}
+        return {**own, "open": rest, "marks": marks}
 
 
 def constants_of(taught: TaughtAnswer) -> dict[str, Any]:

@@ -351,6 +351,8 @@ def _rule_lines(rule: Mapping[str, Any]) -> Iterator[str]:
             yield f"  {name}: {how}, by {', '.join(row['decisions'])}"
     if rule["open"]:
         yield f"  open: {', '.join(rule['open'])}"
+    for id_, text, mark in rule["marks"]:
+        yield f"  {mark}: “{one_line(text, MAX_ITEM_CHARS)}”, by {id_}"
     for row in rule["decisions"]:
         at = units.local_time(datetime.fromisoformat(row["at"]).timestamp())
         yield f"  decided: {row['id']} ({row['item']}), {row['by']}, {at}"

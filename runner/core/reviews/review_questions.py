@@ -301,7 +301,7 @@ class _Answer(Struct, frozen=True):
         for name in fields:
             how = {"open": WhyOpen.NO_PLACE.name, **readings.get(name, {})}
             form = "{} ({})" if how.get("left") else "{}: {}"
-            by_reason.setdefault((form, why_text(how)), []).append(f"the {_name((name,))}")
+            by_reason.setdefault((form, why_text(how, 1)), []).append(f"the {_name((name,))}")
         yield from (form.format(why, _listed(names)) for (form, why), names in by_reason.items())
 
     def missing(self) -> Iterator[str]:

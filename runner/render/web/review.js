@@ -345,7 +345,8 @@ const identity = (review) => `${review.id} ${review.question}`; // copies of a d
 
 function doubtful(review) { // what is new opens it, no text shows it, or the model was least sure of it
   const is = [(field) => page.spot?.fields.includes(field.keys[0]), (field) => field.evidence?.match === "none"];
-  const at = is.map((isSo) => review.fields.findIndex(isSo)).find((found) => found >= 0);
+  const isNumber = (field) => field.kind === "number" && is[0](field) && /\d/.test(page.spot.text);
+  const at = [isNumber, ...is].map((isSo) => review.fields.findIndex(isSo)).find((found) => found >= 0);
   if (at !== undefined) return at;
   let least = 0, p = 2;
   review.fields.forEach((field, at) => { if ((field.confidence?.p ?? 2) < p) { least = at; p = field.confidence.p; } });
@@ -1368,7 +1369,8 @@ function drawnRule(rule) {
   }
   for (const name of rule.open) list.append(make("dt", name), make("dd", "asked each time"));
   made.append(list, ...rule.decisions.map((one) => {
-    const line = make("p", `${one.item}, decided by ${one.by}, ${day(Date.parse(one.at) / 1000)} `);
+    const marks = rule.marks.filter(([id]) => one.id.endsWith(id)).map(([, text, mark]) => `; “${text}” ${SAID[mark]}`);
+    const line = make("p", `${one.item}, decided by ${one.by}, ${day(Date.parse(one.at) / 1000)}${marks.join("")} `);
     const button = takeBack(one.id);
     button.addEventListener("click", () => $("rules-dialog").close());
     line.append(button);

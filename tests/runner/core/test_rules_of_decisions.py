@@ -1148,6 +1148,8 @@ def test_a_person_says_that_what_is_new_never_matters_or_is_asked_about_each_tim
     desk.arrive(e=bill(number="RE-105"))  # as the first one was
     desk.work()
     assert not desk.asked("e")
+    told = invoke("review", str(desk.folder), "--rules").stdout
+    assert (f"  {mark}: “we move to the harbour in may”, by " in told) is bool(mark)
     if mark == "never":
         desk.undo("b.txt")
         desk.work()
