@@ -16,9 +16,8 @@ from paddock.engine.wire import from_plain
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.reply_check import AnswerFault, Check
 from paddock.pipelines.schema_validation import value_faults
-from paddock.pipelines.text_cells import SourceText
 from paddock.runner.ledger.reviews.review_store import ReviewStore
-from paddock.runner.ledger.reviews.reviews import Review, Subject, SubjectText
+from paddock.runner.ledger.reviews.reviews import Review, Subject
 from paddock.steps.base import StepError
 from paddock.steps.readers import documents
 from paddock.steps.readers.reader_pool import EvidenceRequest, ReaderPool
@@ -88,19 +87,10 @@ class AnswerCheck(Struct, frozen=True):
 
 def evidence_request(store: ReviewStore, subject: Subject, value: Any) -> EvidenceRequest:
     sources = tuple(
-        source_text(store, source, store.source_text(source) or "") for source in subject.sources
+        store.source(source, store.source_text(source) or "") for source in subject.sources
     )
     only, language = subject.evidence_only, subject.evidence_language
     return EvidenceRequest(value, subject.schema, only, sources, language)
-
-
-def source_text(store: ReviewStore, source: SubjectText, text: str) -> SourceText:
-    """Return a source with where its words stand on its pages, if its step has read pages."""
-    packed = None if source.boxes_object is None else store.ledger.objects.get(source.boxes_object)
-    starts, is_paged = source.page_starts or (0,), bool(source.page_starts)
-    return SourceText(
-        source.name, text, starts, is_paged=is_paged, boxes=json.loads(packed or b"{}")
-    )
 
 
 def _fault(sentence: str) -> AnswerFault:

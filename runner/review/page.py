@@ -56,7 +56,7 @@ from paddock.steps.base import StepError
 from paddock.steps.readers.documents import locate_values_now, render_page
 from paddock.steps.readers.reader_pool import ReaderPool
 
-from .answer_checks import evidence_request, source_text
+from .answer_checks import evidence_request
 from .answer_fields import (
     FieldKeys,
     WrongField,
@@ -293,7 +293,7 @@ class ReviewPage:
 
         def words(reviews: LedgerReviews, review: Review) -> list[list[Any]]:
             source = _source(review, query.get("source"))
-            shown = source_text(reviews, source, self._text_of(reviews, source))
+            shown = reviews.source(source, self._text_of(reviews, source))
             return page_words(shown, page, review.subject.offers)
 
         return {"words": await self._at(request, words)}

@@ -85,6 +85,12 @@ class Offers(Struct, frozen=True, dict=True):
         return packed.startswith(_FORM)
 
     @classmethod
+    def of_earlier(cls, packed: str) -> Offers:
+        """Read what earlier versions packed of a whole document: it has no lines."""
+        _, _, _, _, seller, stated, accounts, *_ = json.loads(zlib.decompress(b64decode(packed)))
+        return cls((), (), seller, stated, tuple(accounts))
+
+    @classmethod
     def unpack(cls, packed: str) -> Offers:
         if not cls.is_packed(packed):
             return cls()

@@ -125,7 +125,8 @@ class RunReviews:
                 for place in review.places:
                     found.setdefault(place, []).append(review)
             if any(step.is_taught or step.has_readings for step in all_steps(self._bound.nodes)):
-                self.decisions = await self._ledger.ask(known_decisions, self._ledger)
+                known = partial(known_decisions, self._ledger, keeps_offers=not self.is_dry)
+                self.decisions = await self._ledger.ask(known)
             self._pending = found
 
     def of_item(self, scope_id: str, key: str) -> PendingReview | None:

@@ -349,6 +349,9 @@ class UsedRules(Dependency, frozen=True):
         known = world.decisions.get((file, step), StepDecisions())
         if known.rules_digest == self.pool:
             return None
+        if self.offers and not rules.Offers.is_packed(self.offers):  # of an earlier version
+            gone = [n for n, how in self.field_readings().items() if {*how.rules} - known.ids]
+            return Why.READINGS(quoted(gone), step) if gone else None
         own = (self.offers, self.decided, self.shown)
         now, was = self.of(known, (file, step), self.id, *own), self.readings
         names = {**was, **now.readings}

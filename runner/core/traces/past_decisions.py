@@ -7,7 +7,7 @@ from functools import cached_property
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from paddock.engine.system.records import Struct
+from paddock.engine.system.records import Struct, replace
 from paddock.pipelines.checking.schema_parts import SchemaParts
 from paddock.runner import rules
 from paddock.runner.answers.text_vectors import Matrix, Vector8, matrix_of
@@ -194,8 +194,29 @@ def decisions_of(
     }
 
 
-def known_decisions(ledger: Ledger) -> dict[StepName, StepDecisions]:
+def known_decisions(ledger: Ledger, *, keeps_offers: bool = False) -> dict[StepName, StepDecisions]:
+    """Return what people decided; what earlier versions kept of documents is made anew, and kept.
+
+    `keeps_offers`: the ledger may be written.
+    """
     scopes = {scope: (file, step) for scope, file, step, _ in ledger.rows(queries.SCOPES)}
-    gone = ledger.rows(queries.GONE_ITEMS)
-    decided = ReviewStore(ledger).decided(is_whole=True)
+    gone, store, renewed = ledger.rows(queries.GONE_ITEMS), ReviewStore(ledger), dict[str, str]()
+    decided = store.decided(is_whole=True)
+    for number, review in enumerate(decided):
+        if (offers := renewed_offers(store, review)) is not None:
+            renewed[review.id] = offers
+            decided[number] = replace(review, subject=replace(review.subject, offers=offers))
+    if keeps_offers and renewed:
+        store.keep_offers(renewed)
     return decisions_of(decided, scopes, {*map(tuple, gone)})
+
+
+def renewed_offers(store: ReviewStore, review: Review) -> str | None:
+    """Return what a document offers, of the text that its decision keeps; None: it is known."""
+    subject = review.subject
+    if not subject.offers or rules.Offers.is_packed(subject.offers):
+        return None
+    sources = [store.source(own, store.source_text(own) or "") for own in subject.sources]
+    offers, old = rules.offers_of(sources), rules.Offers.of_earlier(subject.offers)
+    stated = {name: getattr(old, name) for name in ("seller", "stated", "accounts")}
+    return replace(offers, **stated).pack()

@@ -15,6 +15,7 @@ from typing import Any
 
 from paddock.engine.system.records import Struct, replace
 from paddock.pipelines.checking.schema_parts import SchemaParts
+from paddock.pipelines.text_cells import SourceText
 
 from ..database import queries
 from ..database.ledger_tables import Execute
@@ -82,6 +83,19 @@ class ReviewStore(Struct, eq=False):
             return source.text or ""
         stored = self.ledger.objects.get(source.text_object)
         return None if stored is None else stored.decode()
+
+    def source(self, source: SubjectText, text: str) -> SourceText:
+        """Return a source with where its words stand on its pages, if its step has read pages."""
+        boxes = source.boxes_object and self.ledger.objects.get(source.boxes_object)
+        starts, is_paged = source.page_starts or (0,), bool(source.page_starts)
+        return SourceText(
+            source.name,
+            text,
+            starts,
+            is_paged=is_paged,
+            media_type=source.media_type or "",
+            boxes=json.loads(boxes or b"{}"),
+        )
 
     def _listed(self, which: str, is_whole: bool) -> list[Review]:
         query = queries.WHOLE_REVIEWS if is_whole else queries.REVIEWS
@@ -221,6 +235,18 @@ class ReviewStore(Struct, eq=False):
             return changed
 
         return self.ledger.in_transaction(work)
+
+    def keep_offers(self, renewed: Mapping[str, str]) -> None:
+        """Write what documents of decisions offer, by id, if these are there; all else stays."""
+
+        def work(execute: Execute) -> None:
+            for id_, offers in renewed.items():
+                review = self._whole(execute, queries.OF_ID, {"id": id_})
+                if review is not None and review.is_decided:
+                    subject = replace(review.subject, offers=offers)
+                    self._write(execute, replace(review, subject=subject))
+
+        self.ledger.in_transaction(work)
 
     # --- rows
 

@@ -4,6 +4,8 @@ import csv
 import itertools
 import json
 import re
+import zlib
+from base64 import b64encode
 from datetime import datetime
 from email.message import EmailMessage
 from pathlib import Path
@@ -1157,3 +1159,22 @@ def test_a_person_says_that_what_is_new_never_matters_or_is_asked_about_each_tim
 
 
 NUMBERS = {name: {"number": f"RE-{n}"} for n, name in enumerate("abcde", 101)}
+
+
+def test_decisions_of_earlier_versions_teach_and_open_nothing_that_was_read(tmp_path: Path) -> None:
+    """What they packed of a document has no lines: these are made of its text, once."""
+    desk = Desk(tmp_path, FILING)
+    desk.teach("a", bill())
+    desk.arrive(b=bill(**NEXT))
+    desk.work()
+    data: list[Any] = [["invoice"], [SENDER], [], [], "", {}, [], {}, ["EUR"], {}]
+    old = b64encode(zlib.compress(json.dumps(data).encode())).decode()
+    with desk.reviews() as reviews:
+        (decided,) = reviews.decided()
+        reviews.keep_offers({decided.id: old})
+    desk.arrive(c=bill(**NEXT | {"number": "RE-103"}), d=bill(UNDER_TITLE, **AS_OTHER))
+    desk.work()
+    assert [desk.asked(name) for name in "bcd"] == [frozenset(), frozenset(), LEFT]
+    with desk.reviews() as reviews:
+        (decided,) = reviews.decided(is_whole=True)
+    assert Offers.unpack(decided.subject.offers).lines == offered(bill()).lines
