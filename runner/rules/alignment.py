@@ -198,9 +198,9 @@ def _gaps(pairs: Sequence[Pair], n: int, n_places: int) -> Iterator[tuple[range,
 
 
 def add_paper(
-    places: list[LayoutPlace], parts: Sequence[PaperPart], paper: int
+    places: list[LayoutPlace], parts: Sequence[PaperPart], papers: Iterable[int]
 ) -> list[LayoutPlace]:
-    """Add a decided paper to the places of a layout; return where each of its parts stands.
+    """Add decided papers with the same parts to the places of a layout; return where these stand.
 
     Between what is alike, as many others as places stand at these, else each at one of its own.
     """
@@ -215,7 +215,7 @@ def add_paper(
             all_places += [places[number] for number in gap]
         all_places += at[some.start : some.stop + 1]
     for place, part in zip(at, parts, strict=True):
-        place.variants.setdefault(part.key, set()).add(paper)
+        place.variants.setdefault(part.key, set()).update(papers)
         place.units |= part.units
         place.__dict__.clear()
     places[:] = all_places

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from functools import cached_property
+from itertools import groupby
 from typing import Any
 
 from paddock.engine.system.records import Struct, replace
@@ -25,6 +26,7 @@ from .field_rules import (
 )
 from .reasons import NoRule, WhyOpen
 
+_Paper = tuple[TaughtAnswer, list[PaperPart]]
 _SHOWN = {ord(marker): "\u2026" for marker in MARKERS.values()}
 _MOST_LEFT = 3  # parts; where more are left over, codes are open as well
 _LEAST_ALIKE = 0.5  # of the parts of papers of one layout
@@ -73,15 +75,9 @@ class SenderLayout(Struct, dict=True):
     """Of each of their papers, in the same order."""
     places: list[LayoutPlace]
     stands: list[list[LayoutPlace]]
-    """Of each paper, the place of each part."""
+    """Of each paper, the place of each part; one list for all with the same parts."""
     not_free: set[int]
     """Places whose other words tell another kind, or currency."""
-
-    @classmethod
-    def of(cls, decided: TaughtAnswer, parts: list[PaperPart]) -> SenderLayout:
-        places: list[LayoutPlace] = []
-        stands = add_paper(places, parts, 0)
-        return cls([decided], [parts], places, [stands], set())
 
     def accepts(self, decided: TaughtAnswer, parts: Sequence[PaperPart]) -> bool:
         """Return whether a paper is like them, and its values stand in their places."""
@@ -101,10 +97,13 @@ class SenderLayout(Struct, dict=True):
                 return False
         return True
 
-    def add(self, decided: TaughtAnswer, parts: list[PaperPart]) -> None:
-        self.stands.append(add_paper(self.places, parts, len(self.parts)))
-        self.decisions.append(decided)
-        self.parts.append(parts)
+    def add(self, papers: Sequence[_Paper]) -> None:
+        """Add papers with the same parts."""
+        first = len(self.parts)
+        stands = add_paper(self.places, papers[0][1], range(first, first + len(papers)))
+        self.stands += [stands] * len(papers)
+        self.decisions += [decided for decided, _ in papers]
+        self.parts += [parts for _, parts in papers]
         self.__dict__.clear()
 
     # --- what they teach
@@ -125,13 +124,13 @@ class SenderLayout(Struct, dict=True):
     def sender_at(self) -> Set[int]:
         """The places with the sender's name."""
         named = {cell for taught in self.decisions for _, cell in taught.names}
-        lines = (
-            (self.number_of[id(place)], line)
-            for stands, parts in zip(self.stands, self.parts, strict=True)
-            for place, part in zip(stands, parts, strict=True)
-            for line in part.lines
-        )
-        return {number for number, line in lines if name_of(line.text) in named}
+        lists = {id(stands): n for n, stands in enumerate(self.stands)}
+        return {
+            number
+            for n in lists.values()
+            for number, part in self._by_place(n)
+            if name_of(part.lines[0].text) in named
+        }
 
     @cached_property
     def taught_constants(self) -> Mapping[str, tuple[str, ...]]:
@@ -173,24 +172,24 @@ class SenderLayout(Struct, dict=True):
         taught = [
             (n, t) for n, t in enumerate(self.decisions) if field in t.fields and field in t.answer
         ]
-        by_paper = {n: self._by_place(n) for n, _ in taught}
-        at = dict[ValuePlace, None]()
+        at, seen = dict[ValuePlace, None](), set[int]()
         for n, t in taught:
-            of_paper = dict.fromkeys(
+            if id(self.stands[n]) in seen and field not in t.places:
+                continue  # what stands wherever it is decided stands in the first of those alike
+            seen.add(id(self.stands[n]))
+            clicked = t.places.get(field)
+            at |= dict.fromkeys(
                 place
-                for number, part in by_paper[n].items()
+                for number, part in self._by_place(n)
                 if len(part.lines) == 1
-                for place in places_of_value(
-                    t.answer[field], part.lines[0], number, t.places.get(field)
-                )
+                for place in places_of_value(t.answer[field], part.lines[0], number, clicked)
             )
-            at |= of_paper
         kept, forms = list[ValuePlace](), list[ValueForm]()
         for place in at:
             own = [
                 form_of(t.answer[field], place.written(part.lines[0]) or "", part.key)
                 for n, t in taught
-                if (part := by_paper[n].get(place.place)) is not None
+                if (part := self._part_at(n, place.place)) is not None
             ]
             if None not in own:
                 kept.append(place)
@@ -215,15 +214,27 @@ class SenderLayout(Struct, dict=True):
                         rule.form.read(own.written(line) or "", line.key) == taught.answer[field]
                         for n, taught in enumerate(self.decisions)
                         for own in at
-                        if (part := self._by_place(n).get(own.place)) is not None
+                        if (part := self._part_at(n, own.place)) is not None
                         for line in part.lines[:1]
                     ):
                         self.fields[field] = FieldRule(tuple(at), rule.form, rule.ids)
                         break
 
-    def _by_place(self, paper: int) -> dict[int, PaperPart]:
+    def _by_place(self, paper: int) -> Iterator[tuple[int, PaperPart]]:
         pairs = zip(self.stands[paper], self.parts[paper], strict=True)
-        return {self.number_of[id(place)]: part for place, part in pairs}
+        return ((self.number_of[id(place)], part) for place, part in pairs)
+
+    def _part_at(self, paper: int, place: int) -> PaperPart | None:
+        n = self._parts_of_places[id(self.stands[paper])].get(place)
+        return None if n is None else self.parts[paper][n]
+
+    @cached_property
+    def _parts_of_places(self) -> Mapping[int, Mapping[int, int]]:
+        lists = {id(stands): stands for stands in self.stands}
+        return {
+            id_: {self.number_of[id(place)]: n for n, place in enumerate(stands)}
+            for id_, stands in lists.items()
+        }
 
     @cached_property
     def fixed(self) -> Set[int]:
@@ -347,7 +358,7 @@ class SenderLayout(Struct, dict=True):
                 (part.lines[0], at.first)
                 for at in rule.places
                 for n in range(len(self.parts))
-                if (part := self._by_place(n).get(at.place)) is not None
+                if (part := self._part_at(n, at.place)) is not None
             ]
             label = " / ".join(sorted({label_before(line, n) for line, n in lines}))
             found[field].append({"label": label, "value": None, "decisions": rule.ids})
@@ -383,13 +394,23 @@ def layouts_of_sender(taught: Iterable[TaughtAnswer]) -> list[SenderLayout]:
     papers = [(t, parts_of(t.offers.lines)) for t in taught]
     papers.sort(key=lambda p: (not p[0].has_seen_kind, [part.key for part in p[1]], p[0].id))
     groups = defaultdict[str, list[SenderLayout]](list)
-    for decided, parts in papers:
-        group = groups[canonical_json(constants_of(decided))]
-        near = next((layout for layout in group if layout.accepts(decided, parts)), None)
-        if near is not None:
-            near.add(decided, parts)
-        else:
-            group.append(SenderLayout.of(decided, parts))
+    for (constants, _), alike in groupby(
+        papers, lambda p: (canonical_json(constants_of(p[0])), [part.key for part in p[1]])
+    ):
+        rest, group = [*alike], groups[constants]
+        for layout in group:
+            own = [paper for paper in rest if layout.accepts(*paper)]
+            if own:
+                layout.add(own)
+                rest = _others(rest, own)
+        while rest:
+            layout = SenderLayout([], [], [], [], set())
+            layout.add(rest[:1])
+            own = [paper for paper in rest[1:] if layout.accepts(*paper)]
+            if own:
+                layout.add(own)
+            group.append(layout)
+            rest = _others(rest[1:], own)
     found = [layout for group in groups.values() for layout in group]
     for layout in found:
         layout.borrow([other for other in found if other is not layout])
@@ -402,6 +423,11 @@ def layouts_of_sender(taught: Iterable[TaughtAnswer]) -> list[SenderLayout]:
                         layout.not_free |= how.free.keys()
         layout.__dict__.pop("fixed", None)
     return found
+
+
+def _others(papers: Sequence[_Paper], own: Sequence[_Paper]) -> list[_Paper]:
+    ids = {decided.id for decided, _ in own}
+    return [paper for paper in papers if paper[0].id not in ids]
 
 
 class Remarks:
