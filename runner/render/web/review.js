@@ -447,7 +447,7 @@ function drawnLeft({ left, state }) {
       keyed("It never matters here", "n", mark === "never"), keyed("Ask each time", "a", mark === "always"));
     return box;
   });
-  if (state === "open" && left[1]) made[left[4] ? "unshift" : "push"](keyed(`A letter that is free each time: always ask about all ${left.length}`, "A"));
+  if (state === "open" && left[1]) made[left[4] ? "unshift" : "push"](keyed("Free letters: always ask", "A"));
   return made;
 }
 

@@ -1178,3 +1178,20 @@ def test_decisions_of_earlier_versions_teach_and_open_nothing_that_was_read(tmp_
     with desk.reviews() as reviews:
         (decided,) = reviews.decided(is_whole=True)
     assert Offers.unpack(decided.subject.offers).lines == offered(bill()).lines
+
+
+def test_what_was_decided_is_proposed_by_the_run_after_its_undo_and_taken_by_one_key(
+    desk: Desk,
+) -> None:
+    desk.teach("a", bill())
+    desk.arrive(b=bill(**NEXT))
+    desk.work()
+    desk.undo("a.txt")
+    desk.work()  # the model has its guess again, and no rule reads b.txt
+    waiting = desk.waiting()
+    assert {name: review.shown_answer == TRUE for name, review in waiting.items()} == {
+        "a.txt": True, "b.txt": False,
+    }  # fmt: skip
+    desk.decide("a.txt", "accept")
+    desk.work()
+    assert (desk.waiting(), desk.outputs()["a.txt"]) == ({}, ("RE-101", 120.0))

@@ -215,6 +215,8 @@ def test_what_was_decided_before_an_undo_is_proposed_and_what_was_said_is_gone(
     ask(ledger, answer=ANSWER | {"total": 1.0}, outputs=LEFT)  # the model has another guess
     (waiting,) = reviews.waiting(is_whole=True)
     assert waiting.shown_answer == true
+    together = reviews.accept_together([(review.id, waiting.question)], "bob")
+    assert "is an undone decision, which a person has to look at" in together.left[review.id]
     done = reviews.decide(review.id, waiting.question, "accept", by="bob")
     assert (done.state, done.value, done.earlier) == ("edited", true, ())
     reviews.undo(review.id, "bob")

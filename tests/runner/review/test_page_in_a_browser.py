@@ -376,6 +376,9 @@ def test_documents_values_and_names_are_never_markup(
         evidence={HOSTILE[:30]: quote(HOSTILE, "<mark>marked</mark>")},
         confidence=confidence,
         when=f"'{HOSTILE[:20]}'",
+        outputs={
+            "readings": {HOSTILE[:30]: {"open": "left_over", "left": [[HOSTILE, -1, -1, HOSTILE]]}}
+        },
     )
     with served_page.served() as address:
         page = opened(chromium, address)
@@ -385,6 +388,7 @@ def test_documents_values_and_names_are_never_markup(
         plain = HOSTILE.replace("\u202e", "\\u202e")
         assert name(page) == item.replace("\u202e", "\\u202e")
         assert page.ask("document.querySelector('.field .value').textContent") == plain
+        assert page.ask("document.querySelector('.left p').textContent") == f"Missing: “{plain}”"
         page.press("e", text="e")
         page.wait("document.getElementById('input-0')?.value")
         assert page.ask("document.getElementById('input-0').value") == HOSTILE
@@ -405,7 +409,13 @@ def test_documents_values_and_names_are_never_markup(
 def test_it_is_readable_in_every_window_and_both_colours(
     served_page: ServedPage, chromium: Browser, width: int
 ) -> None:
-    served_page.ask("a-rather-long-name-of-an-invoice-that-someone-scanned-in-2026.txt", "b.txt")
+    left = [[part, TEXT.index(part), TEXT.index(part) + len(part), part] for part in TEXT.split()]
+    new = {
+        "readings": {"total": {"open": "left_over", "left": [*left[:9], ["W" * 99, -1, -1, "w"]]}}
+    }
+    served_page.ask(
+        "a-rather-long-name-of-an-invoice-that-someone-scanned-in-2026.txt", "b.txt", outputs=new
+    )
     served_page.ask("a.txt", document_sha256="d9")
     with served_page.served() as address:
         page = opened(chromium, address, width=width, height=800)
