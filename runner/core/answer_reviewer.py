@@ -23,6 +23,7 @@ from paddock.runner.calibration.confidence_calibration import CalibrationKey, ca
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.reviews.asked_before import is_same_value
 from paddock.runner.ledger.reviews.reviews import Question, Review, Subject
+from paddock.runner.rules.reasons import WhyOpen
 from paddock.steps.base import Output, OutsideRoots, Tools
 
 from .failures import Cause, SkippedByReview, StepFailed
@@ -214,6 +215,7 @@ class AnswerReviewer:
         step, scope, item = attempt.step, attempt.scope, attempt.item
         assert step.review is not None
         to_ask = given.fields_to_ask(outputs.get("output"))
+        why = {how.get("open") for how in given.sources.values()}
         if to_ask == () and (is_sampled or is_due(step.review, scope, outputs)):
             to_ask = None  # for another reason
         return Subject(
@@ -233,6 +235,7 @@ class AnswerReviewer:
             prompt_vector=item.vectors.get(step.id),
             open=to_ask,
             offers=given.offers,
+            may_be_fraud=WhyOpen.OTHER_ACCOUNT.name.lower() in why,
         )
 
     def _question(self, attempt: StepAttempt, subject: Subject) -> Question:

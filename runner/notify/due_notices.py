@@ -3,8 +3,8 @@
 A failure is sent once, and once a day while it stays the same; quarantined items are sent
 together, and again only when others come, or once a day while no item of their block is done; of
 answers that wait for review one message tells, and another one of others when these are decided, or
-after a day; a recovery goes to receivers that were sent, or should have been sent, the failure.
-Undelivered messages count as not sent.
+after a day, or where one may be a fraud; a recovery goes to receivers that were sent, or should
+have been sent, the failure. Undelivered messages count as not sent.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import hashlib
 from typing import Any, Literal
 
 from paddock.engine.system.records import Struct, asdict, replace
+from paddock.runner.progress.reasons import Why
 from paddock.runner.progress.report import ItemReport, Report
 
 Event = Literal["failed", "quarantined", "recovered", "waiting"]
@@ -89,6 +90,8 @@ def notices_of(report: Report, before: SentState, now: float) -> tuple[Notice, .
     waiting = _digests(report, "waiting")
     new = waiting - before.waiting
     is_known = bool(waiting & before.waiting) and 0 <= now - before.waiting_at < AGAIN_S
+    suspected = (item for item in items_of(report, "waiting") if item.may_be_fraud)
+    is_known &= new.isdisjoint(map(item_digest, suspected))
     if new and not is_known:
         notices.append(Notice("waiting", replace(before, waiting=waiting, waiting_at=now), new))
     return tuple(notices)
@@ -108,7 +111,8 @@ def _digests(report: Report, event: Event) -> frozenset[str]:
 
 
 def item_digest(item: ItemReport) -> str:
-    return _digest(item.step, item.key, item.error or "")
+    suspicion = [Why.MAY_BE_FRAUD_SINCE.name] if item.may_be_fraud else []
+    return _digest(item.step, item.key, item.error or "", *suspicion)
 
 
 def _digest(*parts: str) -> str:

@@ -43,8 +43,9 @@ def notification_of(
     notice: Notice, report: Report, file: Path, now: float, redact: Callable[[str], str]
 ) -> Notification:
     bad = items_of(report, notice.event)
-    if notice.event in ("quarantined", "waiting"):  # new items first
-        bad = sorted(bad, key=lambda item: item_digest(item) not in notice.new_items)
+    if notice.event in ("quarantined", "waiting"):  # possible fraud first, then new items
+        new = notice.new_items
+        bad = sorted(bad, key=lambda item: (not item.may_be_fraud, item_digest(item) not in new))
     host = socket.gethostname()
     lead = _lead(notice, bad)
     at = datetime.fromtimestamp(now, UTC)
@@ -91,6 +92,7 @@ def notification_of(
                 "key": _short(item.key),
                 "error": _short(item.error or ""),
                 "is_new": item_digest(item) in notice.new_items,
+                "may_be_fraud": item.may_be_fraud,
             }
             for item in bad[:MOST_ITEMS]
         ],
@@ -105,7 +107,9 @@ def _lead(notice: Notice, bad: Sequence[ItemReport]) -> str:
         return "it failed"
     added = f", {n_new:,} of them new" if n_new < n_all else ""
     if notice.event == "waiting":
-        return f"{counted(n_all, 'answer waits', 'answers wait')} for review{added}"
+        n = sum(item.may_be_fraud for item in bad)
+        fraud = f"; possible fraud: {counted(n, 'account', 'accounts')} changed" if n else ""
+        return f"{counted(n_all, 'answer waits', 'answers wait')} for review{added}{fraud}"
     still = "still " if notice.event == "recovered" else ""
     n_missing = sum(item.state == "missing" for item in bad)
     n = n_all - n_missing
@@ -121,7 +125,7 @@ def _lead(notice: Notice, bad: Sequence[ItemReport]) -> str:
 def _item_line(item: ItemReport, notice: Notice) -> str:
     new = " (new)" if item_digest(item) in notice.new_items else ""
     name = item.key if item.key == item.step else f"{item.step}: {item.key}"
-    why = _short(_plain(item.error or ""))
+    why = _short(_plain(item.why or "" if item.may_be_fraud else item.error or ""))
     return f"  {_short(_plain(name))}{new}" + (f": {why}" if why else "")
 
 

@@ -98,6 +98,7 @@ class Why(Enum):
     NOT_SAMPLED = "not in the sample"
     NOT_AMONG_FIRST = "not among the first {:,}"
     WAITS_SINCE = "waits for review since {}"
+    MAY_BE_FRAUD_SINCE = "waits for review since {}: possible fraud, another account"
     ONE_WAITS_WITHIN = "1 answer within it waits for review"
     WAIT_WITHIN = "{:,} answers within it wait for review"
     DECIDED = "{} by {}"

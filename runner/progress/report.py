@@ -15,7 +15,7 @@ from paddock.engine.system.text import counted, listed, one_line
 from paddock.pipelines.errors import did_you_mean
 
 from .item_states import BAD, REPORTED, WAITS, WITH_RESULT, WORK, ItemState
-from .reasons import Outdated, Reason, in_words
+from .reasons import Outdated, Reason, Why, in_words
 from .report_table import ReportTable
 
 Status = Literal["completed", "failed", "quarantined", "budget", "suspended", "interrupted"]
@@ -50,6 +50,11 @@ class ItemReport(Struct, frozen=True):
     @property
     def why(self) -> str | None:
         return in_words(self.reasons)
+
+    @property
+    def may_be_fraud(self) -> bool:
+        """Whether it waits since its document has an account that its sender never had."""
+        return any(reason.why is Why.MAY_BE_FRAUD_SINCE for reason in self.reasons)
 
     @property
     def has_failed(self) -> bool:

@@ -49,6 +49,11 @@ def decision_reason(review: Review) -> Reason:
     return Why.DECIDED(review.state, str(review.by))
 
 
+def waiting_reason(review: Review) -> Reason:
+    why = Why.MAY_BE_FRAUD_SINCE if review.subject.may_be_fraud else Why.WAITS_SINCE
+    return why(str(iso_time(review.asked_at)))
+
+
 def terms_of(bound: BoundPlan) -> dict[tuple[str, str, str], ReviewTerms]:
     """Return the terms of reviews by file, block and step, also of sub-pipelines.
 
@@ -142,7 +147,8 @@ class RunReviews:
             return PendingReview(False, decision_reason(decided[0]))
         of_itself = [review for review in reviews if (review.scope, review.key) == (scope_id, key)]
         if of_itself:
-            return PendingReview(True, Why.WAITS_SINCE(str(iso_time(of_itself[0].asked_at))))
+            suspected = [review for review in of_itself if review.subject.may_be_fraud]
+            return PendingReview(True, waiting_reason((suspected or of_itself)[0]))
         is_one = len(reviews) == 1
         why = Why.ONE_WAITS_WITHIN() if is_one else Why.WAIT_WITHIN(len(reviews))
         return PendingReview(True, why)
@@ -196,7 +202,7 @@ class RunReviews:
             return None
         review = await asyncio.to_thread(self._store.ask, await full_question())
         if not review.is_decided:
-            raise ItemWaits(Why.WAITS_SINCE(str(iso_time(review.asked_at))))
+            raise ItemWaits(waiting_reason(review))
         return review
 
     async def apply(self, review: Review) -> None:

@@ -14,7 +14,7 @@ ReviewState = Literal["open", "accepted", "edited", "rejected", "expired"]
 
 HEAD_NAMES = (
     "pipeline", "block", "item", "document", "document_sha256", "model", "digest", "when", "due",
-    "least", "by", "on_expiry", "around", "share", "is_sampled",
+    "least", "by", "on_expiry", "around", "share", "is_sampled", "may_be_fraud",
 )  # fmt: skip
 """What lists of reviews show of a subject."""
 
@@ -108,6 +108,8 @@ class Subject(Struct, frozen=True, kw_only=True):
     """The fields that it asks about; None: all."""
     offers: str = ""
     """What its document offers to rules, packed; empty: no rule is made of it."""
+    may_be_fraud: bool = False
+    """Whether it has an account that no paper of its sender had."""
     places: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """By field, the bounds of the words in its only source on which the decider clicked."""
     marks: Mapping[str, Mark] = field(default_factory=dict)

@@ -74,7 +74,13 @@ def test_a_webhook_gets_what_it_asked_for_as_json_and_once(tmp_path: Path) -> No
     assert [got["event"] for got in server.got] == ["recovered", "quarantined", "recovered"]
     first = server.got[1]
     assert (first["run"], first["pipeline"], first["n_items"]) == ("swift-otter", "digest", 2)
-    assert first["items"][0] == {"step": "each", "key": "a.pdf", "error": "damaged", "is_new": True}
+    assert first["items"][0] == {
+        "step": "each",
+        "key": "a.pdf",
+        "error": "damaged",
+        "is_new": True,
+        "may_be_fraud": False,
+    }
     assert first["text"].startswith("Pipeline 'digest': 2 items are quarantined.")
     assert server.headers[0]["Content-Type"] == "application/json"
 

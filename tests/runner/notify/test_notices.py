@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paddock.engine.system.records import record_from
+from paddock.engine.system.records import record_from, replace
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.notify.due_notices import AGAIN_S, SentState, notices_of, without_ended_items
 from paddock.runner.notify.notification import Notification, notification_of
 from paddock.runner.progress.item_states import ItemState
+from paddock.runner.progress.reasons import Why
 from paddock.runner.progress.report import ItemReport, Report
 from tests.fakes.pool import FakePool
 from tests.runner.notify.receivers import Hook, ended, hook
@@ -90,6 +91,18 @@ def test_the_message_about_what_waits_counts_it_and_says_what_to_do() -> None:
     assert "each: 0.txt (new)\n" in notification.text
     assert "To decide: paddock review /bills.yaml" in notification.text
     assert (notification.data["event"], notification.data["n_items"]) == ("waiting", 25)
+
+
+def test_a_possible_fraud_is_told_at_once_and_first() -> None:
+    a, ab = waits("a"), waits("a", "b")
+    since = Why.MAY_BE_FRAUD_SINCE("2027-03-28T10:00:00Z")
+    suspected = replace(ab, items=(ab.items[0], replace(ab.items[1], reasons=(since,))))
+    assert heard([a, ab, suspected, suspected]) == [["waiting"], [], ["waiting"], []]
+    (notice,) = notices_of(suspected, SentState(), NOW)
+    told = notification_of(notice, suspected, Path("/bills.yaml"), NOW, str)
+    assert "2 answers wait for review; possible fraud: 1 account changed" in told.subject
+    assert "\n\n  each: b (new): waits for review since 2027-03-28T10:00:00Z: possible" in told.text
+    assert [item["may_be_fraud"] for item in told.data["items"]] == [True, False]
 
 
 # --- words
