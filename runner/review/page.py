@@ -90,8 +90,6 @@ MOST_SIDE_PX = 1600
 """Of a page's picture."""
 MOST_TOGETHER = 20_000
 """Answers that one decision accepts."""
-MOST_MOVES = 8
-"""Of a document, from where it was read to where it lies."""
 MOST_DECIDED = 500
 """Decided reviews that the page lists, the newest."""
 NEAR_S, TOGETHER_S = 5.0, 30.0
@@ -676,14 +674,10 @@ def _earlier(decision: Mapping[str, Any], subject: Subject) -> dict[str, Any]:
 
 
 def _present_path(reviews: LedgerReviews, stored: str, review: Review) -> Path:
-    """Return where a document lies; runs may have moved it since it was read."""
-    folder, store = reviews.ledger.folder.parent.resolve(), FiledStore(reviews.ledger)
-    for _ in range(MOST_MOVES):
-        move = store.moves_from([stored]).get((stored, review.subject.document_sha256))
-        if move is None or not move.target or (folder / stored).exists():
-            break
-        stored = move.target
-    return folder / stored
+    """Return where a document lies: as it was read, or as it is filed."""
+    folder, filed = reviews.ledger.folder.parent.resolve(), FiledStore(reviews.ledger)
+    targets = (target for place in review.places for target in filed.targets(*place))
+    return folder / (stored if (folder / stored).exists() else next(targets, stored))
 
 
 def _refuse_changed(path: Path, review: Review) -> None:

@@ -21,6 +21,13 @@ function make(tag, words = "", kind = "") {
   return made;
 }
 
+function button(words, act) {
+  const made = make("button", words);
+  made.type = "button";
+  made.addEventListener("click", act);
+  return made;
+}
+
 function show(element, words) {
   element.textContent = words;
   element.hidden = !words;
@@ -413,10 +420,8 @@ function notice() {
   $("notices").dataset.key = key;
   $("notices").replaceChildren(...words.map((one) => make("p", one)), ...drawnLeft(review), ...drawnReasons(due, review));
   if (review.together && review.state === "accepted") {
-    const all = make("button", "Undo all that were accepted together");
-    all.type = "button";
+    const all = button("Undo all that were accepted together", () => undoAll({ together: [review.together] }));
     all.disabled = Boolean(review.refusal);
-    all.addEventListener("click", () => undoAll({ together: [review.together] }));
     $("notices").append(all);
   }
   allow();
@@ -427,12 +432,10 @@ function notice() {
 const SAID = { never: "never matters here", always: "asked each time" };
 
 function keyed(words, key, isOn = false) {
-  const made = make("button", `${words} `);
-  made.type = "button";
+  const made = button(`${words} `, KEYS[key]);
   made.disabled = Boolean(refusal());
   made.setAttribute("aria-pressed", String(isOn));
   made.append(make("kbd", key));
-  made.addEventListener("click", KEYS[key]);
   return made;
 }
 
@@ -570,11 +573,9 @@ function drawnReading(field) {
 }
 
 function takeBack(id) {
-  const button = make("button", "Take that back");
-  button.type = "button";
-  button.title = "The decision waits again; the next run reads without it.";
-  button.addEventListener("click", (event) => { event.stopPropagation(); undoOne(id); });
-  return button;
+  const made = button("Take that back", (event) => { event.stopPropagation(); undoOne(id); });
+  made.title = "The decision waits again; the next run reads without it.";
+  return made;
 }
 
 function drawnDoubt(field) {
@@ -644,12 +645,7 @@ function drawEarlier() {
       const text = one.fields[field.path];
       if (text !== undefined && text !== field.text) list.append(make("dt", field.path || "text"), make("dd", text === "" ? "no value" : text));
     }
-    if (list.children.length) {
-      const use = make("button", "Edit with these values");
-      use.type = "button";
-      use.addEventListener("click", () => useEarlier(one));
-      box.append(list, use);
-    }
+    if (list.children.length) box.append(list, button("Edit with these values", () => useEarlier(one)));
     return box;
   });
   if (made.length) made.unshift(make("h2", "Decided before"));
@@ -1027,14 +1023,11 @@ function drawnInput(one, at) {
 function second(one, input) {
   if (!hasRival(one.confidence)) return [];
   const other = one.confidence.second;
-  const use = make("button", `Use ${plain(other)}`);
-  use.type = "button";
-  use.addEventListener("click", () => {
+  return [button(`Use ${plain(other)}`, () => {
     input.value = plain(other);
     input.dispatchEvent(new Event("input"));
     input.focus();
-  });
-  return [use];
+  })];
 }
 
 /* A label that the list has not: a row more in the table that the list comes from */
@@ -1044,9 +1037,7 @@ let table = null; // the field whose table gets a row
 function newRow(one) {
   if (!one.table) return [];
   if (!one.table.columns.length) return [make("p", `A label that is not in the list: add it in ${one.table.name}.`, "soft small")];
-  const add = make("button", `Not in the list: add it to ${one.table.name}`);
-  add.type = "button";
-  add.addEventListener("click", () => {
+  return [button(`Not in the list: add it to ${one.table.name}`, () => {
     table = one;
     $("row-title").textContent = plainName(`Add to ${one.table.name}`);
     $("row-inputs").replaceChildren(...one.table.columns.map((column, at) => {
@@ -1062,8 +1053,7 @@ function newRow(one) {
     show($("row-problem"), "");
     $("row-dialog").showModal();
     $("row-inputs").querySelector("[required]")?.focus();
-  });
-  return [add];
+  })];
 }
 
 async function addRow() {
@@ -1371,9 +1361,9 @@ function drawnRule(rule) {
   made.append(list, ...rule.decisions.map((one) => {
     const marks = rule.marks.filter(([id]) => one.id.endsWith(id)).map(([, text, mark]) => `; “${text}” ${SAID[mark]}`);
     const line = make("p", `${one.item}, decided by ${one.by}, ${day(Date.parse(one.at) / 1000)}${marks.join("")} `);
-    const button = takeBack(one.id);
-    button.addEventListener("click", () => $("rules-dialog").close());
-    line.append(button);
+    const back = takeBack(one.id);
+    back.addEventListener("click", () => $("rules-dialog").close());
+    line.append(back);
     return line;
   }));
   return made;
