@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from functools import cached_property, lru_cache
 from typing import Any, Literal
@@ -61,13 +61,19 @@ class TaughtAnswer(Struct, frozen=True, dict=True):
     @cached_property
     def names(self) -> SenderNames:
         """Its sender."""
-        found = list[tuple[str, str]]()
-        for field, value in sorted(self.answer.items()):
-            is_text = isinstance(value, str) and field not in self.constants
-            if is_text and len(value) > 2 and not any(map(str.isdigit, value)):
-                cells = sorted(_cells_with(name_of(value), self.offers.names))
-                found += [(field, cell) for cell in cells]
-        return tuple(found)
+        return names_in(self.answer, self.constants, self.offers.names)
+
+
+def names_in(
+    answer: Mapping[str, Any], constants: Collection[str], cells: Collection[str]
+) -> SenderNames:
+    """Return the fields of an answer that are names with a cell of their own, and the cells."""
+    found = list[tuple[str, str]]()
+    for field, value in sorted(answer.items()):
+        is_text = isinstance(value, str) and field not in constants
+        if is_text and len(value) > 2 and not any(map(str.isdigit, value)):
+            found += [(field, cell) for cell in sorted(_cells_with(name_of(value), cells))]
+    return tuple(found)
 
 
 def _cells_with(name: str, cells: Iterable[str]) -> set[str]:

@@ -85,10 +85,14 @@ class Offers(Struct, frozen=True, dict=True):
         return packed.startswith(_FORM)
 
     @classmethod
-    def of_earlier(cls, packed: str) -> Offers:
-        """Read what earlier versions packed of a whole document: it has no lines."""
-        _, _, _, _, seller, stated, accounts, *_ = json.loads(zlib.decompress(b64decode(packed)))
-        return cls((), (), seller, stated, tuple(accounts))
+    def without_lines(cls, packed: str) -> Offers:
+        """Read what was packed of a whole document, by earlier versions as well."""
+        if not packed:
+            return cls()
+        is_new = cls.is_packed(packed)
+        _, names, *of_whole = json.loads(zlib.decompress(b64decode(packed[is_new:])))
+        seller, stated, accounts, *_ = of_whole if is_new else of_whole[2:]
+        return cls((), tuple(names), seller, stated, tuple(accounts))
 
     @classmethod
     def unpack(cls, packed: str) -> Offers:

@@ -20,7 +20,7 @@ from typing import Any
 
 from paddock.engine.system.records import Struct
 
-from .field_rules import TaughtAnswer, is_money
+from .field_rules import is_money, names_in
 from .offers import Offers
 from .reasons import WhyOpen
 
@@ -67,10 +67,10 @@ class KnownPaper(Struct, frozen=True, gc=False):
     ) -> KnownPaper:
         """Return a paper; `kinds`: fields of a few values, but for currencies."""
         constants = {*kinds, *(field for field, value in answer.items() if is_money(value))}
-        taught = TaughtAnswer(id_, answer, frozenset(), frozenset(constants), packed)
-        offers, seller = taught.offers, taught.offers.seller.casefold()
-        cells = frozenset(cell.casefold() for _, cell in taught.names)
-        named = {field for field, _ in taught.names} | {
+        offers = Offers.without_lines(packed)
+        names, seller = names_in(answer, constants, offers.names), offers.seller.casefold()
+        cells = frozenset(cell.casefold() for _, cell in names)
+        named = {field for field, _ in names} | {
             field for field, value in answer.items() if seller and _folded(value) == seller
         }
         senders = tuple(filter(None, (cells, frozenset([seller] if seller else ()))))

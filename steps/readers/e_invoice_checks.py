@@ -41,7 +41,15 @@ _VAT_CHARS = 8  # of the shortest numbers that all of the EU but Romania has
 _MOST_LINE_CHARS = 200
 _MOST_PAGE_CHARS = 200_000
 _CENTS = re.compile(r"[.,]..\Z")
-_IBAN = re.compile(r"\b[A-Z]{2}\d\d(?:\s{0,2}[0-9A-Z]{4}){2,7}(?:\s{0,2}[0-9A-Z]{1,3})?\b")
+_IBAN_BEGINS = re.compile(r"(?<![^\W_])[A-Z]{2}\W?[0-9O]{2}(?=\W{0,2}[0-9A-Z])", re.IGNORECASE)
+_OF_IBAN = r"(?:[\s.\u00b7\u2010-\u2015/-]{{0,2}}[0-9A-Z]){{{}}}(?![^\W_])"
+_LIKE_DIGITS = str.maketrans("OIL", "011")
+_SORT_CODE = r"(?:\bsort\s?code\D{0,12})?(?<![\d-])\d\d[- ]?\d\d[- ]?\d\d(?![\d-])"
+_UK_ACCOUNT = re.compile(
+    rf"({_SORT_CODE})\D{{1,40}}(?<!\d)(\d{{4}} ?\d{{4}})(?!\d)"
+    rf"|(?<!\d)(\d{{4}} ?\d{{4}})(?!\d)[^\d]{{1,40}}?({_SORT_CODE})",
+    re.IGNORECASE,
+)
 _NUMBER = re.compile(r"(\d(?:[\d.,]*\d)?)(\s?%)?")
 _UNCOUNTED = frozenset(("GROUP", "INFORMATION"))
 """Lines of CII that only head, or tell of, others."""
@@ -387,7 +395,7 @@ def _differences(
         others = _days_after(after, page, xml)
         if value and not page.find(value) and (day := next(others, None)):
             yield name, value, page.place(day.start, day.end)
-    found, known = accounts_in(page.text), "".join(xml.text.split())
+    found, known = accounts_in(page.text), "".join(xml.text.split()).upper()
     if invoice["iban"] and found and not any(account in known for account in found):
         yield "iban", invoice["iban"], next(iter(found.values()))
     amounts, stated = _amounts(page), _amounts(xml)
@@ -527,15 +535,34 @@ def _amount(number: float) -> Decimal:
 
 
 def accounts_in(text: str) -> dict[str, Span]:
-    """Return the IBANs in a text, without blanks, whose check digits are right."""
-    found = dict[str, Span]()
-    for match in _IBAN.finditer(text):
-        ends = [blank.start() for blank in re.finditer(r"\s\b|$", match[0])]
-        shown = [match[0][:end] for end in reversed(ends) if is_iban(match[0][:end])]
-        if shown:  # the longest within a line, else of two: what stands behind it is another word
-            start, account = match.start(), min(shown, key=lambda text: "\n" in text)
-            found["".join(account.split())] = start, start + len(account)
+    """Return the accounts in a text, as letters and digits alone.
+
+    They are IBANs whose check digits are right, in any groups and with letters for digits (`O`),
+    and numbers of the UK with their sort code, which is no day.
+    """
+    found, lengths = dict[str, Span](), codes()["iban lengths"]
+    for begin in _IBAN_BEGINS.finditer(text):
+        n = int(lengths.get(begin[0][:2].upper(), "0")) - 4
+        rest = n > 0 and re.compile(_OF_IBAN.format(n), re.IGNORECASE).match(text, begin.end())
+        digits = filter(str.isdigit, rest[0].upper().translate(_LIKE_DIGITS)) if rest else ()
+        if rest and 2 * len([*digits]) >= n:  # else it is a sentence
+            signs = "".join(filter(str.isalnum, begin[0] + rest[0])).upper()
+            for account in (signs, signs[:2] + signs[2:].translate(_LIKE_DIGITS)):
+                if is_iban(account):
+                    found[account] = begin.start(), rest.end()
+                    break
+    for match in _UK_ACCOUNT.finditer(text):
+        code, number = (match[1], match[2]) if match[1] else (match[4], match[3])
+        sort = "".join(filter(str.isdigit, code))
+        if not code[0].isdigit() or ("-" in code and not _is_day(sort)):
+            found[sort + "".join(number.split())] = match.span()
     return found
+
+
+def _is_day(digits: str) -> bool:
+    first, second, third = (int(digits[at : at + 2]) for at in (0, 2, 4))
+    ways = (first, second), (second, first), (third, second)
+    return any(0 < day < 32 and 0 < month < 13 for day, month in ways)
 
 
 def is_iban(text: str) -> bool:

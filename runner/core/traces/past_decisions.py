@@ -217,6 +217,6 @@ def renewed_offers(store: ReviewStore, review: Review) -> str | None:
     if not subject.offers or rules.Offers.is_packed(subject.offers):
         return None
     sources = [store.source(own, store.source_text(own) or "") for own in subject.sources]
-    offers, old = rules.offers_of(sources), rules.Offers.of_earlier(subject.offers)
+    offers, old = rules.offers_of(sources), rules.Offers.without_lines(subject.offers)
     stated = {name: getattr(old, name) for name in ("seller", "stated", "accounts")}
     return replace(offers, **stated).pack()

@@ -10,7 +10,7 @@ import pytest
 
 from paddock.steps.readers import mail as mail_reader
 from paddock.steps.readers import pdf as pdf_reader
-from paddock.steps.readers.e_invoice_checks import check_page
+from paddock.steps.readers.e_invoice_checks import accounts_in, check_page
 from paddock.steps.readers.reader import Document
 from paddock.steps.readers.reader_process import ReadOptions
 from tests.fakes.invoices import IBANS, Made, hybrid
@@ -156,3 +156,27 @@ returns: steps.each.results
     assert sorted(held) == ["page.pdf.txt", "sums.pdf.txt"]
     assert "BR-CO-13" in held["sums.pdf.txt"]
     assert "payable" in held["page.pdf.txt"]
+
+
+DE, UK = "DE02120300000000202051", "60161331926819"
+ACCOUNTS: dict[str, list[str]] = {
+    "IBAN DE02 1203 0000 0000 2020 51 BIC": [DE],
+    "DE02-1203-0000-0000-2020-51": [DE],
+    "DE02.1203.0000.0000.2020.51": [DE],
+    "de02 1203 0000 0000 2020 51.": [DE],
+    "DEO2 12O3 OOOO OOOO 2O2O 51": [DE],
+    "DE 02 120 300 00 0000202051": [DE],
+    "DE02 1203 0000\n0000 2020 51 2027": [DE],
+    "DE02 1203 0000 0000 2020 52": [],
+    "FR14 2004 1010 0505 0001 3M02 606": ["FR1420041010050500013M02606"],
+    "Sort code: 60-16-13 Account number: 31926819": [UK],
+    "Account 3192 6819\nSort Code 601613": [UK],
+    "60-16-13 / 31926819": [UK],
+    "Date 20-05-26, customer 31926819": [],
+    "le 20 de 20 maio de 2027": [],
+}
+
+
+@pytest.mark.parametrize("text", ACCOUNTS)
+def test_an_account_is_one_in_any_spelling(text: str) -> None:
+    assert [*accounts_in(text)] == ACCOUNTS[text]
