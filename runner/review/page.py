@@ -579,7 +579,6 @@ def _detail(reviews: LedgerReviews, review: Review, subject: Subject, by: str) -
         "question": review.question,
         "me": by,
         "refusal": reviews.refusal(review, by),
-        "run": review.run,
         "reason": review.reason,
         "is_text": not isinstance(subject.answer, dict | list),
         "json": json.dumps(subject.answer, ensure_ascii=False, indent=2),
@@ -604,15 +603,12 @@ def _detail(reviews: LedgerReviews, review: Review, subject: Subject, by: str) -
         "left": [*_left_over(subject)],
         "marks": subject.marks,
         "places": subject.places,
-        "has_confidence": subject.confidence is not None,
         "teaches": bool(subject.offers),
         "measured": MEASURED.get(subject.digest or "", ""),
-        "has_evidence": subject.evidence is not None,
         "earlier": [_earlier(decision, subject) for decision in review.earlier],
         "sources": [
             {
                 "name": source.name,
-                "media_type": source.media_type,
                 "n_pages": max(1, len(source.page_starts)),
                 "has_picture": source.has_picture,
             }

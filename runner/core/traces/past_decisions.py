@@ -195,7 +195,7 @@ def decisions_of(
 
 
 def known_decisions(ledger: Ledger, *, keeps_offers: bool = False) -> dict[StepName, StepDecisions]:
-    """Return what people decided; what earlier versions kept of documents is made anew, and kept.
+    """Return what people decided; what earlier versions kept of documents is made again, and kept.
 
     `keeps_offers`: the ledger may be written.
     """
