@@ -34,6 +34,8 @@ _GLUED = re.compile(
 )
 """An amount that the letters of its currency touch: `RM1,234.56`."""
 _MONTH = re.compile(r"([^\W\d_]{3,12})\.? (?:\d{4})(?![\w.,/-]*\d)")
+_LONG_CODE = 12
+_CODE_WORD = re.compile(r"[^\W\d_]{4,}")  # of `STORNO-7`
 _TOKEN = re.compile(r"\S*\d\S*")
 _SIGN = "[^\\W\\d_]{1,3}[$\u00a3\u00a5]|[^\\W\\d_]{1,3}\\b|[^\\w\\s.,:;|()'\u2212\u2013-]"
 _SIGN_BEFORE = re.compile(f"(?:^|(?<=[\\s(|:]))([-\u2212\u2013]?)({_SIGN})\\s?([-\u2212\u2013]?)$")
@@ -107,10 +109,20 @@ def key_of(text: str, values: Sequence[CellValue]) -> str:
         is_last = not text[value.end :].strip(" .,:;")
         of_it = value.kind == "rate" and is_last  # of what stands before it: `60.00 less 2%`
         shown = text[value.start : value.end] if of_it else MARKERS[value.kind]
+        if value.kind == "code":
+            shown += _spelling(value.written)
         parts += text[at : value.start], f" {shown} "
         at = value.end
     plain = _MARK_RUN.sub(r"\1\1", "".join([*parts, text[at:]]).translate(DASHES).casefold())
     return " ".join(PIECE.findall(plain)).rstrip(" .,:;")
+
+
+def _spelling(code: str) -> str:
+    """Return the words of a code, and how a long one is spelled: an account with hyphens."""
+    is_long = sum(map(str.isalnum, code)) >= _LONG_CODE
+    marks = sorted({"a" if c.islower() else c for c in code} - {" "})
+    way = [mark for mark in marks if mark == "a" or not mark.isalnum()] if is_long else []
+    return " ".join(["", *_CODE_WORD.findall(code), *way])
 
 
 def values_in(text: str) -> list[CellValue]:
