@@ -52,7 +52,7 @@ class GivenAnswer(Struct, frozen=True):
     names: tuple[str, ...] = ()
     """All fields of the answer, where rules read its document; else empty."""
     proposed: Mapping[str, Any] = field(default_factory=dict)
-    """What is known of open fields: a person sees it instead of a model's answer."""
+    """What is known or likely of open fields: a person sees it instead of a model's answer."""
     offers: str = ""
     """What the document offers to rules, packed."""
 
@@ -189,11 +189,16 @@ async def with_readings(
     left_out = decided.fields.keys() | doubts.keys()
     sure = {name: reading for name, reading in found.items() if name not in left_out}
     values = _valid(as_values(sure), schema)
+    proposed |= dict.fromkeys(unheld)
+    may_ask = context.judge.reviews.mode == "ask"  # what is only likely is never taken unseen
+    if may_ask and {*names} - decided.fields.keys() - values.keys() - proposed.keys():
+        likely = await asyncio.to_thread(known.proposals.of, offers, schema, terms)
+        proposed = {**likely, **proposed}
     given = replace(
         decided,
         fields={**decided.fields, **values},
         names=names,
-        proposed=_valid({**offers.sums, **proposed, **dict.fromkeys(unheld)}, schema),
+        proposed=_valid(proposed, schema),
         offers=packed,
     )
     if given.is_whole and values:

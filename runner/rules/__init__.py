@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .document_offers import offers_of
     from .field_rules import FieldReading, TaughtAnswer
     from .offers import Offers
+    from .proposals import Proposals
     from .sender_doubts import KnownPaper, PaperDoubt, SenderPapers, tells_kind
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "KnownPaper",
     "Offers",
     "PaperDoubt",
+    "Proposals",
     "Rules",
     "SenderPapers",
     "TaughtAnswer",
@@ -32,4 +34,5 @@ __getattr__ = lazy_names(__name__, {
     "FieldReading": "field_rules", "TaughtAnswer": "field_rules", "Rules": "decision_rules",
     "PaperDoubt": "sender_doubts", "KnownPaper": "sender_doubts", "SenderPapers": "sender_doubts",
     "tells_kind": "sender_doubts",
+    "Proposals": "proposals",
 })  # fmt: skip

@@ -19,17 +19,7 @@ from paddock.pipelines.text_marks import shown_text
 from paddock.steps.readers.document_kinds import MEDIA_TYPES
 from paddock.steps.readers.e_invoice_checks import accounts_in
 
-from .cell_values import (
-    MARKERS,
-    WITH_CENTS,
-    WORD,
-    CellValue,
-    is_currency,
-    key_of,
-    name_of,
-    values_in,
-    words_of,
-)
+from .cell_values import MARKERS, WORD, CellValue, is_currency, key_of, name_of, values_in, words_of
 from .offers import OfferedLine, OfferedValue, Offers
 from .reasons import WhyOpen
 
@@ -40,7 +30,6 @@ _NO_BILL = frozenset(("130", "325", "457", "817"))
 _MOST_CHARS = 300_000  # of a text; of a longer document no rule is made
 _MOST_CHOICES = 40  # of a field whose words are looked for in a text
 _MOST_NAME_CHARS, _NAME_WORDS = 100, 8
-_RATE = re.compile(r"(?<![\d.,])(\d\d?(?:[.,]\d\d?)?)\s?%")
 _HEADER = re.compile(r"(?:[\w-]+: .*\n)+\n")
 _SENT = re.compile(r"(?:date|message-id): ", re.IGNORECASE)  # a mail is sent on another day
 
@@ -68,14 +57,11 @@ def offers_of(
         named = _named_choices(text, SchemaParts.of(schema))
         stated = {n: v for n, v in stated.items() if {*named.get(n, ())} <= {str(v)}}
     proposed = {} if invoice is None else _terms_of(invoice, terms, schema)
-    total = _sum_to_pay(offers.lines, text)
-    of_total = [n for n, term in terms.items() if total and term in ("gross", "payable")]
     return replace(
         offers,
         seller=invoice["seller"] if invoice is not None and stated else "",
         stated=stated,
         accounts=tuple(accounts_in(text)),
-        sums={name: total for name in of_total if name not in proposed},
         proposed=proposed,
         unheld={
             name: invoice[term]
@@ -101,21 +87,6 @@ def _offers_of_cells(source: SourceText) -> Offers:
         ]
         rows += source.rows(own)
     return Offers(tuple(_lines(rows)), tuple(_names(rows)))
-
-
-def _sum_to_pay(lines: Iterable[OfferedLine], text: str) -> float | None:
-    """Return the last amount, if it is the largest, and a net sum and tax at a rate make it."""
-    amounts = [
-        (int(re.sub(r"\D", "", v.written)), line.key.endswith(MARKERS["amount"]))
-        for line in lines
-        for v in line.values
-        if v.kind == "amount" and WITH_CENTS.fullmatch(v.written)
-    ]
-    total, is_plain = amounts[-1] if amounts else (0, False)
-    cents, rates = {a for a, _ in amounts}, [r.replace(",", ".") for r in _RATE.findall(text)]
-    parts = [(net, total - net) for net in cents if total - net in cents]
-    is_sum = any(abs(net * float(rate) / 100 - tax) <= 1 for net, tax in parts for rate in rates)
-    return total / 100 if is_sum and is_plain and total == max(cents) else None
 
 
 def _named_choices(text: str, schema: SchemaParts) -> dict[str, list[str]]:

@@ -133,12 +133,12 @@ class ValueForm(Struct, frozen=True, gc=False):
         if self.of is float:
             return self._number(written, key)
         if self.of is datetime.date:
-            days = {day for day, orders in _days(written).items() if orders & self.orders}
+            days = {day for day, orders in days_of(written).items() if orders & self.orders}
             return days.pop() if len(days) == 1 else None
         return written if _DIGITS.sub("9", written) in self.shapes else None
 
     def _number(self, text: str, key: str) -> int | float | None:
-        found = {_amount(text, mark) for mark in self.marks}
+        found = {amount_in(text, mark) for mark in self.marks}
         amount, cents = found.pop() if len(found) == 1 else None, _CENTS.search(text)
         if cents is not None and cents[1] not in self.marks:
             return None
@@ -154,7 +154,7 @@ def form_of(value: Any, written: str, key: str) -> ValueForm | None:
     """Return the form in which a value is written in a line; None: it is another."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         number = abs(Decimal(repr(value)))
-        marks = frozenset(m for m in _MARKS if abs(_amount(written, m) or Decimal(-1)) == number)
+        marks = frozenset(m for m in _MARKS if abs(amount_in(written, m) or Decimal(-1)) == number)
         signs = frozenset([(key, written[:1] == "-", value < 0)] if number else ())
         form = ValueForm(float, marks, is_whole=isinstance(value, int), signs=signs)
         return form if marks else None
@@ -163,7 +163,7 @@ def form_of(value: Any, written: str, key: str) -> ValueForm | None:
     if _ISO_DAY.fullmatch(value):
         if _PLAIN_NUMBER.fullmatch(written) or value[-2:].lstrip("0") not in written:
             return None
-        orders = _days(written).get(value)
+        orders = days_of(written).get(value)
         return ValueForm(datetime.date, orders=orders) if orders else None
     is_same = written == value
     return ValueForm(str, shapes=frozenset([_DIGITS.sub("9", value)])) if is_same else None
@@ -181,7 +181,7 @@ def common_form(forms: Sequence[ValueForm]) -> ValueForm:
 
 
 @lru_cache(maxsize=8192)  # a decision's own is asked for four times
-def _amount(written: str, mark: str) -> Decimal | None:
+def amount_in(written: str, mark: str) -> Decimal | None:
     digits = _SPACE.sub("\u00a0", written.removeprefix("-"))
     is_latin = digits[:1].isdigit() and not _OTHER_DIGIT.search(digits)
     amount = amount_of(digits, mark) if is_latin else None
@@ -189,7 +189,7 @@ def _amount(written: str, mark: str) -> Decimal | None:
 
 
 @lru_cache(maxsize=8192)  # 5,000 decisions ask for the same days again and again
-def _days(written: str) -> Mapping[str, frozenset[str]]:
+def days_of(written: str) -> Mapping[str, frozenset[str]]:
     """Return the days that a text may mean, each with the orders of day and month that say so."""
     tokens = [d for d in SourceIndex(written, "und").dates.all() if d.end - d.start == len(written)]
     found, digits = dict[str, frozenset[str]](), _IN_DIGITS.fullmatch(written)

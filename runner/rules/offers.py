@@ -55,7 +55,6 @@ class Offers(Struct, frozen=True, dict=True):
     accounts: tuple[str, ...] = ()
     unread: WhyOpen | None = None
     """Why it offers nothing else; not packed, as what follows."""
-    sums: Mapping[str, float] = field(default_factory=dict)
     proposed: Mapping[str, Any] = field(default_factory=dict)
     """By field, its value in an e-invoice, whatever agrees."""
     unheld: Mapping[str, Any] = field(default_factory=dict)

@@ -21,7 +21,7 @@ from paddock.runner.progress.reasons import Reason
 from .parts import part_digest
 
 if TYPE_CHECKING:
-    from paddock.runner.rules import Offers, Rules, TaughtAnswer
+    from paddock.runner.rules import Offers, Proposals, Rules, TaughtAnswer
 
 MOST_TAUGHT = 20_000  # decisions of a step teach rules; the newest count
 MOST_DECISIONS = 2_000
@@ -90,6 +90,10 @@ class StepDecisions(Struct, frozen=True, dict=True):
     @cached_property
     def rules(self) -> Rules:
         return rules.Rules(self.taught)
+
+    @cached_property
+    def proposals(self) -> Proposals:
+        return rules.Proposals(self.taught)
 
     def rules_before(self, id_: str, offers: Offers) -> Rules:
         """Return what was taught on the senders of a document before a decision on it was made."""
