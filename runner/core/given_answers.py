@@ -175,16 +175,17 @@ async def with_readings(
         offers = rules.Offers(unread=WhyOpen.TOO_LONG)
     read, names = known.rules.read(offers), tuple(schema["properties"])
     found = {**used.field_readings(), **read.sure}
-    used = await _with_doubts(used, attempt, schema, offers, as_values(found))
+    shown = {**as_values(read.proposed), **offers.proposed, **as_values(found)}
+    used = await _with_doubts(used, attempt, schema, offers, shown)
     item.note(used)
     held = _valid(offers.proposed, schema)
     unheld = {
-        name: rules.PaperDoubt(WhyOpen.NOT_IN_SCHEMA, (invoice,)).as_json()
+        name: rules.doubt(WhyOpen.NOT_IN_SCHEMA, invoice)
         for name, invoice in {**offers.proposed, **offers.unheld}.items()
         if name not in held and not (terms.get(name) == "kind" and name in found)
     }  # a decision tells which kind of the schema its kind is
     doubts = {n: d for n, d in {**used.doubts, **unheld}.items() if n not in decided.fields}
-    in_doubt = {name: found[name].value for name in doubts if name in found}
+    in_doubt = {name: shown[name] for name in doubts if name in shown}
     proposed = {**as_values(read.proposed), **offers.proposed, **in_doubt}
     left_out = decided.fields.keys() | doubts.keys()
     sure = {name: reading for name, reading in found.items() if name not in left_out}
@@ -244,5 +245,4 @@ async def _with_doubts(
     kinds = {name for name, of_field in parts.items() if rules.tells_kind(of_field)}
     papers = await context.judge.reviews.papers(step, kinds)
     doubts = papers.doubts(offers, values, used.id, used.read_at)
-    found = {name: doubts[name].as_json() for name in schema["properties"] if name in doubts}
-    return replace(used, doubts=found)
+    return replace(used, doubts=doubts)

@@ -670,10 +670,10 @@ def _earlier(decision: Mapping[str, Any], subject: Subject) -> dict[str, Any]:
 
 
 def _present_path(reviews: LedgerReviews, stored: str, review: Review) -> Path:
-    """Return where a document lies: as it was read, or as it is filed."""
+    """Return where a document lies: as it is filed, since another may have its name, or was."""
     folder, filed = reviews.ledger.folder.parent.resolve(), FiledStore(reviews.ledger)
     targets = (target for place in review.places for target in filed.targets(*place))
-    return folder / (stored if (folder / stored).exists() else next(targets, stored))
+    return folder / next((target for target in targets if (folder / target).exists()), stored)
 
 
 def _refuse_changed(path: Path, review: Review) -> None:

@@ -14,25 +14,15 @@ if TYPE_CHECKING:
     from .field_rules import FieldReading, TaughtAnswer
     from .offers import Offers
     from .proposals import Proposals
-    from .sender_doubts import KnownPaper, PaperDoubt, SenderPapers, tells_kind
+    from .sender_doubts import KnownPaper, SenderPapers, doubt, tells_kind
 
 __all__ = [
-    "FieldReading",
-    "KnownPaper",
-    "Offers",
-    "PaperDoubt",
-    "Proposals",
-    "Rules",
-    "SenderPapers",
-    "TaughtAnswer",
-    "offers_of",
-    "signed_amounts",
-    "tells_kind",
+    "FieldReading", "KnownPaper", "Offers", "Proposals", "Rules", "SenderPapers", "TaughtAnswer",
+    "doubt", "offers_of", "signed_amounts", "tells_kind",
 ]  # fmt: skip
 __getattr__ = lazy_names(__name__, {
     "Offers": "offers", "offers_of": "document_offers", "signed_amounts": "cell_values",
     "FieldReading": "field_rules", "TaughtAnswer": "field_rules", "Rules": "decision_rules",
-    "PaperDoubt": "sender_doubts", "KnownPaper": "sender_doubts", "SenderPapers": "sender_doubts",
-    "tells_kind": "sender_doubts",
-    "Proposals": "proposals",
+    "doubt": "sender_doubts", "KnownPaper": "sender_doubts", "SenderPapers": "sender_doubts",
+    "tells_kind": "sender_doubts", "Proposals": "proposals",
 })  # fmt: skip

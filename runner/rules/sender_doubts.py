@@ -14,8 +14,9 @@ still be wrong. Papers that wait, or were rejected, are not known.
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from paddock.engine.system.records import Struct
@@ -24,22 +25,18 @@ from .field_rules import is_money, names_in
 from .offers import Offers
 from .reasons import WhyOpen
 
+Doubts = dict[str, dict[str, Any]]
 _LEAST_AMOUNTS, _TIMES = 2, 10
 _MOST_SHOWN = 3
+_MOST_OF_SENDER = 1_000  # the newest, which a paper is compared with in 4 ms
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _DIGITS = re.compile(r"\d+")
 _SPACE = re.compile(r"[\s\u00a0\u202f.-]")
 
 
-class PaperDoubt(Struct, frozen=True):
-    why: WhyOpen
-    new: tuple[Any, ...]
-    """What this paper has."""
-    known: tuple[Any, ...] = ()
-    """What the papers of its sender have; a few of them."""
-
-    def as_json(self) -> dict[str, Any]:
-        return {"open": self.why.name.lower(), "new": self.new, "known": self.known}
+def doubt(why: WhyOpen, new: Any, known: Sequence[Any] = ()) -> dict[str, Any]:
+    """Return why a field is open: what the paper has, and a few of those of its sender."""
+    return {"open": why.name.lower(), "new": [new], "known": [*dict.fromkeys(known)][:_MOST_SHOWN]}
 
 
 class KnownPaper(Struct, frozen=True, gc=False):
@@ -79,8 +76,9 @@ class KnownPaper(Struct, frozen=True, gc=False):
 
 class SenderPapers:
     def __init__(self, papers: Iterable[KnownPaper] = (), kinds: Collection[str] = ()) -> None:
-        """`kinds`: fields of a few values, but for currencies."""
-        self._by_cell = defaultdict[str, list[tuple[frozenset[str], KnownPaper]]](list)
+        """`papers`: the oldest first; `kinds`: fields of a few values, but for currencies."""
+        newest = partial(deque[tuple[frozenset[str], KnownPaper]], maxlen=_MOST_OF_SENDER)
+        self._by_cell = defaultdict[str, deque[tuple[frozenset[str], KnownPaper]]](newest)
         self._kinds = sorted(kinds)
         n_of, is_new = Counter[Any](), defaultdict[str, list[bool]](list)
         for paper in papers:
@@ -94,19 +92,17 @@ class SenderPapers:
                     n_of.update([own, (*own, code)])
         self._repeated = {field for field, some in is_new.items() if 2 * sum(some) < len(some)}
 
-    def doubts(
-        self, offers: Offers, values: Mapping[str, Any], id_: str, read_at: float
-    ) -> dict[str, PaperDoubt]:
+    def doubts(self, offers: Offers, values: Mapping[str, Any], id_: str, read_at: float) -> Doubts:
         """Return by field what is in doubt of a paper; `id_`: its own, if it is known itself."""
         if not (papers := [*self._of_sender(offers, id_)]):
             return {}
-        found = dict[str, PaperDoubt]()
+        found = Doubts()
         alike = [p for p in papers if self._kind(p.answer) == self._kind(values)]
         named = frozenset().union(*(paper.named for paper in papers))
         for field, code in self._codes(values, named):  # 4
             same = [p for p in alike if p.answer.get(field) == code and p.packed != offers.pack()]
             if same and field not in self._repeated and code not in offers.accounts:
-                found[field] = PaperDoubt(WhyOpen.SAME_NUMBER, (code,))
+                found[field] = doubt(WhyOpen.SAME_NUMBER, code)
         found |= self._early_days(values, [p for p in alike if p.read_at < read_at])  # 3
         for field, value in values.items():
             known = [paper.answer[field] for paper in papers if paper.answer.get(field) is not None]
@@ -114,16 +110,15 @@ class SenderPapers:
                 amounts = [abs(amount) for amount in known if _is_amount(amount)]
                 most = max(amounts, default=0)
                 if len(amounts) >= _LEAST_AMOUNTS and 0 < most * _TIMES <= abs(value):
-                    found[field] = PaperDoubt(WhyOpen.FAR_LARGER, (value,), (most,))
+                    found[field] = doubt(WhyOpen.FAR_LARGER, value, [most])
             elif is_money(value) and known and value not in known:  # 1
-                shown = _shown(papers, field)
-                found[field] = PaperDoubt(WhyOpen.OTHER_CURRENCY, (value,), shown)
-        accounts = dict.fromkeys(account for p in reversed(papers) for account in p.accounts)
-        new = tuple(account for account in offers.accounts if account not in accounts)
+                found[field] = doubt(WhyOpen.OTHER_CURRENCY, value, known[::-1])
+        accounts = [account for paper in reversed(papers) for account in paper.accounts]
+        new = [account for account in offers.accounts if account not in accounts]
         if accounts and new:
-            doubt = PaperDoubt(WhyOpen.OTHER_ACCOUNT, new, (*accounts,)[:_MOST_SHOWN])
             of_account = {f for f, v in values.items() if _SPACE.sub("", str(v)).upper() in new}
-            found |= dict.fromkeys(of_account | named or values.keys(), doubt)
+            how = {**doubt(WhyOpen.OTHER_ACCOUNT, "", accounts), "new": new}
+            found |= dict.fromkeys(of_account | named or values.keys(), how)
         return found
 
     def _of_sender(self, offers: Offers, id_: str) -> Iterator[KnownPaper]:
@@ -147,10 +142,8 @@ class SenderPapers:
             if is_text and _DIGITS.search(value) and not _DAY.fullmatch(value):
                 yield field, value
 
-    def _early_days(
-        self, values: Mapping[str, Any], before: Sequence[KnownPaper]
-    ) -> dict[str, PaperDoubt]:
-        found, last_of = dict[str, PaperDoubt](), dict[str, str]()
+    def _early_days(self, values: Mapping[str, Any], before: Sequence[KnownPaper]) -> Doubts:
+        found, last_of = Doubts(), dict[str, str]()
         for field, day in values.items():
             days = [paper.answer[field] for paper in before if _is_day(paper.answer.get(field))]
             if _is_day(day) and days:
@@ -161,7 +154,7 @@ class SenderPapers:
         for field, last in last_of.items():
             later = [p for p in before if _is_day(d := p.answer.get(field)) and d > values[field]]
             if not any(all(_is_lower(code, p.answer.get(of)) for p in later) for of, code in codes):
-                found[field] = PaperDoubt(WhyOpen.EARLIER_DAY, (values[field],), (last,))
+                found[field] = doubt(WhyOpen.EARLIER_DAY, values[field], [last])
         return found
 
 
@@ -191,7 +184,3 @@ def _is_lower(code: str, other: Any) -> bool:
         return False
     numbers, of_other = (tuple(map(int, _DIGITS.findall(text))) for text in (code, other))
     return numbers < of_other
-
-
-def _shown(papers: Sequence[KnownPaper], field: str) -> tuple[Any, ...]:
-    return (*dict.fromkeys(paper.answer.get(field) for paper in reversed(papers)),)[:_MOST_SHOWN]
