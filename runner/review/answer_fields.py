@@ -126,6 +126,10 @@ def subject_fields(subject: Subject) -> list[AnswerField]:
     return answer_fields(subject.answer, subject.schema, subject.evidence, subject.confidence)
 
 
+def shown_fields(review: Review) -> list[AnswerField]:
+    return subject_fields(shown_subject(review))
+
+
 def changed_fields(before: Any, after: Any) -> list[tuple[str, Any, Any]]:
     """Return (path, value before, value after) of the leaves that differ; None where one is not.
 

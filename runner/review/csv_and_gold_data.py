@@ -20,20 +20,12 @@ from paddock.runner.ledger.reviews.reviews import (
     N_ID_CHARS,
     DecisionRefused,
     Review,
-    Subject,
     question_digest,
 )
 from paddock.runner.rules.reasons import why_text
 from paddock.steps.tables.row_formats import CSV, JSONL, UnreadableRows
 
-from .answer_fields import (
-    AnswerField,
-    WrongField,
-    edited_answer,
-    shown_item,
-    shown_subject,
-    subject_fields,
-)
+from .answer_fields import WrongField, edited_answer, shown_fields, shown_item
 from .decisions import MARKS, VERBS, GivenDecision, Verb, clicked_places
 
 COLUMNS = (
@@ -97,9 +89,9 @@ def reviews_csv(reviews: Iterable[Review]) -> str:
     """
     rows = []
     for review in reviews:
-        subject = shown_subject(review)
+        subject = review.subject
         over = f"@{review.decided_at!r}" if review.is_decided else ""
-        for shown in subject_fields(subject):
+        for shown in shown_fields(review):
             how = subject.readings.get(str(*shown.keys[:1]), {})
             place, sure = shown.evidence or {}, shown.confidence or {}
             rows.append(dict.fromkeys(COLUMNS, "") | {
@@ -223,7 +215,7 @@ def check_decisions(
     decisions, numbers = list(decisions), list[str]()
     for given in decisions:
         held = reviews.get(given.id) if given.changes else None
-        of = (f.path for f in subject_fields(held.subject) if f.kind == "number") if held else ()
+        of = (f.path for f in shown_fields(held) if f.kind == "number") if held else ()
         numbers += (given.changes.get(path, "") for path in of)
     mark = SourceIndex("\n".join(numbers), "und").numbers.decimal_mark
     for decision in decisions:
@@ -243,13 +235,12 @@ def check_decisions(
                 if is_same and review.question != decision.question and decision.verb != "reject":
                     decision.question, decision.verb = review.question, "edit"
             else:
-                subject, fields = review.subject, subject_fields(shown_subject(review))
-                decision.marks = {**subject.marks, **_marks(subject, fields, decision.field_marks)}
-                others = ((p, at) for p, at in subject.places.items() if p not in decision.changes)
-                decision.places = {path: (start, end) for path, (start, end) in others}
+                changes, answer = decision.changes, review.shown_answer
+                decision.marks = _marks(review, decision.field_marks)
+                kept = {p: [*at] for p, at in review.subject.places.items() if p not in changes}
+                decision.places = clicked_places(kept)
                 if decision.verb == "edit":
-                    answer = review.shown_answer
-                    decision.value = edited_answer(answer, fields, decision.changes, mark)
+                    decision.value = edited_answer(answer, shown_fields(review), changes, mark)
             # As by an earlier import of the file.
             is_so = review.state == VERBS[decision.verb] and review.question == decision.question
             if not is_so or (decision.verb == "edit" and review.value != decision.value):
@@ -260,13 +251,12 @@ def check_decisions(
     return sound, faults
 
 
-def _marks(
-    subject: Subject, fields: Iterable[AnswerField], field_marks: Mapping[str, str]
-) -> Mapping[str, str]:
+def _marks(review: Review, field_marks: Mapping[str, str]) -> Mapping[str, str]:
     """Return what the rows of fields say of what is left over there; of one piece `always` wins."""
-    names, marks = {f.path: str(*f.keys[:1]) for f in fields}, dict[str, str]()
+    names = {f.path: str(*f.keys[:1]) for f in shown_fields(review)}
+    marks: dict[str, str] = {**review.subject.marks}
     for path, mark in sorted(field_marks.items(), key=lambda row: MARKS.index(row[1])):
-        left = subject.readings.get(names.get(path, ""), {}).get("left")
+        left = review.subject.readings.get(names.get(path, ""), {}).get("left")
         if not left:
             raise WrongField(f"'{mark}' is said of what is new, and nothing is at '{path}'.")
         marks |= {piece[-1]: mark for piece in left}

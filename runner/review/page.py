@@ -66,6 +66,7 @@ from .answer_fields import (
     edited_answer,
     left_path,
     page_words,
+    shown_fields,
     shown_spans,
     shown_subject,
     subject_fields,
@@ -712,4 +713,4 @@ def _edited(review: Review, body: Mapping[str, Any]) -> Any:
         isinstance(change, str) for change in changes.values()
     ):
         raise ApiError(400, "An edit has `changes`, a text for each field, or `json`.")
-    return edited_answer(review.shown_answer, subject_fields(shown_subject(review)), changes)
+    return edited_answer(review.shown_answer, shown_fields(review), changes)
