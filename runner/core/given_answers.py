@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from paddock.engine.system.records import Struct, field, replace
@@ -176,7 +176,7 @@ async def with_readings(
     read, names = known.rules.read(offers), tuple(schema["properties"])
     found = {**used.field_readings(), **read.sure}
     shown = {**as_values(read.proposed), **offers.proposed, **as_values(found)}
-    used = await _with_doubts(used, attempt, schema, offers, shown)
+    used = await _with_doubts(used, attempt, schema, offers, shown, found.keys())
     item.note(used)
     held = _valid(offers.proposed, schema)
     unheld = {
@@ -226,7 +226,12 @@ async def with_readings(
 
 
 async def _with_doubts(
-    used: UsedRules, attempt: StepAttempt, schema: Any, offers: Offers, values: Mapping[str, Any]
+    used: UsedRules,
+    attempt: StepAttempt,
+    schema: Any,
+    offers: Offers,
+    shown: Mapping[str, Any],
+    sure: Set[str],
 ) -> UsedRules:
     """Return what was read of a document with its doubts.
 
@@ -244,5 +249,6 @@ async def _with_doubts(
     parts = {name: SchemaParts.of(schema).field(name).parts for name in schema["properties"]}
     kinds = {name for name, of_field in parts.items() if rules.tells_kind(of_field)}
     papers = await context.judge.reviews.papers(step, kinds)
+    values = {n: v for n, v in shown.items() if n in sure or n not in kinds}  # else it is open
     doubts = papers.doubts(offers, values, used.id, used.read_at)
     return replace(used, doubts=doubts)
