@@ -122,7 +122,7 @@ def _spelling(code: str) -> str:
     is_long = sum(map(str.isalnum, code)) >= _LONG_CODE
     marks = sorted({"a" if c.islower() else c for c in code} - {" "})
     way = [mark for mark in marks if mark == "a" or not mark.isalnum()] if is_long else []
-    return " ".join(["", *_CODE_WORD.findall(code), *way])
+    return " ".join(["", *_CODE_WORD.findall(code), *way, *(["|"] if way else [])])
 
 
 def values_in(text: str) -> list[CellValue]:
