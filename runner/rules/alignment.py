@@ -20,12 +20,12 @@ from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
 from functools import cached_property
-from itertools import groupby, pairwise
+from itertools import pairwise
 
 from paddock.engine.system.records import Struct
 
 from .cell_values import MARKERS, WITH_CENTS, currency_id
-from .offers import OfferedLine
+from .offers import OfferedLine, OfferedValue
 
 _N_FREE = 3  # of so many words in a place, most others, none tells anything
 _MOST_ADDENDS = 24
@@ -53,38 +53,79 @@ class PaperPart(Struct, frozen=True):
         return bool(self.cents) and 0 < n_words <= _MOST_SUM_WORDS
 
 
+def _cents_of(value: OfferedValue) -> int | None:
+    if value.kind != "amount" or not WITH_CENTS.search(value.written):
+        return None
+    cents = int(_NO_DIGITS.sub("", value.written))
+    return -cents if value.written[0] == "-" else cents
+
+
 def _cents(line: OfferedLine) -> int | None:
     """Return the only amount of a line with cents, or that in a table's last cell."""
-    amounts = [v for v in line.values if v.kind == "amount" and WITH_CENTS.search(v.written)]
-    is_last = bool(amounts) and amounts[-1] is line.values[-1]
-    if not is_last or not line.key.endswith(MARKERS["amount"]):
-        return None
-    if len(amounts) > 1 and not line.cells:
-        return None
-    cents = int(_NO_DIGITS.sub("", amounts[-1].written))
-    return -cents if amounts[-1].written[0] == "-" else cents
+    amounts = [cents for value in line.values if (cents := _cents_of(value)) is not None]
+    is_last = line.key.endswith(MARKERS["amount"]) and _cents_of(line.values[-1]) is not None
+    return amounts[-1] if is_last and (len(amounts) == 1 or line.cells) else None
 
 
 def parts_of(lines: Sequence[OfferedLine]) -> list[PaperPart]:
-    """Return the parts of a paper: rows of items alike are one, if their amounts make a sum."""
-    parts, cents = list[PaperPart](), [_cents(line) for line in lines]
-    for cells, some in groupby(range(len(lines)), lambda n: cents[n] and lines[n].cells):
-        numbers = [*some]
-        items = [lines[n] for n in numbers]
-        total = sum(cents[n] or 0 for n in numbers)
-        if cells and "w" in str(cells) and _makes_sum(total, cents[numbers[-1] + 1 :]):
-            parts.append(PaperPart(f"items {cells}", items, total))
+    """Return the parts of a paper: rows of items alike are one, if their amounts make a sum.
+
+    Of items with a name and an amount alone, which look like net sum and tax, that has to be one of
+    the amounts that make another; they come first, and have no rate.
+    """
+    parts, at = list[PaperPart](), 0
+    cents = [_cents(line) for line in lines]
+    named = [
+        own and all(value.kind != "rate" for value in line.values)
+        for own, line in zip(cents, lines, strict=True)
+    ]
+    first = next((n for n, own in enumerate(cents) if own), None)
+    while at < len(lines):
+        cells, total, end = lines[at].cells, cents[at] or 0, at + 1
+        if total and cells:
+            while end < len(lines) and lines[end].cells == cells and cents[end]:
+                total, end = total + (cents[end] or 0), end + 1
+            is_sum = "w" in cells and _makes_sum(total, cents[end:])
         else:
-            parts += (PaperPart(line.key, [line], _cents(line)) for line in items)
+            while at == first and end < len(lines) and named[end] and cents[end] != total:
+                total, end = total + (cents[end] or 0), end + 1
+            following = cents[end : end + 1] if at == first and named[at] else []
+            is_sum = following == [total] and _makes_sum(total, cents[end + 1 :], least=1)
+            end = end if is_sum else at + 1
+        items = lines[at:end]
+        if is_sum:
+            parts.append(PaperPart(f"items {cells or 'wv'}", items, total))
+        else:
+            parts += (PaperPart(ln.key, [ln], _cents(ln)) for ln in items)
+        at = end
     return parts
 
 
-def _makes_sum(total: int, following: Sequence[int | None]) -> bool:
-    """Return whether a sum, with amounts right behind it or without, is the next amount."""
-    for amount in [cents for cents in following[:_MOST_ADDENDS] if cents is not None]:
-        if amount == total:
+def _makes_sum(total: int, following: Sequence[int | None], *, least: int = 0) -> bool:
+    """Return whether a sum, with at least so many amounts right behind it, is the next amount."""
+    amounts = [cents for cents in following[:_MOST_ADDENDS] if cents is not None]
+    for n, amount in enumerate(amounts):
+        if n >= least and amount == total:
             return True
         total += amount
+    return False
+
+
+def is_sum_of_others(value: float, parts: Iterable[PaperPart]) -> bool:
+    """Return whether an amount is the sum of amounts that follow one another, near it."""
+    lines = (line for part in parts for line in part.lines)
+    amounts = [cents for line in lines for value in line.values if (cents := _cents_of(value))]
+    total = round(value * 100)
+    for at in [n for n, amount in enumerate(amounts) if abs(amount) == abs(total)]:
+        near = range(max(0, at - _MOST_ADDENDS), min(len(amounts), at + _MOST_ADDENDS))
+        for first in near:
+            rest = amounts[at]
+            for n in range(first, near.stop):
+                if n == at:
+                    break
+                rest -= amounts[n]
+                if rest == 0 and n > first:
+                    return True
     return False
 
 

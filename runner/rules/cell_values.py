@@ -12,6 +12,7 @@ from paddock.pipelines.checking.cldr import is_unit, letter_currency, month_name
 from paddock.pipelines.checking.numbers import PER_HUNDRED
 from paddock.pipelines.checking.source_index import SourceIndex
 from paddock.pipelines.text_cells import SourceText
+from paddock.steps.readers.e_invoice_checks import is_iban
 
 Kind = Literal["day", "amount", "rate", "month", "code"]
 MARKERS: dict[Kind, str] = {
@@ -118,7 +119,9 @@ def key_of(text: str, values: Sequence[CellValue]) -> str:
 
 
 def _spelling(code: str) -> str:
-    """Return the words of a code, and how a long one is spelled: an account with hyphens."""
+    """Return an account, the words of a code, and how a long one is spelled: with hyphens."""
+    if is_iban(code):
+        return f" {''.join(code.split()).casefold()}"
     is_long = sum(map(str.isalnum, code)) >= _LONG_CODE
     marks = sorted({"a" if c.islower() else c for c in code} - {" "})
     way = [mark for mark in marks if mark == "a" or not mark.isalnum()] if is_long else []

@@ -27,6 +27,7 @@ class WhyOpen(Enum):
     DIFFERENT = "decisions on this sender and layout differ"
     NO_PLACE = "its value stood nowhere, or each time elsewhere"
     NO_VALUE = "no value of its form stands in its place"
+    NO_SUM = "it is no sum of others, as it was each time"
     TWO_READINGS = "two readings of it differ"
     DECIDED_OTHERWISE = "it was decided otherwise than an e-invoice of this seller states it"
     REFUSED = "what was read is not valid by schema or checks"

@@ -11,7 +11,16 @@ from typing import Any
 from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.text import canonical_json
 
-from .alignment import Explanation, LayoutPlace, PaperPart, add_paper, aligned, explained, parts_of
+from .alignment import (
+    Explanation,
+    LayoutPlace,
+    PaperPart,
+    add_paper,
+    aligned,
+    explained,
+    is_sum_of_others,
+    parts_of,
+)
 from .cell_values import MARKERS, key_of, name_of, values_in
 from .field_rules import (
     FieldReading,
@@ -65,6 +74,8 @@ class FieldRule(Struct, frozen=True):
     places: tuple[ValuePlace, ...]
     form: ValueForm
     ids: tuple[str, ...]
+    is_sum: bool = False
+    """Whether it was the sum of other amounts each time."""
 
 
 class SenderLayout(Struct, dict=True):
@@ -196,7 +207,10 @@ class SenderLayout(Struct, dict=True):
                 forms += (form for form in own if form is not None)
         if not kept or len({form.of for form in forms}) != 1:
             return None
-        return FieldRule(tuple(kept), common_form(forms), tuple(t.id for _, t in taught))
+        is_sum = forms[0].of is float and all(
+            is_sum_of_others(t.answer[field], self.parts[n]) for n, t in taught
+        )
+        return FieldRule(tuple(kept), common_form(forms), tuple(t.id for _, t in taught), is_sum)
 
     def borrow(self, others: Sequence[SenderLayout]) -> None:
         """Take rules of fields that no one looked at here from others with lines alike."""
@@ -217,7 +231,7 @@ class SenderLayout(Struct, dict=True):
                         if (part := self._part_at(n, own.place)) is not None
                         for line in part.lines[:1]
                     ):
-                        self.fields[field] = FieldRule(tuple(at), rule.form, rule.ids)
+                        self.fields[field] = replace(rule, places=tuple(at))
                         break
 
     def _by_place(self, paper: int) -> Iterator[tuple[int, PaperPart]]:
@@ -296,6 +310,9 @@ class SenderLayout(Struct, dict=True):
         for part in left:
             for field in part.fields:
                 why.setdefault(field, WhyOpen.LEFT_OVER)
+        for field in read.keys() & self.fields.keys() - why.keys():
+            if self.fields[field].is_sum and not is_sum_of_others(read[field].value, parts):
+                why[field] = WhyOpen.NO_SUM
         untaught = {f: WhyOpen.NO_PLACE for f in constants if f not in read}
         why = untaught | why
         sure = {field: reading for field, reading in read.items() if field not in why}
@@ -318,7 +335,14 @@ class SenderLayout(Struct, dict=True):
         def opened(row: int, words: Set[str], has_code: bool) -> tuple[str, ...]:
             fields = {*self.fields, *self.constants}
             closed = {
-                f for f in codes if not (is_many or has_code or row in rows[f] or words & labels[f])
+                f
+                for f in codes
+                if not (
+                    is_many
+                    or has_code
+                    or words & labels[f]
+                    or any(abs(row - at) < 2 for at in rows[f])
+                )
             }
             return tuple(sorted(fields - closed))
 
