@@ -21,11 +21,14 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
 from functools import cached_property
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from paddock.engine.system.records import Struct
 
 from .cell_values import MARKERS, WITH_CENTS, currency_id
-from .offers import OfferedLine, OfferedValue
+
+if TYPE_CHECKING:
+    from .offers import OfferedLine, OfferedValue
 
 _N_FREE = 3  # of so many words in a place, most others, none tells anything
 _MOST_ADDENDS = 24

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import zlib
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 from paddock.engine.system.records import Struct, field
 
+from .alignment import PaperPart, parts_of
 from .cell_values import CellValue, key_of
 from .reasons import WhyOpen
 
@@ -59,6 +60,11 @@ class Offers(Struct, frozen=True, dict=True):
     """By field, its value in an e-invoice, whatever agrees."""
     unheld: Mapping[str, Any] = field(default_factory=dict)
     """By field of a few choices, its value in an e-invoice, which is none of them."""
+
+    @cached_property
+    def parts(self) -> Sequence[PaperPart]:
+        """It as it is aligned with others."""
+        return parts_of(self.lines)
 
     def pack(self) -> str:
         """Return them as a text; empty: there is nothing, or it is too much to be kept."""
