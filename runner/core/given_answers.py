@@ -250,5 +250,7 @@ async def _with_doubts(
     kinds = {name for name, of_field in parts.items() if rules.tells_kind(of_field)}
     papers = await context.judge.reviews.papers(step, kinds)
     values = {n: v for n, v in shown.items() if n in sure or n not in kinds}  # else it is open
-    doubts = papers.doubts(offers, values, used.id, used.read_at)
+    terms = (attempt.step.reply and attempt.step.reply.readings) or {}
+    dues = {name for name, term in terms.items() if term == "due"}
+    doubts = papers.doubts(offers, values, used.id, used.read_at, dues)
     return replace(used, doubts=doubts)

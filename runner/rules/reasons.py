@@ -56,17 +56,17 @@ class NoRule(Enum):
 
 
 def why_text(how: Mapping[str, Any], n_most: int = 5) -> str:
-    """Return why a field is open, of its reading, with what is left over, or in doubt.
+    """Return why a field is open, of its reading, with what is in doubt, or left over.
 
     >>> why_text({"open": "left_over", "left": [["Storno", 9, 15, "k"], ["Paid", -1, -1, "m"]]})
     'new on this paper: “Storno”, “Paid” is missing'
     >>> why_text({"open": "far_larger", "new": [1200], "known": [120.5]})
     'ten times the largest of this sender (1200; so far 120.5)'
     """
-    left, why = how.get("left") or (), WhyOpen.named(how["open"])
-    pieces = [f"“{one_line(text, 60)}”{' is missing' * (at < 0)}" for text, at, *_ in left]
-    found = [f"{WhyOpen.LEFT_OVER.value}: {listed(pieces, n_most)}"] if pieces else []
+    why = WhyOpen.named(how["open"])
     if why in DOUBTS:
         new, known = (", ".join(map(cell_text, how.get(name, ()))) for name in ("new", "known"))
-        found.insert(0, f"{why.value} ({new}{known and '; so far '}{known})")
-    return "; ".join(found) or why.value
+        return f"{why.value} ({new}{known and '; so far '}{known})"
+    left = how.get("left") or ()
+    pieces = [f"“{one_line(text, 60)}”{' is missing' * (at < 0)}" for text, at, *_ in left]
+    return f"{why.value}: {listed(pieces, n_most)}" if pieces else why.value

@@ -6,7 +6,7 @@ still be wrong. Papers that wait, or were rejected, are not known.
 1. An account, a currency that none of them has. A sender without accounts may have any.
 2. An amount of ten times the largest of two or more.
 3. A day before the last one's of the same kind, if that came in an earlier run, no other day of the
-   paper is later, and its number is not that of an older paper.
+   paper is later, and its number is not that of an older paper. Days to pay by may be earlier.
 4. A code again in a paper of the same kind and another text, where codes of this field are mostly
    new ones: those of customers are not.
 """
@@ -16,6 +16,8 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import date, timedelta
 from functools import partial
 from typing import Any
 
@@ -28,8 +30,8 @@ from .reasons import WhyOpen
 Doubts = dict[str, dict[str, Any]]
 _LEAST_AMOUNTS, _TIMES = 2, 10
 _MOST_SHOWN = 3
+_MOST_TERMS_DAYS = 90  # by so much a paper may be due before the one before it
 _MOST_OF_SENDER = 1_000  # the newest, which a paper is compared with in 4 ms
-_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _DIGITS = re.compile(r"\d+")
 _SPACE = re.compile(r"[\s\u00a0\u202f.-]")
 
@@ -92,8 +94,18 @@ class SenderPapers:
                     n_of.update([own, (*own, code)])
         self._repeated = {field for field, some in is_new.items() if 2 * sum(some) < len(some)}
 
-    def doubts(self, offers: Offers, values: Mapping[str, Any], id_: str, read_at: float) -> Doubts:
-        """Return by field what is in doubt of a paper; `id_`: its own, if it is known itself."""
+    def doubts(
+        self,
+        offers: Offers,
+        values: Mapping[str, Any],
+        id_: str,
+        read_at: float,
+        dues: Collection[str] = (),
+    ) -> Doubts:
+        """Return by field what is in doubt of a paper.
+
+        `id_`: its own, if it is known itself; `dues`: fields with days to pay by.
+        """
         if not (papers := [*self._of_sender(offers, id_)]):
             return {}
         found = Doubts()
@@ -103,7 +115,7 @@ class SenderPapers:
             same = [p for p in alike if p.answer.get(field) == code and p.packed != offers.pack()]
             if same and field not in self._repeated and code not in offers.accounts:
                 found[field] = doubt(WhyOpen.SAME_NUMBER, code)
-        found |= self._early_days(values, [p for p in alike if p.read_at < read_at])  # 3
+        found |= self._early_days(values, [p for p in alike if p.read_at < read_at], dues)  # 3
         for field, value in values.items():
             known = [paper.answer[field] for paper in papers if paper.answer.get(field) is not None]
             if _is_amount(value):  # 2
@@ -139,15 +151,18 @@ class SenderPapers:
     ) -> Iterator[tuple[str, str]]:
         for field, value in answer.items():
             is_text = isinstance(value, str) and field not in named and field not in self._kinds
-            if is_text and _DIGITS.search(value) and not _DAY.fullmatch(value):
+            if is_text and _DIGITS.search(value) and not _is_day(value):
                 yield field, value
 
-    def _early_days(self, values: Mapping[str, Any], before: Sequence[KnownPaper]) -> Doubts:
+    def _early_days(
+        self, values: Mapping[str, Any], before: Sequence[KnownPaper], dues: Collection[str]
+    ) -> Doubts:
         found, last_of = Doubts(), dict[str, str]()
         for field, day in values.items():
             days = [paper.answer[field] for paper in before if _is_day(paper.answer.get(field))]
             if _is_day(day) and days:
-                last_of[field] = max(days)
+                slack = timedelta(_MOST_TERMS_DAYS if field in dues else 0)
+                last_of[field] = f"{date.fromisoformat(max(days)) - slack}"
         if any(values[field] >= last for field, last in last_of.items()):
             return {}
         codes = [*self._codes(values, frozenset())]
@@ -171,7 +186,9 @@ def _folded(value: Any) -> str:
 
 
 def _is_day(value: Any) -> bool:
-    return isinstance(value, str) and _DAY.fullmatch(value) is not None
+    with suppress(ValueError):
+        return isinstance(value, str) and f"{date.fromisoformat(value)}" == value
+    return False
 
 
 def _is_amount(value: Any) -> bool:

@@ -298,9 +298,9 @@ class _Answer(Struct, frozen=True):
     def why_open(self, fields: Iterable[str]) -> Iterator[str]:
         readings = self.outputs.get("readings") or {}
         by_reason = dict[tuple[str, str], list[str]]()
-        for name in fields:
+        for name in sorted(fields, key=lambda name: "new" not in readings.get(name, {})):  # doubts
             how = {"open": WhyOpen.NO_PLACE.name, **readings.get(name, {})}
-            form = "{} ({})" if how.get("left") else "{}: {}"
+            form = "{} ({})" if how.get("left") and "new" not in how else "{}: {}"
             by_reason.setdefault((form, why_text(how, 1)), []).append(f"the {_name((name,))}")
         yield from (form.format(why, _listed(names)) for (form, why), names in by_reason.items())
 

