@@ -281,9 +281,9 @@ class LedgerReviews(ReviewStore, dict=True):
 
         `shown`: id and question of each, as it was seen; of the question its beginning is enough.
         What cannot be accepted, since it has changed or another person looks at it, is left; so is
-        what is asked about as a random check. Answers are checked before the transaction, which a
-        database ends that waits for long; `known` has the faults of those that were, by id and
-        question.
+        what is asked about as a random check, or may be a fraud. Answers are checked before the
+        transaction, which a database ends that waits for long; `known` has the faults of those that
+        were, by id and question.
         """
         questions = dict(shown)
         left: dict[str, str] = {}
@@ -306,8 +306,10 @@ class LedgerReviews(ReviewStore, dict=True):
             sound: list[Review] = []
             for review in (review for review in reviews if review.id in deciding):
                 # Figures rest on what a person has seen of random checks, and rules on edits
-                if review.subject.is_sampled or review.value is not None:
-                    what = "a random check" if review.subject.is_sampled else "an undone decision"
+                subject, is_undone = review.subject, review.value is not None
+                if subject.may_be_fraud or subject.is_sampled or is_undone:
+                    what = "a random check" if subject.is_sampled else "an undone decision"
+                    what = "a possible fraud" if subject.may_be_fraud else what
                     left[review.id] = (
                         f"{review.shown_name} is {what}, which a person has to look at."
                     )

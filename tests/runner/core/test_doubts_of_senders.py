@@ -95,6 +95,10 @@ def test_what_is_said_of_a_doubt_has_both_values(desk: Desk) -> None:
     for report in (desk.work(), desk.work()):
         assert [item.key for item in report.items if item.may_be_fraud] == ["b.txt"]
     review = desk.waiting()["b.txt"]
+    with desk.reviews() as reviews:
+        left = reviews.accept_together([(review.id, review.question)], "ann").left
+    what = "'b.txt' (step 'bill') is a possible fraud, which a person has to look at."
+    assert left == {review.id: what}
     assert review.subject.answer["sender"] == TRUE["sender"]
     assert review.subject.due[:1] == (
         "Possible fraud, another account (AT611904300234573201; so far DE02120300000000202051): "
