@@ -35,25 +35,46 @@ _MOST_ADDENDS = 24
 _MOST_SUM_WORDS = 6  # of a new line in a sum: `Discount 2%: -10.00`
 _MARKERS = frozenset(MARKERS.values())
 _NO_DIGITS = re.compile(r"\D")
+_LETTERS = re.compile(r"[\W\d_]")
 
 
-class PaperPart(Struct, frozen=True):
+class PaperPart(Struct, frozen=True, dict=True):
     key: str
     lines: Sequence[OfferedLine]
     cents: int | None
     """Its only amount, or the sum of the items; None: it has none, or several."""
 
+    @cached_property
+    def forms(self) -> frozenset[str]:
+        """How its values are written: currency and sign of amounts, rates, letters of codes."""
+        return frozenset(
+            _form(value, is_item=self.is_items) for line in self.lines for value in line.values
+        )
+
     @property
-    def units(self) -> frozenset[str]:
-        """The currencies of its amounts, and an empty one for those without."""
-        values = (value for line in self.lines for value in line.values)
-        return frozenset(currency_id(v.unit) for v in values if v.kind == "amount")
+    def is_items(self) -> bool:
+        return self.key.startswith("items ")
 
     @property
     def is_addend(self) -> bool:
         words = self.key.split()
         n_words = sum(word not in _MARKERS for word in words[:-1])
         return bool(self.cents) and 0 < n_words <= _MOST_SUM_WORDS
+
+
+def _form(value: OfferedValue, *, is_item: bool) -> str:
+    """Return kind and form; of items, which are other ones each time, the currency alone."""
+    if value.kind == "amount":
+        cents = None if is_item else _cents_of(value)
+        sign = "" if cents is None else "0" if cents == 0 else "-" if cents < 0 else "+"
+        return f"amount {currency_id(value.unit)}{sign}"
+    if is_item or value.kind not in ("code", "rate"):
+        return "other"
+    return (
+        f"{value.kind} {_LETTERS.sub('', value.written)}"
+        if value.kind == "code"
+        else (f"rate {value.written}")
+    )
 
 
 def _cents_of(value: OfferedValue) -> int | None:
@@ -139,8 +160,8 @@ class LayoutPlace(Struct, dict=True):
     """What stood at one place of decided papers, by the numbers of these."""
 
     variants: dict[str, set[int]]
-    units: set[str]
-    """Those of the amounts there."""
+    forms: set[str]
+    """How values are written there."""
 
     @cached_property
     def papers(self) -> Set[int]:
@@ -157,12 +178,26 @@ class LayoutPlace(Struct, dict=True):
     def is_optional(self, n_papers: int) -> bool:
         return len(self.papers) < n_papers or self.are_unlike
 
+    def knows_forms(self, part: PaperPart, *, is_fixed: bool) -> bool:
+        """Return whether values are written as there: letters of codes, and rates, if not others.
+
+        `is_fixed`: the form of a code is that of a field.
+        """
+        new = part.forms - self.forms
+        n_of = Counter(form.split()[0] for form in self.forms)
+        return all(
+            kind == "other"
+            or (n_of[kind] > 1 and kind != "amount")
+            or (kind == "code" and is_fixed)
+            for kind in (form.split()[0] for form in new)
+        )
+
     @property
     def is_amount(self) -> bool:
         return all(key.endswith(MARKERS["amount"]) for key in self.variants)
 
     @cached_property
-    def frame(self) -> tuple[list[str], list[str], int] | None:
+    def frame(self) -> tuple[list[str], list[str], range] | None:
         """What stands before and behind what is another each time, and how long that may be."""
         if len(self.variants) < _N_FREE or 2 * len(self.variants) <= len(self.papers):
             return None
@@ -171,21 +206,21 @@ class LayoutPlace(Struct, dict=True):
         before = _n_common(first, last)
         least = min(map(len, ways)) - before
         behind = min(least, min(_n_common(way[::-1], first[::-1]) for way in ways))
-        longest = max(map(len, ways)) - before - behind
-        return first[:before], first[len(first) - behind :], longest
+        lengths = [len(way) - before - behind for way in ways]
+        return first[:before], first[len(first) - behind :], range(min(lengths), max(lengths) + 1)
 
     def is_free(self, key: str) -> bool:
         """Return whether a part has other words where those of decided papers are others (2)."""
         if self.frame is None:
             return False
-        before, behind, longest = self.frame
+        before, behind, lengths = self.frame
         words = key.split()
         own = words[len(before) : len(words) - len(behind)]
         met = {word for known in self.variants for word in known.split() if word in _MARKERS}
         return (
             words[: len(before)] == before
             and words[len(words) - len(behind) :] == behind
-            and 0 < len(own) <= longest
+            and len(own) in lengths
             and {word for word in own if word in _MARKERS} <= met
         )
 
@@ -260,7 +295,7 @@ def add_paper(
         all_places += at[some.start : some.stop + 1]
     for place, part in zip(at, parts, strict=True):
         place.variants.setdefault(part.key, set()).update(papers)
-        place.units |= part.units
+        place.forms |= part.forms
         place.__dict__.clear()
     places[:] = all_places
     return at
@@ -303,7 +338,7 @@ def explained(
     ]
     found = Explanation({place: n for n, place in pairs}, [], [], {}, {})
     for some, gap in _gaps(pairs, len(keys), len(places)):
-        new = [n for n in some if keys[n] in always or not is_remark(keys[n])]
+        new = [n for n in some if keys[n] in always or parts[n].cents or not is_remark(keys[n])]
         missing = [*gap]
         for n in [*new]:
             at = next((p for p in missing if p not in fixed and places[p].is_free(keys[n])), None)
@@ -329,7 +364,13 @@ def explained(
             }
         found.new += new
         found.missing += missing
-    _explain_by_sums(found, parts, places, fixed, always)
+    found.new += [
+        n
+        for place, n in found.stands.items()
+        if not places[place].knows_forms(parts[n], is_fixed=place in fixed)
+    ]
+    remarks = {n for n in found.new if keys[n] not in always and is_remark(keys[n])}
+    _explain_by_sums(found, parts, places, fixed, remarks)
     return found
 
 
@@ -345,23 +386,25 @@ def _explain_by_sums(
     parts: Sequence[PaperPart],
     places: Sequence[LayoutPlace],
     fixed: Set[int],
-    always: Set[str],
+    remarks: Set[int],
 ) -> None:
     """Take out what sums explain (3): amounts that are counted, and those that are missing.
 
-    Where the amounts of fields are sums of others in this paper, no other amount lacks.
+    Where the amounts of fields are sums of others in this paper, no other amount lacks. `remarks`:
+    new parts that may be such a sum, as a new balance is.
     """
     place_of = {n: place for place, n in found.stands.items()}
-    new = {n for n in found.new if parts[n].is_addend and parts[n].key not in always}
-    new -= {*found.replaced.values()}
+    new = {n for n in found.new if parts[n].is_addend} - ({*found.replaced.values()} - remarks)
     amounts = [n for n, part in enumerate(parts) if part.cents and (n in place_of or n in new)]
     open_sums = {n for n in amounts if place_of.get(n) in fixed}
     for end, total in enumerate(amounts):
         run, rest = list[int](), parts[total].cents or 0
-        for n in reversed(amounts[max(0, end - _MOST_ADDENDS) : end] if total in place_of else []):
+        is_known = total in place_of or total in remarks
+        for n in reversed(amounts[max(0, end - _MOST_ADDENDS) : end] if is_known else []):
             run.append(n)
             rest -= parts[n].cents or 0
             if rest == 0 and len(run) > 1 and run[-1] in place_of:
+                run += [total] if total in remarks else []
                 found.new = [n for n in found.new if n not in new or n not in run]
                 open_sums.discard(total)
                 break

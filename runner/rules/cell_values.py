@@ -34,7 +34,7 @@ _GLUED = re.compile(
     "(\\d{1,3}(?:[.,'\u2019\u00a0\u202f]\\d{3})+(?:[.,]\\d\\d)?|\\d+[.,]\\d\\d)(?![\\w'\u2019]|[-.,/]\\w)"
 )
 """An amount that the letters of its currency touch: `RM1,234.56`."""
-_MONTH = re.compile(r"([^\W\d_]{3,12})\.? (?:\d{4})(?![\w.,/-]*\d)")
+_MONTH = re.compile(r"([^\W\d_]{3,12})\.?(?: de)? (?:\d{4})(?![\w.,/-]*\d)")
 _LONG_CODE = 12
 _CODE_WORD = re.compile(r"[^\W\d_]{4,}")  # of `STORNO-7`
 _TOKEN = re.compile(r"\S*\d\S*")

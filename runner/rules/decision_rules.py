@@ -11,6 +11,7 @@ other words each time, rows of items, amounts that a sum explains. A field is re
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from functools import cached_property
@@ -262,6 +263,13 @@ class SenderLayout(Struct, dict=True):
         }
 
     @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """How lines with the values of fields begin: no article is called so."""
+        keys = (key for n in self.fixed for key in self.places[n].variants)
+        begin = (re.split(f"[{''.join(MARKERS.values())}]", key)[0].rstrip(" :.") for key in keys)
+        return tuple(sorted({f"{words} " for words in begin if words}))
+
+    @cached_property
     def fixed(self) -> Set[int]:
         """Places with a decided value: no other words are free there."""
         return {at.place for rule in self.fields.values() for at in rule.places} | self.not_free
@@ -278,9 +286,11 @@ class SenderLayout(Struct, dict=True):
             lambda key: marks.get(key) == "never" or (remarks is not None and remarks.has(key)),
             {key for key, mark in marks.items() if mark == "always"},
         )
-        for place, n in found.stands.items():
-            if not parts[n].units <= self.places[place].units:
-                found.new.append(n)
+        found.new += [
+            n
+            for n in {*found.stands.values()} - {*found.new}
+            if parts[n].is_items and any(ln.key.startswith(self.labels) for ln in parts[n].lines)
+        ]
         return found
 
     def read(self, parts: Sequence[PaperPart], how: Explanation) -> DocumentReadings:

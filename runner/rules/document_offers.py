@@ -15,11 +15,21 @@ from paddock.engine.system.records import Struct, replace
 from paddock.pipelines.checking.schema_parts import SchemaParts
 from paddock.pipelines.e_invoices import EInvoice, InvoiceTerm
 from paddock.pipelines.text_cells import PlacedCell, SourceText
-from paddock.pipelines.text_marks import shown_text
+from paddock.pipelines.text_marks import searchable, shown_text
 from paddock.steps.readers.document_kinds import MEDIA_TYPES
 from paddock.steps.readers.e_invoice_checks import accounts_in
 
-from .cell_values import MARKERS, WORD, CellValue, is_currency, key_of, name_of, values_in, words_of
+from .cell_values import (
+    MARKERS,
+    WITH_CENTS,
+    WORD,
+    CellValue,
+    is_currency,
+    key_of,
+    name_of,
+    values_in,
+    words_of,
+)
 from .offers import OfferedLine, OfferedValue, Offers
 from .reasons import WhyOpen
 
@@ -236,9 +246,14 @@ def _line(
         )
         text += cell.place.text
     kinds = "".join("w" if cell.has_words else "v" for cell in cells) if is_table else ""
+    in_names = [value for cell in cells if cell.has_words for value in cell.values]
     if len(cells) == 1 and len(values) > 2:  # `Rope 2 4.50 9.00`
         last = re.search(f" (?:[{''.join(MARKERS.values())}] ?)+$", key_of(text, values))
         kinds = "w" + "v" * len(last[0].split()) if last is not None else ""
+        in_names = in_names[: len(values) - len(kinds) + 1]
+    is_struck = searchable(text) != text
+    if is_struck or any(WITH_CENTS.search(value.written) for value in in_names):
+        kinds = ""  # its name says more than a name
     return OfferedLine(text, row, cells[0].place.start, tuple(values), kinds)
 
 
