@@ -7,8 +7,10 @@ still be wrong. Papers that wait, or were rejected, are not known.
 2. An amount of ten times the largest of two or more.
 3. A day before the last one's of the same kind, if that came in an earlier run, no other day of the
    paper is later, and its number is not that of an older paper. Days to pay by may be earlier.
-4. A code again in a paper of the same kind and another text, where codes of this field are mostly
-   new ones: those of customers are not.
+4. A code again in a paper of the same kind, where codes of this field are mostly new ones: those of
+   customers are not.
+
+The same text again has none: it was renamed, or is a copy.
 """
 
 from __future__ import annotations
@@ -108,12 +110,15 @@ class SenderPapers:
         """
         if not (papers := [*self._of_sender(offers, id_)]):
             return {}
+        packed = offers.pack()
+        if any(paper.packed == packed for paper in papers):  # renamed, or a copy
+            return {}
         found = Doubts()
         alike = [p for p in papers if self._kind(p.answer) == self._kind(values)]
         named = frozenset().union(*(paper.named for paper in papers))
         for field, code in self._codes(values, named):  # 4
-            same = [p for p in alike if p.answer.get(field) == code and p.packed != offers.pack()]
-            if same and field not in self._repeated and code not in offers.accounts:
+            is_again = any(paper.answer.get(field) == code for paper in alike)
+            if is_again and field not in self._repeated and code not in offers.accounts:
                 found[field] = doubt(WhyOpen.SAME_NUMBER, code)
         found |= self._early_days(values, [p for p in alike if p.read_at < read_at], dues)  # 3
         for field, value in values.items():

@@ -81,6 +81,16 @@ def test_a_day_to_pay_by_may_be_before_the_last_one(tmp_path: Path, due: str, as
     assert why(desk, "b.xml") == ({"date": "earlier_day"} if asked else {})
 
 
+def test_a_renamed_paper_is_not_compared_with_later_ones(desk: Desk) -> None:
+    desk.teach("a", bill())
+    for name, text in {"b": bill(**{**NEXT, "number": "RE-109"}), "c": bill(**THIRD)}.items():
+        desk.arrive(**{name: text})
+        desk.work()
+    (desk.folder / "inbox/b.txt").rename(desk.folder / "inbox/z.txt")
+    desk.work()
+    assert desk.waiting() == {}
+
+
 def test_papers_that_came_together_may_be_in_any_order(desk: Desk) -> None:
     desk.arrive(a=bill(), b=bill(**NEXT))
     desk.work()
