@@ -256,7 +256,7 @@ def test_invoices_become_rows_whose_figures_stand_in_the_documents(tmp_path: Pat
 
 
 def bill(
-    supplier: str, number: str, total: str, due: str, what: str = "We made two oars for you."
+    supplier: str, number: str, total: str, due: str, what: str = "Oars   2   42.00   84.00"
 ) -> str:
     """Return the text of a bill; where `what` differs, `duplicates` sees another text."""
     lines = (supplier, f"Invoice number: {number}", what, f"Total: {total}", f"Pay by: {due}")
@@ -304,7 +304,9 @@ def test_a_clerk_of_the_office_decides_once_on_each_sender(tmp_path: Path) -> No
     (folder / "inbox/broken.pdf").unlink()
     decide("a", **dear, number="24-1", total=84.0, due="2024-05-03")
     decide("ann", kind="letter")
-    second = bill("Calder Boatyard", "24-2", "10.00 EUR", "4 May 2024", "We sent a tin of tar.")
+    second = bill(
+        "Calder Boatyard", "24-2", "10.00 EUR", "4 May 2024", "Tin of tar   1   10.00   10.00"
+    )
     seen = day(b=second, c=second)
     filed: dict[str, tuple[object, ...]] = {
         "a.txt": ("invoice", None, "filed/invoice/a.txt", False),
