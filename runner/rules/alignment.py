@@ -21,7 +21,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from paddock.engine.system.records import Struct
 
@@ -35,6 +35,7 @@ _MOST_ADDENDS = 24
 _MOST_SUM_WORDS = 6  # of a new line in a sum: `Discount 2%: -10.00`
 _MARKERS = frozenset(MARKERS.values())
 _NO_DIGITS = re.compile(r"\D")
+FormKind = Literal["currency", "sign", "code", "rate"]
 _LETTERS = re.compile(r"[\W\d_]")
 
 
@@ -44,37 +45,30 @@ class PaperPart(Struct, frozen=True, dict=True):
     cents: int | None
     """Its only amount, or the sum of the items; None: it has none, or several."""
 
-    @cached_property
-    def forms(self) -> frozenset[str]:
-        """How its values are written: currency and sign of amounts, rates, letters of codes."""
-        return frozenset(
-            _form(value, is_item=self.is_items) for line in self.lines for value in line.values
-        )
+    is_items: bool = False
 
-    @property
-    def is_items(self) -> bool:
-        return self.key.startswith("items ")
+    @cached_property
+    def forms(self) -> frozenset[tuple[FormKind, str]]:
+        """How its values are written; of items, which are others each time, the currency alone."""
+        values = [value for line in self.lines for value in line.values]
+        found = set[tuple[FormKind, str]]()
+        for value in values:
+            if value.kind == "amount":
+                found.add(("currency", currency_id(value.unit)))
+                cents = None if self.is_items else _cents_of(value)
+                if cents is not None:
+                    found.add(("sign", "0" if cents == 0 else "-" if cents < 0 else "+"))
+            elif value.kind == "code" and not self.is_items:
+                found.add(("code", _LETTERS.sub("", value.written)))
+            elif value.kind == "rate" and not self.is_items:
+                found.add(("rate", value.written))
+        return frozenset(found)
 
     @property
     def is_addend(self) -> bool:
         words = self.key.split()
         n_words = sum(word not in _MARKERS for word in words[:-1])
         return bool(self.cents) and 0 < n_words <= _MOST_SUM_WORDS
-
-
-def _form(value: OfferedValue, *, is_item: bool) -> str:
-    """Return kind and form; of items, which are other ones each time, the currency alone."""
-    if value.kind == "amount":
-        cents = None if is_item else _cents_of(value)
-        sign = "" if cents is None else "0" if cents == 0 else "-" if cents < 0 else "+"
-        return f"amount {currency_id(value.unit)}{sign}"
-    if is_item or value.kind not in ("code", "rate"):
-        return "other"
-    return (
-        f"{value.kind} {_LETTERS.sub('', value.written)}"
-        if value.kind == "code"
-        else (f"rate {value.written}")
-    )
 
 
 def _cents_of(value: OfferedValue) -> int | None:
@@ -118,7 +112,7 @@ def parts_of(lines: Sequence[OfferedLine]) -> list[PaperPart]:
             end = end if is_sum else at + 1
         items = lines[at:end]
         if is_sum:
-            parts.append(PaperPart(f"items {cells or 'wv'}", items, total))
+            parts.append(PaperPart(f"items {cells or 'wv'}", items, total, is_items=True))
         else:
             parts += (PaperPart(ln.key, [ln], _cents(ln)) for ln in items)
         at = end
@@ -160,7 +154,7 @@ class LayoutPlace(Struct, dict=True):
     """What stood at one place of decided papers, by the numbers of these."""
 
     variants: dict[str, set[int]]
-    forms: set[str]
+    forms: set[tuple[FormKind, str]]
     """How values are written there."""
 
     @cached_property
@@ -178,19 +172,15 @@ class LayoutPlace(Struct, dict=True):
     def is_optional(self, n_papers: int) -> bool:
         return len(self.papers) < n_papers or self.are_unlike
 
-    def knows_forms(self, part: PaperPart, *, is_fixed: bool) -> bool:
-        """Return whether values are written as there: letters of codes, and rates, if not others.
+    def new_forms(self, part: PaperPart, *, is_fixed: bool) -> Set[FormKind]:
+        """Return in what values are not written as there: codes and rates, if not others each time.
 
         `is_fixed`: the form of a code is that of a field.
         """
-        new = part.forms - self.forms
-        n_of = Counter(form.split()[0] for form in self.forms)
-        return all(
-            kind == "other"
-            or (n_of[kind] > 1 and kind != "amount")
-            or (kind == "code" and is_fixed)
-            for kind in (form.split()[0] for form in new)
-        )
+        n_of = Counter(kind for kind, _ in self.forms)
+        varied = {kind for kind in ("code", "rate") if n_of[kind] > 1}
+        new = {kind for kind, _ in part.forms - self.forms}
+        return new - varied - ({"code"} if is_fixed else set())
 
     @property
     def is_amount(self) -> bool:
@@ -364,13 +354,15 @@ def explained(
             }
         found.new += new
         found.missing += missing
-    found.new += [
-        n
+    other_forms = {
+        n: kinds
         for place, n in found.stands.items()
-        if not places[place].knows_forms(parts[n], is_fixed=place in fixed)
-    ]
+        if (kinds := places[place].new_forms(parts[n], is_fixed=place in fixed))
+    }
+    found.new += other_forms
+    odd = {n for n, kinds in other_forms.items() if kinds != {"sign"}}
     remarks = {n for n in found.new if keys[n] not in always and is_remark(keys[n])}
-    _explain_by_sums(found, parts, places, fixed, remarks)
+    _explain_by_sums(found, parts, places, fixed, remarks, odd)
     return found
 
 
@@ -387,14 +379,17 @@ def _explain_by_sums(
     places: Sequence[LayoutPlace],
     fixed: Set[int],
     remarks: Set[int],
+    odd: Set[int],
 ) -> None:
     """Take out what sums explain (3): amounts that are counted, and those that are missing.
 
     Where the amounts of fields are sums of others in this paper, no other amount lacks. `remarks`:
-    new parts that may be such a sum, as a new balance is.
+    new parts that may be such a sum, as a new balance is; `odd`: those in another currency.
     """
     place_of = {n: place for place, n in found.stands.items()}
+    known = {form for place in places for form in place.forms if form[0] == "currency"}
     new = {n for n in found.new if parts[n].is_addend} - ({*found.replaced.values()} - remarks)
+    new = {n for n in new - odd if {f for f in parts[n].forms if f[0] == "currency"} <= known}
     amounts = [n for n, part in enumerate(parts) if part.cents and (n in place_of or n in new)]
     open_sums = {n for n in amounts if place_of.get(n) in fixed}
     for end, total in enumerate(amounts):
