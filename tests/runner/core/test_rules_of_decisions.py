@@ -1202,3 +1202,12 @@ def test_what_was_decided_is_proposed_by_the_run_after_its_undo_and_taken_by_one
     desk.decide("a.txt", "accept")
     desk.work()
     assert (desk.waiting(), desk.outputs()["a.txt"]) == ({}, ("RE-101", 120.0))
+
+
+def test_a_plan_asks_rules_as_a_run_does(desk: Desk) -> None:
+    desk.arrive(a=bill())
+    assert desk.plan().calls == desk.work().calls == 1
+    desk.decide("a.txt", "edit", TRUE)
+    desk.arrive(b=bill(**NEXT), c=bill(UNDER_TITLE, **AS_OTHER))
+    assert desk.plan().calls == 0
+    assert (desk.work().calls, {*desk.waiting()}) == (0, {"c.txt"})
