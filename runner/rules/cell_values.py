@@ -37,6 +37,7 @@ _GLUED = re.compile(
 _MONTH = re.compile(r"([^\W\d_]{3,12})\.?(?: de)? (?:\d{4})(?![\w.,/-]*\d)")
 _LONG_CODE = 12
 _CODE_WORD = re.compile(r"[^\W\d_]{4,}")  # of `STORNO-7`
+_DIGITS = re.compile(r"\d+")
 _TOKEN = re.compile(r"\S*\d\S*")
 _SIGN = "[^\\W\\d_]{1,3}[$\u00a3\u00a5]|[^\\W\\d_]{1,3}\\b|[^\\w\\s.,:;|()'\u2212\u2013-]"
 _SIGN_BEFORE = re.compile(f"(?:^|(?<=[\\s(|:]))([-\u2212\u2013]?)({_SIGN})\\s?([-\u2212\u2013]?)$")
@@ -138,7 +139,9 @@ def values_in(text: str) -> list[CellValue]:
         if not any(a < end and start < b for a, b in spans):
             spans[start, end] = kind
 
-    dates = [(d.start, d.end) for d in SourceIndex(text, "und").dates.all()]
+    n_numbers = len(_DIGITS.findall(text))  # to look for days takes 0.1 ms
+    may_be_day = n_numbers > 2 or any(w.casefold() in month_names() for w in WORD.findall(text))
+    dates = [(d.start, d.end) for d in SourceIndex(text, "und").dates.all()] if may_be_day else ()
     for start, end in sorted(dates, key=lambda span: span[0] - span[1]):  # the longest first
         add("day", start, end)
     for month in _MONTH.finditer(text):
