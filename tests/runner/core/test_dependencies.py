@@ -44,7 +44,7 @@ READS = json.dumps(
         ],
         "rules r1": [
             "rules", ["bills", "bill"], "r1", "pool", "packed", {"total": [84.0, "r0"]}, ["number"],
-            {"date": "2027-03-28"},
+            {"date": "2027-03-28"}, 1750000000.5, {"total": {"open": "far_larger"}},
         ],
     }
 )  # fmt: skip
