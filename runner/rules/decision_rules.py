@@ -118,7 +118,13 @@ class SenderLayout(Struct, dict=True):
             value = decided.answer.get(field)
             if not any(form_of(value, at.written(line) or "", line.key) for at, line in lines):
                 return False
-        return True
+        nowhere = ({*self._taught_fields} - self.fields.keys()) & decided.fields
+        return not any(
+            [*places_of_value(decided.answer.get(field), line, 0, None)]
+            for field in nowhere
+            for part in parts
+            for line in part.lines
+        )
 
     def add(self, papers: Sequence[_Paper]) -> None:
         """Add papers with the same parts."""
@@ -171,13 +177,19 @@ class SenderLayout(Struct, dict=True):
 
     @cached_property
     def remarks(self) -> Sequence[str]:
-        """The keys of lines of several words that some of these papers have, and others not."""
+        """The keys of lines of several words that some of these papers have, and others not.
+
+        None where a field has no place, as a line may be why; those that never matter.
+        """
+        never = [key for key, mark in self.marks.items() if mark == "never"]
+        if {*self._taught_fields} - self.fields.keys():
+            return never
         n_papers = len(self.decisions)
         some = {n for n, place in enumerate(self.places) if place.is_optional(n_papers)}
         ways = [{at.place for at in rule.places} for rule in self.fields.values()]
         some -= {n for way in ways if way <= some for n in way}  # no other place has its value
-        keys = (key for n in some for key in self.places[n].variants)
-        return [key for key in keys if len(key.split()) > 2]
+        keys = [key for n in some for key in self.places[n].variants if len(key.split()) > 2]
+        return keys + never
 
     @cached_property
     def value_keys(self) -> Set[str]:
@@ -227,7 +239,7 @@ class SenderLayout(Struct, dict=True):
     def borrow(self, others: Sequence[SenderLayout]) -> None:
         """Take rules of fields that no one looked at here from others with lines alike."""
         names = {name for taught in self.decisions for name in taught.answer}
-        for field in names - self.fields.keys() - self.constants.keys():
+        for field in names - {*self._taught_fields} - self.constants.keys():
             for other in others:
                 if (rule := other.fields.get(field)) is not None:
                     at = [

@@ -1211,3 +1211,32 @@ def test_a_plan_asks_rules_as_a_run_does(desk: Desk) -> None:
     desk.arrive(b=bill(**NEXT), c=bill(UNDER_TITLE, **AS_OTHER))
     assert desk.plan().calls == 0
     assert (desk.work().calls, {*desk.waiting()}) == (0, {"c.txt"})
+
+
+def taught(text: str, id_: int, **true: Any) -> TaughtAnswer:
+    packed = offered(text).pack()
+    return TaughtAnswer(f"{id_}", {**TRUE, **true}, ALL, CONSTANT, packed)
+
+
+def test_a_line_matters_at_no_sender_where_it_came_and_went_or_a_person_says_so() -> None:
+    """But a line of a paper whose total stands nowhere may be why it is another one."""
+    part, glad = "You have paid 10.00 EUR of this.", "We were glad to meet you at the fair."
+    other = {"sender": "Osier Garden Centre"}
+
+    def left(*decided: TaughtAnswer) -> list[str]:
+        first = taught(bill(**other), 9, **other)
+        met = bill(line(glad), line(part, "{bye}"), **NEXT | other)
+        found = Rules([first, *decided]).read(offered(met))
+        assert (found.sure.keys() == ALL) is not bool(found.left_over)
+        return [over.text for over in found.left_over]
+
+    plain = taught(bill(), 1)
+    assert left(plain) == [glad, part]
+    paid = taught(bill(line(part, "{bye}"), **NEXT), 2, **READ | {"total": 33.0})
+    again = taught(bill(line(glad), line(part, "{bye}"), **NEXT), 3, **READ | {"total": 33.0})
+    assert left(plain, paid, again) == [glad, part]
+    as_ever = taught(bill(line(part, "{bye}"), **NEXT), 2, **READ)
+    assert left(plain, as_ever) == [glad]
+    (key,) = (ln.key for ln in offered(bill(line(glad))).lines if ln.text == glad)
+    marked = replace(taught(bill(line(glad), **NEXT), 4, **READ), marks={key: "never"})
+    assert left(marked) == [part]
