@@ -19,7 +19,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
@@ -72,14 +72,21 @@ class PaperPart(Struct, frozen=True, dict=True):
 
 
 def _cents_of(value: OfferedValue) -> int | None:
-    if value.kind != "amount" or not WITH_CENTS.search(value.written):
+    return _cents_in(value.written) if value.kind == "amount" else None
+
+
+@lru_cache(maxsize=8192)  # a decided paper's own is asked for several times
+def _cents_in(written: str) -> int | None:
+    if not WITH_CENTS.search(written):
         return None
-    cents = int(_NO_DIGITS.sub("", value.written))
-    return -cents if value.written[0] == "-" else cents
+    cents = int(_NO_DIGITS.sub("", written))
+    return -cents if written[0] == "-" else cents
 
 
 def _cents(line: OfferedLine) -> int | None:
     """Return the only amount of a line with cents, or that in a table's last cell."""
+    if not line.values:
+        return None
     amounts = [cents for value in line.values if (cents := _cents_of(value)) is not None]
     is_last = line.key.endswith(MARKERS["amount"]) and _cents_of(line.values[-1]) is not None
     return amounts[-1] if is_last and (len(amounts) == 1 or line.cells) else None
@@ -114,7 +121,7 @@ def parts_of(lines: Sequence[OfferedLine]) -> list[PaperPart]:
         if is_sum:
             parts.append(PaperPart(f"items {cells or 'wv'}", items, total, is_items=True))
         else:
-            parts += (PaperPart(ln.key, [ln], _cents(ln)) for ln in items)
+            parts += (PaperPart(lines[n].key, [lines[n]], cents[n]) for n in range(at, end))
         at = end
     return parts
 
@@ -386,6 +393,8 @@ def _explain_by_sums(
     Where the amounts of fields are sums of others in this paper, no other amount lacks. `remarks`:
     new parts that may be such a sum, as a new balance is; `odd`: those in another currency.
     """
+    if not (found.new or found.missing):
+        return
     place_of = {n: place for place, n in found.stands.items()}
     known = {form for place in places for form in place.forms if form[0] == "currency"}
     new = {n for n in found.new if parts[n].is_addend} - ({*found.replaced.values()} - remarks)

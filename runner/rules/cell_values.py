@@ -115,7 +115,12 @@ def key_of(text: str, values: Sequence[CellValue]) -> str:
             shown += _spelling(value.written)
         parts += text[at : value.start], f" {shown} "
         at = value.end
-    plain = _MARK_RUN.sub(r"\1\1", "".join([*parts, text[at:]]).translate(DASHES).casefold())
+    return _folded("".join([*parts, text[at:]]))
+
+
+@lru_cache(maxsize=8192)  # the papers of a layout have the same
+def _folded(text: str) -> str:
+    plain = _MARK_RUN.sub(r"\1\1", text.translate(DASHES).casefold())
     return " ".join(PIECE.findall(plain)).rstrip(" .,:;")
 
 
