@@ -305,6 +305,12 @@ class SenderLayout(Struct, dict=True):
         ]
         return found
 
+    def n_absent(self, how: Explanation) -> int:
+        """Return at how many places nothing stands where each decided paper has a sentence."""
+        n_papers = len(self.decisions)
+        always = (n for n, place in enumerate(self.places) if len(place.papers) == n_papers)
+        return sum(n not in how.stands and n not in how.missing for n in always)
+
     def read(self, parts: Sequence[PaperPart], how: Explanation) -> DocumentReadings:
         """Read a document of this layout, and open what may be told by a part that is left over."""
         read, why, rows = (
@@ -529,10 +535,14 @@ def _beginning(key: str) -> str:
 def nearest(
     layouts: Iterable[SenderLayout], parts: Sequence[PaperPart], remarks: Remarks | None = None
 ) -> Iterator[tuple[SenderLayout, Explanation]]:
-    """Yield the layouts that explain a paper as a whole; of none, those that leave least over."""
+    """Yield the layouts that explain a paper as a whole; of none, those that leave least over.
+
+    Of several the ones of whose sentences it lacks least, though each of them came and went.
+    """
     found = [(layout, layout.explain(parts, remarks)) for layout in layouts]
-    least = min((how.cost for _, how in found), default=0)
-    return ((layout, how) for layout, how in found if how.cost == least)
+    costs = [(how.cost, layout.n_absent(how)) for layout, how in found]
+    least = min(costs, default=None)
+    return (pair for pair, cost in zip(found, costs, strict=True) if cost == least)
 
 
 # --- the rules of a step
