@@ -555,6 +555,8 @@ class Rules:
         for taught in decisions:
             self._decisions[taught.names].append(taught)
         self._layouts = dict[SenderNames, list[SenderLayout]]()
+        self._last: tuple[Any, DocumentReadings]
+        self._last = None, DocumentReadings({}, {}, WhyOpen.NEW_SENDER)
         self._named_by = defaultdict[str, list[SenderNames]](list)
         for names in filter(None, self._decisions):
             self._named_by[names[0][1]].append(names)
@@ -583,6 +585,12 @@ class Rules:
 
     def read(self, offers: Offers) -> DocumentReadings:
         """Read what rules and an e-invoice know, if not both otherwise."""
+        key = offers.pack(), offers.unread  # a run asks twice of each document
+        if not key[0] or self._last[0] != key:
+            self._last = key, self._read(offers)
+        return self._last[1]
+
+    def _read(self, offers: Offers) -> DocumentReadings:
         by_rules = self._read_by_rules(offers)
         found, why = {**by_rules.sure}, {**by_rules.why}
         for field, value in offers.stated.items():

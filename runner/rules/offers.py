@@ -68,6 +68,10 @@ class Offers(Struct, frozen=True, dict=True):
 
     def pack(self) -> str:
         """Return them as a text; empty: there is nothing, or it is too much to be kept."""
+        return self._packed
+
+    @cached_property
+    def _packed(self) -> str:
         lines, at = list[list[Any]](), 0
         for line in self.lines:  # differences are alike, which zlib makes use of
             values = [
@@ -112,4 +116,6 @@ class Offers(Struct, frozen=True, dict=True):
                 for kind, start, n, shown, d, unit in of_line
             )
             lines.append(OfferedLine(text, row, at, values, cells))
-        return cls(tuple(lines), tuple(names), *of_whole)
+        offers = cls(tuple(lines), tuple(names), *of_whole)
+        offers.__dict__["_packed"] = packed
+        return offers
