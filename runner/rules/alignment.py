@@ -35,7 +35,8 @@ _MOST_ADDENDS = 24
 _MOST_SUM_WORDS = 6  # of a new line in a sum: `Discount 2%: -10.00`
 _MARKERS = frozenset(MARKERS.values())
 _NO_DIGITS = re.compile(r"\D")
-FormKind = Literal["currency", "sign", "code", "rate"]
+FormKind = Literal["currency", "sign", "code", "rate", "digits"]
+_MAY_VARY: tuple[FormKind, ...] = ("code", "rate")
 _LETTERS = re.compile(r"[\W\d_]")
 
 
@@ -52,16 +53,21 @@ class PaperPart(Struct, frozen=True, dict=True):
         """How its values are written; of items, which are others each time, the currency alone."""
         values = [value for line in self.lines for value in line.values]
         found = set[tuple[FormKind, str]]()
-        for value in values:
+        for number, value in enumerate(values):
             if value.kind == "amount":
                 found.add(("currency", currency_id(value.unit)))
-                cents = None if self.is_items else _cents_of(value)
-                if cents is not None:
-                    found.add(("sign", "0" if cents == 0 else "-" if cents < 0 else "+"))
-            elif value.kind == "code" and not self.is_items:
+            if self.is_items:
+                continue
+            cents = _cents_of(value)
+            if value.kind == "amount":
+                is_zero = not value.written.strip("-0.,")
+                found.add(("sign", "0" if is_zero else "-" if value.written[0] == "-" else "+"))
+            elif value.kind == "code":
                 found.add(("code", _LETTERS.sub("", value.written)))
-            elif value.kind == "rate" and not self.is_items:
+            elif value.kind == "rate":
                 found.add(("rate", value.written))
+            if cents is None and value.kind in ("amount", "code"):
+                found.add(("digits", f"{number} {value.written}"))
         return frozenset(found)
 
     @property
@@ -180,14 +186,18 @@ class LayoutPlace(Struct, dict=True):
         return len(self.papers) < n_papers or self.are_unlike
 
     def new_forms(self, part: PaperPart, *, is_fixed: bool) -> Set[FormKind]:
-        """Return in what values are not written as there: codes and rates, if not others each time.
+        """Return in what values are not written as there, if they were not others each time.
 
+        Digits, but for amounts with cents and days, are fixed where two papers had the same.
         `is_fixed`: the form of a code is that of a field.
         """
         n_of = Counter(kind for kind, _ in self.forms)
-        varied = {kind for kind in ("code", "rate") if n_of[kind] > 1}
-        new = {kind for kind, _ in part.forms - self.forms}
-        return new - varied - ({"code"} if is_fixed else set())
+        varied: set[FormKind] = {kind for kind in _MAY_VARY if n_of[kind] > 1}
+        new = {kind for kind, _ in part.forms - self.forms} - varied
+        places = {text.split()[0] for kind, text in self.forms if kind == "digits"}
+        if n_of["digits"] > len(places) or len(self.papers) < 2:
+            new -= {"digits"}
+        return new - ({"code", "digits"} if is_fixed else set())
 
     @property
     def is_amount(self) -> bool:

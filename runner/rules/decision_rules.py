@@ -179,17 +179,15 @@ class SenderLayout(Struct, dict=True):
     def remarks(self) -> Sequence[str]:
         """The keys of lines of several words that some of these papers have, and others not.
 
-        None where a field has no place, as a line may be why; those that never matter.
+        None where a field has no place, as a line may be why.
         """
-        never = [key for key, mark in self.marks.items() if mark == "never"]
         if {*self._taught_fields} - self.fields.keys():
-            return never
+            return []
         n_papers = len(self.decisions)
         some = {n for n, place in enumerate(self.places) if place.is_optional(n_papers)}
         ways = [{at.place for at in rule.places} for rule in self.fields.values()]
         some -= {n for way in ways if way <= some for n in way}  # no other place has its value
-        keys = [key for n in some for key in self.places[n].variants if len(key.split()) > 2]
-        return keys + never
+        return [key for n in some for key in self.places[n].variants if len(key.split()) > 2]
 
     @cached_property
     def value_keys(self) -> Set[str]:

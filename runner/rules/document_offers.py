@@ -17,7 +17,7 @@ from paddock.pipelines.e_invoices import EInvoice, InvoiceTerm
 from paddock.pipelines.text_cells import PlacedCell, SourceText
 from paddock.pipelines.text_marks import searchable, shown_text
 from paddock.steps.readers.document_kinds import MEDIA_TYPES
-from paddock.steps.readers.e_invoice_checks import accounts_in
+from paddock.steps.readers.e_invoice_checks import accounts_in, is_iban
 
 from .cell_values import (
     MARKERS,
@@ -252,7 +252,7 @@ def _line(
         kinds = "w" + "v" * len(last[0].split()) if last is not None else ""
         in_names = in_names[: len(values) - len(kinds) + 1]
     is_struck = searchable(text) != text
-    if is_struck or any(WITH_CENTS.search(value.written) for value in in_names):
+    if is_struck or any(WITH_CENTS.search(v.written) or is_iban(v.written) for v in in_names):
         kinds = ""  # its name says more than a name
     return OfferedLine(text, row, cells[0].place.start, tuple(values), kinds)
 

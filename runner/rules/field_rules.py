@@ -25,6 +25,7 @@ _DIGITS, _NO_DIGITS = re.compile(r"\d+"), re.compile(r"\D+")
 _OTHER_DIGIT = re.compile(r"[^\D0-9]")
 _CENTS = re.compile(r"([.,])\d\d?$")
 _SPACE = re.compile("[ \u00a0\u202f]")
+_YEARS = 20  # between a day and one that was decided: 12/12/1448 is of another calendar
 Mark = Literal["never", "always"]
 SenderNames = tuple[tuple[str, str], ...]
 """Fields and cells of what a decision calls by name."""
@@ -123,6 +124,7 @@ class ValueForm(Struct, frozen=True, gc=False):
     """What may be the decimal mark."""
     orders: frozenset[str] = _ORDERS
     shapes: frozenset[str] = frozenset()
+    years: frozenset[int] = frozenset()
     is_whole: bool = False
     """Whether all numbers were whole."""
     signs: frozenset[tuple[str, bool, bool]] = frozenset()
@@ -134,7 +136,8 @@ class ValueForm(Struct, frozen=True, gc=False):
             return self._number(written, key)
         if self.of is datetime.date:
             days = {day for day, orders in days_of(written).items() if orders & self.orders}
-            return days.pop() if len(days) == 1 else None
+            near = [day for day in days if any(abs(int(day[:4]) - y) <= _YEARS for y in self.years)]
+            return near[0] if len(days) == len(near) == 1 else None
         return written if _DIGITS.sub("9", written) in self.shapes else None
 
     def _number(self, text: str, key: str) -> int | float | None:
@@ -164,7 +167,8 @@ def form_of(value: Any, written: str, key: str) -> ValueForm | None:
         if _PLAIN_NUMBER.fullmatch(written) or value[-2:].lstrip("0") not in written:
             return None
         orders = days_of(written).get(value)
-        return ValueForm(datetime.date, orders=orders) if orders else None
+        years = frozenset([int(value[:4])])
+        return ValueForm(datetime.date, orders=orders, years=years) if orders else None
     is_same = written == value
     return ValueForm(str, shapes=frozenset([_DIGITS.sub("9", value)])) if is_same else None
 
@@ -175,6 +179,7 @@ def common_form(forms: Sequence[ValueForm]) -> ValueForm:
         frozenset.intersection(*(form.marks for form in forms)),
         frozenset.intersection(*(form.orders for form in forms)),
         frozenset().union(*(form.shapes for form in forms)),
+        frozenset().union(*(form.years for form in forms)),
         all(form.is_whole for form in forms),
         frozenset().union(*(form.signs for form in forms)),
     )

@@ -1218,7 +1218,7 @@ def taught(text: str, id_: int, **true: Any) -> TaughtAnswer:
     return TaughtAnswer(f"{id_}", {**TRUE, **true}, ALL, CONSTANT, packed)
 
 
-def test_a_line_matters_at_no_sender_where_it_came_and_went_or_a_person_says_so() -> None:
+def test_a_line_that_came_and_went_at_one_sender_matters_at_none() -> None:
     """But a line of a paper whose total stands nowhere may be why it is another one."""
     part, glad = "You have paid 10.00 EUR of this.", "We were glad to meet you at the fair."
     other = {"sender": "Osier Garden Centre"}
@@ -1237,6 +1237,20 @@ def test_a_line_matters_at_no_sender_where_it_came_and_went_or_a_person_says_so(
     assert left(plain, paid, again) == [glad, part]
     as_ever = taught(bill(line(part, "{bye}"), **NEXT), 2, **READ)
     assert left(plain, as_ever) == [glad]
-    (key,) = (ln.key for ln in offered(bill(line(glad))).lines if ln.text == glad)
-    marked = replace(taught(bill(line(glad), **NEXT), 4, **READ), marks={key: "never"})
-    assert left(marked) == [part]
+
+
+@pytest.mark.parametrize(
+    ("text", "met"),
+    [
+        ("Already paid: 0 EUR", "Already paid: 50 EUR"),
+        ("Amounts in units of 1", "Amounts in units of 1000"),
+        ("Account 44571234", "Account 90971234"),
+        ("Discount: 0.00 EUR", "Discount: -5.00 EUR"),
+    ],
+)
+def test_digits_that_two_papers_have_alike_are_fixed(text: str, met: str) -> None:
+    papers = [taught(bill(line(text)), 1), taught(bill(line(text), **NEXT), 2, **READ)]
+    rules = Rules(papers)
+    assert rules.read(offered(bill(line(text), **AS_OTHER))).sure.keys() == ALL
+    found = rules.read(offered(bill(line(met), **AS_OTHER)))
+    assert [left.text for left in found.left_over] == [met]
