@@ -81,7 +81,7 @@ class FilesWriteParams(Params):
     waiting: list[str] = Field(
         default=[],
         description="Keys of items that wait (`steps.each.waiting`): `true` in the column "
-        "`waiting`, in the row with its key in the first column, else in a row of its own.",
+        "`waiting`, in the row with its key in the first column, or one more.",
     )
     vars: dict[str, Any] = Field(default={}, description="More names that the templates may use.")
     on_edited: Literal["keep", "overwrite", "fail"] = Field(
