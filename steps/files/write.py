@@ -80,8 +80,8 @@ class FilesWriteParams(Params):
     bom: bool = Field(default=False, description="Begin with the mark by which Excel knows UTF-8.")
     waiting: list[str] = Field(
         default=[],
-        description="Keys of items that wait (`steps.each.waiting`): `true` in the column "
-        "`waiting`, in the row with its key in the first column, or one more.",
+        description="Keys of items that wait (`steps.each.waiting`): `true` in column "
+        "`waiting`, in the row with its key in the first column, or its own.",
     )
     vars: dict[str, Any] = Field(default={}, description="More names that the templates may use.")
     on_edited: Literal["keep", "overwrite", "fail"] = Field(
