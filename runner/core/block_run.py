@@ -171,7 +171,8 @@ class BlockRun:
                         break
                     group.create_task(self._item(item)).add_done_callback(ended)
             if shown is not None:
-                shown.state = state.state_of(chunk)
+                shown.counts = state.ends_of(chunk)
+                shown.is_bad = ItemState.QUARANTINED in shown.counts
 
     async def _item(self, item: ItemWork) -> None:
         """Do one item: run its steps, and record how it ended.

@@ -31,7 +31,6 @@ from paddock.runner.progress.item_states import (
     Phase,
     end_of,
 )
-from paddock.runner.progress.prefect_view import PrefectState, completed, quarantined
 from paddock.runner.progress.reasons import Reason, Why
 from paddock.runner.progress.report import ItemReport
 from paddock.runner.progress.report_table import ITEM_COLUMNS, ReportTable
@@ -293,15 +292,16 @@ class BlockState(Struct):
         reasons = item.verdict.reasons
         return ItemReport(self.block.id, shown, state, seconds, error, reasons, is_known)
 
-    def state_of(self, chunk: Iterable[ItemWork]) -> PrefectState:
-        ended = [item for item in chunk if item.has_ended]
-        n_failed = sum(item.phase is Phase.FAILED for item in ended)
-        n_waiting = sum(item.phase is Phase.WAITING for item in ended)
-        n_skipped = sum(item.reported is ItemState.SKIPPED for item in ended)
-        done = f"{len(ended) - n_failed - n_waiting - n_skipped} done"
-        done += f", {n_skipped} skipped" if n_skipped else ""
-        done += f", {n_waiting} waiting" if n_waiting else ""
-        return quarantined(f"{done}, {n_failed} quarantined") if n_failed else completed(done)
+    def ends_of(self, chunk: Iterable[ItemWork]) -> Counter[str]:
+        """Count how these items ended, each as done, skipped, waiting or quarantined."""
+        of_phase = {Phase.FAILED: ItemState.QUARANTINED, Phase.WAITING: ItemState.WAITING}
+        ends = Counter[str]()
+        for item in chunk:
+            if item.has_ended:
+                is_skipped = item.reported is ItemState.SKIPPED
+                end = ItemState.SKIPPED if is_skipped else ItemState.DONE
+                ends[of_phase.get(item.phase, end)] += 1
+        return ends
 
 
 async def opened_block(

@@ -2,7 +2,7 @@
 
 `Execute` acts on what `walk` decides: it runs steps, the items of blocks (`block_run`), and the
 pipelines that steps run. Imports no Prefect: a node, or a chunk of items, runs within
-`RunContext.show_chunk`, which shows it as a Prefect task, or nowhere.
+`RunContext.show_chunk`, which shows it, or does not.
 """
 
 from __future__ import annotations
@@ -27,9 +27,8 @@ from paddock.runner.folders.folder_listing import not_taken_by_watches
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.progress.item_states import LISTED, WHOLE, ItemState
-from paddock.runner.progress.prefect_view import PrefectState, completed, quarantined
 from paddock.runner.progress.reasons import Outdated
-from paddock.runner.progress.report import ItemReport, Report, counts_text
+from paddock.runner.progress.report import ItemReport, Report
 from paddock.runner.progress.report_table import ReportTable
 from paddock.steps.base import StepError
 from paddock.steps.run_end import FolderAtEnd
@@ -161,22 +160,18 @@ class Execute(Walk):
         if self.is_of_item:  # its steps belong to the chunk of the item
             yield
             return
-        with self.context.show_chunk(node.id, ()) as chunk:
+        with self.context.show_chunk(node.id, ()) as shown:
             yield
-            if chunk is not None:
-                chunk.state = self._state_of(node)
-
-    def _state_of(self, node: BoundNode) -> PrefectState:
-        if (left := self.left.reasons.get(node.id)) is not None and left.wait is not None:
-            return completed(str(left.wait))
-        if self.scope.is_skipped(node.id):
-            return completed("skipped")
-        if not isinstance(node, BoundBlock):
-            return completed("done")
-        outputs = self.scope["steps"][node.id]
-        words = counts_text({state: outputs["counts"][state] for state in LISTED}) or "no items"
-        is_red = any(change["state"] == "quarantined" for change in outputs["changed"])
-        return quarantined(words) if is_red else completed(words)
+            if shown is None:
+                return
+            if (left := self.left.reasons.get(node.id)) is not None and left.wait is not None:
+                shown.text = str(left.wait)
+            elif self.scope.is_skipped(node.id) or not isinstance(node, BoundBlock):
+                shown.text = "skipped" if self.scope.is_skipped(node.id) else "done"
+            else:
+                outputs = self.scope["steps"][node.id]
+                shown.counts = {state: outputs["counts"][state] for state in LISTED}
+                shown.is_bad = any(item["state"] == "quarantined" for item in outputs["changed"])
 
     async def leave(self, node: BoundNode, left: LeftNode) -> None:
         self.stats.note(left.text(node.id))

@@ -20,7 +20,7 @@ from paddock.runner.bind.trust.protected_files import ProtectedFiles
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.drain import StopGate
-from paddock.runner.progress.prefect_view import TaskChunk
+from paddock.runner.progress.events import ShownWork
 from paddock.steps.base import DocumentReaders
 from paddock.steps.run_end import RunEndAction
 
@@ -35,7 +35,7 @@ from .run_stats import RunStats
 from .traces.world import World
 
 SYNC_THREADS = 4  # a disk syncs several files at once in little more time than one
-ShowChunk = Callable[[str, Sequence[str]], AbstractContextManager[TaskChunk | None]]
+ShowChunk = Callable[[str, Sequence[str]], AbstractContextManager[ShownWork | None]]
 """(step or block, keys of its items) → shows them while they run; None: nowhere."""
 
 

@@ -5,7 +5,7 @@ Every method of an observer returns at once and is called in the run's own event
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,17 @@ if TYPE_CHECKING:
 
     from .item_states import ItemState
     from .report import Report
+
+
+class ShownWork(Struct, eq=False):
+    """A top-level step or block, or some items of a block; what runs it says how it ended."""
+
+    counts: Mapping[str, int] | None = None
+    """By state, how many of its items ended so; None: it is a step, or has none."""
+    text: str = ""
+    """How a step ended, in words."""
+    is_bad: bool = False
+    """Whether items of it were given up."""
 
 
 class ModelCall(Struct, frozen=True):

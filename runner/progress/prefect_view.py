@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from paddock.engine.system.records import Struct
 
-from .events import Observer
+from .events import Observer, ShownWork
 from .item_states import ItemState
 from .report import Report, counts_text
 
@@ -36,18 +36,21 @@ def quarantined(message: str) -> PrefectState:
     return PrefectState("FAILED", "Quarantined", message)
 
 
-class TaskChunk(Struct, eq=False):
-    """A running top-level step or block, or some items of a block."""
+def state_of_work(shown: ShownWork, *, is_chunk: bool) -> PrefectState:
+    """Return the state in which a step, a block or a chunk of its items ended.
 
-    block: str
-    label: str
-    """Names the items; empty for a whole step or block."""
-    state: PrefectState = PrefectState("RUNNING", "Running")
-    """What runs it sets how it ended."""
-
-    @property
-    def name(self) -> str:
-        return f"{self.block}: {self.label}" if self.label else self.block
+    >>> state_of_work(ShownWork({ItemState.DONE: 2, ItemState.SKIPPED: 1}), is_chunk=True).message
+    '2 done, 1 skipped'
+    """
+    words = shown.text
+    if shown.counts is not None and is_chunk:
+        n_of = shown.counts.get
+        words = f"{n_of(ItemState.DONE, 0)} done"
+        for state in (ItemState.SKIPPED, ItemState.WAITING, ItemState.QUARANTINED):
+            words += f", {n_of(state)} {state}" if n_of(state) else ""
+    elif shown.counts is not None:
+        words = counts_text(shown.counts) or "no items"
+    return quarantined(words) if shown.is_bad else completed(words)
 
 
 class ProgressMeter(Observer):

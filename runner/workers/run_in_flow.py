@@ -40,7 +40,7 @@ from paddock.runner.config.pipeline_secrets import Redact, UnusableSecret, secre
 from paddock.runner.core.execute import run
 from paddock.runner.core.session import RunSession
 from paddock.runner.progress.drain import StopGate, StopGateClosed
-from paddock.runner.progress.events import MultiObserver, Observer
+from paddock.runner.progress.events import MultiObserver, Observer, ShownWork
 from paddock.runner.progress.item_states import BAD, ItemState
 from paddock.runner.progress.prefect_view import (
     PROGRESS_DESCRIPTION,
@@ -49,9 +49,9 @@ from paddock.runner.progress.prefect_view import (
     PrefectState,
     ProgressMeter,
     StateWish,
-    TaskChunk,
     artifact_key,
     item_table,
+    state_of_work,
     wish_of_parents,
     wish_of_state,
 )
@@ -119,33 +119,33 @@ class ChunkTasks:
         self._tasks = TaskSet()
 
     @contextlib.contextmanager
-    def __call__(self, block: str, keys: Sequence[str]) -> Iterator[TaskChunk]:
+    def __call__(self, block: str, keys: Sequence[str]) -> Iterator[ShownWork]:
         label = f"{keys[0]} and {len(keys) - 1} more" if keys[1:] else "".join(keys)
-        chunk, ended = TaskChunk(block, self._redact(label)), asyncio.Event()
-        self._tasks.start(self._show(chunk, ended))
+        shown, ended = ShownWork(), asyncio.get_running_loop().create_future()
+        self._tasks.start(self._show(block, self._redact(label), ended))
+        state = PrefectState("CANCELLED", "Cancelled", "interrupted")
         try:
-            yield chunk
-        except asyncio.CancelledError:
-            chunk.state = PrefectState("CANCELLED", "Cancelled", "interrupted")
-            raise
+            yield shown
+            state = state_of_work(shown, is_chunk=bool(keys))
         except StopGateClosed:
-            chunk.state = PrefectState("CANCELLED", "Cancelled", "left for the next run")
+            state = PrefectState("CANCELLED", "Cancelled", "left for the next run")
             raise
         except Exception as error:
-            chunk.state = PrefectState("FAILED", "Failed", self._redact(str(error)))
+            state = PrefectState("FAILED", "Failed", self._redact(str(error)))
             raise
         finally:
-            ended.set()
+            ended.set_result(state)
 
-    async def _show(self, chunk: TaskChunk, ended: asyncio.Event) -> None:
+    async def _show(self, block: str, label: str, ended: asyncio.Future[PrefectState]) -> None:
         async def wait_for_end() -> State[Any]:
-            await ended.wait()
-            state = chunk.state
+            state = await asyncio.shield(ended)
             return State(type=StateType(state.type), name=state.name, message=state.message)
 
         chunk_task = task(
-            name=chunk.block,
-            task_run_name=chunk.name.replace("{", "(").replace("}", ")"),
+            name=block,
+            task_run_name=(f"{block}: {label}" if label else block)
+            .replace("{", "(")
+            .replace("}", ")"),
             cache_policy=NO_CACHE,
             persist_result=False,
         )
