@@ -36,7 +36,9 @@ async def note_reviews(
             except LedgerError as error:
                 raise RunStopped(str(error)) from error
             if review is not None:
-                attempt.reviews[step.id] = review
+                before = review.before
+                stood = before is not None and is_decision_on(before, attempt, scope)
+                attempt.reviews[step.id] = before if before is not None and stood else review
                 break
     decided = [
         id_ for id_, review in attempt.reviews.items() if is_decision_on(review, attempt, scope)

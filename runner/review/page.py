@@ -249,7 +249,7 @@ class ReviewPage:
         def listed(all_reviews: Sequence[LedgerReviews]) -> dict[str, Any]:
             found, none, checked = list[Any](), list[Any](), Counter[str]()
             for reviews in all_reviews:
-                decided = {r.id: r for r in reviews.decided() if self._is_shown(r)}
+                decided = {r.id: r for r in reviews.standing() if self._is_shown(r)}
                 taught = taught_rules(reviews.ledger, decided)
                 none += taught.without_rule
                 checked.update(taught.checked)

@@ -71,7 +71,7 @@ def taught_rules(ledger: Ledger, decided: Mapping[str, Review]) -> TaughtRules:
                 rules.append({**own, **shown, "decisions": rests})
     for review in decided.values():
         if review.id not in taught and review.state in ("accepted", "edited"):
-            whole = store.get(review.id) or review
+            whole = _whole(store, review)
             is_of = {how.get("open") for how in whole.subject.readings.values()}
             read_so = (why for why in _OF_DOCUMENTS if why.name.lower() in is_of)
             why = NoRule.GONE if gone & {*review.places} else next(read_so, NoRule.NOT_UNSURE)
@@ -97,8 +97,13 @@ def _is_wrong(store: ReviewStore, review: Review) -> bool:
     """Return whether a person decided otherwise; a click can confirm the value that is edited."""
     if review.state != "edited":
         return review.state != "accepted"
+    whole = _whole(store, review)
+    return not is_same_value(whole.subject.answer, whole.value)
+
+
+def _whole(store: ReviewStore, review: Review) -> Review:
     whole = store.get(review.id)
-    return whole is None or not is_same_value(whole.subject.answer, whole.value)
+    return (whole and whole.standing) or review
 
 
 def answered_by(reviews: LedgerReviews, review: Review) -> tuple[list[tuple[Review, Any]], int]:
@@ -171,10 +176,12 @@ def _taught(reviews: LedgerReviews, step: tuple[str, str]) -> list[TaughtAnswer]
     known = {mark: reviews.taught[mark] for mark in marks if mark in reviews.taught}
     new = {mark[0]: mark for mark in marks if mark not in known}
     one_by_one = (ReviewStore.get(reviews, id_) for id_ in new)
-    for review in one_by_one if known else reviews.decided(is_whole=True):
-        if review is not None and review.id in new:
-            of_step, places = (review.subject.pipeline, review.step), frozenset(review.places)
-            known[new[review.id]] = KnownDecision(of_step, places, taught_answer(review))
+    for review in one_by_one if known else reviews.standing(is_whole=True):
+        stands = None if review is None else review.standing
+        if stands is not None and stands.id in new:
+            of_step, places = (stands.subject.pipeline, stands.step), frozenset(stands.places)
+            taught = None if stands.together else taught_answer(stands)
+            known[new[stands.id]] = KnownDecision(of_step, places, taught)
     reviews.taught, gone = known, {*map(tuple, reviews.ledger.rows(queries.GONE_ITEMS))}
     there = (k for mark in marks if (k := known.get(mark)) and k.step == step)
     return [k.taught for k in there if k.taught and not k.places & gone][-MOST_TAUGHT:]

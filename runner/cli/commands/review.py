@@ -321,7 +321,7 @@ def _list(place: LedgerFolder, flags: ReviewFlags) -> int:
 
 def _show_rules(place: LedgerFolder, *, as_json: bool) -> int:
     with open_for_reading(place) as ledger:
-        decided = {r.id: r for r in _of_file(place, LedgerReviews(ledger).decided())}
+        decided = {r.id: r for r in _of_file(place, LedgerReviews(ledger).standing())}
         taught = taught_rules(ledger, decided)
     rules, none = taught.rules, taught.without_rule
     if as_json:

@@ -19,7 +19,7 @@ from paddock.runner.calibration.confidence_calibration import (
     calibrations_of,
 )
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.reviews.asked_before import stands
+from paddock.runner.ledger.reviews.asked_before import asked_or_decided, stands
 from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.ledger.reviews.reviews import Question, Review, ReviewState, ReviewTerms
 from paddock.runner.progress.reasons import Reason, Why
@@ -191,6 +191,7 @@ class RunReviews:
             ReviewDue: a person would have to, and the run was told to fail then.
         """
         old = await self.at(short_question.scope, short_question.key, short_question.step)
+        old = None if old is None else asked_or_decided(short_question, old)
         is_decided = old is not None and old.is_decided and stands(short_question, old)
         if not is_decided and is_due and self.mode == "skip":
             raise ItemWaits(Why.REVIEW_SKIPPED(), None)

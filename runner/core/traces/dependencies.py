@@ -366,14 +366,16 @@ def known_papers(
 
     `kinds`: fields of a few values, but for currencies.
     """
-    papers, taught = list[rules.KnownPaper](), {t.id: t.answer for t in known.taught}
+    papers, taught = list[rules.KnownPaper](), {t.id: t for t in known.taught}
     for reads, state in ledger.rows(queries.READS_NAMING, name=UsedRules.begins):
         for dep in read_dependencies(reads, UsedRules):
             if (*dep.step,) != step or (state != ItemState.DONE and dep.id not in taught):
                 continue
             answer = {name: value for name, (value, *_) in dep.readings.items()}
-            answer |= taught.get(dep.id, {})
-            papers.append(rules.KnownPaper.of(dep.id, answer, kinds, dep.offers, dep.read_at))
+            offers = dep.offers
+            if (decided := taught.get(dep.id)) is not None:  # maybe on what it said before
+                answer, offers = {**answer, **decided.answer}, decided.packed
+            papers.append(rules.KnownPaper.of(dep.id, answer, kinds, offers, dep.read_at))
     return rules.SenderPapers(sorted(papers, key=lambda paper: (paper.read_at, paper.id)), kinds)
 
 

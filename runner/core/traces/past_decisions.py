@@ -86,6 +86,8 @@ class StepDecisions(Struct, frozen=True, dict=True):
     """The ids of all reviews with an accepted or edited answer, also of those that do not teach."""
     taught: tuple[TaughtAnswer, ...] = ()
     """What rules are made of, the oldest first."""
+    taught_before: Mapping[str, TaughtAnswer] = {}
+    """By the id of a decision, what that on its document's former content taught."""
 
     @cached_property
     def rules(self) -> Rules:
@@ -97,7 +99,8 @@ class StepDecisions(Struct, frozen=True, dict=True):
 
     def rules_before(self, id_: str, offers: Offers) -> Rules:
         """Return what was taught on the senders of a document before a decision on it was made."""
-        before = takewhile(lambda taught: taught.id != id_, self.taught)
+        before = [*takewhile(lambda taught: taught.id != id_, self.taught)]
+        before += filter(None, [self.taught_before.get(id_)])
         cells = {*offers.names}
         return rules.Rules(t for t in before if not t.names or t.names[0][1] in cells)
 
@@ -174,6 +177,7 @@ def decisions_of(
     by_step: dict[StepName, list[Decision]] = {}
     ids: dict[StepName, set[str]] = {}
     taught: dict[StepName, list[TaughtAnswer]] = {}
+    taught_before: dict[StepName, dict[str, TaughtAnswer]] = {}
     for review in reviews:
         file, node = scopes.get(review.scope, ("", ""))
         name = step_name(file, f"{node[: node.rfind('.') + 1]}{review.step}")
@@ -186,6 +190,9 @@ def decisions_of(
         of_rules = taught_answer(review) if teaches else None
         if of_rules is not None:
             taught.setdefault(name, []).append(of_rules)
+            former = None if review.before is None else taught_answer(review.before)
+            if former is not None:
+                taught_before.setdefault(name, {})[review.id] = former
         if decision is not None and len(of_step) < MOST_DECISIONS:
             of_step.append(decision)
     return {
@@ -193,6 +200,7 @@ def decisions_of(
             tuple(decisions),
             frozenset(ids[name]),
             tuple(reversed(taught.get(name, ())[:MOST_TAUGHT])),
+            taught_before.get(name, {}),
         )
         for name, decisions in by_step.items()
     }
@@ -205,7 +213,7 @@ def known_decisions(ledger: Ledger, *, keeps_offers: bool = False) -> dict[StepN
     """
     scopes = {scope: (file, step) for scope, file, step, _ in ledger.rows(queries.SCOPES)}
     gone, store, renewed = ledger.rows(queries.GONE_ITEMS), ReviewStore(ledger), dict[str, str]()
-    decided = store.decided(is_whole=True)
+    decided = store.standing(is_whole=True)
     for number, review in enumerate(decided):
         if (offers := renewed_offers(store, review)) is not None:
             renewed[review.id] = offers

@@ -329,6 +329,9 @@ OF_ID = "where id = :id"
 OF_ANSWER = "where scope = :scope and key = :key and step = :step"
 OPEN = "where state = 'open' order by asked_at, key, id"
 DECIDED = "where state <> 'open' order by decided_at desc, key, id"
+ASKED_AGAIN = (
+    "where state in ('open', 'expired') and earlier <> '[]' order by decided_at desc, key, id"
+)
 PENDING = "where state = 'open' or is_applied = 0 order by asked_at, key, id"
 UNDONE = (
     "where is_applied = 0 and (state <> 'open' or decided_at is not null or expires_at <= {now}) "
@@ -343,10 +346,12 @@ REVIEWS_MARK = (
     "sum(expires_at), sum(length(head)), min(head) from reviews group by state, scope, step "
     "order by state, scope, step"
 )
-# Decisions of a person who looked at the answer, the oldest first.
+# Decisions of a person who looked at the answer, or may have before it was asked again; the oldest
+# first.
 LOOKED_AT = (
     "select id, question, decided_at from reviews where state = 'edited' "
-    "or (state = 'accepted' and together is null) order by decided_at, key desc, id desc"
+    "or (state = 'accepted' and together is null) "
+    "or (state in ('open', 'expired') and earlier <> '[]') order by decided_at, key desc, id desc"
 )
 NOW = "select {now}"
 _CHANGING = (
@@ -365,7 +370,7 @@ EXPIRE_REVIEWS = (
     "lease_until = null where state = 'open' and expires_at <= :now"
 )
 APPLY_REVIEW = "update reviews set is_applied = 1 where id = :id"
-WITHDRAW_REVIEW = "delete from reviews where id = :id and question = :question and state = 'open'"
+WITHDRAW_REVIEW = "delete from reviews where id = :id"
 DROP_REVIEWS_OF_SCOPE = "delete from reviews where scope = :scope"
 DROP_REVIEWS_OF_ITEM = f"{DROP_REVIEWS_OF_SCOPE} and key = :key"
 OBJECTS_OF_REVIEWS = "select scope, key, objects, value_object from reviews"

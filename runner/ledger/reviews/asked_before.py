@@ -46,6 +46,12 @@ def stands(question: Question, old: Review) -> bool:
     )
 
 
+def asked_or_decided(question: Question, review: Review) -> Review:
+    """Return a review, or what was decided before it, where that stands for a question."""
+    before = review.before
+    return review if before is None or not stands(question, before) else before
+
+
 def with_decision(review: Review) -> tuple[Mapping[str, Any], ...]:
     decision = {
         "state": review.state,
@@ -86,6 +92,11 @@ def new_review(question: Question, old: Review | None, now: float) -> Review:
     )
     if old is None:
         return new
+    former = () if old.state == "rejected" else (old.standing, old.before)
+    for stood in filter(None, former):
+        if stood.subject.document_sha256 != question.subject.document_sha256:
+            new = replace(new, before=replace(stood, before=None))
+            break
     if stands(question, old):
         decision = {name: getattr(old, name) for name in _TAKEN_OVER}
         seen = None if old.fields_seen is None else tuple(sorted(old.fields_seen))

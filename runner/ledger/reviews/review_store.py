@@ -20,10 +20,15 @@ from paddock.pipelines.text_cells import SourceText
 from ..database import queries
 from ..database.ledger_tables import Execute
 from ..ledger import Ledger
-from .asked_before import has_subject_or_expiry_changed, new_review, stands
+from .asked_before import asked_or_decided, has_subject_or_expiry_changed, new_review, stands
 from .reviews import HEAD_NAMES, Question, Review, ReviewTerms, Subject, SubjectText, unknown_review
 
 _DECISION = ("state", "question", "decided_at")
+_OF_BEFORE = (
+    "state", "question", "run", "asked_at", "expires_at", "by", "decided_at", "reason", "together",
+    "earlier", "value",
+)  # fmt: skip
+"""What is kept of `Review.before`, besides its subject."""
 TermsByPlace = Mapping[tuple[str, str, str], ReviewTerms]
 """By the file's name, the block (empty at the top) and the step."""
 
@@ -51,6 +56,13 @@ class ReviewStore(Struct, eq=False):
 
     def decided(self, *, is_whole: bool = False) -> list[Review]:
         return self._listed(queries.DECIDED, is_whole)
+
+    def standing(self, *, is_whole: bool = False) -> list[Review]:
+        """Return all decisions, the newest first; `Review.before` of questions that are open."""
+        found = {review.id: review for review in self.decided(is_whole=is_whole)}
+        again = self._listed(queries.ASKED_AGAIN, True)
+        found |= {review.id: review.before for review in again if review.before is not None}
+        return sorted(found.values(), key=lambda review: -(review.decided_at or 0.0))
 
     def pending(self, terms: TermsByPlace = MappingProxyType({})) -> list[Review]:
         """Return reviews that are open or not applied yet; late ones are expired."""
@@ -113,15 +125,20 @@ class ReviewStore(Struct, eq=False):
         (scope, key, step, id_, state, question, run, asked_at, expires_at, by, decided_at,
          is_applied, lease_by, lease_until, reason, together, earlier, head,
          *large) = row  # fmt: skip
-        value, subject = None, json.loads(head)
+        value, before, subject = None, None, json.loads(head)
         if large:
             value = self.ledger.load_value(*large[:2])
             # The head alone follows a pipeline's file that is renamed.
-            subject = {**self.ledger.load_value(*large[2:]), "pipeline": subject["pipeline"]}
+            of_file = {"pipeline": subject["pipeline"]}
+            subject = {**self.ledger.load_value(*large[2:]), **of_file}
+            if (written := subject.get("before")) is not None:
+                decided = {**written, "earlier": tuple(written["earlier"])}
+                decided["subject"] = Subject.of({**written["subject"], **of_file})
+                before = Review(scope, key, step, id_, **decided, is_applied=True)
         return Review(
             scope, key, step, id_, state, question, run, asked_at, expires_at, by, decided_at,
             bool(is_applied), lease_by, lease_until, reason, tuple(json.loads(earlier)),
-            Subject.of(subject), value, together,
+            Subject.of(subject), value, together, before,
         )  # fmt: skip
 
     # --- what runs do
@@ -138,6 +155,9 @@ class ReviewStore(Struct, eq=False):
             now = self._now(execute)
             place = {"scope": question.scope, "key": question.key, "step": question.step}
             old = self._whole(execute, queries.OF_ANSWER, place)
+            if old is not None and (decided := asked_or_decided(question, old)) is not old:
+                old = decided
+                self._write(execute, old)
             if old is not None and old.question == question.digest and stands(question, old):
                 if old.is_decided or not has_subject_or_expiry_changed(question, old):
                     return old
@@ -183,9 +203,18 @@ class ReviewStore(Struct, eq=False):
             )
 
     def withdraw(self, review: Review) -> None:
-        """Remove an open question; a decision that came meanwhile stays."""
-        values = {"id": review.id, "question": review.question}
-        self.ledger.in_transaction(lambda execute: execute(queries.WITHDRAW_REVIEW, values))
+        """Remove an open question; a decision that came meanwhile, or before it, stays."""
+
+        def work(execute: Execute) -> None:
+            old = self._whole(execute, queries.OF_ID, {"id": review.id})
+            if old is None or old.is_decided or old.question != review.question:
+                return
+            if old.before is None:
+                execute(queries.WITHDRAW_REVIEW, {"id": review.id})
+            else:
+                self._write(execute, old.before)
+
+        self.ledger.in_transaction(work)
 
     def drop(self, scope: str, keys: Collection[str]) -> None:
         self._rows(queries.DROP_REVIEWS_OF_SCOPE, keys, scope=scope)
@@ -222,7 +251,7 @@ class ReviewStore(Struct, eq=False):
             for review in changed:
                 if review == (old := before[review.id]):
                     continue
-                if old.is_decided:
+                if old.is_decided or old.before is not None:
                     doubtful.add(f'"{review.id}"')
                 doubtful.update(_readings_of_sender(review))
                 if (review.subject, review.expires_at) != (old.subject, old.expires_at):
@@ -242,9 +271,12 @@ class ReviewStore(Struct, eq=False):
         def work(execute: Execute) -> None:
             for id_, offers in renewed.items():
                 review = self._whole(execute, queries.OF_ID, {"id": id_})
-                if review is not None and review.is_decided:
-                    subject = replace(review.subject, offers=offers)
-                    self._write(execute, replace(review, subject=subject))
+                stands = None if review is None else review.standing
+                if review is None or stands is None:
+                    continue
+                stands = replace(stands, subject=replace(stands.subject, offers=offers))
+                is_own = review.is_decided and review.state != "expired"
+                self._write(execute, stands if is_own else replace(review, before=stands))
 
         self.ledger.in_transaction(work)
 
@@ -258,7 +290,12 @@ class ReviewStore(Struct, eq=False):
         return next(map(self._review, execute(query, values)), None)
 
     def _write(self, execute: Execute, review: Review) -> None:
-        data = review.subject.as_json()
+        data, stored = review.subject.as_json(), review.subject.objects
+        if (before := review.before) is not None:
+            data["before"] = {name: getattr(before, name) for name in _OF_BEFORE} | {
+                "subject": before.subject.as_json()
+            }
+            stored |= before.subject.objects
         subject, subject_object = self.ledger.store_value(data)
         head = {name: data[name] for name in HEAD_NAMES}
         names = ("scope", "key", "step", "id", "question", "run", "asked_at", "expires_at")
@@ -266,9 +303,7 @@ class ReviewStore(Struct, eq=False):
             "head": json.dumps(head),
             "subject": subject,
             "subject_object": subject_object,
-            "objects": json.dumps(
-                sorted({*review.subject.objects, *filter(None, [subject_object])})
-            ),
+            "objects": json.dumps(sorted({*stored, *filter(None, [subject_object])})),
         }
         execute(queries.WRITE_REVIEW, {**row, **self._changing(review)})
 

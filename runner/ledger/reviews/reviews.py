@@ -188,6 +188,9 @@ class Review(Struct, frozen=True):
     a person had written in a decision that was undone."""
     together: str | None = None
     """The id of the decision that accepted this answer together with others, unseen."""
+    before: Review | None = None
+    """The accepted or edited answer to the item's former document, which counts until someone
+    decides on this one. Not in lists."""
 
     @property
     def item(self) -> str:
@@ -215,6 +218,13 @@ class Review(Struct, frozen=True):
     def was_undone(self) -> bool:
         """Whether it is open again, and no run has gone on with that."""
         return self.state == "open" and self.decided_at is not None and not self.is_applied
+
+    @property
+    def standing(self) -> Review | None:
+        """The accepted or edited answer that counts now; None: there is none."""
+        if self.state in ("accepted", "edited"):
+            return self
+        return None if self.state == "rejected" else self.before
 
     @property
     def fields_seen(self) -> frozenset[str] | None:

@@ -828,6 +828,68 @@ def test_an_undone_changed_or_deleted_decision_takes_back_what_hung_on_it_alone(
     assert (desk.asked("b"), desk.asked("p")) == (ALL, frozenset())
 
 
+OTHER_TOTAL = ("{bye}", "A discount of 1.50 was given: the total is 118.50.\n\n{bye}")
+
+
+def test_a_decided_document_that_changes_is_asked_about_and_its_decision_teaches(
+    desk: Desk,
+) -> None:
+    desk.teach("a", bill())
+    desk.work()
+    desk.arrive(a=bill(OTHER_TOTAL))
+    for _ in range(3):
+        report, review = desk.work(), desk.waiting()["a.txt"]
+        why = {how.get("open") for how in review.subject.readings.values()}
+        assert (report.calls, why) == (0, {None, "left_over"})
+        assert desk.asked("a") == ALL - {"number"}
+        (rule,) = shown_rules(desk, "--json")["rules"]
+        assert {*rule["fields"]} == ALL
+    desk.arrive(b=bill(**NEXT))
+    assert (desk.plan().calls, desk.work().calls) == (0, 0)
+    assert [*desk.waiting()] == ["a.txt"]
+    desk.decide("a.txt", "edit", {**TRUE, "total": 118.5})  # it takes the place of the first one
+    desk.work()
+    assert desk.asked("b") >= {"total"}
+    desk.undo("a.txt")
+    report = desk.work()
+    assert ([*desk.waiting()], report.calls) == (["a.txt"], 0)
+
+
+def test_a_decision_stands_again_when_its_document_is_as_it_was(desk: Desk) -> None:
+    desk.teach("a", bill())
+    was = desk.outputs()
+    desk.arrive(a=bill(OTHER_TOTAL))
+    desk.work()
+    desk.arrive(a=bill())
+    report = desk.work()
+    assert (report.calls, desk.waiting(), desk.outputs()) == (0, {}, was)
+    with desk.reviews() as reviews:
+        assert [(r.state, r.by) for r in reviews.decided()] == [("edited", "ann")]
+
+
+def test_a_decision_teaches_still_when_its_document_changed_and_asks_nothing_any_more(
+    desk: Desk,
+) -> None:
+    desk.teach("a", bill())
+    desk.arrive(a=bill(OTHER_TOTAL))
+    desk.work()
+    desk.arrive(a=bill(**NEXT))
+    assert (desk.work().calls, desk.waiting()) == (0, {})
+    desk.arrive(b=bill(**NEXT | {"number": "RE-103"}))
+    assert (desk.work().calls, desk.waiting()) == (0, {})
+
+
+def test_the_account_of_a_document_that_changed_is_not_known_before_it_is_decided(
+    desk: Desk,
+) -> None:
+    desk.teach("a", paid_to(IBAN))
+    desk.arrive(a=paid_to(OTHER_IBAN))
+    desk.work()
+    desk.arrive(b=paid_to(OTHER_IBAN).replace("RE-101", "RE-102"))
+    desk.work()
+    assert desk.waiting()["b.txt"].subject.may_be_fraud
+
+
 def test_a_decision_on_a_document_that_was_filed_teaches(tmp_path: Path) -> None:
     desk = Desk(tmp_path, FILING)
     desk.teach("a", bill())
