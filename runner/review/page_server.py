@@ -35,6 +35,7 @@ from paddock.runner.daemon.prefect_auth import stored_secret
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.own_state import has_folder_identity
+from paddock.runner.ledger.reviews.review_store import note_decided
 from paddock.runner.ledger.reviews.reviews import Review
 from paddock.runner.progress.drain import stop_on_signals
 from paddock.runner.render.html_page import render
@@ -216,9 +217,18 @@ class FolderReviews:
     again: a decision must not go into a file that was deleted.
     """
 
-    def __init__(self, folders: Callable[[], Iterable[Path]], url: str = "") -> None:
-        """`folders` returns the folders at each call; `url`: of PostgreSQL, empty for files."""
+    def __init__(
+        self,
+        folders: Callable[[], Iterable[Path]],
+        url: str = "",
+        on_decided: Callable[[Ledger], object] = note_decided,
+    ) -> None:
+        """`folders` returns the folders at each call; `url`: of PostgreSQL, empty for files.
+
+        `on_decided` is called after each decision.
+        """
         self._folders = folders
+        self._on_decided = on_decided
         self._url = url
         self._open: dict[Path, tuple[LedgerReviews, tuple[int, int] | None]] = {}
         """With device and inode of the ledger's file."""
@@ -261,7 +271,7 @@ class FolderReviews:
             self._close(folder)
         if not (has_folder_identity(ledger.folder) if self._url else file):
             return None
-        reviews = LedgerReviews(ledger.__enter__())
+        reviews = LedgerReviews(ledger.__enter__(), self._on_decided)
         self._open[folder] = reviews, file
         return reviews
 

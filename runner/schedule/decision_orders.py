@@ -1,8 +1,9 @@
 """Decisions as a trigger: a run goes on with what people decided, as soon as they decided.
 
-Decisions are made on pages, in terminals and by other processes, and all of them are rows of a
-ledger, so that is read every few seconds. One order goes on with all decisions of the pipeline and
-its inputs, and is given once for the same decisions.
+The page of `paddock up` wakes the trigger; any other process changes a file beside the ledger, by
+`note_decided`. The ledger alone knows what was decided: it is read at the start as well, and every
+half a minute, since a question may have expired. One order goes on with all decisions of the
+pipeline and its inputs, and is given once for the same decisions.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import math
 import time
 from collections.abc import Mapping
 from datetime import datetime
@@ -17,11 +19,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-from paddock.engine.system import files
 from paddock.engine.system.records import Struct
 from paddock.engine.system.retry import Backoff
+from paddock.engine.system.tasks import wait_for_event
 from paddock.engine.system.text import canonical_json, counted
 from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.ledger.reviews.review_store import decided_mark
 from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.review.decisions import LedgerReviews
 from paddock.runner.workers.order import Order
@@ -30,7 +33,7 @@ from .order_queue import QueueBroken
 from .triggers import TriggerDesk
 
 LOOK_S, LOOK_ALL_S = 2.0, 30.0
-"""Between two looks at a ledger's file, and at what it holds: a question may have expired."""
+"""Between two looks at the mark of other processes' decisions, and at what a ledger holds."""
 _AGAIN = Backoff(10.0, 600.0)  # a run that was skipped or ended early
 _DONE = ("completed", "quarantined", "failed", "cancelled")
 
@@ -71,6 +74,8 @@ class DecisionTrigger:
     kind: ClassVar[str] = "review"
 
     def __init__(self) -> None:
+        self.decided = asyncio.Event()
+        """Set when the ledger is to be read at once."""
         self._failures: dict[str, tuple[int, float]] = {}
         """By the decisions' digest: how often their order failed, and when to give it again."""
 
@@ -88,66 +93,62 @@ class DecisionTrigger:
         return {"text": "decisions of people"}
 
     async def done(self, order: Order) -> None:
-        """Do nothing: the queue tells how an order for the same decisions ended."""
+        self.decided.set()  # what was decided since waited for its end
 
     async def run(self, desk: TriggerDesk) -> None:
-        looked_at = float("-inf")
-        seen: tuple[object, ...] = ()
+        ledger, mark, look_at, is_woken = desk.open_ledger(True), "", 0.0, True
+        # Of a shared one other machines change no file here.
+        every_s = LOOK_S if ledger.is_shared else LOOK_ALL_S
         while True:
             try:
-                stamps = await asyncio.to_thread(_stamps, desk)
-                if stamps != seen or time.monotonic() - looked_at > LOOK_ALL_S:
-                    looked_at = time.monotonic()
-                    seen, open_before = stamps, {*desk.queue.orders}
-                    decided = await asyncio.to_thread(_read_decided, desk)
-                    if not open_before <= desk.queue.orders.keys():
-                        seen, decided = (), []  # a run that ended meanwhile may have used them
-                    for due in decided:
-                        await self._order(desk, due)
+                now_mark = await asyncio.to_thread(decided_mark, ledger)
+                if is_woken or now_mark != mark or time.monotonic() >= look_at:
+                    mark = now_mark
+                    look_at = min(time.monotonic() + every_s, await self._look(desk))
             except (LedgerError, QueueBroken):  # the ledgers' and the queue's keepers say so
-                seen = ()
-            await asyncio.sleep(LOOK_S)
+                look_at = 0.0
+            is_woken = await wait_for_event(self.decided, LOOK_S)
+            self.decided.clear()
 
-    async def _order(self, desk: TriggerDesk, due: DecidedRun) -> None:
-        """Put an order once for the same decisions; again where it was skipped or ended early."""
+    async def _look(self, desk: TriggerDesk) -> float:
+        """Put the orders for what was decided; return when to look again, at the latest."""
+        open_before = {*desk.queue.orders}
+        decided = await asyncio.to_thread(_read_decided, desk)
+        if not open_before <= desk.queue.orders.keys():
+            return 0.0  # a run that ended meanwhile may have used them
+        return min([await self._order(desk, due) for due in decided], default=math.inf)
+
+    async def _order(self, desk: TriggerDesk, due: DecidedRun) -> float:
+        """Put an order once for the same decisions; again where it was skipped or ended early.
+
+        Return when to look at them again: never, if nothing is to be done before an order ends.
+        """
         pipeline, inputs = desk.pipeline(), due.inputs()
         if inputs is None:
             name = pipeline.pipeline.name
             desk.warn(f"{name}: decisions wait for a run with its secret inputs: run it by hand.")
-            return
+            return math.inf
+        if any(order.inputs == inputs for order in desk.open_orders()):
+            return math.inf
         orders = desk.queue.orders.values()
         if any(order.pipeline == pipeline.key and order.state == "running" for order in orders):
-            return  # `on_conflict` may skip or cancel others
+            return 0.0  # `on_conflict` may skip or cancel others
         n_failures, not_before = self._failures.get(due.digest, (0, 0.0))
-        is_out = any(order.inputs == inputs for order in desk.open_orders())
-        if is_out or time.monotonic() < not_before:
-            return
+        if time.monotonic() < not_before:
+            return not_before
         last = await desk.order(
             f"{self.key} {due.digest}:{n_failures}",
             inputs=inputs,
             reason=f"goes on with {counted(len(due.decisions), 'decision')}",
         )
-        if last.order.state == "ended" and last.order.end not in _DONE:
-            n_failures += 1
-            again_at = time.monotonic() + _AGAIN.pause_s(n_failures)
-            self._failures[due.digest] = n_failures, again_at
+        if last.order.state != "ended" or last.order.end in _DONE:
+            return math.inf
+        n_failures += 1
+        again_at = time.monotonic() + _AGAIN.pause_s(n_failures)
+        self._failures[due.digest] = n_failures, again_at
+        return again_at
 
 
 def _read_decided(desk: TriggerDesk) -> list[DecidedRun]:
     with desk.open_ledger(True) as ledger:
         return decided_runs(LedgerReviews(ledger), desk.pipeline().file)
-
-
-def _stamps(desk: TriggerDesk) -> tuple[object, ...]:
-    """Return what changes with the ledger's file; in a database something new each time."""
-    ledger = desk.open_ledger(True)
-    if ledger.is_shared:
-        return (time.monotonic(),)
-    return _stamp(ledger.file), _stamp(Path(f"{ledger.file}-wal"))
-
-
-def _stamp(file: Path) -> tuple[int, ...] | None:
-    try:
-        return files.content_stamp(file.stat())
-    except OSError:
-        return None

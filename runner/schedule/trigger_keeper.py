@@ -26,6 +26,7 @@ from paddock.engine.system.tasks import running as running_beside
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.workers.order import FROM_PREFECT, Order
 
+from .decision_orders import DecisionTrigger
 from .order_queue import OrderQueue, QueueBroken
 from .triggered_pipeline import TriggeredPipeline
 from .triggers import RESERVED, AnswerRequest, PathTaken, Trigger, TriggerDesk, UnservedTrigger
@@ -119,6 +120,14 @@ class TriggerKeeper:
 
     def note_ended(self, order: Order) -> None:
         self._telling.start(self._tell(order))
+
+    def note_decided(self, ledger: Ledger) -> None:
+        """Start the orders of what was decided in a ledger."""
+        for pipeline, kept in self._running.items():
+            own = self._open_ledger(Path(pipeline).parent.resolve(), True)
+            for each in kept.values() if own.folder == ledger.folder else ():
+                if isinstance(each.trigger, DecisionTrigger):
+                    each.trigger.decided.set()
 
     def status(self, pipeline: str, now: datetime) -> list[dict[str, Any]]:
         return [

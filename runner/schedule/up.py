@@ -163,7 +163,7 @@ class Up:
     async def _opened(self, listener: socket.socket) -> AsyncIterator[None]:
         """Open pool, queue and sockets; close them in bounded time."""
         settings, unattended = self._settings, self._settings.unattended
-        flags = self._options.flags
+        flags, loop = self._options.flags, asyncio.get_running_loop()
         async with AsyncExitStack() as stack:
             url = os.environ.get("PREFECT_API_URL", "").strip()
             auth_string = "" if url else await asyncio.to_thread(self._password)
@@ -199,7 +199,9 @@ class Up:
             keys = settings.service.api_keys_file
             reader = StatusAccess(is_open=is_open, keys=keys)
             all_reviews = FolderReviews(
-                lambda: self._pipeline_folders(asks_people), settings.ledger_url
+                lambda: self._pipeline_folders(asks_people),
+                settings.ledger_url,
+                lambda ledger: loop.call_soon_threadsafe(self._keeper.note_decided, ledger),
             )
             page = await stack.enter_async_context(
                 mounted_page(all_reviews, settings.state_dir, keys=keys, is_open=is_open)

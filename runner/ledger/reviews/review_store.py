@@ -8,11 +8,14 @@ run never overwrites a decision. Times are the database's.
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+from paddock.engine.system import files
 from paddock.engine.system.records import Struct, replace
 from paddock.pipelines.checking.schema_parts import SchemaParts
 from paddock.pipelines.text_cells import SourceText
@@ -38,10 +41,28 @@ def _under(terms: TermsByPlace, review: Review) -> Review:
     return review if found is None or review.state != "open" else found.of(review)
 
 
+_DECIDED_FILE = "decided"
+"""In the folder of a ledger: another text after each decision."""
+
+
+def note_decided(ledger: Ledger) -> None:
+    """Write for other processes that someone decided; they read the ledger now and then anyway."""
+    with suppress(OSError):
+        files.write_atomically(ledger.folder / _DECIDED_FILE, uuid.uuid4().hex)
+
+
+def decided_mark(ledger: Ledger) -> str:
+    with suppress(OSError, ValueError):
+        return files.read_text(ledger.folder / _DECIDED_FILE)
+    return ""
+
+
 class ReviewStore(Struct, eq=False):
     """The reviews of one ledger. Methods that change something block until it is committed."""
 
     ledger: Ledger
+    on_decided: Callable[[Ledger], object] = note_decided
+    """Called after each decision of a person, and after its undoing."""
 
     # --- reading
 
@@ -243,7 +264,7 @@ class ReviewStore(Struct, eq=False):
         `change` gets the whole reviews that are there, and the time.
         """
 
-        def work(execute: Execute) -> list[Review]:
+        def work(execute: Execute) -> tuple[list[Review], bool]:
             found = [self._whole(execute, queries.OF_ID, {"id": id_}) for id_ in ids]
             reviews = [review for review in found if review is not None]
             before = {review.id: review for review in reviews}
@@ -261,9 +282,12 @@ class ReviewStore(Struct, eq=False):
             if doubtful:
                 query = queries.VERIFY_FILED_AGAIN.format(listed=self.ledger.listed_keys)
                 execute(query, {"keys": json.dumps(sorted(doubtful))})
-            return changed
+            return changed, any(r.decided_at != before[r.id].decided_at for r in changed)
 
-        return self.ledger.in_transaction(work)
+        changed, is_decision = self.ledger.in_transaction(work)
+        if is_decision:
+            self.on_decided(self.ledger)
+        return changed
 
     def keep_offers(self, renewed: Mapping[str, str]) -> None:
         """Write what documents of decisions offer, by id, if these are there; all else stays."""

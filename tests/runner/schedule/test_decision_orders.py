@@ -4,7 +4,8 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from paddock.engine.system.retry import Backoff
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.reviews.review_store import ReviewStore
+from paddock.runner.ledger.reviews.review_store import ReviewStore, decided_mark, note_decided
 from paddock.runner.ledger.reviews.reviews import Review
 from paddock.runner.review.decisions import LedgerReviews
 from paddock.runner.schedule import decision_orders
@@ -190,3 +191,53 @@ async def test_what_a_run_used_while_it_was_looked_for_is_no_order(
         await ended(queue, trigger, "completed")
         await asyncio.sleep(0.4)
         await n_orders(queue, 0)
+
+
+# Who decided, as `on_decided` lets it be known; what `up` reads of ledgers is an hour away.
+HEARD: dict[str, Callable[[DecisionTrigger, Ledger], None]] = {
+    "another process": lambda trigger, ledger: note_decided(ledger),
+    "the page of `up`": lambda trigger, ledger: trigger.decided.set(),
+    "one that was killed before it could say so": lambda trigger, ledger: None,
+}
+
+
+@pytest.mark.parametrize("who", HEARD)
+async def test_a_decision_is_ordered_though_nobody_reads_the_ledger(
+    tmp_path: Path,
+    ledger: Ledger,
+    bills: TriggeredPipeline,
+    monkeypatch: pytest.MonkeyPatch,
+    who: str,
+) -> None:
+    is_other = who == "another process"
+    monkeypatch.setattr(decision_orders, "LOOK_S", 0.01 if is_other else 3600.0)
+    monkeypatch.setattr(decision_orders, "LOOK_ALL_S", 3600.0)
+    (a,) = ask_about(tmp_path, ledger, "a.txt")
+    trigger = DecisionTrigger()
+    reviews = LedgerReviews(ledger, partial(HEARD[who], trigger))
+    async with open_queue(tmp_path, bills) as queue:
+        desk = desk_of(queue, bills, trigger)
+        async with at_work(trigger, desk):
+            reviews.take_lease(a.id, "ann")
+            await n_orders(queue, 0)
+            reviews.decide(a.id, a.question, "accept", by="ann")
+            await n_orders(queue, 0 if "killed" in who else 1)
+        restarted = DecisionTrigger()
+        async with at_work(restarted, desk_of(queue, bills, restarted)):
+            await n_orders(queue, 1)
+
+
+def test_looking_at_a_question_is_no_decision(tmp_path: Path, ledger: Ledger) -> None:
+    (a,) = ask_about(tmp_path, ledger, "a.txt")
+    reviews, marks = LedgerReviews(ledger), list[str]()
+    acts: list[Callable[[], object]] = [
+        lambda: reviews.take_lease(a.id, "ann"),
+        lambda: reviews.release(a.id, "ann"),
+        lambda: reviews.decide(a.id, a.question, "accept", by="ann"),
+        lambda: reviews.decide(a.id, a.question, "accept", by="ann"),
+        lambda: reviews.undo(a.id, "ann"),
+    ]
+    for act in acts:
+        act()
+        marks.append(decided_mark(ledger))
+    assert [marks.index(mark) for mark in marks] == [0, 0, 2, 2, 4]
