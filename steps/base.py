@@ -411,7 +411,7 @@ class Params(BaseModel):
 
     @classmethod
     def path_fault(cls, path: str, given: Collection[str]) -> tuple[str, str] | None:
-        """Return what is wrong with the first of its `Use.PATHS`, and a remedy; None: nothing.
+        """Return what is wrong with the first of its paths, and a remedy; None: nothing.
 
         It is asked before a run, with `…` for what only the run knows.
         """

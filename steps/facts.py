@@ -7,16 +7,18 @@ nothing. What a parameter is for is said at the parameter, by a `Use`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from enum import StrEnum, auto
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from paddock.engine.system.records import Struct, field
 
+from .param_types import ParamType, ParamTypes
+
 if TYPE_CHECKING:
     from paddock.pipelines.expressions import Path as Place
 
 Written: TypeAlias = Mapping[str, Any]
+"""Parameters as they stand under `with`."""
 KnownTables: TypeAlias = Mapping[tuple[str | int, ...], Mapping[str, str]]
 """By the place of a table in the parameters: the types of its columns; empty: not known."""
 
@@ -84,59 +86,6 @@ class CallFacts(Struct, frozen=True):
     The second are the sampling values of its model."""
 
 
-class Use(StrEnum):
-    """What a parameter is for, said at it: `path: Annotated[str, Use.WRITES]`.
-
-    Its value is the field of `Facts` that has the parameter's name.
-    """
-
-    PROMPT = auto()
-    """The template that it sends as one prompt, once for each item."""
-    GROUP_BY = auto()
-    """The field by which it groups the items of a list."""
-    GROUPED = auto()
-    """That list."""
-    CONTENTS = auto()
-    """Files whose content alone decides the result, whatever their names."""
-    LISTS = auto()
-    """The folder whose files are its output `files`."""
-    SOURCES = auto()
-    """A source, such as a mailbox, whose documents it copies into that folder first."""
-    TARGETS = auto()
-    """A bucket to which it sends outputs."""
-    HOSTS = auto()
-    """The servers to which it sends what changes something there, at most once."""
-    DATABASE = auto()
-    """The account of a server in whose table an item has rows."""
-    DATABASE_FILE = auto()
-    """The same in a file."""
-    DOORS = auto()
-    """Its secrets only open a door: another value makes nothing stale."""
-    WRITES = auto()
-    """The file that it writes, and does nothing else: outside of blocks, too, it runs only where
-    that or what it reads is not as it was."""
-    TABLE = auto()
-    """Rows, or several tables by name, with typed columns."""
-    TAKES_AWAY = auto()
-    """The file that it moves or deletes, unless its `mode` is `copy`."""
-    MOVES_TO = auto()
-    """The file or folder where that is found then."""
-    FILLS = auto()
-    """The vector store to which it adds rows."""
-    SEARCHES = auto()
-    """The vector store that it searches."""
-    COMMAND = auto()
-    """The program that it starts, with arguments."""
-    PIPELINE = auto()
-    """The pipeline file that it runs."""
-    INPUTS = auto()
-    """What it gives that pipeline."""
-    EXAMPLES = auto()
-    """Which decisions of people its prompt has as examples."""
-    PATHS = auto()
-    """A file or a folder, which must be in the pipeline's folders."""
-
-
 class Facts(Struct, frozen=True):
     """Facts about a kind of step."""
 
@@ -160,30 +109,9 @@ class Facts(Struct, frozen=True):
     """Its outputs where the file that it would make is there already, by the path of that; None:
     they are as recorded, though the folder may have moved."""
 
-    # --- the parameters that have a `Use`
+    # --- its parameters
 
-    prompt: str = ""
-    group_by: str = ""
-    grouped: str = ""
-    contents: tuple[str, ...] = ()
-    lists: str = ""
-    sources: tuple[str, ...] = ()
-    targets: tuple[str, ...] = ()
-    hosts: str = ""
-    database: str = ""
-    database_file: str = ""
-    doors: tuple[str, ...] = ()
-    writes: str = ""
-    table: str = ""
-    takes_away: str = ""
-    moves_to: str = ""
-    fills: str = ""
-    searches: str = ""
-    command: str = ""
-    pipeline: str = ""
-    inputs: str = ""
-    examples: str = ""
-    paths: tuple[str, ...] = ()
+    types: ParamTypes = ParamTypes()
     names: str = "vars"
     """Names that its templates see besides, with their values."""
 
@@ -204,14 +132,6 @@ class Facts(Struct, frozen=True):
     """What is wrong with its parameters, as far as the columns of its tables are known."""
     calls: CallFacts = CallFacts()
 
-    def takes_file(self, written: Written) -> bool:
-        return bool(self.takes_away) and written.get("mode") != "copy"
-
-    def keeps_rows(self, written: Written) -> bool:
-        names = {self.fills, self.database, self.database_file}
-        return not names.isdisjoint(written)
-
-    @property
-    def output(self) -> str:
-        """The parameter that says where it writes, moves a file or adds rows."""
-        return self.writes or self.moves_to or self.fills
+    def param(self, kind: type[ParamType]) -> str:
+        """Return the first parameter of a type; empty: there is none."""
+        return next(iter(self.types.names(kind)), "")

@@ -6,10 +6,10 @@ A step's or function's module is imported when it is loaded. The contract of a c
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping
 from functools import cache, lru_cache
 from importlib.metadata import EntryPoint
+from inspect import isclass
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system.distribution import DISTRIBUTION
@@ -19,7 +19,8 @@ from paddock.pipelines.keys import STEP_ALIASES
 from paddock.steps.tools.tool_names import FUNCTION_REFERENCE
 
 from .base import Output, Params, Step
-from .facts import Facts, Use
+from .facts import Facts
+from .param_types import ParamType, ParamTypes
 from .plugins import (
     CHECK_GROUP,
     STEP_GROUP,
@@ -103,12 +104,10 @@ def facts_of(name: str) -> Facts:
 
 @lru_cache(maxsize=1024)
 def facts_of_kind(kind: type[Step[Any, Any]]) -> Facts:
-    facts, named = getattr(kind, "facts", Facts()), dict[str, Any]()
-    for name, param in kind.params.model_fields.items():
-        for use in (each for each in param.metadata if isinstance(each, Use)):
-            is_one = isinstance(getattr(facts, use), str)
-            named[use] = name if is_one else (*named.get(use, ()), name)
-    return replace(facts, **named)
+    fields, facts = kind.params.model_fields, getattr(kind, "facts", Facts())
+    metadata = ((name, each) for name, param in fields.items() for each in param.metadata)
+    types = (pair for pair in metadata if isclass(pair[1]) and issubclass(pair[1], ParamType))
+    return replace(facts, types=ParamTypes(types))
 
 
 def load_all_steps() -> tuple[dict[str, type[Step[Any, Any]]], tuple[BrokenStep, ...]]:
@@ -139,11 +138,11 @@ def step_package(name: str) -> str:
 
 
 def _step_fault(kind: object) -> str:
-    if not inspect.isclass(kind):
+    if not isclass(kind):
         return "is not a class"
     for field, base in (("params", Params), ("output", Output)):
         given = getattr(kind, field, None)
-        if not (inspect.isclass(given) and issubclass(given, base)):
+        if not (isclass(given) and issubclass(given, base)):
             return f"has no `{field}` that is a subclass of {base.__module__}.{base.__name__}"
     forms = {"version": int, "is_pure": bool, "roles": frozenset}
     if lacks := lacking(kind, tuple(forms), ("reads", "run")):

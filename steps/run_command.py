@@ -23,7 +23,8 @@ from paddock.steps.tools.code_digests import files_named
 
 from .base import Output, Params, Step, StepError, Tools
 from .extras import is_missing_program
-from .facts import Facts, Missing, Use, Written
+from .facts import Facts, Missing, Written
+from .param_types import CommandParam, PathParam
 from .paths import printable, resolve_path, start_refusal
 
 DEFAULT_TIMEOUT_S = 600.0
@@ -41,7 +42,7 @@ CommandWord = Annotated[str, BeforeValidator(_as_word)]
 
 
 class RunParams(Params):
-    command: Annotated[list[CommandWord], Use.COMMAND] = Field(
+    command: Annotated[list[CommandWord], CommandParam] = Field(
         min_length=1,
         description="The program and its arguments, one by one.",
         examples=[["git", "log", "--oneline"]],
@@ -52,7 +53,7 @@ class RunParams(Params):
         description="Environment variables, besides PATH, HOME, LANG and the like of "
         "Paddock's own.",
     )
-    cwd: Annotated[str | None, Use.PATHS] = Field(
+    cwd: Annotated[str | None, PathParam] = Field(
         default=None, description="The working folder; by default the pipeline's."
     )
     ok_codes: list[int] = Field(

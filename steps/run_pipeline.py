@@ -11,19 +11,19 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field
 
 from .base import Output, Params, Step, StepError, Tools
-from .facts import Use
+from .param_types import PipelineFile, PipelineInputs
 
 RESULT_OUTPUT = "result"
 """The output for a `returns` that is a single expression."""
 
 
 class PipelineParams(Params):
-    file: Annotated[str, Use.PIPELINE] = Field(
+    file: Annotated[str, PipelineFile] = Field(
         min_length=1,
         description="The other YAML file, relative to this one; not an expression.",
         examples=["parts/clean.yaml"],
     )
-    inputs: Annotated[dict[str, Any], Use.INPUTS] = Field(
+    inputs: Annotated[dict[str, Any], PipelineInputs] = Field(
         default={}, description="Its inputs; paths are relative to this file."
     )
 

@@ -231,7 +231,7 @@ def test_nothing_decides_by_a_sentence_of_ours() -> None:
 
 
 def test_kinds_of_steps_are_told_apart_by_their_facts() -> None:
-    """`steps/facts.py` has what the runner knows of a kind, so that a new one is declared once."""
+    """The types of its parameters and its facts are what the runner knows of a kind of step."""
     assert figures.kinds_of_steps_told_apart() == []
 
 

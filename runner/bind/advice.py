@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from paddock.pipelines.errors import Fault
 from paddock.pipelines.expressions import ExpressionError, Reference, Template
 from paddock.runner.progress.item_states import OF_LIST, OF_RUN
+from paddock.steps.param_types import PromptTemplate
 from paddock.steps.run_pipeline import RESULT_OUTPUT
 
 from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep
@@ -48,7 +49,7 @@ def _repeated_actions(bound: BoundPlan) -> Iterator[str]:
         filing = {
             block.id
             for block in blocks
-            if any(step.facts.takes_file(step.written) for step in all_steps(block.body))
+            if any(step.takes_document for step in all_steps(block.body))
         }
         for step in plan.nodes:
             if isinstance(step, BoundBlock) or step.has_trace or only_reads(step) or step.inner:
@@ -110,7 +111,7 @@ def _unshared_prefixes(bound: BoundPlan) -> Iterator[str]:
         steps = {step.id: step for step in steps_of(plan.nodes)}
         readings: dict[tuple[str, str, Reference], dict[str, tuple[str, str | None]]] = {}
         for step, loops in _chat_steps(plan.nodes, ()):
-            prompt = step.params.templates.get(step.facts.prompt)
+            prompt = step.params.templates.get(step.facts.param(PromptTemplate))
             for path in sorted(prompt.references) if prompt and step.model else ():
                 source = (
                     steps.get(path[1]) if path[0] == "steps" and path[2:] == ("text",) else None
@@ -146,7 +147,9 @@ def _chat_steps(
     for node in nodes:
         if isinstance(node, BoundBlock):
             yield from _chat_steps(node.body, (*loops, node))
-        elif node.facts.prompt and not any(name in node.written for name in _MODEL_SEES_FIRST):
+        elif node.has(PromptTemplate) and not any(
+            name in node.written for name in _MODEL_SEES_FIRST
+        ):
             yield node, loops
 
 
@@ -157,7 +160,7 @@ def _before_document(
 
     None: the prompt does more than insert it.
     """
-    prompt = step.params.templates[step.facts.prompt].source
+    prompt = step.params.templates[step.facts.param(PromptTemplate)].source
     place = re.search(r"\{\{-?\s*" + re.escape(".".join(document)) + r"\s*-?\}\}", prompt)
     if place is None:
         return None

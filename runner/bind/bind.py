@@ -20,6 +20,8 @@ from paddock.pipelines.references import BASE_NAMES, LOOP_NAMES, STEP_NAMES
 from paddock.pipelines.validation import FaultCollector
 from paddock.steps import python_step, registry
 from paddock.steps.base import Step
+from paddock.steps.effects import SentRequest, StoreRows
+from paddock.steps.param_types import PipelineFile
 from paddock.steps.tools.python_files import FunctionNotFound
 
 from . import specs, trigger_plugins, unused_answers
@@ -161,7 +163,7 @@ def bind_with_faults(
             watches = WatchBinder(pipeline, paths, checks).bind()
     # 6
     plan_faults.check_code_patterns(pipeline, checks)
-    if any(step.facts.fills for step in steps_of(nodes)):
+    if any(step.has(StoreRows) for step in steps_of(nodes)):
         plan_faults.check_store_order(plan, checks)
     folders = paths.folders()
     protected_files.check_writes(pipeline, base, paths, folders, checks)
@@ -273,7 +275,7 @@ class _NodeBinder:
         if [*facts.tools(step.params.data)]:
             tool_faults.check_tools(step, self._pipeline, self._base, self._checks)
             tools_made_of = specs.tool_spec(step, self._pipeline, self._base)
-        inner = self._inner(step, cache=inherited.cache) if facts.pipeline else None
+        inner = self._inner(step, cache=inherited.cache) if facts.param(PipelineFile) else None
         # 5
         self._known.add_step(step, kind, inner)
         model = self.models.of(step, kind)
@@ -295,7 +297,7 @@ class _NodeBinder:
             extra_models=self.models.extra_models(step, kind),
             reply=step.reply,
             escalate=self.models.escalation(step, step.escalate, model) if step.escalate else None,
-            review=REVIEW_OF_SENT if facts.hosts else step.review,
+            review=REVIEW_OF_SENT if facts.param(SentRequest) else step.review,
             spec=specs.step_spec(step, tools_made_of),
             inner=inner,
         )

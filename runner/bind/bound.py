@@ -30,7 +30,9 @@ from paddock.pipelines.triggers import BudgetKeys
 from paddock.pipelines.typed_rows import ColumnType
 from paddock.steps import registry
 from paddock.steps.base import Roots, Step
+from paddock.steps.effects import Effect, effects_of
 from paddock.steps.facts import Facts
+from paddock.steps.param_types import DecisionsParam, ParamType
 from paddock.steps.run_pipeline import RESULT_OUTPUT
 
 from .node_reads import BlockReads, StepReads
@@ -116,10 +118,26 @@ class BoundStep(SelectiveFields, Struct, frozen=True, dict=True):
         return registry.facts_of_kind(self.kind)
 
     @cached_property
+    def effects(self) -> tuple[Effect, ...]:
+        return tuple(effects_of(self.facts.types, self.written))
+
+    def has(self, kind: type[ParamType]) -> bool:
+        """Return whether it has a parameter of a type, written or not."""
+        return bool(self.facts.types.names(kind))
+
+    def given(self, kind: type[ParamType]) -> Any:
+        """Return what is written at the first parameter of a type; None: nothing."""
+        return self.written.get(self.facts.param(kind))
+
+    @cached_property
+    def takes_document(self) -> bool:
+        """Whether a document leaves its folder by it."""
+        return any(effect.takes_document for effect in self.effects)
+
+    @cached_property
     def makes_output(self) -> bool:
         """Whether all that it does is to make a file of what it reads."""
-        facts = self.facts
-        return bool(facts.writes or facts.takes_away) and not facts.takes_file(self.written)
+        return bool(self.effects) and all(effect.makes_file for effect in self.effects)
 
     @cached_property
     def has_answer(self) -> bool:
@@ -130,7 +148,7 @@ class BoundStep(SelectiveFields, Struct, frozen=True, dict=True):
     @property
     def is_taught(self) -> bool:
         """Whether its prompt has decisions of people as examples."""
-        return bool(self.written.get(self.facts.examples))
+        return bool(self.given(DecisionsParam))
 
     @property
     def has_readings(self) -> bool:

@@ -13,6 +13,8 @@ from paddock.engine.system.distribution import DISTRIBUTION
 from paddock.engine.system.records import replace
 from paddock.pipelines.expressions import Reference, Value, loop_parts
 from paddock.steps import registry
+from paddock.steps.effects import effects_of
+from paddock.steps.param_types import PipelineInputs
 from paddock.steps.registry import is_function_reference
 
 from .bound import BoundNode, BoundPlan, BoundStep, InputSource, ListOrigin
@@ -34,8 +36,9 @@ def paths_depend_on_item_alone(
         if not is_function_reference(uses) and registry.step_package(uses) != DISTRIBUTION:
             return False
         facts = registry.facts_of(uses)
-        path = (step.get("with") or {}).get(facts.writes or facts.moves_to)
-        if not _follows_from_item(path, spec, inputs, is_within_item=is_within_item):
+        effects = effects_of(facts.types, step.get("with") or {})
+        paths = [effect.written for effect in effects if effect.makes_file]
+        if not _follows_from_item(paths, spec, inputs, is_within_item=is_within_item):
             return False
     return True
 
@@ -82,7 +85,7 @@ def called_plan(outer: BoundPlan, caller: BoundStep) -> BoundPlan | None:
         return None
     top = next(node for node in outer.nodes if caller.id in (step.id for step in steps_of([node])))
     spec = whole_spec(top)
-    given = caller.written.get(caller.facts.inputs, {})
+    given = caller.written.get(caller.facts.param(PipelineInputs), {})
     is_one_by_one = isinstance(given, Mapping)  # else an expression makes all of them
     sources: dict[str, InputSource] = {}
     for name in inner.pipeline.inputs:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from paddock.engine.system import files
 from paddock.engine.system.records import Struct
@@ -17,6 +17,15 @@ from paddock.pipelines.input_values import FOLDER_TYPES
 from paddock.pipelines.model import Pipeline, StepNode, step_nodes
 from paddock.pipelines.validation import FaultCollector
 from paddock.steps.base import OutsideRoots, Params, Roots
+from paddock.steps.effects import (
+    DatabaseRows,
+    Destination,
+    Effect,
+    MovedDocument,
+    MoveTarget,
+    effects_of,
+)
+from paddock.steps.param_types import InputFolder, ParamType, PathParam
 from paddock.steps.registry import facts_of
 
 from .inputs import LATER_PART, KnownInputs
@@ -24,14 +33,11 @@ from .inputs import LATER_PART, KnownInputs
 YAML_SUFFIXES = (".yaml", ".yml")
 
 
-PathUse: TypeAlias = Literal["listed", "written", "filled", "taken", "of a tool"]
-
-
 class NamedPath(Struct, frozen=True, dict=True):
     """A path that a step names, as far as it is known; `…` stands for what is known later."""
 
     step: StepNode
-    use: PathUse
+    use: type[ParamType]
     param: str
     text: str
     base: Path
@@ -43,7 +49,7 @@ class NamedPath(Struct, frozen=True, dict=True):
     def path(self) -> Path:
         """The path itself; a folder gets a moved file under its own name."""
         path = resolved(self.base / self.text)
-        is_moved = self.use == "written" and facts_of(self.step.uses).moves_to
+        is_moved = issubclass(self.use, MoveTarget)
         is_folder = is_moved and (self.text.endswith(("/", os.sep)) or path.is_dir())
         return path / LATER_PART if is_folder else path
 
@@ -89,7 +95,11 @@ class KnownPaths:
         watched = (self.known.text_of(keys.path) or LATER_PART for keys in watches)
         texts = [(text, self.roots.base, False) for text in watched]
         texts += [(text, base, False) for text, base in self._dirs if with_inputs]
-        texts += [(p.text, p.base, p.use == "written") for p in self._named if p.use != "taken"]
+        stays = (path for path in self._named if not issubclass(path.use, MovedDocument))
+        texts += [
+            (named.text, named.base, issubclass(named.use, Effect) and named.use.makes_file)
+            for named in stays
+        ]
         folders: dict[Path, None] = {}
         for text, base, is_file in texts:
             place = _folder_of(text, is_file=is_file)
@@ -102,17 +112,17 @@ class KnownPaths:
         return tuple(folders)
 
     def scanned(self) -> Iterator[NamedPath]:
-        return (named for named in self._named if named.use == "listed")
+        return (named for named in self._named if issubclass(named.use, InputFolder))
 
     def written(self) -> Iterator[NamedPath]:
-        uses = ("written", "filled")
-        return (named for named in self._named if named.use in uses and named.is_begun)
+        written = (named for named in self._named if issubclass(named.use, Destination))
+        return (named for named in written if named.is_begun)
 
     def changed(self) -> Iterator[NamedPath]:
         """Yield what this pipeline's own steps write, move or remove, as far as it is known."""
         yield from (named for named in self.written() if named.is_own)
-        taken = (named for named in self._named if named.use == "taken" and named.is_own)
-        yield from (named for named in taken if named.is_whole)
+        taken = (named for named in self._named if issubclass(named.use, MovedDocument))
+        yield from (named for named in taken if named.is_own and named.is_whole)
 
     def check(self, step: StepNode, params_type: type[Params], checks: FaultCollector) -> None:
         """Check which paths of a step lead outside, or cannot be what they are for."""
@@ -120,7 +130,7 @@ class KnownPaths:
             declared.type not in FOLDER_TYPES or self.known.get(name) is not None
             for name, declared in self._pipeline.inputs.items()
         )
-        for name in (names := facts_of(step.uses).paths):
+        for name in (names := facts_of(step.uses).types.paths):
             written = step.params.data.get(name)
             for part in written if isinstance(written, list) else (written,):
                 if not isinstance(part, str):
@@ -158,14 +168,14 @@ def _named_paths(
 ) -> Iterator[NamedPath]:
     for step in step_nodes(pipeline):
         facts, given = facts_of(step.uses), step.params.data
-        output: PathUse = "filled" if facts.fills else "written"
-        named: list[tuple[PathUse, str, Any]] = [("listed", facts.lists, given.get(facts.lists))]
-        named += [("of a tool", "root", use.options.get("root")) for use in facts.tools(given)]
-        named.append((output, facts.output, given.get(facts.output)))
-        if facts.takes_file(given):
-            named.append(("taken", facts.takes_away, given.get(facts.takes_away)))
+        named: list[tuple[type[ParamType], str, Any]] = [
+            (PathParam, "root", use.options.get("root")) for use in facts.tools(given)
+        ]
+        listed = ((InputFolder, name) for name in facts.types.names(InputFolder))
+        changed = ((type(effect), effect.param) for effect in effects_of(facts.types, given))
+        named += [(use, param, given.get(param)) for use, param in (*listed, *changed)]
         for use, param, written in named:
-            if isinstance(written, str):
+            if isinstance(written, str) and use.is_path and not issubclass(use, DatabaseRows):
                 yield NamedPath(step, use, param, known.text_of(written), base, is_own)
 
 

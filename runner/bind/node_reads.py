@@ -23,6 +23,7 @@ from paddock.pipelines.model import Block, StepNode
 from paddock.pipelines.references import ANSWER_NAMES
 from paddock.pipelines.times import TIME_NAMES
 from paddock.steps import registry
+from paddock.steps.param_types import DoorParam, InputContent
 
 References = frozenset[Reference]
 LOOP_ATTRIBUTES = ("index", "index0", "first", "last", "length")
@@ -71,7 +72,11 @@ class StepReads(Struct, frozen=True, dict=True):
             if spec is not None:
                 answer |= spec.when.references
         shown = parameters | lists | answer
-        files = {name: item for name, item in step.params.data.items() if name in facts.contents}
+        files = {
+            name: item
+            for name, item in step.params.data.items()
+            if name in facts.types.names(InputContent)
+        }
         texts = (at for at, item in nested_values(files) if not isinstance(item, list | dict))
         if all(at in made_at and not made_at[at].is_text for at in texts):
             shown -= step.params.references
@@ -82,7 +87,7 @@ class StepReads(Struct, frozen=True, dict=True):
 
         doors = {False: set[Reference](), True: set[Reference]()}
         for place, made in made_at.items():
-            doors[place[0] in facts.doors].update(made.references)
+            doors[place[0] in facts.types.names(DoorParam)].update(made.references)
         opening = frozenset(path for path in doors[True] - doors[False] if path[0] == "secrets")
         return cls(
             parameters=known(parameters),

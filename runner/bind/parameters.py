@@ -22,6 +22,7 @@ from paddock.pipelines.validation import FaultCollector, faults_of
 from paddock.pipelines.yaml_source import YamlDocument
 from paddock.steps.base import Params
 from paddock.steps.facts import Facts
+from paddock.steps.param_types import RowsParam
 
 # Faults of a strict reading alone: a text for a number, a number for true or false.
 _STRICT = frozenset(("int_type", "float_type", "bool_type", "string_type"))
@@ -147,7 +148,7 @@ class ParameterBinder:
             if (template := self._template(name)) is not None:
                 templates[name] = template
         rest = {name: item for name, item in step.written.items() if name not in templates}
-        value, _ = Value.scan(rest, tables=(self._facts.table,))
+        value, _ = Value.scan(rest, tables=(self._facts.param(RowsParam),))
         # 3
         conflicts = self.params_type.faults(written)
         for what, remedy in conflicts:

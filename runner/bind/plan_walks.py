@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from paddock.pipelines.expressions import Reference, steps_read
 from paddock.pipelines.times import TIME_NAMES
+from paddock.steps.param_types import InputFolder
 
 from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep, InputSource, ListOrigin
 from .node_reads import read_by
@@ -124,7 +125,7 @@ def origin_of(bound: BoundPlan, reader: BoundNode, paths: Iterable[Reference]) -
                 if isinstance(node, BoundBlock) or node.inner is not None:  # 2
                     origin |= ListOrigin.RESULTS
                     continue
-                origin |= ListOrigin.FOLDERS if node.facts.lists else ListOrigin.NEITHER  # 3
+                origin |= ListOrigin.FOLDERS if node.has(InputFolder) else ListOrigin.NEITHER  # 3
                 waiting += node.reads.all
             case (var, *_) if var in around:  # 4
                 waiting += read_by(around[var].over, around[var].where)

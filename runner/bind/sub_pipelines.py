@@ -17,6 +17,7 @@ from paddock.pipelines.model import Pipeline, StepNode
 from paddock.pipelines.plan import Plan, read_plan
 from paddock.pipelines.validation import FaultCollector
 from paddock.steps.base import OutsideRoots, Roots
+from paddock.steps.param_types import PipelineFile, PipelineInputs
 from paddock.steps.registry import facts_of
 
 from .bound import BoundPlan
@@ -75,8 +76,8 @@ class SubPipelineReader(Struct):
         yet), and its place.
         """
         facts = facts_of(step.uses)
-        at = (*step.at, "with", facts.pipeline)
-        name = step.params.data.get(facts.pipeline)
+        at = (*step.at, "with", facts.param(PipelineFile))
+        name = step.params.data.get(facts.param(PipelineFile))
         path = self._file(name, at) if isinstance(name, str) and name else None
         this_file = self._roots.base / Path(self._pipeline.document.file).name
         around = self._place.files or (this_file,)  # the files that lead here, with this one
@@ -148,7 +149,7 @@ class SubPipelineReader(Struct):
     def _known_inputs(
         self, step: StepNode, pipeline: Pipeline, name: str
     ) -> tuple[dict[str, Any], frozenset[str]]:
-        parameter = facts_of(step.uses).inputs
+        parameter = facts_of(step.uses).param(PipelineInputs)
         written = step.params.data.get(parameter) or {}
         if not isinstance(written, dict):  # one expression makes all of them
             return {}, frozenset(pipeline.inputs)

@@ -15,6 +15,7 @@ from paddock.pipelines.model import Pipeline, step_nodes
 from paddock.pipelines.triggers import WatchKeys
 from paddock.pipelines.validation import FaultCollector
 from paddock.steps.base import OutsideRoots
+from paddock.steps.effects import MovedDocument
 from paddock.steps.files.globs import BadPattern, Globs
 from paddock.steps.registry import facts_of
 
@@ -102,8 +103,8 @@ class WatchBinder:
         if keys.deletes.prune:
             for step in step_nodes(self._pipeline):
                 facts = facts_of(step.uses)
-                made = step.params.expressions.get((facts.takes_away,))
-                taken = made.references if made and facts.takes_file(step.params.data) else ()
+                made = step.params.expressions.get((facts.param(MovedDocument),))
+                taken = made.references if made and MovedDocument.is_done(step.params.data) else ()
                 # It takes an item of a block away: the path is a loop variable's
                 if any(path[0] not in ("inputs", "steps", "secrets") for path in taken):
                     what = (

@@ -25,6 +25,7 @@ from paddock.runner.ledger.reviews.asked_before import is_same_value
 from paddock.runner.ledger.reviews.reviews import Question, Review, Subject
 from paddock.runner.rules.reasons import WhyOpen
 from paddock.steps.base import Output, OutsideRoots, Tools
+from paddock.steps.param_types import InputContent
 
 from .failures import Cause, SkippedByReview, StepFailed
 from .given_answers import PERSON, GivenAnswer, outputs_seen
@@ -322,7 +323,7 @@ class AnswerReviewer:
             path = str(source.written.get("path"))
             stored = self._stored(path)
             is_below = not stored.startswith(("/", ".."))
-            if source.facts.contents and source.written.keys() == {"path"} and is_below:
+            if source.has(InputContent) and source.written.keys() == {"path"} and is_below:
                 keys = choice.keys.model_dump(exclude_none=True)
                 found[choice.shown] = {"path": stored, "keys": keys}
         return found

@@ -223,7 +223,7 @@ class BlockState(Struct):
         """Return results in the list's order; by key where documents leave the list when done."""
         work, filed = self.work, self.filed_results
         steps, sources = all_steps(self.block.body), work.missing.sources
-        moves = any(step.facts.takes_file(step.written) for step in steps)
+        moves = any(step.takes_document for step in steps)
         if not (moves or filed or any(source.is_hot for source in sources)):
             return [item.result for item in work.items if item.result is not None]
         places = {key: (list_order(work.filed.rows[key].name, key), filed[key]) for key in filed}

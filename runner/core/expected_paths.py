@@ -11,6 +11,7 @@ from paddock.pipelines.expressions import ExpressionError, Reference, Value
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from paddock.runner.bind.plan_walks import node_ids, steps_with_blocks
 from paddock.runner.bind.scope import Scope
+from paddock.steps.effects import Effect
 
 from .traces.block_items import loop_value
 from .traces.block_work import BlockWork
@@ -20,6 +21,7 @@ class ExpectedPaths(Struct, frozen=True):
     """Where does a step write for each item with work to do?"""
 
     step: BoundStep
+    effect: Effect
     path: Value
     """As it is written."""
     texts: Mapping[str, str]
@@ -33,25 +35,24 @@ def paths_of_work(bound: BoundPlan, work: BlockWork, scope: Scope) -> list[Expec
     steps = [*output_paths(block.body)]
     if work.step is not None:  # its `if` holds
         steps += output_paths(block.body, conditional=True)
-    for step, path in steps if todo else ():
+    for step, effect, path in steps if todo else ():
         texts = {key: rendered_path(path, its, base) for key, its in todo.items()}
         whole = {key: text for key, text in texts.items() if text is not None}
-        found.append(ExpectedPaths(step, path, whole))
+        found.append(ExpectedPaths(step, effect, path, whole))
     return found
 
 
 def output_paths(
     body: Sequence[BoundNode], *, conditional: bool = False
-) -> Iterator[tuple[BoundStep, Value]]:
+) -> Iterator[tuple[BoundStep, Effect, Value]]:
     """Yield the output paths that depend on none of these steps, of those with or without `if`."""
     for step in body:
         if not isinstance(step, BoundStep) or (step.if_ is not None) != conditional:
             continue
-        written = step.written.get(step.facts.writes or step.facts.fills)
-        if written is not None:
-            path, inner = Value.of(written), {("steps", name) for name in node_ids(body)}
-            if inner.isdisjoint(read[:2] for read in path.references):
-                yield step, path
+        for effect in step.effects:
+            path, inner = Value.of(effect.written), {("steps", name) for name in node_ids(body)}
+            if effect.is_foreseen and inner.isdisjoint(read[:2] for read in path.references):
+                yield step, effect, path
 
 
 def written_within(
@@ -71,16 +72,17 @@ def written_within(
                 for place, value in enumerate(values):
                     names = {node.var: value, "loop": loop_value(place, len(values))}
                     yield from written_within(node.body, scope.child(names), bound, is_within=True)
-            elif node.inner is not None:
+                continue
+            if node.inner is not None:
                 written = {n: Value.of(v) for n, v in node.written.get("inputs", {}).items()}
                 inputs = {n: v for n, v in node.inner.inputs.items() if n not in written}
                 known = (n for n in written if _are_known(written[n].references, scope))
                 inputs |= {name: written[name].render(scope) for name in known}
                 own = scope.child({"inputs": inputs, "steps": {}})
                 yield from written_within(node.inner.nodes, own, node.inner, is_within=True)
-            elif is_within and node.facts.writes in node.written:
-                path = Value.of(node.written[node.facts.writes])
-                if _are_known(path.references, scope):
+            for effect in node.effects if is_within else ():
+                path = Value.of(effect.written)
+                if effect.is_claimed and _are_known(path.references, scope):
                     text = rendered_path(path, scope, str(bound.roots.base))
                     yield from () if text is None else (text,)
 
@@ -116,16 +118,15 @@ class PossibleOutputs(Struct):
         for block, step in steps_with_blocks(body):  # in a nested one `loop` is another
             if step.inner is not None:
                 self.add(step.inner, step.inner.nodes)
-            written = step.written.get(step.facts.writes or step.facts.moves_to)
-            if written is None:
-                continue
-            path, texts = Value.of(written), set[str | None]([None])
-            if scopes and not block and of_body.isdisjoint(read[:2] for read in path.references):
-                texts = {rendered_path(path, scope, base) for scope in scopes}
-            self._paths.update(text for text in texts if text is not None)
-            if None in texts:
-                known = str(written).partition("{")[0]
-                self._beginnings.add(os.path.normpath(os.path.join(base, known)))  # noqa: PTH118
+            for effect in (effect for effect in step.effects if effect.makes_file):
+                path, texts = Value.of(effect.written), set[str | None]([None])
+                reads = {read[:2] for read in path.references}
+                if scopes and not block and of_body.isdisjoint(reads):
+                    texts = {rendered_path(path, scope, base) for scope in scopes}
+                self._paths.update(text for text in texts if text is not None)
+                if None in texts:
+                    known = str(effect.written).partition("{")[0]
+                    self._beginnings.add(os.path.normpath(os.path.join(base, known)))  # noqa: PTH118
 
     def has(self, path: str) -> bool:
         paths = {path, os.path.dirname(path)}  # noqa: PTH120

@@ -26,6 +26,7 @@ from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.reasons import Reason, Why
 from paddock.steps.base import OutsideRoots
+from paddock.steps.effects import OutputFile
 
 from .left_nodes import LackingItems
 from .requested_items import RequestedItems
@@ -267,7 +268,7 @@ class Judge(Struct, kw_only=True, eq=False, dict=True):
     def _files_documents(self) -> bool:
         """Return whether documents leave the folders in which they are listed, once done."""
         steps, watches = all_steps(self.bound.nodes), self.bound.watches
-        moves = any(step.facts.takes_file(step.written) for step in steps)
+        moves = any(step.takes_document for step in steps)
         return moves or bool(self.scopes.prefix) or any(w.keys.claim == "move" for w in watches)
 
     async def _reconciled(
@@ -339,10 +340,10 @@ class Judge(Struct, kw_only=True, eq=False, dict=True):
         )
 
     def output_path(self, step: BoundStep, scope: Scope) -> str | None:
-        if not step.facts.writes:
+        if not step.has(OutputFile):
             return None
         try:
-            text = Value.of(step.written[step.facts.writes]).render(scope)
+            text = Value.of(step.given(OutputFile)).render(scope)
             return self.world.index.stored(self.bound.roots.resolve(str(text)))
         except (ExpressionError, OutsideRoots, OSError, RuntimeError, ValueError):
             return None  # a run tells what is wrong

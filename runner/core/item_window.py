@@ -12,6 +12,7 @@ from paddock.engine.system.crash_isolation import UNLIMITED
 from paddock.engine.system.text import canonical_json
 from paddock.runner.bind.bound import BoundBlock
 from paddock.runner.bind.plan_walks import all_steps
+from paddock.steps.param_types import InputContent, SearchedStore
 
 from .run_context import RunContext
 from .traces.block_work import ItemWork
@@ -31,10 +32,10 @@ async def max_parallel(context: RunContext, block: BoundBlock) -> int:
         return block.max_parallel
     every = list(all_steps(block.body))
     steps = [step for step in every if step.kind.roles]
-    n_readers = context.readers.n_elsewhere if any(step.facts.contents for step in every) else 0
+    n_readers = context.readers.n_elsewhere if any(step.has(InputContent) for step in every) else 0
     if not steps:
         return max(PLAIN_PARALLEL, 2 * n_readers)
-    if all(step.facts.searches for step in steps):
+    if all(step.has(SearchedStore) for step in steps):
         return SEARCH_PARALLEL
     n_slots = n_readers
     specs = (spec for step in every for spec in step.models)

@@ -28,6 +28,7 @@ from paddock.runner.ledger.database.ledger_tables import Execute
 from paddock.runner.ledger.entries import PipelineRow, ScopeOwner, is_variant
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.reasons import quoted
+from paddock.steps.param_types import InputFolder, PipelineFile
 from paddock.steps.registry import facts_of
 from paddock.steps.tools.code_digests import file_content
 
@@ -190,14 +191,16 @@ def _blocks_in(steps: tuple[Node, ...]) -> Iterator[str]:
         if isinstance(node, Block):
             names = sorted(steps_read(node.over.references) & nodes.keys())
             over, read = [node.over.source], [nodes[name] for name in names]
-        elif not facts_of(node.uses).pipeline:
+        elif not facts_of(node.uses).param(PipelineFile):
             continue
         sources, is_of_folder = list[object](), False
         for step in (each for each in read if isinstance(each, StepNode)):
             facts = facts_of(step.uses)
-            is_of_folder |= facts.lists in step.written
-            other = {key: step.written[key] for key in step.written if key != facts.pipeline}
-            sources.append(step.written.get(facts.lists, other))
+            is_of_folder |= facts.param(InputFolder) in step.written
+            other = {
+                key: step.written[key] for key in step.written if key != facts.param(PipelineFile)
+            }
+            sources.append(step.written.get(facts.param(InputFolder), other))
         if len(sources) == len(read):  # else it is over what another block has
             yield canonical_json(["" if is_of_folder else node.id, over, sources])
 

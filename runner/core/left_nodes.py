@@ -20,6 +20,7 @@ from paddock.pipelines.expressions import ExpressionError, steps_read
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
 from paddock.runner.bind.scope import Scope
 from paddock.runner.progress.item_states import WAITS, ItemState
+from paddock.steps.param_types import RowsParam
 
 from .failures import ItemWaits
 from .traces.block_work import BlockWork
@@ -159,7 +160,7 @@ class LackingItems(Struct, frozen=True):
 
         Not where no item failed; nor a table where some wait: `files.write` keeps what it has.
         """
-        is_table = isinstance(node, BoundStep) and node.facts.table in node.written
+        is_table = isinstance(node, BoundStep) and node.facts.param(RowsParam) in node.written
         is_only_waiting = self.keys and not (self.failed or self.expired)
         waits = self.waiting or self.unasked
         return not self.n_with_result and not (is_only_waiting or (is_table and waits))

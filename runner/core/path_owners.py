@@ -27,6 +27,7 @@ from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.item_states import WHOLE, ItemState
 from paddock.runner.progress.reasons import Reason, Why, quoted
 from paddock.steps.base import StepError
+from paddock.steps.effects import Destination
 
 from .expected_paths import ExpectedPaths, paths_of_work, written_within
 from .failures import OutputTaken
@@ -54,12 +55,12 @@ class BlockPaths(Struct, frozen=True):
         is_told = {known.step.id for known in expected}
         unknown = set[str]()
         for step in work.block.body:
-            if isinstance(step, BoundStep) and step.facts.output in step.written:
-                is_late = step.id not in is_told and not step.facts.takes_file(step.written)
+            if isinstance(step, BoundStep) and step.given(Destination) is not None:
+                is_late = step.id not in is_told and not step.takes_document
                 unknown |= of_items.keys() if is_late else set()
         for known in expected:
             unknown |= of_items.keys() - known.texts.keys()
-            for key, text in known.texts.items() if known.step.facts.writes else ():
+            for key, text in known.texts.items() if known.effect.is_claimed else ():
                 stored = index.stored(text)
                 of_items[key][index.normal_spelling(stored)] = stored
         return cls(work, expected, of_items, unknown)

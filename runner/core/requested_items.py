@@ -11,6 +11,7 @@ from paddock.runner.bind.plan_walks import all_steps, node_ids
 from paddock.runner.bind.scope import Scope
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.reasons import Why
+from paddock.steps.effects import OutputFile
 
 from .run_options import RunOptions
 from .traces.block_items import item_strata, nearest_keys
@@ -41,7 +42,7 @@ class RequestedItems(Struct, eq=False):
             not_requested = ItemVerdict(ItemState.UNSAMPLED, (why,), Case.NOT_REQUESTED)
         if isinstance(node, BoundBlock):
             nodes = {node.id, *node_ids(node.body)}
-            writes = [step for step in all_steps(node.body) if step.facts.writes]
+            writes = [step for step in all_steps(node.body) if step.has(OutputFile)]
             replaces = [step.written.get("on_edited") == "overwrite" for step in writes]
             overwrites = bool(replaces) and all(replaces)
         else:  # what is to fail on an edited file has to run

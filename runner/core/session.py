@@ -42,6 +42,7 @@ from paddock.runner.progress.otel_extra import otel_module
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import STATE_FOLDER
 from paddock.steps.base import DocumentReaders, StepError
+from paddock.steps.effects import StoreRows
 from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool
 from paddock.steps.tables.table_files import format_of, read_table
 from paddock.steps.tables.table_format import TableSource
@@ -190,7 +191,7 @@ async def open_session(
         models, pool = await stack.enter_async_context(open_pools(bound, settings, pools))
         readers = _document_readers(stack, prepared, stats)
         bound = await _with_rows_of_files(bound, readers, stats)
-        are_filled = any(step.facts.fills for step in all_steps(bound.nodes))
+        are_filled = any(step.has(StoreRows) for step in all_steps(bound.nodes))
         of_run = None if is_plan else bound
         stores = OpenStores(bound.roots.base, stats.note, are_filled)
         stack.push_async_callback(stores.close)

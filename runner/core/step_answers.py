@@ -10,6 +10,7 @@ from paddock.runner.answers.evidence import EvidenceFinder
 from paddock.runner.answers.offered_labels import AT_BORDER
 from paddock.runner.answers.scoped_reply import ScopedReply
 from paddock.steps.base import StepError, Tools
+from paddock.steps.effects import SentRequest
 
 from .answer_reviewer import AnswerReviewer
 from .escalation import EscalationPass, escalation_reason
@@ -46,7 +47,7 @@ class StepAnswers:
             tools = replace(tools, reply=ScopedReply(form, attempt.scope, finder))
         if step.reply is not None and step.choices:  # 1
             tools = await labelled_tools(attempt, tools)
-        has_review = step.review is not None and not step.facts.hosts
+        has_review = step.review is not None and not step.has(SentRequest)
         given = decided_answer(attempt) if has_review else GivenAnswer()
         outputs, faults = await reviewer.decided_before(attempt, given), list[str]()
         if step.has_readings and has_fields(tools.reply):

@@ -26,6 +26,7 @@ from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.item_states import ItemState
 from paddock.steps.base import OutsideRoots, StepError, StepSkipped, SubPipelines
+from paddock.steps.param_types import CommandParam, InputFolder
 from paddock.steps.paths import os_refusal
 
 from .calls.recorded_calls import PutOff
@@ -111,7 +112,7 @@ class StepRunner:
                         calls = replace(tools.calls, pipelines=self._sub_pipelines(attempt))
                         tools = replace(tools, calls=calls)
                     params = step.params.render(scope)
-                    if step.untrusted and step.facts.command:
+                    if step.untrusted and step.has(CommandParam):
                         refuse_misplaced(step, scope)
                     await item.note_files(context, step.kind().reads(params), tools.files.roots)
                     if step.has_answer:
@@ -130,7 +131,7 @@ class StepRunner:
                     attempt.n_refused += cause is Cause.CHECK
                     chance = SystemRandom().random()
                     await asyncio.sleep(retry_pause_s(step.retry, cause, n_retries, chance))
-            if item.is_of_item and step.facts.lists and result is not None:  # 5
+            if item.is_of_item and step.has(InputFolder) and result is not None:  # 5
                 files = None if step.returns is not None else result["files"]
                 params, roots = step.params.render(scope), context.bound.roots
                 owned = context.index.owned(roots.base) if files is None else frozenset()

@@ -43,6 +43,7 @@ from paddock.steps.base import (
     Toolset,
     Vector,
 )
+from paddock.steps.param_types import SearchedStore
 from paddock.steps.tools.tool import ToolContext
 
 from .calls.call_cache import LedgerPool
@@ -68,7 +69,7 @@ def item_tools(attempt: StepAttempt, outputs: OutputFiles) -> Tools:
     memo: CallCache = ToolCallCache(ledger, stats, caller)
     toolset: Toolset = NoToolset()
     if not step.kind.is_pure:  # else it makes no calls
-        if step.facts.searches and context.queries is not None:
+        if step.has(SearchedStore) and context.queries is not None:
             pool = context.queries[bound.file, step.id]
         models = context.world.models
         pool = LedgerPool(pool, ledger, models, stats, caller)
@@ -247,7 +248,11 @@ def expect_queries(
 ) -> None:
     inner = {("steps", name) for name in node_ids(block.body)}
     for step in block.body:
-        if not isinstance(step, BoundStep) or not step.facts.searches or context.queries is None:
+        if (
+            not isinstance(step, BoundStep)
+            or not step.has(SearchedStore)
+            or context.queries is None
+        ):
             continue
         written = step.written
         query = Value.of(written.get("query"))

@@ -15,6 +15,8 @@ from paddock.pipelines.expressions import Reference, steps_read
 from paddock.runner.bind.bound import BoundNode, BoundStep
 from paddock.runner.bind.plan_walks import all_steps, only_reads
 from paddock.steps.base import CallForecast, Step
+from paddock.steps.effects import SentRequest
+from paddock.steps.param_types import InputContent, InputFolder, SearchedStore
 
 from .call_bounds import NO_CALLS, CallBounds
 
@@ -118,7 +120,7 @@ class DoubtPropagation(Struct):
         of_readers = doubt
         own = steps if self.is_of_item else [step for step in steps if step is node]
         may_refuse = (
-            (step.review is not None and not step.facts.hosts)
+            (step.review is not None and not step.has(SentRequest))
             or (doubt and step.reply and step.reply.checks)
             for step in own
         )
@@ -140,7 +142,11 @@ class DoubtPropagation(Struct):
 def may_read_files(step: BoundStep) -> bool:
     """Return whether a step reads files, or rows of a store, by what its author wrote."""
     facts, written = step.facts, step.written
-    if step.kind.reads is not Step.reads and not facts.contents:
+    if step.kind.reads is not Step.reads and not facts.types.names(InputContent):
         return True
-    named = written.keys() & {*facts.contents, facts.lists, facts.searches}
+    named = written.keys() & {
+        *facts.types.names(InputContent),
+        facts.param(InputFolder),
+        facts.param(SearchedStore),
+    }
     return bool(named) or any(facts.tools(written))

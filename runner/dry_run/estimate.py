@@ -56,6 +56,7 @@ from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.progress.item_states import OPEN, WORK, ItemState
 from paddock.runner.progress.plan_report import PlanItem, PlanReport
 from paddock.runner.progress.reasons import Outdated, Why
+from paddock.steps.effects import OutputFile, StoreRows
 
 from .call_bounds import calls_of_step
 from .doubt import Doubt, DoubtPropagation, Estimate, ItemEnds, may_read_files
@@ -77,7 +78,7 @@ async def estimate_run(
     async with open_session(prepared, options, environment, is_plan=True) as session:
         context, ledger = session.context, session.context.ledger
         forecast = PlanForecast(
-            fills_stores=any(step.facts.fills for step in all_steps(context.bound.nodes)),
+            fills_stores=any(step.has(StoreRows) for step in all_steps(context.bound.nodes)),
             prompts=AskedPrompts(
                 has_history=bool(await ledger.ask(ledger.rows, queries.HAS_CALLS)),
                 is_local=has_pool or not settings.pool_urls,
@@ -236,7 +237,7 @@ class PlanWalk(Walk):
                 if work.entry is not None:
                     take_entry(context, state, work, work.entry, ItemState.DONE, None)
                     work.reported = work.changed = work.verdict.state
-            fills = any(step.facts.keeps_rows(step.written) for step in all_steps(block.body))
+            fills = any(e.keeps_rows for step in all_steps(block.body) for e in step.effects)
             if state.work.missing.deleted and fills:
                 self._note(block, Estimate(outputs=state.outputs()))
         else:  # 3
@@ -408,7 +409,7 @@ def _keeps_results(bound: BoundPlan, state: BlockState, todo: Collection[ItemWor
         return not state.is_partial
     block, last = state.block, state.block.body[-1]
     if block.returns is None:  # whether a file was changed is another matter the next time
-        tells_changes = isinstance(last, BoundStep) and bool(last.facts.writes)
+        tells_changes = isinstance(last, BoundStep) and last.has(OutputFile)
     else:
         tells_changes = any("changed" in path for path in block.returns.references)
     can_repeat = all(step.facts.is_repeatable and step.cache for step in steps_of(block.body))

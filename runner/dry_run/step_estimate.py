@@ -35,7 +35,9 @@ from paddock.steps.base import (
     StepSkipped,
     Tools,
 )
+from paddock.steps.effects import StoreRows
 from paddock.steps.facts import TreeBounds
+from paddock.steps.param_types import InputFolder, SearchedStore
 
 from .call_bounds import (
     CallBounds,
@@ -75,7 +77,7 @@ class StepEstimator(Struct, frozen=True):
         step, facts = self.attempt.step, self.attempt.step.facts
         if step.escalate is not None:  # 1
             return await self._escalated()
-        has_no_effects = only_reads(step) or facts.fills or facts.calls.tree is not None
+        has_no_effects = only_reads(step) or facts.param(StoreRows) or facts.calls.tree is not None
         if not has_no_effects or "tools" in step.written:  # 2
             return Estimate(calls_of_step(step))
         try:
@@ -134,7 +136,7 @@ class StepEstimator(Struct, frozen=True):
     def _pool(self, params: Any, prompts: AskedPrompts, *, is_long: bool = False) -> DryPool:
         """Return a pool that asks no model; files are in doubt only to what reads some."""
         attempt, step, facts = self.attempt, self.attempt.step, self.attempt.step.facts
-        reads = facts.lists or facts.searches or step.kind().reads(params)
+        reads = facts.param(InputFolder) or facts.param(SearchedStore) or step.kind().reads(params)
         doubt = self.doubt if reads else self.doubt & ~Doubt.FILES
         in_tree = facts.calls.tree is not None
         context, caller = attempt.context, attempt.caller
@@ -218,13 +220,13 @@ class StepEstimator(Struct, frozen=True):
             found = await reviewer.calibrated(attempt, output)
             if self._may_be_filled and pool.doubt:  # rows may be nearer than those of now
                 found["hits"] = [{**hit, "text": PLACEHOLDER} for hit in found["hits"]]
-            elif Doubt.FILES in pool.doubt and not step.facts.searches:
+            elif Doubt.FILES in pool.doubt and not step.has(SearchedStore):
                 found = without_texts(found)
         return step_outputs(step, attempt.scope, found), tree
 
     @property
     def _may_be_filled(self) -> bool:
-        return self.forecast.fills_stores and bool(self.attempt.step.facts.searches)
+        return self.forecast.fills_stores and self.attempt.step.has(SearchedStore)
 
     async def _tools(self, params: Any, pool: DryPool) -> Tools:
         """Return tools for a step that is tried: they ask no model and write nothing.

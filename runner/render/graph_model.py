@@ -21,6 +21,7 @@ from paddock.runner.ledger.run_history import PastRun, open_for_reading
 from paddock.runner.progress.item_states import BAD, WAITS, WORK, ItemState
 from paddock.runner.progress.journal import JournalTail
 from paddock.runner.progress.report import sums_by_outcome
+from paddock.steps.param_types import PipelineFile
 from paddock.steps.registry import facts_of
 
 MAX_LEVELS, MAX_INNER_BOXES = 4, 300
@@ -97,7 +98,7 @@ class _BoxBuilder:
             label = node.id if node.has_own_id else "block"
             return GraphBox(name, label, over, "", reads, body, last)
         params = node.params.data if isinstance(node.params.data, Mapping) else {}
-        inner, alias = params.get(facts_of(node.uses).pipeline), params.get("model")
+        inner, alias = params.get(facts_of(node.uses).param(PipelineFile)), params.get("model")
         inner = inner if isinstance(inner, str) else None
         does = node.uses if inner is None else f"{node.uses} {inner}"
         label, kind = (node.id, does) if node.has_own_id else (does, "")

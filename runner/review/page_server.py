@@ -40,6 +40,7 @@ from paddock.runner.ledger.reviews.reviews import Review
 from paddock.runner.progress.drain import stop_on_signals
 from paddock.runner.render.html_page import render
 from paddock.runner.settings import STATE_FOLDER
+from paddock.steps.param_types import PipelineFile
 from paddock.steps.registry import facts_of
 
 from .decisions import LedgerReviews
@@ -207,7 +208,9 @@ def shown_folder(folder: Path, common: str | None) -> str:
 def asks_people(pipeline: Pipeline) -> bool:
     """Return whether a pipeline, or one that it calls, may ask for a review."""
     steps = (node for node in pipeline.nodes() if isinstance(node, StepNode))
-    return any(step.review is not None or bool(facts_of(step.uses).pipeline) for step in steps)
+    return any(
+        step.review is not None or bool(facts_of(step.uses).param(PipelineFile)) for step in steps
+    )
 
 
 class FolderReviews:

@@ -26,6 +26,7 @@ from paddock.runner.watch.handled_files import WatchLedger
 from paddock.runner.watch.watch_loop import FolderWatch
 from paddock.runner.workers.order import Order
 from paddock.steps.files.scan import FilesScanParams
+from paddock.steps.param_types import DocumentSource, InputFolder
 from paddock.steps.registry import facts_of
 from paddock.steps.sources.mirror import Mirror, SourceAway, SourceParams, SourceRefused
 from paddock.steps.sources.place_states import PlaceStates
@@ -156,12 +157,17 @@ def _listener_of(triggered: TriggeredPipeline, root: Path) -> SourceListener | N
         return None
     for step in step_nodes(pipeline):
         facts, given, at = facts_of(step.uses), step.params.data, (*step.at, "with")
-        name = next((name for name in facts.sources if given.get(name) is not None), None)
+        name = next(
+            (name for name in facts.types.names(DocumentSource) if given.get(name) is not None),
+            None,
+        )
         if name is None:
             continue
         secrets = pipeline_secrets.read_secrets(pipeline, os.environ).values
         scope = {"inputs": triggered.inputs({}), "secrets": secrets}
-        folder = rendered_value(pipeline, given[facts.lists], scope, (*at, facts.lists))
+        folder = rendered_value(
+            pipeline, given[facts.param(InputFolder)], scope, (*at, facts.param(InputFolder))
+        )
         if bound.roots.resolve(str(folder)) == root:
             source = rendered_value(pipeline, given[name], scope, (*at, name))
             params = FilesScanParams.model_validate({"root": ".", name: source}).source

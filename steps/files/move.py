@@ -26,7 +26,8 @@ from paddock.engine.system import files, no_links
 from paddock.engine.system.files import TemporaryFile
 from paddock.engine.system.tasks import in_left_thread
 from paddock.steps.base import Output, Params, Step, StepError, Tools
-from paddock.steps.facts import Facts, Use
+from paddock.steps.effects import MovedDocument, MoveTarget
+from paddock.steps.facts import Facts
 from paddock.steps.paths import (
     file_sha256,
     numbered_name,
@@ -39,8 +40,8 @@ _MOST_NAMES = 1000
 
 
 class FilesMoveParams(Params):
-    path: Annotated[str, Use.TAKES_AWAY, Use.PATHS] = Field(min_length=1, description="The file.")
-    to: Annotated[str | None, Use.MOVES_TO, Use.PATHS] = Field(
+    path: Annotated[str, MovedDocument] = Field(min_length=1, description="The file.")
+    to: Annotated[str | None, MoveTarget] = Field(
         default=None,
         min_length=1,
         description="Its new path; with a `/` at the end, or of a folder, the folder it goes to.",

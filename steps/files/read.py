@@ -12,7 +12,8 @@ from paddock.pipelines.e_invoices import EInvoice
 from paddock.pipelines.quantities import SizeBytes
 from paddock.pipelines.text_cells import unpack_cells
 from paddock.steps.base import Output, Params, Step, StepError, StepSkipped, Tools
-from paddock.steps.facts import Facts, Missing, Use, Written
+from paddock.steps.facts import Facts, Missing, Written
+from paddock.steps.param_types import InputFile
 from paddock.steps.paths import printable, resolve_path
 from paddock.steps.readers import reader
 from paddock.steps.readers.document_kinds import EXTRAS_OF_KINDS, MEDIA_TYPES
@@ -36,7 +37,7 @@ KnownEncoding = Annotated[str, AfterValidator(_known_encoding)]
 
 
 class FilesReadParams(Params):
-    path: Annotated[str, Use.CONTENTS, Use.PATHS] = Field(min_length=1, description="The document.")
+    path: Annotated[str, InputFile] = Field(min_length=1, description="The document.")
     type: str = Field(
         default="auto",
         description="Its kind.",

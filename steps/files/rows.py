@@ -11,7 +11,8 @@ from pydantic import Field, field_validator
 from paddock.pipelines.quantities import SizeBytes
 from paddock.pipelines.typed_rows import TypedRows, WrittenType
 from paddock.steps.base import Params, RowsOutput, Step, Tools
-from paddock.steps.facts import Facts, Missing, Use, Written
+from paddock.steps.facts import Facts, Missing, Written
+from paddock.steps.param_types import InputFile
 from paddock.steps.paths import resolve_path
 from paddock.steps.tables.table_files import (
     all_formats,
@@ -28,7 +29,7 @@ from .read import KnownEncoding
 
 
 class FilesRowsParams(Params):
-    path: Annotated[str, Use.CONTENTS, Use.PATHS] = Field(min_length=1, description="The file.")
+    path: Annotated[str, InputFile] = Field(min_length=1, description="The file.")
     format: str = Field(
         default="auto",
         description="Its format; by default from its name.",

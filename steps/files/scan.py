@@ -20,7 +20,8 @@ from paddock.engine.system.tasks import in_left_thread
 from paddock.pipelines.quantities import SizeBytes
 from paddock.steps.base import Params, RowsOutput, Step, StepError, Tools
 from paddock.steps.extras import missing_bucket_library
-from paddock.steps.facts import Facts, Use
+from paddock.steps.facts import Facts
+from paddock.steps.param_types import DocumentSource, InputFolder
 from paddock.steps.paths import os_refusal, printable, resolve_path
 from paddock.steps.sources.bucket import BucketParams
 from paddock.steps.sources.json_list import JsonListParams
@@ -36,14 +37,14 @@ SOURCES = ("mailbox", "listing", "bucket")
 
 
 class FilesScanParams(Params):
-    root: Annotated[str, Use.LISTS, Use.PATHS] = Field(min_length=1, description="The folder.")
-    mailbox: Annotated[Account | None, Use.SOURCES, Use.DOORS] = Field(
+    root: Annotated[str, InputFolder] = Field(min_length=1, description="The folder.")
+    mailbox: Annotated[Account | None, DocumentSource] = Field(
         default=None, description="An account: new mails are copied there."
     )
-    listing: Annotated[JsonListParams | None, Use.SOURCES, Use.DOORS] = Field(
+    listing: Annotated[JsonListParams | None, DocumentSource] = Field(
         default=None, description="A server's JSON list: documents are copied."
     )
-    bucket: Annotated[BucketParams | None, Use.SOURCES, Use.DOORS] = Field(
+    bucket: Annotated[BucketParams | None, DocumentSource] = Field(
         default=None, description="S3, SFTP or web folder that is copied there."
     )
     include: list[str] = Field(

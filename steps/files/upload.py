@@ -23,8 +23,10 @@ from paddock.engine.system.files import read_json_object
 from paddock.engine.system.records import Struct, field, known_record, replace
 from paddock.engine.system.text import counted, encodable, listed
 from paddock.steps.base import Output, Params, Step, StepError, Tools
+from paddock.steps.effects import BucketTarget
 from paddock.steps.extras import missing_bucket_library
-from paddock.steps.facts import Facts, TextFacts, Use, brings_none
+from paddock.steps.facts import Facts, TextFacts, brings_none
+from paddock.steps.param_types import PathParam
 from paddock.steps.paths import resolve_path
 from paddock.steps.run_end import FolderAtEnd
 from paddock.steps.sources.bucket import Bucket, BucketParams
@@ -36,8 +38,8 @@ _LOCK_S = 600.0  # another run may send thousands
 
 
 class FilesUploadParams(Params):
-    folder: Annotated[str, Use.PATHS] = Field(min_length=1, description="Their folder.")
-    bucket: Annotated[BucketParams, Use.TARGETS, Use.DOORS] = Field(
+    folder: Annotated[str, PathParam] = Field(min_length=1, description="Their folder.")
+    bucket: Annotated[BucketParams, BucketTarget] = Field(
         description="S3 or SFTP.", examples=[{"url": "s3://bucket/folder"}]
     )
 

@@ -26,7 +26,9 @@ from paddock.engine.system.tasks import in_left_thread
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.typed_rows import TypedRows, WrittenType
 from paddock.steps.base import Output, Params, Roots, Step, StepError, Tools
-from paddock.steps.facts import Facts, TextFacts, Use, brings_none
+from paddock.steps.effects import OutputFile
+from paddock.steps.facts import Facts, TextFacts, brings_none
+from paddock.steps.param_types import RowsParam
 from paddock.steps.paths import file_sha256, os_errors_refused, printable, resolve_path
 from paddock.steps.prompt import render_template
 from paddock.steps.tables.row_formats import TextFormat, UnreadableRows
@@ -47,12 +49,12 @@ _SMALL_BYTES = 256 * 1024  # into the system's cache in 0.1 ms, less than a thre
 class FilesWriteParams(Params):
     one_of: ClassVar[tuple[str, ...]] = ("text", "template", "rows")
 
-    path: Annotated[str, Use.WRITES, Use.PATHS] = Field(
+    path: Annotated[str, OutputFile] = Field(
         min_length=1, description="The file; missing folders are created."
     )
     text: str | None = Field(default=None, description="What to write.")
     template: Template | None = Field(default=None, description="A template of what to write.")
-    rows: Annotated[TypedRows | None, Use.TABLE] = Field(
+    rows: Annotated[TypedRows | None, RowsParam] = Field(
         default=None, description="Rows, mappings of names, as a table in the format of the suffix."
     )
     columns: list[str] | dict[str, WrittenType] | None = Field(

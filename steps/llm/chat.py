@@ -20,7 +20,8 @@ from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
 from paddock.pipelines.prompt_file import ConversationTemplate, MessageParam
 from paddock.steps.base import Params, Step, StepError, Tools
-from paddock.steps.facts import CallFacts, Facts, TextFacts, Use, Written
+from paddock.steps.facts import CallFacts, Facts, TextFacts, Written
+from paddock.steps.param_types import DecisionsParam, InputFile, PromptTemplate
 from paddock.steps.paths import os_errors_refused, printable, resolve_path
 from paddock.steps.prompt import render_template
 from paddock.steps.text.text_parts import to_part
@@ -66,7 +67,7 @@ class AskParams(Params):
     one_of: ClassVar[tuple[str, ...]] = ("prompt", "messages")
     conversations: ClassVar[frozenset[str]] = frozenset({"prompt"})
 
-    prompt: Annotated[Template | None, Use.PROMPT] = Field(
+    prompt: Annotated[Template | None, PromptTemplate] = Field(
         default=None, description="The user's message."
     )
     messages: list[MessageParam] | None = Field(
@@ -77,10 +78,10 @@ class AskParams(Params):
     model: str | None = Field(default=None, description="Which model to use.")
     system: Template | None = Field(default=None, description="The system prompt.")
     vars: dict[str, Any] = Field(default={}, description="More names that the templates may use.")
-    images: Annotated[list[str], Use.CONTENTS, Use.PATHS] = Field(
+    images: Annotated[list[str], InputFile] = Field(
         default=[], description="Images (PNG, JPEG, GIF, BMP, WebP) for the last message."
     )
-    examples: Annotated[ExamplesParam | None, Use.EXAMPLES] = Field(
+    examples: Annotated[ExamplesParam | None, DecisionsParam] = Field(
         default=None,
         description="Decisions of people stand before the prompt, each as a text and its answer: "
         "those whose texts are nearest by the default embedding model.",

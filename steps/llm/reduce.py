@@ -33,7 +33,8 @@ from paddock.steps.base import (
     StepSkipped,
     Tools,
 )
-from paddock.steps.facts import CallFacts, Facts, TextFacts, TreeBounds, Use, brings_none
+from paddock.steps.facts import CallFacts, Facts, TextFacts, TreeBounds, brings_none
+from paddock.steps.param_types import GroupedList, GroupField
 from paddock.steps.prompt import render_template
 from paddock.steps.text.chunker import cut_text
 from paddock.steps.text.text_parts import to_part
@@ -62,7 +63,7 @@ class ReduceParams(Params):
         "by": frozenset(("item",)),
     }
 
-    over: Annotated[list[Any], Use.GROUPED] = Field(
+    over: Annotated[list[Any], GroupedList] = Field(
         description="The items, such as the results of a block."
     )
     prompt: Template = Field(
@@ -70,7 +71,7 @@ class ReduceParams(Params):
         "does not mention them), `items`, their values, `level` from 0, and `group`."
     )
     model: str | None = Field(default=None, description="Which model to use.")
-    by: Annotated[Template | None, Use.GROUP_BY] = Field(
+    by: Annotated[Template | None, GroupField] = Field(
         default=None,
         description="Group by this first: a field of the items, or an expression over `item`.",
         examples=["kind", "{{ item.date[:4] }}"],

@@ -19,8 +19,9 @@ from paddock.engine.system.records import Struct
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
 from paddock.steps.base import PLACEHOLDER, Output, Params, Step, StepError, Tools
-from paddock.steps.facts import CallFacts, Facts, TextFacts, Use, Written
+from paddock.steps.facts import CallFacts, Facts, TextFacts, Written
 from paddock.steps.files.read import FilesReadParams, read_document
+from paddock.steps.param_types import InputContent
 from paddock.steps.prompt import render_template
 from paddock.steps.readers.reader import page_offsets, reader_versions
 from paddock.steps.text.text_parts import (
@@ -65,7 +66,7 @@ class SummariseParams(Params):
     chunks: list[Any] | None = Field(
         default=None, description="Its parts: chunks of `split`, texts, or results of a block."
     )
-    file: Annotated[str | None, Use.CONTENTS] = Field(
+    file: Annotated[str | None, InputContent] = Field(
         default=None, min_length=1, description="A document to read."
     )
     model: str | None = Field(default=None, description="Which model to use.")

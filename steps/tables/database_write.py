@@ -11,7 +11,9 @@ from pydantic import Field
 
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.base import Output, Params, Step, StepError, Tools
-from paddock.steps.facts import Facts, Missing, TextFacts, Use, Written, brings_none
+from paddock.steps.effects import DatabaseFile, DatabaseServer
+from paddock.steps.facts import Facts, Missing, TextFacts, Written, brings_none
+from paddock.steps.param_types import RowsParam
 from paddock.steps.paths import resolve_path
 
 from .database import PostgresAccount
@@ -22,10 +24,10 @@ from .database_tables import NEEDS_PSYCOPG, server_of
 class DatabaseWriteParams(Params):
     one_of = ("sqlite", "postgres")
 
-    sqlite: Annotated[str | None, Use.DATABASE_FILE, Use.PATHS] = Field(
+    sqlite: Annotated[str | None, DatabaseFile] = Field(
         default=None, min_length=1, description="The file, which is there.", examples=["books.db"]
     )
-    postgres: Annotated[PostgresAccount | None, Use.DATABASE, Use.DOORS] = Field(
+    postgres: Annotated[PostgresAccount | None, DatabaseServer] = Field(
         default=None, description="The account."
     )
     table: str = Field(
@@ -34,7 +36,7 @@ class DatabaseWriteParams(Params):
         description="It has a column `paddock_item`, a text.",
         examples=["bills"],
     )
-    rows: Annotated[TypedRows, Use.TABLE] = Field(description="All that the item has there.")
+    rows: Annotated[TypedRows, RowsParam] = Field(description="All that the item has there.")
 
 
 class DatabaseWriteOutput(Output):

@@ -21,7 +21,8 @@ from paddock.engine.system.records import asdict
 from paddock.engine.system.text import same_in_sql
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.base import Params, RowsOutput, Step, StepError, Tools
-from paddock.steps.facts import Facts, KnownTables, Missing, TextFault, Use, Written
+from paddock.steps.facts import Facts, KnownTables, Missing, TextFault, Written
+from paddock.steps.param_types import RowsParam
 from paddock.steps.paths import resolve_path
 from paddock.steps.readers.documents import in_reader_process, reading_errors
 
@@ -42,7 +43,7 @@ class SqlParams(Params):
         description="One `select`, in DuckDB's SQL.",
         examples=["select supplier, sum(total) from bills group by all"],
     )
-    tables: Annotated[dict[TableName, TypedRows | str], Use.TABLE] = Field(
+    tables: Annotated[dict[TableName, TypedRows | str], RowsParam] = Field(
         min_length=1,
         description="The tables by the names that the query has for them: rows "
         '(`"{{ steps.each.results }}"`), or a file of a table.',

@@ -24,7 +24,8 @@ from paddock.pipelines.checking.folding import small
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.base import Params, RowsOutput, Step, StepError, Tools
-from paddock.steps.facts import Facts, KnownTables, Missing, TextFault, Use, Written
+from paddock.steps.facts import Facts, KnownTables, Missing, TextFault, Written
+from paddock.steps.param_types import RowsParam
 
 LEAST_WORDS = 5
 """Texts with fewer, such as the page number that OCR found, are compared by content alone."""
@@ -45,7 +46,7 @@ _OTHER_NAME = "Give it another name in `returns`."
 
 
 class DuplicatesParams(Params):
-    rows: Annotated[TypedRows, Use.TABLE] = Field(description="Rows, such as a block's results.")
+    rows: Annotated[TypedRows, RowsParam] = Field(description="Rows, such as a block's results.")
     key: str = Field(description="The column that names a row.", examples=["document"])
     content: str | None = Field(
         default=None,

@@ -19,7 +19,8 @@ from paddock.engine.system.http import HttpFailure, http_failures, read_start, r
 from paddock.engine.system.retry import Backoff
 from paddock.engine.system.text import one_line
 from paddock.steps.base import Output, Params, SendState, Step, StepError, Tools
-from paddock.steps.facts import Use
+from paddock.steps.effects import SentRequest
+from paddock.steps.param_types import DoorParam
 
 _TRIES = 4
 _PAUSES = Backoff(1.0, 30.0, spread=0.25)
@@ -31,13 +32,13 @@ _AGAIN = "The next run tries again"
 
 class HttpSendParams(Params):
     url: str = Field(min_length=1, description="Where it goes.", examples=["https://example.org/"])
-    hosts: Annotated[list[str], Use.HOSTS] = Field(
+    hosts: Annotated[list[str], SentRequest] = Field(
         min_length=1, description="The only servers that are asked.", examples=[["example.org"]]
     )
     method: Literal["POST", "PUT", "PATCH", "DELETE"] = Field(default="POST", description="How.")
     data: Any = Field(default=None, description="Sent as JSON.")
     text: str | None = Field(default=None, description="In its place.")
-    headers: Annotated[dict[str, str], Use.DOORS] = Field(
+    headers: Annotated[dict[str, str], DoorParam] = Field(
         default={}, description="Such as `Authorization`."
     )
 

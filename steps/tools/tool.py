@@ -22,7 +22,8 @@ from paddock.steps.base import (
     ToolResult,
     Tools,
 )
-from paddock.steps.facts import Facts, TextFacts, Use, Written
+from paddock.steps.facts import Facts, TextFacts, Written
+from paddock.steps.param_types import DoorParam
 from paddock.steps.tools.tool_names import TRUSTED_TOOLS, one_tool
 
 MOST_RESULT_CHARS = 1_000_000
@@ -91,7 +92,7 @@ class ToolParams(Params):
     server: str | None = Field(
         default=None, min_length=1, description="Its MCP server, of `mcpServers`."
     )
-    options: Annotated[dict[str, Any], Use.DOORS] = Field(
+    options: Annotated[dict[str, Any], DoorParam] = Field(
         default={},
         description="Its options: `timeout`, `hosts` of `http.get`, `root` of `files.…`.",
     )

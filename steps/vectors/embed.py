@@ -15,8 +15,9 @@ from pydantic import Field, field_validator
 from paddock.engine.request import REQUEST_TEXTS, EmbedReply, EmbedRequest, ModelSpec, OnOverflow
 from paddock.engine.system.text import shorten
 from paddock.steps.base import EmbedModel, Output, Params, Step, StepError, Tools, Vector, VectorRow
+from paddock.steps.effects import StoreRows
 from paddock.steps.extras import missing_store_library
-from paddock.steps.facts import CallFacts, Facts, TextFacts, Use, brings_none
+from paddock.steps.facts import CallFacts, Facts, TextFacts, brings_none
 from paddock.steps.text.text_parts import TextPart, to_part
 
 from .row_changes import COLUMN_NAME, TABLE_COLUMNS
@@ -31,7 +32,7 @@ class EmbedParams(Params):
     texts: list[str] | None = Field(default=None, description="The texts.")
     chunks: list[Any] | None = Field(default=None, description="Chunks of `split`, or texts.")
     model: str | None = Field(default=None, description="Which model embeds.")
-    store: Annotated[str | None, Use.FILLS, Use.PATHS] = Field(
+    store: Annotated[str | None, StoreRows] = Field(
         default=None,
         min_length=1,
         description="A folder, such as 'index.lance', for texts, vectors and their sources; "

@@ -20,7 +20,8 @@ from paddock.engine.system.records import replace
 from paddock.pipelines.expressions import Template
 from paddock.steps.base import EmbedModel, Output, Params, SearchHit, Step, StepError, Tools
 from paddock.steps.extras import missing_store_library
-from paddock.steps.facts import CallFacts, Facts, Use
+from paddock.steps.facts import CallFacts, Facts
+from paddock.steps.param_types import SearchedStore
 
 from .embed import embed_texts
 from .where_filter import FILTER_COLUMNS, OWN, sql_condition
@@ -57,7 +58,7 @@ _WHERE_SCHEMA: dict[str, Any] = {
 
 
 class SearchParams(Params):
-    store: Annotated[str, Use.SEARCHES, Use.PATHS] = Field(
+    store: Annotated[str, SearchedStore] = Field(
         min_length=1, description="The folder of the store, filled by `embed`."
     )
     one_of: ClassVar[tuple[str, ...]] = ("query", "queries")

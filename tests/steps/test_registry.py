@@ -9,7 +9,9 @@ import pytest
 from pydantic import Field
 
 from paddock.steps import base, registry
-from paddock.steps.facts import Facts, Use
+from paddock.steps.effects import Destination, MovedDocument, OutputFile
+from paddock.steps.facts import Facts
+from paddock.steps.param_types import InputContent, InputFile
 from paddock.steps.plugins import CHECK_GROUP
 from paddock.steps.registry import CHECK_FUNCTIONS, UnusableCheckPlugin
 
@@ -31,20 +33,20 @@ def test_every_parameter_and_output_is_described_or_plain(name: str) -> None:
 
 def test_what_a_parameter_is_for_is_said_at_it_and_follows_its_name() -> None:
     class Params(base.Params):
-        goal: Annotated[str, Use.WRITES, Use.PATHS]
-        first: Annotated[str | None, Use.CONTENTS, Use.PATHS] = Field(default=None, min_length=1)
-        others: Annotated[list[str], Use.CONTENTS] = Field(default=[])
+        goal: Annotated[str, OutputFile]
+        first: Annotated[str | None, InputFile] = Field(default=None, min_length=1)
+        others: Annotated[list[str], InputContent] = Field(default=[])
 
     class Renamed(base.Step[Params, base.Output]):
         params = Params
         facts = Facts(is_repeatable=True)
 
     known = registry.facts_of_kind(Renamed)
-    assert (known.writes, known.contents, known.paths) == (
-        "goal", ("first", "others"), ("goal", "first")
-    )  # fmt: skip
+    assert known.param(OutputFile) == known.param(Destination) == "goal"
+    assert known.types.names(InputContent) == ("first", "others")
+    assert known.types.paths == ("goal", "first")
     assert known.is_repeatable
-    assert not known.takes_away
+    assert not known.param(MovedDocument)
 
 
 def test_summarize_is_another_name_for_summarise() -> None:

@@ -18,6 +18,7 @@ from paddock.pipelines.expressions import Reference, Value, chain_of
 from paddock.pipelines.model import Block, Pipeline, StepNode
 from paddock.steps.base import Step
 from paddock.steps.facts import Facts
+from paddock.steps.param_types import RowsParam
 from paddock.steps.registry import facts_of_kind, takes_reply
 from paddock.steps.tables.column_types import ColumnType, type_of_schema, type_of_value
 
@@ -167,7 +168,9 @@ class KnownValues:
     def table_columns(self, step: StepNode, facts: Facts) -> dict[Place, Mapping[str, ColumnType]]:
         by_place = {}
         for path, expression in step.params.expressions.items():
-            columns = self.columns_of(expression.tree) if path[0] == facts.table else None
+            columns = (
+                self.columns_of(expression.tree) if path[0] == facts.param(RowsParam) else None
+            )
             if columns is not None:
                 by_place[path] = columns
         return by_place

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 from paddock.pipelines import reply_schema
 from paddock.pipelines.errors import did_you_mean
@@ -21,7 +20,9 @@ from paddock.pipelines.plan import Plan, all_before
 from paddock.pipelines.reply_check import Check
 from paddock.pipelines.triggers import is_ever_due
 from paddock.pipelines.validation import FaultCollector
+from paddock.steps.effects import StoreRows
 from paddock.steps.files.globs import BadPattern, Globs
+from paddock.steps.param_types import ParamType, SearchedStore
 from paddock.steps.registry import CHECK_FUNCTIONS, UnusableCheckPlugin, facts_of
 
 from ..inputs import REMEDY_FOR_FOLDER_ELSEWHERE, outside_path_faults, read_inputs
@@ -40,26 +41,26 @@ def check_code_patterns(pipeline: Pipeline, checks: FaultCollector) -> None:
 
 def check_store_order(plan: Plan, checks: FaultCollector) -> None:
     """Find each search that should wait; those in the block that fills a store are left alone."""
-    fillers = [(node, store) for node in plan.nodes for _, store in _stores(node, "fills")]
+    fillers = [(node, store) for node in plan.nodes for _, store in _stores(node, StoreRows)]
     before = {node.id: {node.id, *all_before(plan.edges, node.id)} for node in plan.nodes}
     for node in plan.nodes:
-        for step, store in _stores(node, "searches"):
+        for step, store in _stores(node, SearchedStore):
             for filler, filled in fillers:
                 has_order = filler.id in before[node.id] or node.id in before[filler.id]
                 if filled == store and not has_order:
-                    at = (*step.at, "with", facts_of(step.uses).searches)
+                    at = (*step.at, "with", facts_of(step.uses).param(SearchedStore))
                     what = f"'{node.id}' searches the store '{store}', which '{filler.id}' fills, "
                     remedy = f"Add `needs: [{filler.id}]` to '{node.id}'."
                     checks.add(at, f"{what}but does not wait for it", remedy)
 
 
-def _stores(node: Node, fact: Literal["fills", "searches"]) -> Iterator[tuple[StepNode, str]]:
-    """Yield the steps of a node that name a store in the parameter of this fact, each with it."""
+def _stores(node: Node, kind: type[ParamType]) -> Iterator[tuple[StepNode, str]]:
+    """Yield the steps of a node that name a store in a parameter of a type, each with it."""
     if isinstance(node, Block):
         for inner in node.body:
-            yield from _stores(inner, fact)
+            yield from _stores(inner, kind)
     else:
-        name = getattr(facts_of(node.uses), fact)
+        name = facts_of(node.uses).param(kind)
         if isinstance(store := node.params.data.get(name), str):
             yield node, store
 

@@ -20,6 +20,7 @@ from paddock.pipelines.model import Block
 from paddock.pipelines.references import ReferenceUse
 from paddock.pipelines.validation import FaultCollector
 from paddock.steps.facts import Facts
+from paddock.steps.param_types import GroupedList, GroupField, RowsParam
 
 from ..answer_names import OF_WHOLE
 from ..node_reads import LOOP_ATTRIBUTES
@@ -61,13 +62,15 @@ class ReadChecker:
             match made.chain:
                 case ("steps", block, "results") if above in ([], [facts.names]):
                     blocks[str(name)] = ("steps", block)
-        item = self._known.element_of(blocks.get(facts.table, ())).kind
+        rows, by_name = facts.param(RowsParam), facts.param(GroupField)
+        item = self._known.element_of(blocks.get(rows, ())).kind
         if item not in (None, dict):  # 2
-            what = f"each result of '{blocks[facts.table][1]}' is {KIND_NAMES[item]}, not a row"
-            self._checks.add((*at, facts.table), what, "Give the block `returns: {name: …}`.")
-        if (by := templates.get(facts.group_by)) is not None:  # 3
-            names = parameters.reads_names(facts.group_by) or frozenset()
-            self._check_grouping((*at, facts.group_by), by, names, blocks.get(facts.grouped, ()))
+            what = f"each result of '{blocks[rows][1]}' is {KIND_NAMES[item]}, not a row"
+            self._checks.add((*at, rows), what, "Give the block `returns: {name: …}`.")
+        if (by := templates.get(by_name)) is not None:  # 3
+            names = parameters.reads_names(by_name) or frozenset()
+            source = blocks.get(facts.param(GroupedList), ())
+            self._check_grouping((*at, by_name), by, names, source)
         for name, template in templates.items():  # 4
             for path in sorted(template.element_reads(blocks)):
                 self._check_field((*at, name), blocks[path[0]], path[2])

@@ -29,6 +29,7 @@ from paddock.pipelines.expressions import (
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.input_values import FOLDER_TYPES
 from paddock.steps.base import StepError
+from paddock.steps.param_types import CommandParam, DoorParam
 from paddock.steps.paths import printable
 
 from ..bound import BoundPlan, BoundStep
@@ -113,7 +114,7 @@ def check_accounts(bound: BoundPlan) -> Iterator[Fault]:
             for place, read in places.items():
                 named = {".".join(path) for path in read} & {*step.untrusted}
                 # A tool's options show a password only where one stands in them.
-                shows = place[0] in step.facts.doors and (
+                shows = place[0] in step.facts.types.names(DoorParam) and (
                     place[0] in secret or place[0] != "options"
                 )
                 if named and shows:
@@ -126,7 +127,7 @@ def check_accounts(bound: BoundPlan) -> Iterator[Fault]:
 def _commands(plan: BoundPlan) -> Iterator[tuple[str, Place, _Found]]:
     evaluate, tainted = partial(_known_value, plan), plan.tainted_inputs
     for step in steps_of(plan.nodes):
-        if step.untrusted and step.facts.command:
+        if step.untrusted and step.has(CommandParam):
             at = (*step.params.step.at, "with")
             yield f"step '{step.id}'", at, _in_step(step, evaluate)
 
@@ -171,7 +172,7 @@ def _known_value(plan: BoundPlan, made: Expression) -> Any:
 def _in_step(step: BoundStep, evaluate: Callable[[Expression], Any]) -> _Found:
     given = step.written
     read = partial(_word, lambda path: ".".join(path) in step.untrusted, evaluate)
-    command, env = given.get(step.facts.command, ()), given.get("env")
+    command, env = given.get(step.facts.param(CommandParam), ()), given.get("env")
     if isinstance(command, str):  # an expression, whose value is a list
         whole = read(command)
         value = None if whole.made_of else evaluate(compile_text(command, bare=False))

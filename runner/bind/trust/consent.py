@@ -25,6 +25,7 @@ from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import Value
 from paddock.steps.facts import ToolUse
 from paddock.steps.files.folder_walk import listed_names
+from paddock.steps.param_types import PipelineFile
 
 from ..bound import BoundPlan
 from ..plan_walks import all_plans, steps_of
@@ -175,7 +176,7 @@ def _consent_items(bound: BoundPlan) -> Iterator[list[Any]]:
             if plan is bound or not isinstance(reached, ReachedNotification):
                 yield _reached_item(reached, plan)
         for step in steps_of(plan.nodes):
-            if step.facts.pipeline:  # what the inner pipeline fills into its commands
+            if step.has(PipelineFile):  # what the inner pipeline fills into its commands
                 yield ["pipeline", step.written, _input_defaults(step.written, plan)]
 
 

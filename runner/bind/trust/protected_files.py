@@ -20,6 +20,8 @@ from paddock.engine.system.distribution import SETTINGS_FILE, STATE_FOLDER
 from paddock.engine.system.records import Struct
 from paddock.pipelines.model import Pipeline, step_nodes
 from paddock.pipelines.validation import FaultCollector
+from paddock.steps.effects import MovedDocument
+from paddock.steps.param_types import PipelineFile
 from paddock.steps.registry import facts_of
 from paddock.steps.tools.code_digests import file_content, python_modules_of
 
@@ -120,9 +122,10 @@ def check_writes(
     """Check that no step of the pipeline itself writes, moves or removes a protected file."""
     protected = ProtectedFiles.of([(pipeline, base)], folders)
     for out in paths.changed():
-        refusal = protected.refusal(out.path, is_new=out.use != "taken")
+        is_taken = issubclass(out.use, MovedDocument)
+        refusal = protected.refusal(out.path, is_new=not is_taken)
         if refusal is not None:
-            act = f"take '{out.text}' away" if out.use == "taken" else f"write '{out.text}'"
+            act = f"take '{out.text}' away" if is_taken else f"write '{out.text}'"
             what = f"step '{out.step.id}' may not {act}: it {refusal.why}"
             checks.add((*out.step.at, "with", out.param), what, refusal.remedy)
 
@@ -134,7 +137,7 @@ def _named_files(pipeline: Pipeline, base: Path) -> Iterator[Path]:
         # What stands in place of a text: `{file: prompts/x.md}`
         tables = [value for value in (*data.values(), schema) if isinstance(value, Mapping)]
         yield from _files(
-            [*(table.get("file") for table in tables), data.get(facts.pipeline)], base
+            [*(table.get("file") for table in tables), data.get(facts.param(PipelineFile))], base
         )
     written = pipeline.document.data
     servers = written.get("mcpServers") if isinstance(written, Mapping) else None

@@ -15,7 +15,9 @@ from paddock.engine.system.records import Struct, replace
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.model import Pipeline, StepNode, step_nodes
 from paddock.pipelines.triggers import NotifyKeys
+from paddock.steps.effects import BucketTarget, DatabaseServer, SentRequest
 from paddock.steps.facts import ToolUse
+from paddock.steps.param_types import CommandParam, DocumentSource
 from paddock.steps.registry import facts_of
 from paddock.steps.tools.code_digests import files_named
 from paddock.steps.tools.tool_names import FUNCTION_REFERENCE, resolve_tool
@@ -124,28 +126,28 @@ def reached_by(pipeline: Pipeline) -> Iterator[Reached]:
 def reached_by_step(step: StepNode, pipeline: Pipeline) -> Iterator[Reached]:
     """Yield what one step reaches; names of tools that stand for none are faults of their own."""
     facts, given, at = facts_of(step.uses), step.params.data, (*step.at, "with")
-    if facts.command:
-        command = given.get(facts.command)
+    if facts.param(CommandParam):
+        command = given.get(facts.param(CommandParam))
         words = command if isinstance(command, list) and command else [command]
         program = StartedProgram(words, given.get("cwd"), given.get("env"))
-        yield ReachedCommand((*at, facts.command), step.written, program)
+        yield ReachedCommand((*at, facts.param(CommandParam)), step.written, program)
     elif function := FUNCTION_REFERENCE.match(step.uses):
         yield ReachedCode("function", (*step.at, "uses"), step.uses, function["file"])
-    if (hosts := given.get(facts.hosts)) is not None:
+    if (hosts := given.get(facts.param(SentRequest))) is not None:
         does = f"send to {', '.join(map(str, hosts)) if isinstance(hosts, list) else hosts}"
-        yield ReachedAccount((*at, facts.hosts), "send", does, hosts)
-    if (account := given.get(facts.database)) is not None:
+        yield ReachedAccount((*at, facts.param(SentRequest)), "send", does, hosts)
+    if (account := given.get(facts.param(DatabaseServer))) is not None:
         table = account if isinstance(account, Mapping) else {"user": account, "host": account}
         does = f"write rows as {table.get('user')} at {table.get('host')}"
-        yield ReachedAccount((*at, facts.database), "postgres", does, dict(table))
-    for name in (*facts.sources, *facts.targets):
+        yield ReachedAccount((*at, facts.param(DatabaseServer)), "postgres", does, dict(table))
+    for name in (*facts.types.names(DocumentSource), *facts.types.names(BucketTarget)):
         if (account := given.get(name)) is None:
             continue
         # An expression may be any account, with any command
         table = account if isinstance(account, Mapping) else {"user": account, "token": account}
         of = table.get("url") or f"{table.get('user')} at {table.get('host')}"
         does = "fetch the documents of" if "url" in table else "fetch the mails of"
-        does = "send outputs to" if name in facts.targets else does
+        does = "send outputs to" if name in facts.types.names(BucketTarget) else does
         yield ReachedAccount((*at, name), name, f"{does} {of}", dict(table))
         if token := table.get("token"):
             words = token if isinstance(token, list) else [token]

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from paddock.engine.system.records import replace
 from paddock.pipelines.expressions import Reference
 from paddock.pipelines.model import Pipeline
+from paddock.steps.param_types import InputFolder, PipelineInputs
 
 from ..bound import BoundBlock, BoundNode, BoundStep
 
@@ -61,7 +62,7 @@ class _TaintMarker:
             is_tainted = is_tainted or bool(self._untrusted(step.returns.references))
         else:
             self._trusted |= {("steps", step.id, name) for name in step.facts.texts.without}
-            if step.facts.lists:
+            if step.has(InputFolder):
                 self._scans.add(step.id)
         self._tainted["steps", step.id] = is_tainted
         inner = step.inner
@@ -73,7 +74,7 @@ class _TaintMarker:
     def _into(self, step: BoundStep) -> Iterator[str]:
         """Yield the inputs of an inner pipeline that are filled with untrusted text."""
         for path, references in step.params.places().items():
-            if path[0] == step.facts.inputs and self._untrusted(references):
+            if path[0] == step.facts.param(PipelineInputs) and self._untrusted(references):
                 if len(path) == 1:
                     yield from step.inner.pipeline.inputs if step.inner is not None else ()
                 else:

@@ -99,7 +99,7 @@ async def wait_for_obstacles(
     """Block the items with something in the way of a path that they are expected to write."""
     items = {item.key: item for item in work.items}
     for known in expected:
-        for key, path in known.texts.items() if known.step.facts.writes else ():
+        for key, path in known.texts.items() if known.effect.is_claimed else ():
             if items[key].verdict.is_work and not is_free(path):
                 if str(known.path.render(items[key].scope_in(work.block, scope))).endswith("/"):
                     continue  # it names a folder, which the step refuses

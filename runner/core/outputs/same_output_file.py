@@ -31,7 +31,7 @@ def refuse_forbidden_paths(
     for known in paths:
         step, texts = known.step, known.texts
         folders: Iterable[str] = [texts[item.key] for item in todo if item.key in texts]
-        if step.facts.writes:
+        if known.effect.is_claimed:
             refuse_other_pipelines(context, step, folders)
             folders = map(os.path.dirname, folders)
         refusals = [(folder, write_refusal(Path(folder))) for folder in dict.fromkeys(folders)]
@@ -39,7 +39,7 @@ def refuse_forbidden_paths(
             continue  # one document's folder stops no other: its step fails
         folder, why = refusals[0]
         is_folder = nearest_existing(Path(folder)).is_dir()  # else a file there gives way
-        if is_folder or (len(todo) > 1 and not step.facts.writes):
+        if is_folder or (len(todo) > 1 and not known.effect.is_claimed):
             types = context.bound.input_types
             read = (r[1] for r in sorted(known.path.references) if r[0] == "inputs" and r[1:])
             name = next((name for name in read if types.get(name) in FOLDER_TYPES), None)
@@ -56,8 +56,8 @@ def refuse_written_by_others(context: RunContext, scope: Scope) -> None:
         PipelineError: an output belongs to another pipeline.
     """
     base, index = str(context.bound.roots.base), context.index
-    for step, path in output_paths(context.bound.nodes):
-        text = rendered_path(path, scope, base) if step.facts.writes else None
+    for step, effect, path in output_paths(context.bound.nodes):
+        text = rendered_path(path, scope, base) if effect.is_claimed else None
         # What was taken over is refused where the step has work to do
         if text and not (step.has_trace and index.owners.taken_by(index.stored(text))):
             refuse_other_pipelines(context, step, [text])
@@ -69,7 +69,7 @@ def note_possible_refusal(
     """Note a step that would write what another pipeline does, unless its `if` is false."""
     base = str(context.bound.roots.base)
     for scope in scopes if not context.options.takes_over else ():
-        for step, path in output_paths(body, conditional=True):
+        for step, _, path in output_paths(body, conditional=True):
             with suppress(ExpressionError):
                 if step.if_ is not None and not step.if_.evaluate(scope):
                     continue

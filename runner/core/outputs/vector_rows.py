@@ -16,6 +16,7 @@ from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.item_states import DECIDED, WHOLE
 from paddock.steps.base import ItemName, StepError
+from paddock.steps.effects import DatabaseServer
 from paddock.steps.item_rows import RowSum
 from paddock.steps.tables.database import PostgresAccount
 from paddock.steps.tables.database_tables import DatabaseTables, server_of
@@ -42,7 +43,7 @@ def database_tables(
     for plan in () if bound is None else all_plans(bound):
         scope = {"inputs": plan.inputs, "secrets": secrets.of(plan.file) if secrets else {}}
         for step in steps_of(plan.nodes):
-            if (written := step.written.get(step.facts.database)) is not None:
+            if (written := step.given(DatabaseServer)) is not None:
                 with suppress(ExpressionError, ValueError, StepError):  # the step says so
                     account = Value.of(written).render(scope)
                     tables.add(server_of(PostgresAccount.model_validate(account)))

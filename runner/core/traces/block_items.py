@@ -240,7 +240,7 @@ def document_readers(block: BoundBlock) -> set[str]:
         step.id
         for step in steps_of(block.body)
         if (block.var, "path") in step.reads.all
-        if step.review is None and not step.facts.takes_file(step.written)
+        if step.review is None and not step.takes_document
     }
 
 

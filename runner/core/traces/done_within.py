@@ -25,7 +25,7 @@ def newest_within(
             nested += all_steps(node.body)
         elif node.inner is not None:
             nested += all_steps(node.inner.nodes)
-    if not any(step.facts.takes_file(step.written) for step in nested):
+    if not any(step.takes_document for step in nested):
         return {}
     names, n_around = {*callable_names(block.body)}, len(keys_around)
     newest: dict[str, float] = {}

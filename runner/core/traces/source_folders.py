@@ -20,6 +20,7 @@ from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.reasons import Reason
 from paddock.steps.base import OutsideRoots
+from paddock.steps.param_types import InputFolder
 from paddock.steps.temporary_names import is_temporary_path
 
 _PROVES_ABSENCE = frozenset(
@@ -121,10 +122,10 @@ def source_folders(
     """Return the folders that a block's items were listed in; `scope_id` is its scope. Blocking."""
     folders, read = list[SourceFolder](), steps_read(block.over.references)
     for step in bound.nodes:
-        if not (isinstance(step, BoundStep) and step.facts.lists and step.id in read):
+        if not (isinstance(step, BoundStep) and step.has(InputFolder) and step.id in read):
             continue
         try:
-            text = Value.of(step.written[step.facts.lists]).render(scope)
+            text = Value.of(step.given(InputFolder)).render(scope)
             root = bound.roots.resolve(str(text))
         except (ExpressionError, OutsideRoots, OSError, RuntimeError, ValueError):
             continue
