@@ -71,7 +71,7 @@ class AnswerReviewer:
         if step.model is None or step.reply is None or outputs.get("confidence") is None:
             return outputs
         key = await self._calibration_key(step)
-        tables = await self._reviews.calibrations()
+        tables = self._reviews.calibrations()
         if (changed := start_text(key, tables)) is not None:
             self._context.stats.note(changed)
         if key not in tables:
@@ -104,15 +104,13 @@ class AnswerReviewer:
             decisions.append((review.state, review.subject.document_sha256))
         return decisions.count(("rejected", attempt.document_digest))
 
-    async def decided_before(
-        self, attempt: StepAttempt, given: GivenAnswer
-    ) -> dict[str, Any] | None:
+    def decided_before(self, attempt: StepAttempt, given: GivenAnswer) -> dict[str, Any] | None:
         """Return `outputs_seen`; the step is recorded as the run did that made them."""
         step, item, caller = attempt.step, attempt.item, attempt.caller
         if (outputs := outputs_seen(attempt, given)) is None:
             return None
         ledger = self._context.ledger
-        row = await ledger.ask(LineageStore(ledger).of_item, item.scope_id, item.key)
+        row = LineageStore(ledger).of_item(item.scope_id, item.key)
         for past in read_lineage(row).steps:
             if past.id == step.id:
                 caller.calls.extend(replace(call, is_known=True) for call in past.calls)

@@ -82,7 +82,7 @@ class BlockRun:
         context, state = self.context, self.state
         work, block, todo = state.work, state.block, state.items_to_do()
         gate, suspects = context.stop_gate, context.suspects
-        await record_verdicts(context, state)  # 1
+        record_verdicts(context, state)  # 1
         for item in work.items:
             if item.verdict.state is ItemState.BLOCKED:
                 wait = ItemWaits(item.verdict.reasons[0], ItemState.BLOCKED)
@@ -101,7 +101,7 @@ class BlockRun:
             shown = {work.shown_key(key): size for key, size in sizes.items()}
             self.stats.show_step(block.id, n_fresh + len(todo), n_fresh, shown)
         if todo:
-            await suspects.look_once()
+            suspects.look_once()
             expect_queries(context, block, todo, state.scope)
             state.parallel = max(state.parallel, await max_parallel(context, block))
         if not state.is_of_item:  # those that are given up are reported themselves
@@ -201,7 +201,7 @@ class BlockRun:
                     raise deadly
                 opened = context.documents.open(scope_id, item, state.work.rule_digest)
                 walk = ItemWalk(block.body, item.scope_in(block, state.scope))
-                await note_reviews(context.judge.reviews, attempt, block.body, walk.scope)
+                note_reviews(context.judge.reviews, attempt, block.body, walk.scope)
                 with opened as attempt.document:
                     for node in walk.nodes(partial(self._skip, attempt)):
                         lacking = None
@@ -274,7 +274,7 @@ class BlockRun:
             raise StepFailed(block.id, str(error)) from error
         attempt.merge_nested(state.dependencies, state.n_failures, has_failures=state.has_failures)
         state.refuse_waiting()
-        return state.outputs(), await state.lacking(context)
+        return state.outputs(), state.lacking(context)
 
     def _end_of(self, item: ItemWork, attempt: ItemAttempt, walk: ItemWalk) -> ItemEnd:
         """Return how an item ended whose steps went well.
@@ -385,7 +385,7 @@ class BlockRun:
         return any(lost.is_refused for lost in lost_rows)
 
 
-async def record_verdicts(context: RunContext, state: BlockState) -> None:
+def record_verdicts(context: RunContext, state: BlockState) -> None:
     ledger, stats, work, filed = context.ledger, context.stats, state.work, state.work.filed
     for source in work.missing.sources:
         seen = work.missing.seen.get(source.stored)
@@ -394,9 +394,9 @@ async def record_verdicts(context: RunContext, state: BlockState) -> None:
     for entry in work.renewed:
         ledger.renew(work.scope_id, entry)
     keys = [row.key for row in filed.new]
-    entries = await ledger.ask(ledger.entries, work.scope_id, keys) if keys else {}
+    entries = ledger.entries(work.scope_id, keys) if keys else {}
     for (scope_id, key), key_now in filed.former.items():
-        for entry in (await ledger.ask(ledger.entries, scope_id, [key])).values():
+        for entry in ledger.entries(scope_id, [key]).values():
             entries.setdefault(key_now, replace(entry, key=key_now))
             ledger.renew(scope_id, entry, **NOT_FILED)
     entries |= {entry.key: entry for entry in work.renewed}

@@ -161,13 +161,13 @@ class BlockState(Struct):
         if self.in_phase(Phase.UNASKED):
             raise ItemWaits(Why.REVIEW_DUE_IN(block), None)
 
-    async def lacking(self, context: RunContext) -> LackingItems | None:
+    def lacking(self, context: RunContext) -> LackingItems | None:
         failed = [item for item in self.work.items if item.has_failed]
         waiting, unasked = self.in_phase(Phase.WAITING), self.in_phase(Phase.UNASKED)
         without = [row for row in self.work.filed.rows.values() if not row.has_result]
         if not (failed or waiting or unasked or without):
             return None
-        ended = await context.judge.reviews.ended(self.work.scope_id) if failed else {}
+        ended = context.judge.reviews.ended(self.work.scope_id) if failed else {}
         rejected, expired = ended.get("rejected", ()), ended.get("expired", ())
         undone = (*waiting, *(item for item in failed if item.key in rejected))
         documents = {document_of(item, context.index) for item in undone}

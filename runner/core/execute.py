@@ -96,7 +96,7 @@ async def _clean_up_and_walk(walk: Execute) -> Any:
     if context.bound.watches:
         not_taken = await asyncio.to_thread(lambda: [*not_taken_by_watches(context.bound)])
         context.stats.not_taken.update(not_taken)
-    if await context.ledger.ask(LineageStore(context.ledger).stores):
+    if LineageStore(context.ledger).stores():
         try:
             await clear_rows(context)
         except StepError as error:
@@ -104,7 +104,7 @@ async def _clean_up_and_walk(walk: Execute) -> Any:
     await walk.nodes()
     for action in context.at_end or ():
         await context.ledger.durable()
-        at_end = await context.ledger.ask(_folder_at_end, walk, action.folder)
+        at_end = _folder_at_end(walk, action.folder)
         try:
             notes = await in_left_thread(partial(action.finish, at_end))
         except StepError as error:
@@ -201,11 +201,11 @@ class Execute(Walk):
     def items(self, state: BlockState) -> Awaitable[EndedNode | None]:
         return BlockRun(self.step_runner, self.recorder, state).items()
 
-    async def outputs_of(self, state: BlockState) -> Any:
+    def outputs_of(self, state: BlockState) -> Any:
         self.dependencies |= state.dependencies
         if state.step is None and self._keeps_tables:
             self.stats.keep_table(state.block.id, state.table())
-        return await super().outputs_of(state)
+        return super().outputs_of(state)
 
     async def step(self, step: BoundStep) -> Any:
         context, stats = self.context, self.stats
@@ -226,7 +226,7 @@ class Execute(Walk):
             self.dependencies |= attempt.with_outputs()
         if not only_reads(step) and step.inner is None:  # what `why` says, if it ever wrote
             ledger = context.ledger
-            lineage = await ledger.ask(LineageStore(ledger).of_item, scope_id, step.id)
+            lineage = LineageStore(ledger).of_item(scope_id, step.id)
             if lineage is not None or attempt.outputs.written:
                 self.recorder.record_lineage(attempt)
         if not self.is_of_item:

@@ -176,7 +176,7 @@ async def with_readings(
     read, names = known.rules.read(offers), tuple(schema["properties"])
     found = {**used.field_readings(), **read.sure}
     shown = {**as_values(read.proposed), **offers.proposed, **as_values(found)}
-    used = await _with_doubts(used, attempt, schema, offers, shown, found.keys())
+    used = _with_doubts(used, attempt, schema, offers, shown, found.keys())
     item.note(used)
     held = _valid(offers.proposed, schema)
     unheld = {
@@ -225,7 +225,7 @@ async def with_readings(
     return replace(given, sources=sources)
 
 
-async def _with_doubts(
+def _with_doubts(
     used: UsedRules,
     attempt: StepAttempt,
     schema: Any,
@@ -248,7 +248,7 @@ async def _with_doubts(
         return replace(used, doubts=before.doubts)
     parts = {name: SchemaParts.of(schema).field(name).parts for name in schema["properties"]}
     kinds = {name for name, of_field in parts.items() if rules.tells_kind(of_field)}
-    papers = await context.judge.reviews.papers(step, kinds)
+    papers = context.judge.reviews.papers(step, kinds)
     values = {n: v for n, v in shown.items() if n in sure or n not in kinds}  # else it is open
     terms = (attempt.step.reply and attempt.step.reply.readings) or {}
     dues = {name for name, term in terms.items() if term == "due"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from types import MappingProxyType
 
@@ -68,7 +68,7 @@ class Judge(Struct, kw_only=True, eq=False, dict=True):
     bound: BoundPlan
     options: RunOptions
     scopes: PipelineScopes
-    job_runs: Callable[[], Awaitable[frozenset[str]]] | None = None
+    job_runs: Callable[[], frozenset[str]] | None = None
     """Returns the runs of the same job, this one included, and those before a crash."""
     runnable_versions: RunnableVersions | None = None
     """Of a run that a watch started: what it passes on later."""
@@ -131,9 +131,9 @@ class Judge(Struct, kw_only=True, eq=False, dict=True):
             PipelineError: the list is no list, two items have the same key, or none has one that
                 was asked for.
         """
-        listed, documents, entries = await self._listed(block, scope, keys_around, lacks)  # 1
+        listed, documents, entries = self._listed(block, scope, keys_around, lacks)  # 1
         rule = await self._rule(listed, scope)  # 2
-        ledger, scope_id, of_list = self.world.ledger, rule.scope_id, listed.items
+        scope_id, of_list = rule.scope_id, listed.items
         values = [(item, item.value) for item in of_list]
         if documents is not None:
             places, rows = documents.places, documents.rows.values()
@@ -147,19 +147,19 @@ class Judge(Struct, kw_only=True, eq=False, dict=True):
             self.seen_keys.update(documents.rows if rule.request.keys is not None else ())
             await self.reviews.load()
             decided = {key for scope, key in self.reviews.items if scope == scope_id}
-            doubtful = await ledger.ask(documents.items_to_verify, rule, of_list, decided)
+            doubtful = documents.items_to_verify(rule, of_list, decided)
         unknown = (item for item in doubtful if item.verdict.case is Case.NEW)
         world = await self._verify(rule, [*of_list, *unknown])  # 3
         newest: Mapping[str, float] = {}
         if documents is not None:
-            newest = await ledger.ask(newest_within, block, keys_around, self.scopes)
+            newest = newest_within(block, keys_around, self.scopes)
         for item in of_list if newest else ():
             if rule.request.asks_for(item.key) and is_older(item, newest):
                 item.verdict = DONE_WITHIN
         items, filed = [*of_list], FiledItems()
         if (versions := self.runnable_versions) is not None:  # 4
             if not keys_around:
-                await versions.read()
+                versions.read()
             due = (i for i in items if i.verdict.is_work or i.verdict.case is Case.NOT_REQUESTED)
             left = {item.key for item in due if versions.is_unsettled(item.value)}
             items = [item for item in items if item.key not in left]
@@ -183,7 +183,7 @@ class Judge(Struct, kw_only=True, eq=False, dict=True):
             return work
         return await self._reconciled(work, entries, rule)  # 6
 
-    async def _listed(
+    def _listed(
         self,
         block: BoundBlock,
         scope: Scope,
@@ -199,10 +199,10 @@ class Judge(Struct, kw_only=True, eq=False, dict=True):
         origin = origin_of(self.bound, block, read_by(block.over, block.where))
         is_of_results = ListOrigin.RESULTS in origin and self._files_documents()
         known = partial(ledger.entries, scope_id) if is_of_results else None
-        names, values, excluded = await ledger.ask(listed_items, block, scope, known)
-        entries = await ledger.ask(ledger.listed_entries, scope_id, names)
-        sources = await ledger.ask(source_folders, self.bound, index, block, scope, scope_id)
-        former = () if keys_around else await ledger.ask(self.scopes.former, self.bound)
+        names, values, excluded = listed_items(block, scope, known)
+        entries = ledger.listed_entries(scope_id, names)
+        sources = source_folders(self.bound, index, block, scope, scope_id)
+        former = () if keys_around else self.scopes.former(self.bound)
 
         def may_lack(key: str, keys: Collection[str]) -> bool:
             return any(lack and lack.may_be_of(key, keys) for lack in lacks)
@@ -217,16 +217,16 @@ class Judge(Struct, kw_only=True, eq=False, dict=True):
             undone=frozenset[Document]().union(*(lack.documents for lack in lacks)),
         )
         documents = None
-        may_have_filed = await ledger.ask(listing.may_have_filed, ledger)
+        may_have_filed = listing.may_have_filed(ledger)
         if former or may_have_filed:
-            documents = await ledger.ask(FiledDocuments, index, listing, former)
-            items = await ledger.ask(documents.items, names, values, excluded, entries)
+            documents = FiledDocuments(index, listing, former)
+            items = documents.items(names, values, excluded, entries)
         else:
             pairs = zip(names, values, strict=True)
             items = [ItemWork(key=name, name=name, value=value) for name, value in pairs]
         keys = {item.key for item in items}
         if numbered := keys.difference(names):
-            entries |= await ledger.ask(ledger.entries, scope_id, numbered)
+            entries |= ledger.entries(scope_id, numbered)
         for place, item in enumerate(items):
             item.entry, item.position = entries.get(item.key), (place, len(items))
         if documents is not None and is_of_results and ListOrigin.FOLDERS not in origin:
@@ -249,7 +249,7 @@ class Judge(Struct, kw_only=True, eq=False, dict=True):
 
     async def _rule(self, listed: BlockWork, scope: Scope) -> JudgedRule:
         block, keys_around = listed.block, listed.keys_around
-        request = await self.requested.of(block, keys_around)
+        request = self.requested.of(block, keys_around)
         if not keys_around:
             keys = self.requested.keys(block, scope, listed.items)
             request = replace(request, keys=keys)
@@ -282,8 +282,8 @@ class Judge(Struct, kw_only=True, eq=False, dict=True):
             and (entry.gone is None or entry.gone in rule.request.job_runs)
         ]
         if any(entry.key not in present for entry in before):
-            await rule.past.read()
-            lineage = await ledger.ask(LineageStore(ledger).of_scope, rule.scope_id)
+            rule.past.read()
+            lineage = LineageStore(ledger).of_scope(rule.scope_id)
         missing = await asyncio.to_thread(
             reconcile, work, before, lineage, rule.past, self.options, self.world
         )
@@ -322,11 +322,11 @@ class Judge(Struct, kw_only=True, eq=False, dict=True):
     ) -> BlockWork:
         scope_id, ledger = self.scopes.register(step.id, keys_around), self.world.ledger
         parts = await self.parts.of(step, scope)
-        entries = await ledger.ask(ledger.entries, scope_id)
+        entries = ledger.entries(scope_id)
         item = ItemWork(key=step.id, name=step.id, value=None, entry=entries.get(step.id))
         item.parts, item.is_counted = canonical_json(parts), bool(step.kind.roles)
         item.hash = parts_hash(item.parts)
-        request, block = await self.requested.of(step, keys_around), BoundBlock.of_step(step)
+        request, block = self.requested.of(step, keys_around), BoundBlock.of_step(step)
         past = PastItems(ledger, scope_id, step)
         rule = JudgedRule(block=block, scope_id=scope_id, scope=scope, past=past, request=request)
         await self._verify(rule, [item])

@@ -125,7 +125,7 @@ class ItemRecorder(Struct, frozen=True, eq=False):
                 await ledger.durable()
         # Read back: the entry that failed may have been another item's.
         try:
-            entries = await ledger.ask(ledger.entries, attempt.scope_id, [attempt.key])
+            entries = ledger.entries(attempt.scope_id, [attempt.key])
         except LedgerError:
             return False
         entry = entries.get(attempt.key)

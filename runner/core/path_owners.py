@@ -183,13 +183,13 @@ class PathOwners(Struct):
         claimed = judge.world.index.claims.get(judge.world.index.normal_spelling(stored))
         return claimed or await self._owner(judge, stored, around)
 
-    async def gives_way(self, judge: Judge, row: OutputRow, items: tuple[ItemKey, ...]) -> bool:
+    def gives_way(self, judge: Judge, row: OutputRow, items: tuple[ItemKey, ...]) -> bool:
         """Return whether an output that no item keeps goes for one of the last of `items`.
 
         It is of these, or of the last one's former name, or a watch removes such outputs.
         """
         ledger, (scope_id, key) = judge.world.ledger, items[-1]
-        holder = await ledger.ask(_outermost, ledger, row)
+        holder = _outermost(ledger, row)
         own, of_row = self._judged.get(scope_id), self._judged.get(row.scope)
         former = None if own is None else own.work.missing.renamed.get(key)
         sources = () if of_row is None else of_row.work.missing.sources
@@ -208,7 +208,7 @@ class PathOwners(Struct):
                 continue  # a file of the user's, or of another pipeline
             holder: ItemKey | None = (row.scope, row.key)
             if row.scope not in self._judged:
-                holder = await judge.world.ledger.ask(_outermost, judge.world.ledger, row)
+                holder = _outermost(judge.world.ledger, row)
             if holder is None or holder in around:
                 continue
             if await self._keeps(judge, holder, row):
@@ -226,14 +226,14 @@ class PathOwners(Struct):
         6. It is left out this time, or not known before it runs: the item goes with its document.
         """
         ledger, scopes, (scope_id, key) = judge.world.ledger, judge.scopes, holder
-        entry = (await ledger.ask(ledger.entries, scope_id, [key])).get(key)
+        entry = ledger.entries(scope_id, [key]).get(key)
         if entry is None or entry.is_deleted:  # 1
             return False
         if entry.state in WHOLE and row.path not in current_paths(entry):  # 2
             return False
         if (judged := self._judged.get(scope_id)) is not None:  # 3
             return not judged.gives_up(key, row, judge.world.index)
-        owner = await ledger.ask(_scope_owner, ledger, scope_id)
+        owner = _scope_owner(ledger, scope_id)
         if owner.step not in self.names or owner.folders[0].keys() != scopes.folders[0].keys():
             return holder in self._adopted  # 4
         scope = self._scopes.get(scopes.prefix, Scope.of({}))
@@ -247,7 +247,7 @@ class PathOwners(Struct):
                     work = await judge.step(node, scope)
                 judged = self._note(judge, work, scope)
                 return not judged.gives_up(key, row, judge.world.index)
-        lineage = await ledger.ask(LineageStore(ledger).of_item, scope_id, key)  # 6
+        lineage = LineageStore(ledger).of_item(scope_id, key)  # 6
         source = None if lineage is None else lineage.source
         return entry.is_filed or source is None or judge.world.is_there(source)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from paddock.engine.system.records import Struct
 from paddock.pipelines.errors import Fault, PipelineError
@@ -28,15 +28,15 @@ class RequestedItems(Struct, eq=False):
     options: RunOptions
     seen_keys: set[str]
     """Keys of all items, where only some are asked for."""
-    job_runs: Callable[[], Awaitable[frozenset[str]]] | None
+    job_runs: Callable[[], frozenset[str]] | None
     is_inner: bool
     """Whether a step runs this pipeline."""
 
-    async def of(self, node: BoundNode, keys_around: Sequence[str]) -> ItemRequest:
+    def of(self, node: BoundNode, keys_around: Sequence[str]) -> ItemRequest:
         options, sample, not_requested = self.options, self.options.sample, NOT_REQUESTED
         job_runs = frozenset[str]()
         if self.job_runs is not None and not keys_around:  # else the item around it is claimed
-            job_runs = await self.job_runs()
+            job_runs = self.job_runs()
         if sample is not None:
             why = Why.NOT_AMONG_FIRST(sample.n_items) if sample.is_first else Why.NOT_SAMPLED()
             not_requested = ItemVerdict(ItemState.UNSAMPLED, (why,), Case.NOT_REQUESTED)

@@ -8,9 +8,10 @@ import json
 import os
 import random
 import socket
+import threading
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Container, Mapping
+from collections.abc import AsyncIterator, Callable, Container, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from importlib import import_module
@@ -154,24 +155,23 @@ async def open_session(
     state = bound.roots.base / STATE_FOLDER
     async with AsyncExitStack() as stack:
         ledger = stack.enter_context(Ledger(state, is_readonly=is_plan, url=settings.ledger_url))
-        hurry = ledger.hurry_after(environment.stop)
-        await stack.enter_async_context(tasks.running(hurry))
-        stats = await _run_stats(stack, prepared, options, environment, ledger)
-        ledger.on_wait = partial(tasks.call_in, asyncio.get_running_loop(), stats.note)
+        ledger.hurry_after(environment.stop.is_set)
+        stats = _run_stats(stack, prepared, options, environment, ledger)
+        ledger.on_wait = _waiting_notes(stats)
         has_crashed = False
         if not is_plan:
             has_crashed = await _take_turn(stack, prepared, options, environment, ledger, stats)
-        known = await ledger.ask(known_pipeline, ledger, bound, options)
+        known = known_pipeline(ledger, bound, options)
         for was, now in known.renames.items():
             stats.note(f"what '{was}' made is that of '{now}' now")
         file = known.file
         if not is_plan:
             file = bound.file.name
             await asyncio.to_thread(record_pipeline, ledger, known)
-        scopes = await ledger.ask(ledger.scopes_of, file)
+        scopes = ledger.scopes_of(file)
         if options.variant_of:
-            scopes |= await ledger.ask(ledger.scopes_of, options.variant_of)
-        index = await ledger.ask(OutputIndex, ledger, bound.roots.base, scopes, file)
+            scopes |= ledger.scopes_of(options.variant_of)
+        index = OutputIndex(ledger, bound.roots.base, scopes, file)
         if has_crashed:
             stack.push_async_callback(asyncio.to_thread, _sweep_temporary_files, index)
         allowed = settings.allow.union(options.allow)
@@ -208,7 +208,7 @@ async def open_session(
         )
         job_runs = None
         if options.job:  # a run of it may have crashed
-            job_runs = partial(ledger.ask, RunStore(ledger).runs_of, options.job)
+            job_runs = partial(RunStore(ledger).runs_of, options.job)
         ordered = options.ordered_files
         judge = Judge(
             world=world,
@@ -267,7 +267,7 @@ def new_run_name(taken: Container[str]) -> str:
     return next(name for name in itertools.chain([name], numbered) if name not in taken)
 
 
-async def _run_stats(
+def _run_stats(
     stack: AsyncExitStack,
     prepared: PreparedRun,
     options: RunOptions,
@@ -279,9 +279,9 @@ async def _run_stats(
     settings, redact = prepared.settings, prepared.secrets.redact
     runs_folder = bound.roots.base / STATE_FOLDER / "runs"
     while True:  # in a shared ledger another machine may take the same name
-        run = new_run_name(await ledger.ask(runs.run_names))
+        run = new_run_name(runs.run_names())
         is_own = ledger.is_readonly or not ledger.is_shared
-        if is_own or await ledger.ask(runs.reserve_run, run, bound.name, bound.file.name):
+        if is_own or runs.reserve_run(run, bound.name, bound.file.name):
             break
     if not ledger.is_readonly:
         lines = stack.enter_context(LineWriter(runs_folder / f"{run}.jsonl"))
@@ -301,6 +301,19 @@ async def _run_stats(
     return stats
 
 
+def _waiting_notes(stats: RunStats) -> Callable[[str], None]:
+    """Return what notes, from any thread, that the ledger waits: at once where the loop does."""
+    loop, own_thread = asyncio.get_running_loop(), threading.get_ident()
+
+    def note(text: str) -> None:
+        if threading.get_ident() == own_thread:
+            stats.note(text)
+        else:
+            tasks.call_in(loop, stats.note, text)
+
+    return note
+
+
 async def _take_turn(
     stack: AsyncExitStack,
     prepared: PreparedRun,
@@ -317,7 +330,7 @@ async def _take_turn(
         turn = group_turn(bound, prepared.settings, stats.run, environment.stop_gate, wait)
         await stack.enter_async_context(turn)
     state = bound.roots.base / STATE_FOLDER
-    known = await ledger.ask(known_pipeline, ledger, bound, options)
+    known = known_pipeline(ledger, bound, options)
     name = run_locks.run_lock_name(known.row.name, bound.folder_inputs, bound.roots.base)
     if ledger.lock is not None:
         session = session_name(stats.run)

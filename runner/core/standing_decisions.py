@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .reviews.run_reviews import RunReviews
 
 
-async def note_reviews(
+def note_reviews(
     reviews: RunReviews, attempt: ItemAttempt, body: Iterable[BoundNode], scope: Scope
 ) -> None:
     """Note what was asked about the steps of an item, and which steps decisions hold up."""
@@ -32,7 +32,7 @@ async def note_reviews(
     for step in reviewed:
         for key in filter(None, (attempt.key, attempt.renamed_from)):
             try:
-                review = await reviews.at(attempt.scope_id, key, step.id)
+                review = reviews.at(attempt.scope_id, key, step.id)
             except LedgerError as error:
                 raise RunStopped(str(error)) from error
             if review is not None:

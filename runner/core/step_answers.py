@@ -49,7 +49,7 @@ class StepAnswers:
             tools = await labelled_tools(attempt, tools)
         has_review = step.review is not None and not step.has(SentRequest)
         given = decided_answer(attempt) if has_review else GivenAnswer()
-        outputs, faults = await reviewer.decided_before(attempt, given), list[str]()
+        outputs, faults = reviewer.decided_before(attempt, given), list[str]()
         if step.has_readings and has_fields(tools.reply):
             given = await with_readings(given, attempt, tools.reply)
             if outputs is None and given.makes_outputs(step) and not attempt.is_forced:

@@ -110,7 +110,7 @@ class Walk(ABC):
                         elif isinstance(node, BoundBlock) or node.has_trace:  # 6, 7
                             state = await self.opened(node)
                             self._note_end(state, await self.items(state))
-                            outputs = await self.outputs_of(state)
+                            outputs = self.outputs_of(state)
                         else:  # 8
                             outputs = await self.step(node)
                     except ItemWaits as wait:
@@ -132,7 +132,7 @@ class Walk(ABC):
         self.has_failures |= state.has_failures
         self.n_failures = max(self.n_failures, state.n_failures)
 
-    async def outputs_of(self, state: BlockState) -> Any:
+    def outputs_of(self, state: BlockState) -> Any:
         """Return the outputs of a block, or of a step that has a trace; note what they lack.
 
         Raises:
@@ -149,7 +149,7 @@ class Walk(ABC):
             left.lacking[block] = missing
         if not state.has_ended:
             return NOT_YET
-        if (lacking := await state.lacking(self.context)) is not None:
+        if (lacking := state.lacking(self.context)) is not None:
             left.lacking.setdefault(block, lacking)
         return state.outputs()
 

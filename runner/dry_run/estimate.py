@@ -80,7 +80,7 @@ async def estimate_run(
         forecast = PlanForecast(
             fills_stores=any(step.has(StoreRows) for step in all_steps(context.bound.nodes)),
             prompts=AskedPrompts(
-                has_history=bool(await ledger.ask(ledger.rows, queries.HAS_CALLS)),
+                has_history=bool(ledger.rows(queries.HAS_CALLS)),
                 is_local=has_pool or not settings.pool_urls,
             ),
         )
@@ -94,7 +94,7 @@ async def estimate_run(
         note_possible_refusal(context, context.bound.nodes, [walk.scope])
         last = speeds = None
         if forecast.cost.calls.weights:
-            last = await ledger.ask(RunStore(ledger).last_summary, context.judge.scopes.file)
+            last = RunStore(ledger).last_summary(context.judge.scopes.file)
             if not has_pool:  # measured speeds are of our own pool
                 from paddock.engine.backends.speed_estimates import SpeedBook
 
@@ -190,7 +190,7 @@ class PlanWalk(Walk):
             self._note(node, Estimate())
             return True
         ledger, scope_id = self.context.ledger, self.context.judge.scopes.register(node.id)
-        entry = (await ledger.ask(ledger.entries, scope_id)).get(node.id)
+        entry = ledger.entries(scope_id).get(node.id)
         item = PlanItem(node.id, node.id, ItemState.NEW, ())
         if entry is not None:  # what it reads may come out as it was
             item = replace(item, state=ItemState.STALE, reasons=(Why.READS_UNDONE(pending),))
@@ -225,7 +225,7 @@ class PlanWalk(Walk):
             of_step = PlanItem(step.id, step.id, work.verdict.state, work.verdict.reasons)
             if todo:
                 attempt = ItemAttempt.of_item(context, state, work)
-                await note_reviews(context.judge.reviews, attempt, [step], state.scope)
+                note_reviews(context.judge.reviews, attempt, [step], state.scope)
                 await self._add_work(attempt, step, of_step, work.entry)
             else:
                 self._add_step(step, of_step)
@@ -347,7 +347,7 @@ class PlanWalk(Walk):
             left = Why.CALLS_LEFT(forecast.n_new, forecast.n_calls)
             item = replace(item, reasons=(*item.reasons, left))
         ledger, scope_id = self.context.ledger, attempt.scope_id
-        lineage = await ledger.ask(LineageStore(ledger).of_item, scope_id, step.id)
+        lineage = LineageStore(ledger).of_item(scope_id, step.id)
         is_older = entry is None and lineage is not None
         self._add_step(step, item, is_open=bool(pending) or is_older)
         self._forecast.cost.add(estimated.calls, [] if entry is None else [entry], 1)

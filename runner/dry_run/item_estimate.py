@@ -164,7 +164,7 @@ class ItemEstimator(Struct):
                 raise ItemEnds(state.wait)
             return Estimate(outputs=work.result, doubt=Doubt.NONE)
         attempt = ItemAttempt.of_item(context, state, work)
-        await note_reviews(context.judge.reviews, attempt, [step], scope)
+        note_reviews(context.judge.reviews, attempt, [step], scope)
         estimated = await self.carried_out(step, scope, attempt, doubt)
         if of_trace and work.entry is not None:
             return estimated.if_done()
@@ -249,7 +249,7 @@ async def estimate_block(
             break
         attempt = ItemAttempt.of_item(context, state, item)
         own = item.scope_in(block, state.scope)
-        await note_reviews(context.judge.reviews, attempt, block.body, own)
+        note_reviews(context.judge.reviews, attempt, block.body, own)
         propagation = DoubtPropagation(nodes={**around.nodes}, files=around.files)
         steps = ItemEstimator(forecast, context, propagation, attempt.enclosing, attempt)
         try:

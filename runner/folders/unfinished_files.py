@@ -142,9 +142,9 @@ class RunnableVersions:
         self._handled: dict[str, Mapping[str, FileIdentity]] = {}
         self._filters: dict[str, WatchFilter] = {}
 
-    async def read(self) -> None:
+    def read(self) -> None:
         for spec in self._specs:
-            self._handled[spec.name] = await self._ledger.ask(self._ledger.watched, spec.name)
+            self._handled[spec.name] = self._ledger.watched(spec.name)
             self._filters[spec.name] = WatchFilter(spec)
 
     def is_unsettled(self, item: Any) -> bool:

@@ -7,7 +7,6 @@ folder. Large values lie in `objects/` (`ObjectStore`); a thread of its own writ
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import os
@@ -57,7 +56,7 @@ class Ledger:
         self.url = url
         """Of PostgreSQL; empty for `file`."""
         self.is_shared = bool(url)
-        """Whether it is in PostgreSQL; reads then go over the network."""
+        """Whether it is in PostgreSQL: other machines may use it, and reads go over the network."""
         self.on_wait: Callable[[str], None] = lambda text: None
         """Called with a note when the ledger waits for something; from any thread."""
         self.is_readonly = is_readonly
@@ -123,12 +122,14 @@ class Ledger:
                 "  Make it writable, or copy the pipeline to a folder of your own."
             ) from error
 
-    async def hurry_after(self, stop: asyncio.Event) -> None:
-        """Wait for a stop; from then on a server that does not answer is not waited for."""
-        await stop.wait()
+    def hurry_after(self, is_stopping: Callable[[], bool]) -> None:
+        """Once a run is to end, wait for no server that does not answer.
+
+        A thread looks: the one that waits may be the loop's.
+        """
         if self.is_shared:
             mine = [each for each in (self._database, self._transactions, self.lock) if each]
-            work = partial(postgres_module().give_up_when_away, mine, self._is_closed)
+            work = partial(postgres_module().give_up_when_away, mine, is_stopping, self._is_closed)
             threading.Thread(target=work, daemon=True).start()
 
     def _note(self, text: str) -> None:
@@ -138,10 +139,6 @@ class Ledger:
     def n_commits(self) -> int:
         """How often rows of this process have become durable."""
         return self._writer.n_commits if self._writer is not None else 0
-
-    async def ask(self, read: Callable[..., T], *values: Any) -> T:
-        """Call a method that reads; in a thread if it goes over the network."""
-        return await asyncio.to_thread(read, *values) if self.is_shared else read(*values)
 
     def __exit__(
         self,

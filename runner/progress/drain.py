@@ -7,7 +7,6 @@ belongs to one event loop; limits that are asked before each item can close it t
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import threading
@@ -109,25 +108,24 @@ def stop_on_signals(
         return
     loop = asyncio.get_running_loop()
 
-    def handle(number: signal.Signals) -> None:
+    def handle(number: int, _: object) -> None:
         if stop.is_set():
             # Python's own exit would wait for threads; the second Ctrl-C means now.
             os._exit(INTERRUPTED_STATUS)
-        came.append(number)
-        stop.set()
+        came.append(signal.Signals(number))
+        stop.set()  # here, as the loop may be in a call that waits, such as for a ledger's server
+        loop.call_soon_threadsafe(lambda: None)
 
-    handled: list[signal.Signals] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(NotImplementedError):  # Windows: the loop takes no handlers
-            loop.add_signal_handler(number, handle, number)
-            handled.append(number)
-    gentle = getattr(signal, "SIGUSR1", None)  # Windows has none
-    if stop_gate is not None and gentle is not None:
+    # Handlers of the loop would be called when such a call returns.
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    gentle = getattr(signal, "SIGUSR1", None) if stop_gate is not None else None
+    if stop_gate is not None and gentle is not None:  # Windows has none
         drain = partial(stop_gate.close, STOP_REQUESTED, is_stop_requested=True)
         loop.add_signal_handler(gentle, drain)
-        handled.append(gentle)
     try:
         yield came
     finally:
-        for number in handled:
-            loop.remove_signal_handler(number)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if gentle is not None:
+            loop.remove_signal_handler(gentle)

@@ -149,7 +149,7 @@ class LedgerPool(RecordedCalls, ForwardingPool):
             return
         flight = self._models.in_flight.setdefault(known.hash, CallInFlight())
         async with flight.lock:  # an equal one may have ended since
-            known = replace(known, row=await self._recorded(known.hash))
+            known = replace(known, row=self._recorded(known.hash))
             if known.row is None and not flight.has_failed:
                 try:
                     yield known
@@ -167,7 +167,7 @@ class LedgerPool(RecordedCalls, ForwardingPool):
         """
         digest = await self._models.of(request.model)
         key = chat_key(request, digest)
-        known = await self._looked_up("chat", digest, key)
+        known = self._looked_up("chat", digest, key)
         model = request.model
         if known.row is None or model.pool:  # servers count in their own ways
             return known
@@ -181,7 +181,7 @@ class LedgerPool(RecordedCalls, ForwardingPool):
         if max_tokens is None and key["ctx"] is None and n_ctx_tokens:
             n_tokens = reply.usage.completion_tokens
             if n_tokens > reserved or (reply.done_reason == "length" and n_tokens < reserved):
-                return await self._looked_up("chat", digest, key | {"ctx": n_ctx_tokens})
+                return self._looked_up("chat", digest, key | {"ctx": n_ctx_tokens})
         return known
 
     async def looked_up_vectors(self, request: EmbedRequest) -> KnownCall:
@@ -189,13 +189,13 @@ class LedgerPool(RecordedCalls, ForwardingPool):
         key = embed_key(request, digest)
         if request.on_overflow == "split":  # the split into parts depends on the context size
             key["n_ctx_tokens"] = (await self._pool.facts(request.model)).n_ctx_tokens
-        return await self._looked_up("embed", digest, key)
+        return self._looked_up("embed", digest, key)
 
-    async def _looked_up(self, kind: str, digest: str, key: dict[str, Any]) -> KnownCall:
+    def _looked_up(self, kind: str, digest: str, key: dict[str, Any]) -> KnownCall:
         plain = canonical_json(key)
         request = self._stats.secrets.redact(plain)
         hash_ = call_hash(kind, self._hashed(request, plain))
-        return KnownCall(digest, request, hash_, await self._recorded(hash_))
+        return KnownCall(digest, request, hash_, self._recorded(hash_))
 
     async def ask(self, request: ChatRequest, on_chunk: ChunkListener | None = None) -> Reply:
         began = time.time()

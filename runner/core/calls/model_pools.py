@@ -246,8 +246,7 @@ class RecordedPool(FactsPool):
         self._n_ctx_tokens = settings.pool.n_ctx_tokens or DEFAULT_CTX_TOKENS
 
     async def facts(self, model: ModelSpec) -> ModelFacts:
-        query = partial(self._ledger.rows, queries.LAST_DIGEST_OF_MODEL, model=model.ref)
-        rows = await self._ledger.ask(query)
+        rows = self._ledger.rows(queries.LAST_DIGEST_OF_MODEL, model=model.ref)
         n_ctx_tokens = model.n_ctx_tokens or self._n_ctx_tokens
         return ModelFacts(
             name=model.ref,

@@ -85,10 +85,10 @@ class RecordedCalls:
         digest = self._stats.secrets.digest
         return redacted if redacted == plain or digest is None else redacted + digest(plain)
 
-    async def _recorded(self, hash_: str) -> CallRow | None:
+    def _recorded(self, hash_: str) -> CallRow | None:
         if not (self._caller.looks_up or self._caller.before.get(hash_)):
             return None
-        return await self._ledger.ask(self._ledger.call, hash_)
+        return self._ledger.call(hash_)
 
     def _keep_call(
         self, hash_: str, kind: str, began: float, usage: Usage, *, is_known: bool
@@ -146,7 +146,7 @@ class ToolCallCache(RecordedCalls):
         text = self._stats.secrets.redact(plain)
         began = time.time()
         hash_ = call_hash(kind, self._hashed(text, plain) if keeps else self._numbered(text))
-        known = await self._recorded(hash_) if keeps else None
+        known = self._recorded(hash_) if keeps else None
         if known is not None:
             result = json.loads(known.reply)
         else:
@@ -181,9 +181,9 @@ class ClaimedRequests(RecordedCalls):
         digest = call_hash("send", self._hashed(text, plain))
         places = [canonical_json([owner, item.step]) for owner in (item.owner, item.former)]
         hash_, former = (call_hash("send", place) for place in places)
-        row = await self._ledger.ask(self._ledger.call, hash_)
+        row = self._ledger.call(hash_)
         if row is None and item.former:
-            row = await self._ledger.ask(self._ledger.call, former)
+            row = self._ledger.call(former)
         is_last = row is not None and row.digest == digest
         state, reply = SendState.OPEN, {}
         if row is not None and is_last:

@@ -15,7 +15,6 @@ what this costs and finds: `tests/runner/core/test_crash_simulation.py`.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -102,24 +101,22 @@ class CrashSuspects(Struct, eq=False):
     _n_kills: int = 0
     _begun: dict[ItemKey, InFlightRow] = field(default_factory=dict)
     _is_stopped: bool = False
-    _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
     _has_looked: bool = False
 
-    async def look_once(self) -> None:
-        async with self._looking:
-            if self._has_looked:
-                return
-            attempts = await self._ledger.ask(self._ledger.attempts_left)
-            for row in attempts:
-                if row.run == self._run:
-                    continue
-                rows = self._notes.setdefault((row.scope, row.key), [])
-                rows[:] = [*(other for other in rows if other.run != row.run), row]
-                if row.around_scope is not None and row.around_key is not None:
-                    self._within.setdefault((row.around_scope, row.around_key), set()).add(row.run)
-            if attempts:
-                self._n_kills = await self._ledger.ask(self._kills)
-            self._has_looked = True
+    def look_once(self) -> None:
+        if self._has_looked:
+            return
+        attempts = self._ledger.attempts_left()
+        for row in attempts:
+            if row.run == self._run:
+                continue
+            rows = self._notes.setdefault((row.scope, row.key), [])
+            rows[:] = [*(other for other in rows if other.run != row.run), row]
+            if row.around_scope is not None and row.around_key is not None:
+                self._within.setdefault((row.around_scope, row.around_key), set()).add(row.run)
+        if attempts:
+            self._n_kills = self._kills()
+        self._has_looked = True
 
     def _kills(self) -> int:
         rows = RunStore(self._ledger).running_without_attempts(time.time() - KILLS_COUNT_FOR_S)

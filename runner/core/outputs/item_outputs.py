@@ -125,7 +125,7 @@ class ItemOutputs(RecordedOutputs):
         self._intended.add(path)
         await index.ledger.durable()
         if is_first and not self.takes_over:
-            other = await index.ledger.ask(index.owners.written_meanwhile, stored)
+            other = index.owners.written_meanwhile(stored)
             if other is not None:
                 index.withdraw(self._scope_id, stored)
                 # Perhaps neither writes it now: the next run tries again.

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from enum import Enum, auto
-from functools import cached_property, partial
+from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
 
@@ -336,8 +336,7 @@ async def ended_block(
     """
     ledger, missing, keys = context.ledger, work.missing, [item.key for item in work.items]
     await ledger.durable()
-    read = partial(ledger.listed_entries, with_results=False)
-    entries = await ledger.ask(read, work.scope_id, keys)
+    entries = ledger.listed_entries(work.scope_id, keys, with_results=False)
     fates: dict[str, Fate | Outdated] = dict.fromkeys(work.filed.rows, Fate.FILED)  # 1
     fates |= dict.fromkeys(work.unsettled, Fate.OPEN)  # 2
     for item in work.items:  # 3
@@ -369,19 +368,19 @@ async def find_outdated(
 
     And the items with a question or a new decision of which nothing is to be decided any more.
     """
-    reviews, ask = context.judge.reviews, context.ledger.ask
+    reviews = context.judge.reviews
     await context.ledger.durable()
     await reviews.load()
     live = {path for end in ended.values() for path in end.made.paths}
     is_live = all(row.path in live for row in context.index.rows())
-    stores = await ask(LineageStore(context.ledger).stores)
+    stores = LineageStore(context.ledger).stores()
     if is_live and not (reviews.items or stores):
         return [], []
-    finder = await ask(OutdatedFinder, context, ended)
-    for path in await ask(finder.stores_to_look_at):
+    finder = OutdatedFinder(context, ended)
+    for path in finder.stores_to_look_at():
         await context.world.rows_at(path).probe(path)
-    over = await ask(lambda: [item for item in reviews.items if finder.is_over(*item)])
-    return await ask(finder.find), over
+    over = [item for item in reviews.items if finder.is_over(*item)]
+    return finder.find(), over
 
 
 def kept_texts(outdated: Iterable[OutdatedOutput]) -> Iterator[str]:

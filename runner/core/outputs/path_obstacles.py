@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterable, Sequence
-from functools import partial
 from pathlib import Path
 
 from paddock.engine.system import no_links
@@ -65,10 +64,10 @@ class PathObstacles:
                 return Why.IN_THE_WAY_OF_ITEM(stored, path, name)
             for row in rows:
                 finder = OutdatedFinder(self._context, {})
-                if not await self._context.ledger.ask(partial(finder.is_of_item_alone, row)):  # 3
+                if not finder.is_of_item_alone(row):  # 3
                     return Why.IN_THE_WAY(stored, path)
                 is_asked = self._context.options.prune
-                if not (is_asked or await owners.gives_way(self._context.judge, row, self._items)):
+                if not (is_asked or owners.gives_way(self._context.judge, row, self._items)):
                     return Why.IN_THE_WAY_OUTDATED(stored, path)  # 4
         return None
 

@@ -117,7 +117,7 @@ class Pruner:
     def __init__(self, context: RunContext) -> None:
         self._context, self._index, self._stats = context, context.index, context.stats
 
-    async def _gone(
+    def _gone(
         self, work: BlockWork, renamed: Collection[str]
     ) -> Iterable[tuple[Sequence[Entry], Sequence[Entry], Outdated]]:
         """Return the items that a block's list no longer has, and those whose outputs are removed.
@@ -131,7 +131,7 @@ class Pruner:
         is_watched = any(source.prunes for source in missing.sources)
         deleted = [e for e in missing.deleted if prunes or is_watched or e.key in renamed]
         keys = sorted(missing.pruned)
-        filed = [*(await ledger.ask(ledger.entries, work.scope_id, keys)).values()] if keys else []
+        filed = [*ledger.entries(work.scope_id, keys).values()] if keys else []
         return (
             (missing.deleted, deleted, Outdated.GONE),  # 1
             (missing.dropped, missing.dropped if prunes else (), Outdated.EXCLUDED),  # 2
@@ -141,8 +141,8 @@ class Pruner:
     async def removable(self, work: BlockWork, done: Collection[int]) -> Mapping[str, Outdated]:
         """Return the stored paths of files that `handle_gone` would remove, and why."""
         found = dict[str, Outdated]()
-        for _, doomed, why in await self._gone(work, _renamed(work, done)):
-            for file in await self._files(work, doomed):
+        for _, doomed, why in self._gone(work, _renamed(work, done)):
+            for file in self._files(work, doomed):
                 scope_id, _, stored = file
                 condition = await asyncio.to_thread(condition_of, self._index, scope_id, stored)
                 if condition in OURS and self._index.is_only_of(*file):
@@ -162,7 +162,7 @@ class Pruner:
             pairs = listed_names(f"{old} → {new}" for old, new in renamed.items())
             self._stats.note(f"renamed, so what was made of them goes by the new name: {pairs}")
         handled, refused = list[Entry](), set[str]()
-        for entries, doomed, why in await self._gone(work, renamed):
+        for entries, doomed, why in self._gone(work, renamed):
             if entries:
                 refused |= await self._remove_outputs(work, doomed, why)
                 handled += [entry for entry in entries if entry.key not in refused]
@@ -204,7 +204,7 @@ class Pruner:
     async def _remove_outputs(
         self, work: BlockWork, entries: Sequence[Entry], why: Outdated
     ) -> set[str]:
-        files = await self._files(work, entries)
+        files = self._files(work, entries)
         rows = {entry.key: dependencies_of(entry, RowsKept) for entry in entries}
         kept = (row for of_item in rows.values() for row in of_item)
         stored = [StoredRow(row.scope_id, row.store, row.key) for row in kept]
@@ -215,12 +215,12 @@ class Pruner:
             if not refused.isdisjoint((*entry.output_paths, *(r.store for r in rows[entry.key])))
         }
 
-    async def _files(self, work: BlockWork, entries: Sequence[Entry]) -> Sequence[_OutputFile]:
+    def _files(self, work: BlockWork, entries: Sequence[Entry]) -> Sequence[_OutputFile]:
         found = (
             self._files_of(work.block, work.scope_id, entry, (*work.keys_around, entry.key))
             for entry in entries
         )
-        return await self._context.ledger.ask(lambda: [*chain.from_iterable(found)])
+        return [*chain.from_iterable(found)]
 
     def _files_of(
         self, block: BoundBlock, scope_id: str, entry: Entry, keys_around: tuple[str, ...]

@@ -110,8 +110,7 @@ async def clear_rows(context: RunContext) -> None:
     """
     bound = context.bound
     *_, folders = context.judge.scopes.folders
-    read = LineageStore(context.ledger).rows_of_file
-    stored = await context.ledger.ask(lambda: list(read(bound.file.name, folders)))
+    stored = list(LineageStore(context.ledger).rows_of_file(bound.file.name, folders))
     names = frozenset(callable_names(bound.nodes)) if stored else frozenset()
     for path in sorted({row.path for _, _, row in stored}):
         here = [(step, is_done, row) for step, is_done, row in stored if row.path == path]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from paddock.runner.bind.bound import BoundPlan, BoundStep
@@ -89,11 +88,9 @@ class RunReviews:
         self._undone: list[Review] = []
         """Of items that wait, so that what was made of them counts nowhere."""
 
-    async def calibrations(self) -> Mapping[CalibrationKey, StepCalibration]:
-        async with self._loading:
-            if self._calibrations is None:
-                decided = await self._ledger.ask(partial(self._store.decided, is_whole=True))
-                self._calibrations = calibrations_of(decided)
+    def calibrations(self) -> Mapping[CalibrationKey, StepCalibration]:
+        if self._calibrations is None:
+            self._calibrations = calibrations_of(self._store.decided(is_whole=True))
         return self._calibrations
 
     async def examples(
@@ -104,13 +101,11 @@ class RunReviews:
         self._examples = self._examples or DecidedExamples(self._store.source_text)
         return await self._examples.chosen(step, params, tools, known, item)
 
-    async def papers(self, step: StepName, kinds: Collection[str]) -> SenderPapers:
+    def papers(self, step: StepName, kinds: Collection[str]) -> SenderPapers:
         """Return `known_papers` of a step, as a run found them; after `load`."""
-        async with self._loading:
-            if step not in self._papers:
-                known = self.decisions.get(step, StepDecisions())
-                read = partial(known_papers, self._ledger, step, known, kinds)
-                self._papers[step] = await self._ledger.ask(read)
+        if step not in self._papers:
+            known = self.decisions.get(step, StepDecisions())
+            self._papers[step] = known_papers(self._ledger, step, known, kinds)
         return self._papers[step]
 
     async def load(self) -> None:
@@ -119,19 +114,19 @@ class RunReviews:
             if self._pending is not None:
                 return
             found: dict[ItemKey, list[Review]] = {}
-            pending = await self._ledger.ask(self._store.pending)
+            pending = self._store.pending()
             if pending:
                 terms = terms_of(self._bound)
                 if not self.is_dry:
                     await asyncio.to_thread(self._store.renew, terms)
                     await asyncio.to_thread(self._store.expire)
-                pending = await self._ledger.ask(self._store.pending, terms)
+                pending = self._store.pending(terms)
             for review in pending:
                 for place in review.places:
                     found.setdefault(place, []).append(review)
             if any(step.is_taught or step.has_readings for step in all_steps(self._bound.nodes)):
-                known = partial(known_decisions, self._ledger, keeps_offers=not self.is_dry)
-                self.decisions = await self._ledger.ask(known)
+                keeps_offers = not self.is_dry
+                self.decisions = known_decisions(self._ledger, keeps_offers=keeps_offers)
             self._pending = found
 
     def of_item(self, scope_id: str, key: str) -> PendingReview | None:
@@ -166,12 +161,12 @@ class RunReviews:
     def items(self) -> Collection[ItemKey]:
         return (self._pending or {}).keys()
 
-    async def at(self, scope_id: str, key: str, step: str) -> Review | None:
-        return await self._ledger.ask(self._store.at, scope_id, key, step)
+    def at(self, scope_id: str, key: str, step: str) -> Review | None:
+        return self._store.at(scope_id, key, step)
 
-    async def ended(self, scope_id: str) -> dict[ReviewState, set[str]]:
+    def ended(self, scope_id: str) -> dict[ReviewState, set[str]]:
         found: dict[ReviewState, set[str]] = defaultdict(set)
-        for (key, _), review in (await self._ledger.ask(self._store.of_scope, scope_id)).items():
+        for (key, _), review in self._store.of_scope(scope_id).items():
             found[review.state].add(key)
         return found
 
@@ -190,7 +185,7 @@ class RunReviews:
             ItemWaits: a person has to decide first.
             ReviewDue: a person would have to, and the run was told to fail then.
         """
-        old = await self.at(short_question.scope, short_question.key, short_question.step)
+        old = self.at(short_question.scope, short_question.key, short_question.step)
         old = None if old is None else asked_or_decided(short_question, old)
         is_decided = old is not None and old.is_decided and stands(short_question, old)
         if not is_decided and is_due and self.mode == "skip":

@@ -155,12 +155,12 @@ class PastItems(Struct, eq=False):
     _known: dict[str, _PastSpec] = field(default_factory=dict)
     """By that digest."""
 
-    async def read(self) -> None:
+    def read(self) -> None:
         if self._specs is None:
             origins = LineageStore(self._ledger)
-            self._specs = await self._ledger.ask(origins.specs_of, self._scope_id)
+            self._specs = origins.specs_of(self._scope_id)
             for digest in {*self._specs.values()}:
-                self._texts[digest] = await self._ledger.ask(origins.spec, digest)
+                self._texts[digest] = origins.spec(digest)
 
     def changes(self, key: str) -> SpecChanges:
         return self._of(key)[0]

@@ -73,7 +73,7 @@ async def prepare(
     for trace in traces:  # of an item that changed, or chose labels: how it was done
         chose = any(isinstance(d, ChosenLabels | NarrowedLabels) for d in trace.dependencies)
         if chose or trace.entry.hash != hashes.get(trace.entry.key):
-            await trace.past.read()
+            trace.past.read()
     if not choices:
         return PreparedWorld(*astuple(replace(world, lists={}, label_vectors={})))
     vectors: dict[str, LabelVectors] = {}

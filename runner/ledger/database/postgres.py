@@ -45,6 +45,7 @@ OLDEST = 13  # PostgreSQL's oldest supported release when this was written, less
 
 RETRY_S = 60.0  # for a server that restarts, or a cable that is plugged in again
 END_S = 3  # once a run is to end
+LOOK_S = 0.25  # whether it is; a person does not notice
 OPEN_S = 5.0  # at the start a person waits, and a wrong address should show soon
 _BACKOFF = Backoff(first_s=0.25, longest_s=4.0)
 
@@ -424,12 +425,16 @@ class PostgresDatabase:
         return self._retried(lambda connection: _has_tables(connection, self.server))
 
 
-def give_up_when_away(databases: Sequence[PostgresDatabase], is_over: threading.Event) -> None:
-    """Break what waits for a server once it answers no one; a person waits for the end.
+def give_up_when_away(
+    databases: Sequence[PostgresDatabase], is_stopping: Callable[[], bool], is_over: threading.Event
+) -> None:
+    """Break what waits for a server that answers no one, once a run is to end: a person waits.
 
     A server that stands still, as with its virtual machine, breaks no connection.
     """
-    while not is_over.is_set():
+    while not is_over.wait(LOOK_S):
+        if not is_stopping():
+            continue
         try:
             psycopg.connect(databases[0].server.url, connect_timeout=END_S).close()
         except psycopg.Error as error:

@@ -1,6 +1,5 @@
 """Calibration: people's decisions make of a probability the share that was right."""
 
-import asyncio
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -151,7 +150,7 @@ def test_what_people_decided_counts_field_by_field(
         reviews.decide(other.id, other.question, "accept", by="bob")
         found = calibrations_of(reviews.decided(is_whole=True))
         monkeypatch.setattr(ReviewStore, "waiting", None)  # a run does not read what waits for it
-        assert asyncio.run(RunReviews(ledger, cast(Any, None)).calibrations()) == found
+        assert RunReviews(ledger, cast(Any, None)).calibrations() == found
     keys = [CalibrationKey("bills.yaml", "bill", digest, "", "") for digest in ("d1", "d2")]
     assert set(found) == set(keys)
     first = found[keys[0]]

@@ -1,7 +1,9 @@
 """The ledger in PostgreSQL: as in a file, for several machines; and its errors."""
 
 import asyncio
+import os
 import shutil
+import signal
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +13,6 @@ import psycopg
 import pytest
 
 from paddock.engine.system.distribution import own_version
-from paddock.engine.system.tasks import running
 from paddock.runner.ledger.database.postgres import (
     PostgresDatabase,
     PostgresServer,
@@ -23,6 +24,7 @@ from paddock.runner.ledger.entries import CallRow, Entry, LedgerError, OutputRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.own_state import ForeignState, folder_identity
 from paddock.runner.ledger.run_store import RunStore
+from paddock.runner.progress.drain import stop_on_signals
 from tests.postgres import Postgres, pgbouncer, postgres
 from tests.runner.cli.commands.shell import invoke
 from tests.runner.world import SUMMARIES, ReviewedWorld
@@ -50,7 +52,7 @@ async def test_awaited_rows_are_read_on_another_machine(url: str, tmp_path: Path
         await here.durable()
         here.record_watched("w", "r", {}, gone=["b"])
         await here.durable()
-        found = await there.ask(there.entries, "scope")
+        found = there.entries("scope")
         assert found == {"a": entry("a", seconds=1.5, has_inner_failures=True)}
         assert found["a"].run == "run" and found["a"].at > 0
         assert list(there.outputs()) == [output]
@@ -295,17 +297,26 @@ def test_a_pooler_that_keeps_sessions_is_as_good_as_the_server(
 
 async def test_a_run_that_is_to_end_waits_for_no_server_that_stands_still(tmp_path: Path) -> None:
     with postgres() as own, Ledger(tmp_path, url=own.url()) as ledger:
+        ledger.hurry_after(lambda: True)
+        ledger.record("scope", entry("a"), "run")
+        await ledger.durable()
+        ledger.record("scope", entry("b"), "run")
+        await ledger.durable()  # a server that answers is waited for
+        with own.standing_still():
+            ledger.record("scope", entry("c"), "run")
+            with pytest.raises(LedgerError, match="cannot be reached"):
+                ledger.entries("scope")
+            with pytest.raises(LedgerError, match="cannot be reached"):
+                await ledger.durable()
+
+
+async def test_ctrl_c_ends_a_run_whose_loop_waits_for_a_server(tmp_path: Path) -> None:
+    with postgres() as own, Ledger(tmp_path, url=own.url()) as ledger:
         stop = asyncio.Event()
-        async with running(ledger.hurry_after(stop)):
-            ledger.record("scope", entry("a"), "run")
-            await ledger.durable()
-            stop.set()
-            ledger.record("scope", entry("b"), "run")
-            await ledger.durable()  # a server that answers is waited for
-            with own.standing_still():
-                ledger.record("scope", entry("c"), "run")
-                reading = asyncio.create_task(ledger.ask(ledger.entries, "scope"))
-                with pytest.raises(LedgerError, match="cannot be reached"):
-                    await ledger.durable()
-                with pytest.raises(LedgerError, match="cannot be reached"):
-                    await reading
+        ledger.hurry_after(stop.is_set)
+        with stop_on_signals(stop) as came, own.standing_still():
+            threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+            with pytest.raises(LedgerError, match="cannot be reached"):
+                ledger.entries("scope")
+        assert came == [signal.SIGINT]
+        assert stop.is_set()
