@@ -35,8 +35,7 @@ from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.output_index import OutputIndex
-from paddock.runner.ledger.own_state import has_folder_identity
-from paddock.runner.ledger.run_store import RunStore, session_name
+from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.progress.events import MultiObserver
 from paddock.runner.progress.journal import LineWriter, RunJournal
 from paddock.runner.progress.otel_extra import otel_module
@@ -280,8 +279,7 @@ def _run_stats(
     runs_folder = bound.roots.base / STATE_FOLDER / "runs"
     while True:  # in a shared ledger another machine may take the same name
         run = new_run_name(runs.run_names())
-        is_own = ledger.is_readonly or not ledger.is_shared
-        if is_own or runs.reserve_run(run, bound.name, bound.file.name):
+        if ledger.is_readonly or runs.reserve_run(run, bound.name, bound.file.name):
             break
     if not ledger.is_readonly:
         lines = stack.enter_context(LineWriter(runs_folder / f"{run}.jsonl"))
@@ -324,26 +322,15 @@ async def _take_turn(
 ) -> bool:
     bound = prepared.bound
     wait = run_locks.TurnWait(options.wait_s, lambda: environment.is_stopping, stats.waits)
-    if ledger.is_shared:
-        stack.callback(_release_name, ledger, stats.run)
+    stack.callback(_release_name, ledger, stats.run)
     if environment.has_group_turn and bound.pipeline.concurrency is not None:
         turn = group_turn(bound, prepared.settings, stats.run, environment.stop_gate, wait)
         await stack.enter_async_context(turn)
-    state = bound.roots.base / STATE_FOLDER
     known = known_pipeline(ledger, bound, options)
     name = run_locks.run_lock_name(known.row.name, bound.folder_inputs, bound.roots.base)
-    if ledger.lock is not None:
-        session = session_name(stats.run)
-        lock = run_locks.hold_shared_lock(
-            ledger.lock, name, run=stats.run, session=session, wait=wait
-        )
-    else:
-        lock = run_locks.hold_lock(state / "locks", name, run=stats.run, wait=wait)
-        if has_folder_identity(state):
-            stats.note(
-                "other machines know this folder by a ledger in PostgreSQL; "
-                "this run uses the file beside it, since PADDOCK_LEDGER names none"
-            )
+    lock = run_locks.hold_lock(ledger.run_lock(name, stats.run), wait)
+    if doubt := ledger.storage.doubt():
+        stats.note(doubt)
     has_crashed = await stack.enter_async_context(lock)
     if bound.pipeline.compare is not None or bound.pipeline.gold is not None:
         for message in comparison_notes(bound.pipeline):

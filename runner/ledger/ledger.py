@@ -16,27 +16,26 @@ import threading
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
-from functools import partial
+from contextlib import closing, contextmanager, suppress
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from paddock.engine.system import file_locks, files, private_files
+from paddock.engine.system import files, private_files
 from paddock.engine.system.records import Struct, replace
 
 from .database import queries
-from .database.known_ledgers import enter_host, entry_of, entry_place
+from .database.known_ledgers import entry_place
 from .database.ledger_tables import Execute
 from .database.ledger_writer import Writer
-from .database.sqlite_file import READ_S, SqliteDatabase, write_error
+from .database.sqlite_file import SqliteDatabase, SqliteStorage, write_error
 from .entries import CallRow, Entry, InFlightRow, LedgerError, OutputRow
-from .own_state import LEDGER_FILE, folder_identity, is_own_state, known_folder_identity, make_state
+from .own_state import LEDGER_FILE, is_own_state, make_state
 
 if TYPE_CHECKING:
-    from .database.ledger_tables import LedgerDatabase
-    from .run_locks import SharedLock
+    from .database.ledger_tables import LedgerDatabase, LedgerStorage, RunLock
 
 
 T = TypeVar("T")
@@ -53,10 +52,7 @@ class Ledger:
 
     def __init__(self, folder: Path, *, is_readonly: bool = False, url: str = "") -> None:
         self.folder, self.file = folder, folder / LEDGER_FILE
-        self.url = url
-        """Of PostgreSQL; empty for `file`."""
-        self.is_shared = bool(url)
-        """Whether it is in PostgreSQL: other machines may use it, and reads go over the network."""
+        self._url = url
         self.on_wait: Callable[[str], None] = lambda text: None
         """Called with a note when the ledger waits for something; from any thread."""
         self.is_readonly = is_readonly
@@ -72,8 +68,6 @@ class Ledger:
         """A scope, and its entries as they were listed last."""
         self._changed_scopes = set[str]()
         """Those of which items were written: the rows may not be there yet, so they are read."""
-        self.lock: SharedLock | None = None
-        """What holds a run's lock in PostgreSQL: the connection that writes, or writes no more."""
 
     def __enter__(self) -> Self:
         """Open it; make folder and tables if they are missing.
@@ -85,7 +79,7 @@ class Ledger:
         """
         try:
             if self.is_readonly:
-                self._database = open_existing(self.folder, self.url, is_readonly=True)
+                self._database = open_existing(self.storage, is_readonly=True)
             else:
                 self._open_for_writing()
         except BaseException:
@@ -96,41 +90,22 @@ class Ledger:
     def _open_for_writing(self) -> None:
         try:
             make_state(self.folder)
-            if self.is_shared:
-                postgres = postgres_module()
-                server = postgres.postgres_server(self.url, folder_identity(self.folder))
-                shared = postgres.PostgresDatabase(server, self._note, retry_s=postgres.OPEN_S)
-                self._database = shared
-                shared.prepare_schema(self.file)
-                shared.retry_s = postgres.RETRY_S
-                self._transactions = postgres.PostgresDatabase(server, self._note)
-                writing = postgres.PostgresDatabase(server, self._note)
-                self.lock, self._writer = writing, Writer(writing, self._note)
-                return
-            with file_locks.lock_now(self.folder / "ledger.lock", wait_s=-1):
-                entry = entry_of(self.file)
-                database = SqliteDatabase(private_files.private_database(self.file))
-                self._database = database
-                database.make_tables(entry.enter_ledger(database))
-                enter_host(self.file, database)
-            self._transactions = SqliteDatabase(self.file)
-            self._writer = Writer(SqliteDatabase(self.file, is_writer=True), self._note)
+            opened = self.storage.open_for_writing(self._note)
         except OSError as error:
             why = error.strerror or error
             raise LedgerError(
                 f"{self.folder}: the ledger's folder cannot be written ({why}).\n"
                 "  Make it writable, or copy the pipeline to a folder of your own."
             ) from error
+        self._database, self._transactions = opened.reading, opened.transactions
+        self._writer = Writer(opened.writing, self._note)
 
     def hurry_after(self, is_stopping: Callable[[], bool]) -> None:
-        """Once a run is to end, wait for no server that does not answer.
+        """Once a run is to end, wait for no server that does not answer."""
+        self.storage.hurry_after(is_stopping, self._is_closed)
 
-        A thread looks: the one that waits may be the loop's.
-        """
-        if self.is_shared:
-            mine = [each for each in (self._database, self._transactions, self.lock) if each]
-            work = partial(postgres_module().give_up_when_away, mine, is_stopping, self._is_closed)
-            threading.Thread(target=work, daemon=True).start()
+    def run_lock(self, name: str, run: str) -> RunLock:
+        return self.storage.run_lock(name, run)
 
     def _note(self, text: str) -> None:
         self.on_wait(text)
@@ -167,9 +142,20 @@ class Ledger:
     @property
     def identity(self) -> str:
         """Its name, also when its folder is moved; empty: there is no ledger yet."""
-        if self.is_shared:
-            return known_folder_identity(self.folder) or ""
-        return "".join(str(value) for (value,) in self.rows(queries.IDENTITY))
+        return "" if self._database is None else self._database.identity()
+
+    def reserve_run(self, **values: Any) -> bool:
+        """Reserve a run's name among machines; return False if it is taken."""
+        assert self._database is not None
+        return self._database.reserve_run(queries.RESERVE_RUN, values)
+
+    def has_ended(self, session: str) -> bool:
+        """Return whether a run on another machine is known to have ended."""
+        return self._database is not None and self._database.has_ended(session)
+
+    @cached_property
+    def storage(self) -> LedgerStorage:
+        return storage_of(self.folder, self._url)
 
     @property
     def error(self) -> LedgerError | None:
@@ -202,7 +188,7 @@ class Ledger:
             left = set(keys).difference(row[0] for row in rows)
             rows += self.rows_of_keys(query, left, scope=scope)
         entries = _entries(rows)
-        if with_results and not (has_filed or self.is_shared):
+        if with_results and not has_filed:
             self._listed = scope, entries
         return dict(entries)
 
@@ -472,44 +458,28 @@ def _entries(rows: list[Sequence[Any]]) -> dict[str, Entry]:
     return entries
 
 
-def open_existing(folder: Path, url: str, *, is_readonly: bool = False) -> LedgerDatabase | None:
+def open_existing(storage: LedgerStorage, *, is_readonly: bool = False) -> LedgerDatabase | None:
     """Open the ledger of a folder; None if there is none, or no run has made its tables yet.
 
     Raises:
         LedgerError: another version of Paddock wrote it; it cannot be read. `ForeignState`: it is
             not this user's, or not known in their home.
     """
-    database: LedgerDatabase
+    folder = storage.folder
     try:
         if not is_own_state(folder):
             return None
     except OSError as error:
         why = error.strerror or error
         raise LedgerError(f"{folder}: the ledger's folder cannot be read ({why}).") from error
+    return storage.find(is_readonly=is_readonly)
+
+
+def storage_of(folder: Path, url: str) -> LedgerStorage:
+    storage: LedgerStorage = SqliteStorage(folder)
     if url:
-        postgres = postgres_module()
-        identity = known_folder_identity(folder)
-        if identity is None:
-            return None
-        server = postgres.postgres_server(url, identity)
-        if is_readonly:
-            server = replace(server, limit_s=READ_S)
-        database = postgres.PostgresDatabase(server, retry_s=postgres.OPEN_S)
-        has_tables = database.find_tables
-    else:
-        file = folder / LEDGER_FILE
-        if not file.exists() or not file.stat().st_size:  # a run is about to make its tables
-            return None
-        entry = entry_of(file)
-        private_files.make_private(folder)
-        database = SqliteDatabase(private_files.private_database(file), is_readonly=is_readonly)
-        has_tables = partial(entry.check, database)
-    with ExitStack() as stack:
-        stack.callback(database.close)
-        if not has_tables():
-            return None
-        stack.pop_all()
-    return database
+        storage = postgres_module().PostgresStorage(folder, url)
+    return storage
 
 
 @contextmanager

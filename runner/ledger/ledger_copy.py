@@ -11,7 +11,7 @@ from paddock.engine.system import private_files
 from .database.known_ledgers import entry_of
 from .database.sqlite_file import SqliteDatabase
 from .entries import LedgerError
-from .ledger import Ledger, open_existing, postgres_module
+from .ledger import Ledger, open_existing, postgres_module, storage_of
 from .own_state import LEDGER_FILE, known_folder_identity
 
 
@@ -23,7 +23,7 @@ def copy_to_postgres(state: Path, url: str) -> None:
     """
     if not (state / LEDGER_FILE).exists():
         raise LedgerError(f"{state / LEDGER_FILE}: there is no ledger to copy.")
-    existing = open_existing(state, url)
+    existing = open_existing(storage_of(state, url))
     if existing is not None:
         existing.close()
         place = postgres_module().database_name(url)
@@ -44,7 +44,7 @@ def copy_to_file(state: Path, url: str) -> None:
     file, new = state / LEDGER_FILE, state / f"{LEDGER_FILE}.new"
     if file.exists():
         raise LedgerError(f"{file}: there is a ledger already. Move it away to replace it.")
-    source: Any = open_existing(state, url)
+    source: Any = open_existing(storage_of(state, url))
     if source is None:
         place = postgres_module().database_name(url)
         raise LedgerError(f"{place} has no ledger of this folder: there is nothing to copy.")

@@ -33,7 +33,7 @@ from .database import queries
 from .database.ledger_tables import KEYS, Execute, LedgerDatabase
 from .database.sqlite_file import compact_file, overwrite_unused_space
 from .entries import LedgerError, ScopeOwner, is_variant
-from .ledger import ObjectStore, open_existing
+from .ledger import ObjectStore, open_existing, storage_of
 from .own_state import LEDGER_FILE, open_state
 from .run_history import LedgerFolder
 
@@ -192,7 +192,7 @@ def open_sweeper(
                 for name in ("runs", "objects", "told")
             )
             stack.enter_context(file_locks.lock_now(state / "clean.lock"))
-            database = open_existing(state, url)
+            database = open_existing(storage_of(state, url))
             if database is None:
                 raise FileNotFoundError(state)  # noqa: TRY301 - as without its folder
             grace_s = 0.0 if overwrites else OBJECT_GRACE_S

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 from msgspec import Meta
 
@@ -26,6 +26,9 @@ from paddock.engine.system.records import Struct, asdict, known_record
 from paddock.engine.system.text import canonical_json
 
 from .entries import LedgerError, is_variant, stored_path, whole_file
+
+if TYPE_CHECKING:
+    from .database.ledger_tables import RunLock
 
 
 def run_lock_name(file: str, folder_inputs: Mapping[str, str], base: Path) -> str:
@@ -107,65 +110,82 @@ class TurnWait(Struct, frozen=True):
 
 
 @asynccontextmanager
-async def hold_lock(folder: Path, name: str, *, run: str, wait: TurnWait) -> AsyncIterator[bool]:
-    """Hold the lock `name` in `folder`; yield whether the process that held it before crashed.
+async def hold_lock(lock: RunLock, wait: TurnWait) -> AsyncIterator[bool]:
+    """Hold a run's lock; yield whether the process that held it before crashed.
 
     Raises:
         Locked: the deadline passed, or the run is stopped.
+        LedgerError: the lock's server cannot be used.
     """
-    lock, holder_file = file_locks.file_lock(folder / f"{name}.lock"), folder / f"{name}.json"
 
     async def take() -> tuple[object, str] | None:
-        try:
-            lock.acquire(timeout=0)
-        except TimeoutError:  # filelock's is one
-            return LockHolder.read(holder_file) or "another run", "works on the same folder"
-        return None
+        holder = lock.take()
+        return None if holder is None else (holder, "works on the same folder")
 
     await wait.until_free(take)
     try:
-        has_crashed = holder_file.exists()
-        private_files.write_private(holder_file, LockHolder.of_this_process(run).as_json())
-        yield has_crashed
+        yield lock.has_crashed
     finally:
-        holder_file.unlink(missing_ok=True)
         lock.release()
 
 
-class SharedLock(Protocol):
-    """What a ledger in PostgreSQL holds locks with."""
+class FolderLock:
+    """Implements `RunLock` by a file that the operating system locks, for one machine."""
+
+    has_crashed = False
+
+    def __init__(self, folder: Path, name: str, run: str) -> None:
+        self._lock = file_locks.file_lock(folder / f"{name}.lock")
+        self._holder_file = folder / f"{name}.json"
+        self._run = run
+
+    def take(self) -> object | None:
+        try:
+            self._lock.acquire(timeout=0)
+        except TimeoutError:  # filelock's is one
+            return LockHolder.read(self._holder_file) or "another run"
+        self.has_crashed = self._holder_file.exists()
+        own = LockHolder.of_this_process(self._run)
+        private_files.write_private(self._holder_file, own.as_json())
+        return None
+
+    def release(self) -> None:
+        self._holder_file.unlink(missing_ok=True)
+        self._lock.release()
+
+
+class LockSession(Protocol):
+    """A session of PostgreSQL that holds one lock, exclusively."""
 
     def take_lock(self, name: str, mark: str, session: str) -> tuple[bool, str]: ...
 
     def release_lock(self) -> None: ...
 
 
-@asynccontextmanager
-async def hold_shared_lock(
-    lock: SharedLock, name: str, *, run: str, session: str, wait: TurnWait
-) -> AsyncIterator[bool]:
-    """Hold the lock `name` in PostgreSQL, as `hold_lock` does one of a folder.
+class SessionLock:
+    """Implements `RunLock` by a session of PostgreSQL, for several machines."""
 
-    Raises:
-        Locked: the deadline passed, or the run is stopped.
-        LedgerError: PostgreSQL cannot be used.
-    """
-    own, before = LockHolder.of_this_process(run).as_json(), ""
+    has_crashed = False
 
-    async def take() -> tuple[object, str] | None:
-        nonlocal before
-        is_ours, before = await asyncio.to_thread(lock.take_lock, name, own, session)
-        if is_ours:
-            return None
-        holder = known_record(LockHolder, json.loads(before or "{}"))
-        return holder or "another run", "works on the same folder"
+    def __init__(self, session: LockSession, name: str, run: str) -> None:
+        self._session = session
+        self._name, self._run = name, run
+        self._own = LockHolder.of_this_process(run).as_json()
 
-    await wait.until_free(take)
-    try:
-        yield bool(before)
-    finally:
+    def take(self) -> object | None:
+        is_ours, before = self._session.take_lock(self._name, self._own, session_name(self._run))
+        if not is_ours:
+            return known_record(LockHolder, json.loads(before or "{}")) or "another run"
+        self.has_crashed = bool(before)
+        return None
+
+    def release(self) -> None:
         with suppress(LedgerError):  # the end of the session releases it
-            await asyncio.to_thread(lock.release_lock)
+            self._session.release_lock()
+
+
+def session_name(run: str) -> str:
+    return f"paddock {run}"[:63]  # PostgreSQL cuts longer ones
 
 
 class GroupTurn:

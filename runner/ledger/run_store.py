@@ -20,6 +20,7 @@ from .database import queries
 from .database.sqlite_file import damage_error
 from .entries import Entry, ItemRow, RunRow
 from .ledger import Ledger
+from .run_locks import session_name
 
 DIED = "died"
 
@@ -94,8 +95,8 @@ class RunStore(Struct, frozen=True):
 
     def reserve_run(self, run: str, pipeline: str, file: str) -> bool:
         """Reserve a run's name among machines; return False if it is taken."""
-        values = {"run": run, "pipeline": pipeline, "file": file, "started": time.time()}
-        return bool(self._ledger.rows(queries.RESERVE_RUN, **values))
+        started = time.time()
+        return self._ledger.reserve_run(run=run, pipeline=pipeline, file=file, started=started)
 
     def items_of(self, run: str, *, quarantined_before: str | None = None) -> list[ItemRow]:
         """Return the items whose latest record is of this run, by step and key.
@@ -109,18 +110,12 @@ class RunStore(Struct, frozen=True):
         return [ItemRow(row[0], row[1] or "", Entry(*row[2:])) for row in rows]
 
 
-def session_name(run: str) -> str:
-    return f"paddock {run}"[:63]  # longer ones it cuts
-
-
 def run_status(row: RunRow, ledger: Ledger) -> str:
     """Return a run's status, `died` for a running one without a process."""
     if row.status != "running":
         return row.status
     if row.host not in (None, socket.gethostname()):
-        is_known = ledger.is_shared
-        is_dead = is_known and not ledger.rows(queries.HAS_SESSION, name=session_name(row.run))
-        return DIED if is_dead else row.status
+        return DIED if ledger.has_ended(session_name(row.run)) else row.status
     return "running" if row.pid is not None and is_process_alive(row.pid, row.started) else DIED
 
 

@@ -97,8 +97,7 @@ class DecisionTrigger:
 
     async def run(self, desk: TriggerDesk) -> None:
         ledger, mark, look_at, is_woken = desk.open_ledger(True), "", 0.0, True
-        # Of a shared one other machines change no file here.
-        every_s = LOOK_S if ledger.is_shared else LOOK_ALL_S
+        every_s = LOOK_ALL_S if ledger.storage.marks_decisions else LOOK_S
         while True:
             try:
                 now_mark = await asyncio.to_thread(decided_mark, ledger)

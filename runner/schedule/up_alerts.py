@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import shutil
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,11 @@ from typing import Any
 from paddock.engine.system.tasks import TaskSet
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.config.pipeline_secrets import read_secrets
-from paddock.runner.ledger.database.sqlite_file import ROOM_BYTES, write_error
+from paddock.runner.ledger.database.sqlite_file import refuse_full_disk
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.notify.run_end_notices import send_end_notices
 from paddock.runner.progress.report import Report
-from paddock.runner.settings import STATE_FOLDER, read_settings
+from paddock.runner.settings import read_settings
 
 from .trigger_keeper import OpenLedger
 from .triggered_pipeline import TriggeredPipeline
@@ -96,29 +95,10 @@ class LedgerHealth:
         try:
             with self._opens(folder, True) as ledger:
                 ledger.watched("")
-                if not ledger.is_shared:
-                    _check_room(folder, ledger.file)
-            _check_free(self._home)
+                ledger.storage.refuse_unwritable()
+            refuse_full_disk(self._home)
         except LedgerError as error:
             return str(error)
         except Exception as error:  # any driver's error: the database does not answer
             return f"the ledger does not answer ({error})."
         return ""
-
-
-def _check_room(folder: Path, file: Path) -> None:
-    """Check that a run could write the ledger.
-
-    Raises:
-        LedgerError: it could not, with the reason.
-    """
-    state = folder / STATE_FOLDER
-    for place in (file, state if state.exists() else folder):
-        if place.exists() and not os.access(place, os.W_OK):
-            raise write_error(f"no permission to write {place}")
-    _check_free(folder)
-
-
-def _check_free(folder: Path) -> None:
-    if folder.exists() and shutil.disk_usage(folder).free < ROOM_BYTES:
-        raise write_error(f"the disk of {folder} is full", is_full=True)

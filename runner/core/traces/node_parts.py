@@ -167,8 +167,7 @@ class NodeParts(Struct, frozen=True):
         parts = {}
         hidden, keyed = self.bound.secret_inputs, self.world.secrets.digest
         for path in sorted(references):
-            # Machines that share a ledger have each their own, and would undo each other's work.
-            if path[0] == "secrets" and self.world.ledger.is_shared:
+            if path[0] == "secrets" and not self.world.ledger.storage.compares_secrets:
                 continue
             if path[0] not in scope:
                 continue  # a name that the step adds for its template, such as `chunk`

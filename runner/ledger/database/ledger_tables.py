@@ -6,10 +6,13 @@ and the way to read a list of keys.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from paddock.engine.system.distribution import own_version
+from paddock.engine.system.records import Struct
 
 from ..entries import LedgerError
 
@@ -126,6 +129,15 @@ class LedgerDatabase(Protocol):
     def size_query(self) -> str:
         """SQL: the bytes that it takes, without unused space."""
 
+    def identity(self) -> str:
+        """Return its name, also when its folder is moved; empty: it was removed."""
+
+    def reserve_run(self, statement: str, values: Mapping[str, Any]) -> bool:
+        """Reserve a run's name among machines; return False if it is taken."""
+
+    def has_ended(self, session: str) -> bool:
+        """Return whether a run on another machine, named `session`, is known to have ended."""
+
     def find_tables(self) -> bool:
         """Return whether a run has made the tables.
 
@@ -160,6 +172,68 @@ class LedgerDatabase(Protocol):
         """Return the damage that may be the reason of an unexpected error; None: there is none."""
 
     def close(self) -> None: ...
+
+
+class RunLock(Protocol):
+    """The lock of a run: no other one works on the same items."""
+
+    has_crashed: bool
+    """Whether who had it before crashed; known once it is taken."""
+
+    def take(self) -> object | None:
+        """Take it; return who has it, None: it is ours now."""
+
+    def release(self) -> None: ...
+
+
+class OpenLedger(Struct, frozen=True):
+    """The connections of a ledger that is written to, each for one thread at a time."""
+
+    reading: LedgerDatabase
+    transactions: LedgerDatabase
+    writing: LedgerDatabase
+
+
+class LedgerStorage(Protocol):
+    """Where a folder's ledger is: in a file, or in a database that several machines use."""
+
+    folder: Path
+    """The state of the folder of pipelines."""
+    compares_secrets: bool
+    """Whether another secret makes an item stale."""
+    marks_decisions: bool
+    """Whether a decision changes a file of the folder, wherever it is made."""
+
+    def find(self, *, is_readonly: bool) -> LedgerDatabase | None:
+        """Open it; None: there is none, or no run has made its tables yet.
+
+        Raises:
+            LedgerError: another version of Paddock wrote it; it cannot be read. `ForeignState`: it
+                is not known in this user's home.
+        """
+
+    def open_for_writing(self, note: Callable[[str], None]) -> OpenLedger:
+        """Open it; make its tables where they are missing. `note` gets what is waited for.
+
+        Raises:
+            LedgerError, OSError: it cannot be written.
+        """
+
+    def run_lock(self, name: str, run: str) -> RunLock:
+        """Return a lock of a ledger that is open for writing."""
+
+    def hurry_after(self, is_stopping: Callable[[], bool], is_over: threading.Event) -> None:
+        """Once a run is to end, wait for no server that does not answer."""
+
+    def doubt(self) -> str:
+        """Return what a run should say of the ledger that it uses; empty: nothing."""
+
+    def refuse_unwritable(self) -> None:
+        """Refuse a place where no run could write.
+
+        Raises:
+            LedgerError: why not.
+        """
 
 
 def made_facts() -> Mapping[str, str]:

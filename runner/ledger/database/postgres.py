@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,11 +21,13 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg import sql
 
-from paddock.engine.system.records import Struct
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.retry import Backoff, retried_blocking
 from paddock.engine.system.text import one_line
 
 from ..entries import LedgerError
+from ..own_state import LEDGER_FILE, folder_identity, known_folder_identity
+from ..run_locks import SessionLock
 from .known_ledgers import entry_of
 from .ledger_tables import (
     COLUMNS,
@@ -33,16 +35,20 @@ from .ledger_tables import (
     SERVER_NOW,
     VERSION_FACTS,
     Execute,
+    OpenLedger,
     Pending,
+    RunLock,
     check_version,
     create_statements,
     made_facts,
     write_statements,
 )
-from .sqlite_file import ROWS_AT_A_TIME, WORK_S, SqliteDatabase
+from .sqlite_file import READ_S, ROWS_AT_A_TIME, WORK_S, SqliteDatabase
 
 OLDEST = 13  # PostgreSQL's oldest supported release when this was written, less one
 
+_SCHEMA = "paddock_"
+"""And the folder's identity: the name of its schema."""
 RETRY_S = 60.0  # for a server that restarts, or a cable that is plugged in again
 END_S = 3  # once a run is to end
 LOOK_S = 0.25  # whether it is; a person does not notice
@@ -154,7 +160,7 @@ def postgres_server(url: str, identity: str) -> PostgresServer:
             "The setting 'ledger' (PADDOCK_LEDGER) cannot be read as an address. In a name or a "
             "password write %25 for %, %40 for @, %2F for /, %3A for : and %20 for a space."
         )
-    return PostgresServer(url, f"paddock_{identity}")
+    return PostgresServer(url, f"{_SCHEMA}{identity}")
 
 
 def database_name(url: str) -> str:
@@ -277,6 +283,16 @@ class PostgresDatabase:
         self._is_given_up = False
         self._held: tuple[str, str, str] | None = None
         """A lock of the session: name, mark, the session's name."""
+
+    def identity(self) -> str:
+        return self.server.schema.removeprefix(_SCHEMA)
+
+    def reserve_run(self, statement: str, values: Mapping[str, Any]) -> bool:
+        return bool(self.rows(statement, values))
+
+    def has_ended(self, session: str) -> bool:
+        query = "select 1 from pg_stat_activity where application_name = :name"
+        return not self.rows(query, {"name": session})
 
     def take_lock(self, name: str, mark: str, session: str) -> tuple[bool, str]:
         """Take a lock until `release_lock`, or until the session, named `session`, breaks.
@@ -425,6 +441,59 @@ class PostgresDatabase:
         return self._retried(lambda connection: _has_tables(connection, self.server))
 
 
+class PostgresStorage:
+    """Implements `LedgerStorage` over the folder's schema."""
+
+    compares_secrets = False  # machines have each their own, and would undo each other's work
+    marks_decisions = False  # other machines change no file here
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.folder, self._url = folder, url
+        self._opened: tuple[PostgresDatabase, ...] = ()
+
+    def find(self, *, is_readonly: bool) -> PostgresDatabase | None:
+        identity = known_folder_identity(self.folder)
+        if identity is None:
+            return None
+        server = postgres_server(self._url, identity)
+        if is_readonly:
+            server = replace(server, limit_s=READ_S)
+        database = PostgresDatabase(server, retry_s=OPEN_S)
+        with ExitStack() as stack:
+            stack.callback(database.close)
+            if not database.find_tables():
+                return None
+            stack.pop_all()
+        self._opened = (database,)
+        return database
+
+    def open_for_writing(self, note: Callable[[str], None]) -> OpenLedger:
+        server = postgres_server(self._url, folder_identity(self.folder))
+        reading = PostgresDatabase(server, note, retry_s=OPEN_S)
+        with ExitStack() as stack:
+            stack.callback(reading.close)
+            reading.prepare_schema(self.folder / LEDGER_FILE)
+            stack.pop_all()
+        reading.retry_s = RETRY_S
+        self._opened = (reading, PostgresDatabase(server, note), PostgresDatabase(server, note))
+        return OpenLedger(*self._opened)
+
+    def run_lock(self, name: str, run: str) -> RunLock:
+        """Return a lock of the connection that writes: without it, that writes no more."""
+        return SessionLock(self._opened[-1], name, run)
+
+    def hurry_after(self, is_stopping: Callable[[], bool], is_over: threading.Event) -> None:
+        """Look in a thread: the one that waits may be the loop's."""
+        work = partial(give_up_when_away, self._opened, is_stopping, is_over)
+        threading.Thread(target=work, daemon=True).start()
+
+    def doubt(self) -> str:
+        return ""
+
+    def refuse_unwritable(self) -> None:
+        """Do nothing: the server answered."""
+
+
 def give_up_when_away(
     databases: Sequence[PostgresDatabase], is_stopping: Callable[[], bool], is_over: threading.Event
 ) -> None:
@@ -432,7 +501,7 @@ def give_up_when_away(
 
     A server that stands still, as with its virtual machine, breaks no connection.
     """
-    while not is_over.wait(LOOK_S):
+    while databases and not is_over.wait(LOOK_S):
         if not is_stopping():
             continue
         try:

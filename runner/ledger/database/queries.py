@@ -194,8 +194,6 @@ VERIFY_FILED_AGAIN = (
     "and exists (select 1 from {listed} as one where replace(reads, one.value, '') <> reads)"
 )
 
-IDENTITY = "select value from meta where name = 'identity'"
-
 
 # --- stored: rows of items in vector stores
 
@@ -289,7 +287,6 @@ NAMED_PATHS = (
 )
 
 # PostgreSQL's: whether a run is at work on any machine.
-HAS_SESSION = "select 1 from pg_stat_activity where application_name = :name"
 
 # --- attempts: items that a run has begun
 

@@ -9,6 +9,7 @@ Write-ahead log, one writing connection; runs and other readers use connections 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import sqlite3
@@ -19,15 +20,21 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from paddock.engine.system import file_locks, private_files
 from paddock.engine.system.disk_space import free_disk_bytes, is_disk_full
 from paddock.engine.system.text import one_line
 
 from ..entries import LedgerError
+from ..own_state import LEDGER_FILE, has_folder_identity
+from ..run_locks import FolderLock
+from .known_ledgers import enter_host, entry_of
 from .ledger_tables import (
     KEYS,
     VERSION_FACTS,
     Execute,
+    OpenLedger,
     Pending,
+    RunLock,
     check_version,
     create_statements,
     made_facts,
@@ -160,6 +167,12 @@ class SqliteDatabase:
                     ({**made_facts(), "identity": identity}).items(),
                 )
 
+    def reserve_run(self, statement: str, values: Mapping[str, Any]) -> bool:
+        return True  # the runs of other machines are not in it
+
+    def has_ended(self, session: str) -> bool:
+        return False  # a file tells nothing of processes elsewhere
+
     def in_transaction(self, work: Callable[[Execute], T]) -> T:
         with self._lock, self._explained(self._limit_s), _transaction(self._connection):
             return work(
@@ -225,6 +238,58 @@ class SqliteDatabase:
             raise read_error(self._file, error) from error
         finally:
             self._ends_at = float("inf")
+
+
+class SqliteStorage:
+    """Implements `LedgerStorage` over the file in a folder's state."""
+
+    compares_secrets = marks_decisions = True
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._file = folder, folder / LEDGER_FILE
+
+    def find(self, *, is_readonly: bool) -> SqliteDatabase | None:
+        if not self._file.exists() or not self._file.stat().st_size:  # a run makes its tables
+            return None
+        entry = entry_of(self._file)
+        private_files.make_private(self.folder)
+        database = SqliteDatabase(
+            private_files.private_database(self._file), is_readonly=is_readonly
+        )
+        with contextlib.ExitStack() as stack:
+            stack.callback(database.close)
+            if not entry.check(database):
+                return None
+            stack.pop_all()
+        return database
+
+    def open_for_writing(self, note: Callable[[str], None]) -> OpenLedger:
+        with file_locks.lock_now(self.folder / "ledger.lock", wait_s=-1):
+            entry = entry_of(self._file)
+            reading = SqliteDatabase(private_files.private_database(self._file))
+            reading.make_tables(entry.enter_ledger(reading))
+            enter_host(self._file, reading)
+        writing = SqliteDatabase(self._file, is_writer=True)
+        return OpenLedger(reading, SqliteDatabase(self._file), writing)
+
+    def run_lock(self, name: str, run: str) -> RunLock:
+        return FolderLock(self.folder / "locks", name, run)
+
+    def hurry_after(self, is_stopping: Callable[[], bool], is_over: threading.Event) -> None:
+        """Do nothing: a file answers."""
+
+    def doubt(self) -> str:
+        return (
+            "other machines know this folder by a ledger in PostgreSQL; "
+            "this run uses the file beside it, since PADDOCK_LEDGER names none"
+        ) * has_folder_identity(self.folder)
+
+    def refuse_unwritable(self) -> None:
+        base = self.folder.parent
+        for place in (self._file, self.folder if self.folder.exists() else base):
+            if place.exists() and not os.access(place, os.W_OK):
+                raise write_error(f"no permission to write {place}")
+        refuse_full_disk(base)
 
 
 def compact_file(file: Path) -> bool:
@@ -327,6 +392,11 @@ def write_error(cause: object, *, is_full: bool = False) -> LedgerError:
         f"{'Free some space' if is_full else 'Correct that'} and run again; "
         f"finished items are kept."
     )
+
+
+def refuse_full_disk(folder: Path) -> None:
+    if folder.exists() and shutil.disk_usage(folder).free < ROOM_BYTES:
+        raise write_error(f"the disk of {folder} is full", is_full=True)
 
 
 def read_error(file: Path, cause: Exception) -> LedgerError:

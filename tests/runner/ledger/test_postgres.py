@@ -288,9 +288,8 @@ def test_a_pooler_that_keeps_sessions_is_as_good_as_the_server(
         through = pooler.url(url.rpartition("/")[2])
         with Ledger(tmp_path, url=through) as ledger, Ledger(tmp_path, url=url) as there:
             ledger.record("scope", entry("a"), "run")
-            assert ledger.lock and there.lock
-            assert ledger.lock.take_lock("run", "1", "first")[0]
-            assert there.lock.take_lock("run", "2", "second") == (False, "1")
+            assert ledger.run_lock("run", "first").take() is None
+            assert there.run_lock("run", "second").take() is not None
         with Ledger(tmp_path, url=url, is_readonly=True) as reading:
             assert list(reading.entries("scope")) == ["a"]
 

@@ -13,7 +13,8 @@ import pytest
 from paddock.engine.system.records import replace
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.run_store import RunStore, run_status, session_name
+from paddock.runner.ledger.run_locks import LockHolder, session_name
+from paddock.runner.ledger.run_store import RunStore, run_status
 from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import Report
 from tests.fakes.pool import FakePool
@@ -44,8 +45,7 @@ def world(tmp_path: Path) -> World:
 
 def hold(folder: Path, url: str) -> int:
     with Ledger(folder, url=url) as ledger:
-        assert ledger.lock is not None
-        ledger.lock.take_lock("letters", '{"run": "a"}', session_name("a"))
+        assert ledger.run_lock("letters", "a").take() is None
         (folder / "held").touch()
         time.sleep(600)
     return 0
@@ -55,19 +55,19 @@ def test_what_a_killed_run_held_is_free_at_once_and_known_to_have_crashed(
     tmp_path: Path, url: str, fork_server: ForkServer
 ) -> None:
     with Ledger(tmp_path / "state", url=url) as ledger:
-        assert ledger.lock is not None
         process = fork_server.start(hold, tmp_path / "state", url)
         while not (tmp_path / "state" / "held").exists():
             assert process.poll() is None
             time.sleep(0.02)
-        mark = '{"run": "a"}'
-        assert ledger.lock.take_lock("letters", "b", session_name("b")) == (False, mark)
-        assert ledger.lock.take_lock("invoices", "b", session_name("b")) == (True, "")
+        lock, other = ledger.run_lock("letters", "b"), ledger.run_lock("invoices", "b")
+        holder = lock.take()
+        assert isinstance(holder, LockHolder) and holder.run == "a"
+        assert (other.take(), other.has_crashed) == (None, False)
         process.kill()
         process.communicate()
-        while not (found := ledger.lock.take_lock("letters", "b", session_name("b")))[0]:
+        while lock.take() is not None:
             time.sleep(0.02)
-        assert found == (True, mark)
+        assert lock.has_crashed
 
 
 @contextmanager
@@ -84,16 +84,16 @@ async def test_a_run_without_its_lock_writes_no_more(
     tmp_path: Path, url: str, *, is_taken: bool
 ) -> None:
     with Ledger(tmp_path, url=url) as ours, Ledger(tmp_path, url=url) as other:
-        assert ours.lock is not None and other.lock is not None
-        assert ours.lock.take_lock("letters", "ours", session_name("a"))[0]
+        assert ours.run_lock("letters", "a").take() is None
+        lock = other.run_lock("letters", "b")
         with broken(url, "a"):
             if is_taken:
-                assert other.lock.take_lock("letters", "other", session_name("b"))[0]
-                other.lock.release_lock()
+                assert lock.take() is None
+                lock.release()
         ours.record_scope("s", "f", "x", "{}")
         if not is_taken:
             await ours.durable()
-            assert not other.lock.take_lock("letters", "other", session_name("b"))[0]
+            assert lock.take() is not None
             return
         with pytest.raises(LedgerError, match="another run has begun on the same folder"):
             await ours.durable()
@@ -103,13 +103,12 @@ def test_a_run_on_another_machine_has_died_once_the_server_has_no_session_of_it(
     tmp_path: Path, url: str
 ) -> None:
     with Ledger(tmp_path, url=url) as ledger:
-        assert ledger.lock is not None
         RunStore(ledger).reserve_run("owl", "p", "p.yaml")
         row = RunStore(ledger).run("owl")
         assert row is not None
         there = replace(row, host="elsewhere")
         assert run_status(there, ledger) == "died"
-        ledger.lock.take_lock("letters", "owl", session_name("owl"))
+        assert ledger.run_lock("letters", "owl").take() is None
         assert run_status(there, ledger) == "running"
 
 
