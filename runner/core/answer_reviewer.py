@@ -23,13 +23,14 @@ from paddock.runner.calibration.confidence_calibration import CalibrationKey, ca
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.reviews.asked_before import is_same_value
 from paddock.runner.ledger.reviews.reviews import Question, Review, Subject
+from paddock.runner.rules.readings import Reading
 from paddock.runner.rules.reasons import WhyOpen
 from paddock.steps.base import Output, OutsideRoots, Tools
 from paddock.steps.param_types import InputContent
 
 from .failures import Cause, SkippedByReview, StepFailed
-from .given_answers import PERSON, GivenAnswer, outputs_seen
 from .item_attempt import StepAttempt
+from .readings import Readings, outputs_seen
 from .reviews.decided_outputs import decided_outputs, with_answer
 from .reviews.review_questions import (
     MOST_REASON_CHARS,
@@ -104,10 +105,10 @@ class AnswerReviewer:
             decisions.append((review.state, review.subject.document_sha256))
         return decisions.count(("rejected", attempt.document_digest))
 
-    def decided_before(self, attempt: StepAttempt, given: GivenAnswer) -> dict[str, Any] | None:
+    def decided_before(self, attempt: StepAttempt, readings: Readings) -> dict[str, Any] | None:
         """Return `outputs_seen`; the step is recorded as the run did that made them."""
         step, item, caller = attempt.step, attempt.item, attempt.caller
-        if (outputs := outputs_seen(attempt, given)) is None:
+        if (outputs := outputs_seen(attempt, readings)) is None:
             return None
         ledger = self._context.ledger
         row = LineageStore(ledger).of_item(item.scope_id, item.key)
@@ -116,21 +117,21 @@ class AnswerReviewer:
                 caller.calls.extend(replace(call, is_known=True) for call in past.calls)
         return outputs
 
-    async def with_given(
-        self, outputs: dict[str, Any], given: GivenAnswer, tools: Tools
+    async def with_readings(
+        self, outputs: dict[str, Any], readings: Readings, tools: Tools
     ) -> tuple[dict[str, Any], list[str]]:
-        """Return a model's outputs with what is given without it, and the faults of both."""
-        answer = given.over(was := answer_of(outputs))
+        """Return a model's outputs with what is read without it, and the faults of both."""
+        answer = readings.over(was := answer_of(outputs))
         reply, is_same = tools.reply, is_same_value(answer, was)
         if not isinstance(reply, ScopedReply) or reply.schema is None:
             edited = with_answer(outputs, answer, has_schema=False, evidence=None)
             return outputs if is_same else edited, []
         evidence = None if is_same else await reply.evidence(answer)
-        names = {*given.proposed, *given.fields} if isinstance(answer, Mapping) else ()
+        names = readings.known if isinstance(answer, Mapping) else ()
         merged = with_answer(outputs, answer, has_schema=True, evidence=evidence, known=names)
         if is_same:  # its text is the model's own, to the byte
             return {**outputs, "confidence": merged["confidence"]}, []
-        if given.is_decided:
+        if readings.is_decided:
             return merged, []
         faults = [fault.sentence for fault in value_faults(answer, reply.schema)]
         return merged, faults or await reply.checked(answer, merged["text"])
@@ -139,15 +140,15 @@ class AnswerReviewer:
         self,
         attempt: StepAttempt,
         outputs: dict[str, Any],
-        given: GivenAnswer,
+        readings: Readings,
         tools: Tools,
         faults: Sequence[str],
     ) -> dict[str, Any]:
         """Return a step's outputs as a person decides on its answer.
 
-        `given`: a decision on its whole answer counts, whatever `when` says of it now; else a
+        `readings`: a decision on its whole answer counts, whatever `when` says of it now; else a
         person is asked about the fields that nothing reads without the model. `faults`: those of
-        an answer with what is given.
+        an answer with what is readings.
 
         1. The answer is sure, and not in the random share: its outputs stay as they are.
         2. It is due, and the run accepts all answers: it is accepted unseen, if it is valid.
@@ -162,14 +163,14 @@ class AnswerReviewer:
         """
         step, item = attempt.step, attempt.item
         assert step.review is not None
-        if given.names:
-            outputs = {**outputs, "readings": given.sources}
+        if readings.names:
+            outputs = {**outputs, "readings": readings.sources}
         # Where no one is asked, a sure answer is used as it would be without the share.
         name, may_ask = item.shown_key or item.key, self._reviews.mode == "ask"
         is_sampled = may_ask and is_drawn(step.review, step.id, name)
         try:
-            subject = self._subject(attempt, outputs, given, is_sampled=is_sampled)
-            due = given.is_decided or bool(faults) or is_due(step.review, attempt.scope, outputs)
+            subject = self._subject(attempt, outputs, readings, is_sampled=is_sampled)
+            due = readings.is_decided or bool(faults) or is_due(step.review, attempt.scope, outputs)
             review = await self._reviews.decision_on(
                 self._question(attempt, subject),
                 partial(self._full_question, attempt, subject, tools, faults, is_sampled),
@@ -187,10 +188,12 @@ class AnswerReviewer:
             unseen = {"state": "accepted", "by": MODE_OPTION, "at": None}
             return {**outputs, "review": unseen}  # 2
         item.applied.append(review)
-        if given.names:
+        if readings.names:
             seen = review.fields_seen
-            by_person = dict.fromkeys(given.names if seen is None else seen, PERSON)
-            outputs = {**outputs, "readings": {**given.sources, **by_person}}
+            by_person = dict.fromkeys(
+                readings.names if seen is None else seen, Reading(None, "person").source
+            )
+            outputs = {**outputs, "readings": {**readings.sources, **by_person}}
         return await self._applied(step, review, outputs, tools)  # 3
 
     async def _applied(
@@ -209,12 +212,12 @@ class AnswerReviewer:
         return decided_outputs(outputs, review, has_schema=has_schema, evidence=evidence)
 
     def _subject(
-        self, attempt: StepAttempt, outputs: dict[str, Any], given: GivenAnswer, *, is_sampled: bool
+        self, attempt: StepAttempt, outputs: dict[str, Any], readings: Readings, *, is_sampled: bool
     ) -> Subject:
         step, scope, item = attempt.step, attempt.scope, attempt.item
         assert step.review is not None
-        to_ask = given.fields_to_ask(outputs.get("output"))
-        why = {how.get("open") for how in given.sources.values()}
+        to_ask = readings.fields_to_ask(outputs.get("output"))
+        why = {how.get("open") for how in readings.sources.values()}
         if to_ask == () and (is_sampled or is_due(step.review, scope, outputs)):
             to_ask = None  # for another reason
         return Subject(
@@ -233,7 +236,7 @@ class AnswerReviewer:
             on_expiry=step.review.on_expiry,
             prompt_vector=item.vectors.get(step.id),
             open=to_ask,
-            offers=given.offers,
+            offers=readings.offers,
             may_be_fraud=WhyOpen.OTHER_ACCOUNT.name.lower() in why,
         )
 

@@ -15,8 +15,8 @@ from paddock.steps.effects import SentRequest
 from .answer_reviewer import AnswerReviewer
 from .escalation import EscalationPass, escalation_reason
 from .failures import Cause, StepFailed, cause_of
-from .given_answers import GivenAnswer, decided_answer, has_fields, with_readings
 from .item_attempt import StepAttempt
+from .readings import Readings, has_fields, readings_of_document, readings_of_person
 from .run_context import RunContext
 from .step_tools import carry_out, labelled_tools, mark_labels, taught_tools
 
@@ -35,7 +35,7 @@ class StepAnswers:
         2. Its outputs: those that a person has decided on since, with what rules read of other
            fields; else, where of a field nothing is known, its model's, of its larger model where
            its own is not sure enough.
-        3. What is given of some fields over these; what a person decides, or has, on the answer.
+        3. What is read of some fields over these; what a person decides, or has, on the answer.
         4. The labels that it chose.
 
         Raises:
@@ -48,15 +48,15 @@ class StepAnswers:
         if step.reply is not None and step.choices:  # 1
             tools = await labelled_tools(attempt, tools)
         has_review = step.review is not None and not step.has(SentRequest)
-        given = decided_answer(attempt) if has_review else GivenAnswer()
-        outputs, faults = reviewer.decided_before(attempt, given), list[str]()
+        readings = readings_of_person(attempt) if has_review else Readings()
+        outputs, faults = reviewer.decided_before(attempt, readings), list[str]()
         if step.has_readings and has_fields(tools.reply):
-            given = await with_readings(given, attempt, tools.reply)
-            if outputs is None and given.makes_outputs(step) and not attempt.is_forced:
-                evidence = await tools.reply.evidence(given.answer)
-                outputs = given.as_outputs(step.kind, evidence)
-                if not given.is_whole:
-                    faults = await tools.reply.checked(given.answer, outputs["text"])
+            readings = await readings_of_document(readings, attempt, tools.reply)
+            if outputs is None and readings.makes_outputs(step) and not attempt.is_forced:
+                evidence = await tools.reply.evidence(readings.answer)
+                outputs = readings.as_outputs(step.kind, evidence)
+                if not readings.is_whole:
+                    faults = await tools.reply.checked(readings.answer, outputs["text"])
         if outputs is None and step.is_taught:
             tools = await taught_tools(attempt, params, tools)
         is_asked = outputs is None
@@ -66,8 +66,8 @@ class StepAnswers:
             outputs = await reviewer.calibrated(attempt, await carry_out(step, params, tools))
         if step.review is not None:  # 3
             if is_asked:
-                outputs, faults = await reviewer.with_given(outputs, given, tools)
-            outputs = await reviewer.review_answer(attempt, outputs, given, tools, faults)
+                outputs, faults = await reviewer.with_readings(outputs, readings, tools)
+            outputs = await reviewer.review_answer(attempt, outputs, readings, tools, faults)
         if isinstance(tools.reply, ScopedReply):  # 4
             mark_labels(attempt, outputs)
             if (labels := tools.reply.labels) is not None:

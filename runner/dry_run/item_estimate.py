@@ -19,8 +19,8 @@ from paddock.runner.bind.plan_walks import all_steps
 from paddock.runner.bind.scope import Scope
 from paddock.runner.core.block_state import OUTERMOST, BlockState, EnclosingItems, opened_block
 from paddock.runner.core.failures import ItemWaits, StepFailed
-from paddock.runner.core.given_answers import GivenAnswer, decided_answer, outputs_seen
 from paddock.runner.core.item_attempt import ItemAttempt, StepAttempt
+from paddock.runner.core.readings import Readings, outputs_seen, readings_of_person
 from paddock.runner.core.reviews.decided_outputs import decided_outputs
 from paddock.runner.core.run_context import RunContext
 from paddock.runner.core.standing_decisions import note_reviews
@@ -183,11 +183,11 @@ class ItemEstimator(Struct):
         Raises:
             ItemEnds: it surely fails, or its answer was rejected.
         """
-        of_step, given = StepAttempt.begin(self.context, step, scope, attempt), GivenAnswer()
+        of_step, by_person = StepAttempt.begin(self.context, step, scope, attempt), Readings()
         with suppress(StepError):  # a list of labels that a run cannot read either
-            given = decided_answer(of_step)
-        review = attempt.reviews.get(step.id) if given.decision or attempt.is_decided else None
-        seen = outputs_seen(of_step, given)
+            by_person = readings_of_person(of_step)
+        review = attempt.reviews.get(step.id) if by_person.decision or attempt.is_decided else None
+        seen = outputs_seen(of_step, by_person)
         if seen is not None:  # 1
             estimated = Estimate(outputs=seen, doubt=Doubt.NONE)
         else:  # 2
@@ -196,9 +196,9 @@ class ItemEstimator(Struct):
             if not attempt.is_of_item:
                 return replace(estimated, outputs=None, doubt=Doubt.NONE)
             raise ItemEnds(StepFailed(step.id, "its answer was rejected"), estimated.calls)
-        if given.decision is not None and given.is_decided and estimated.outputs:  # 4
+        if by_person.decision is not None and by_person.is_decided and estimated.outputs:  # 4
             has_schema = step.reply is not None and step.reply.schema is not None
-            outputs = decided_outputs(estimated.outputs, given.decision, has_schema)
+            outputs = decided_outputs(estimated.outputs, by_person.decision, has_schema)
             estimated = replace(estimated, outputs=outputs)
         return estimated
 

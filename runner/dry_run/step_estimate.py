@@ -20,8 +20,8 @@ from paddock.runner.bind.plan_walks import only_reads
 from paddock.runner.core.answer_reviewer import AnswerReviewer
 from paddock.runner.core.escalation import Escalated, escalation_reason
 from paddock.runner.core.failures import Cause, RunStopped, max_retries
-from paddock.runner.core.given_answers import decided_answer, has_fields, with_readings
 from paddock.runner.core.item_attempt import StepAttempt
+from paddock.runner.core.readings import has_fields, readings_of_document, readings_of_person
 from paddock.runner.core.step_runner import step_outputs
 from paddock.runner.core.step_tools import item_tools, taught_as, taught_tools
 from paddock.runner.ledger.entries import LedgerError
@@ -208,9 +208,10 @@ class StepEstimator(Struct, frozen=True):
         await attempt.item.note_files(context, kind.reads(params), context.bound.roots)
         tools = await self._tools(params, pool)
         if step.has_readings and not pool.doubt and has_fields(tools.reply):
-            given = await with_readings(decided_answer(attempt), attempt, tools.reply)
-            if given.makes_outputs(step) and not attempt.is_forced:
-                found = given.as_outputs(step.kind, await tools.reply.evidence(given.answer))
+            by_person = readings_of_person(attempt)
+            readings = await readings_of_document(by_person, attempt, tools.reply)
+            if readings.makes_outputs(step) and not attempt.is_forced:
+                found = readings.as_outputs(step.kind, await tools.reply.evidence(readings.answer))
                 return step_outputs(step, attempt.scope, found), None
         tree = None if step.facts.calls.tree is None else await kind.foresee(params, tools)
         if tree is not None and tree.n_new:

@@ -204,13 +204,14 @@ class _PathsInLedger:
         store = ReviewStore(self._ledger)
         for used in dependencies_of(entry, UsedRules):
             for name, reading in used.field_readings().items():
-                if not reading.rule:
+                if not reading.decision:
                     yield name, "as its e-invoice states it"
                     continue
                 how = f"read behind '{reading.label}'" if reading.label else "the same in each"
-                review = store.get(reading.rule)
+                review = store.get(reading.decision)
+                review = review and review.standing
                 on = "" if review is None else f" on {iso_time(review.decided_at or 0)[:10]}"
-                yield name, f"{how}, as decided{on} ({reading.rule})"
+                yield name, f"{how}, as decided{on} ({reading.decision})"
 
     def _explaining_steps(self, output: ItemOutput) -> tuple[list[LineageStep], list[RecordedItem]]:
         """Return the steps that explain an output, and the other items that some of them are of.

@@ -52,7 +52,7 @@ def taught_rules(ledger: Ledger, decided: Mapping[str, Review]) -> TaughtRules:
     used = [dep for text in reads for dep in read_dependencies(text, UsedRules) if dep.readings]
     n_documents = Counter[str]()
     for dep in used:
-        decisions = [reading.rule for reading in dep.field_readings().values() if reading.rule]
+        decisions = [r.decision for r in dep.field_readings().values() if r.decision]
         n_documents.update(decisions[:1])
     rules, why_none, taught = list[Mapping[str, Any]](), dict[str, NoRule | WhyOpen](), set[str]()
     for (file, step), of_step in known.items():

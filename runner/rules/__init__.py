@@ -11,18 +11,19 @@ if TYPE_CHECKING:
     from .cell_values import signed_amounts
     from .decision_rules import Rules
     from .document_offers import offers_of
-    from .field_rules import FieldReading, TaughtAnswer
+    from .field_rules import TaughtAnswer
     from .offers import Offers
     from .proposals import Proposals
+    from .readings import Reading
     from .sender_doubts import KnownPaper, SenderPapers, doubt, tells_kind
 
 __all__ = [
-    "FieldReading", "KnownPaper", "Offers", "Proposals", "Rules", "SenderPapers", "TaughtAnswer",
+    "KnownPaper", "Offers", "Proposals", "Reading", "Rules", "SenderPapers", "TaughtAnswer",
     "doubt", "offers_of", "signed_amounts", "tells_kind",
 ]  # fmt: skip
 __getattr__ = lazy_names(__name__, {
     "Offers": "offers", "offers_of": "document_offers", "signed_amounts": "cell_values",
-    "FieldReading": "field_rules", "TaughtAnswer": "field_rules", "Rules": "decision_rules",
+    "Reading": "readings", "TaughtAnswer": "field_rules", "Rules": "decision_rules",
     "doubt": "sender_doubts", "KnownPaper": "sender_doubts", "SenderPapers": "sender_doubts",
     "tells_kind": "sender_doubts", "Proposals": "proposals",
 })  # fmt: skip

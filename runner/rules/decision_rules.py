@@ -32,7 +32,6 @@ from .alignment import (
 )
 from .cell_values import MARKERS, key_of, name_of, values_in
 from .field_rules import (
-    FieldReading,
     Mark,
     SenderNames,
     TaughtAnswer,
@@ -44,6 +43,7 @@ from .field_rules import (
     places_of_value,
 )
 from .offers import Offers
+from .readings import Reading
 from .reasons import NoRule, WhyOpen
 
 _Paper = tuple[TaughtAnswer, Sequence[PaperPart]]
@@ -68,11 +68,11 @@ class LeftOver(Struct, frozen=True):
 class DocumentReadings(Struct, frozen=True):
     """The fields of a document that are sure, and why the others are open."""
 
-    sure: Mapping[str, FieldReading]
+    sure: Mapping[str, Reading]
     why: Mapping[str, WhyOpen]
     otherwise: WhyOpen
     """Why a field is open that is in neither."""
-    proposed: Mapping[str, FieldReading] = {}
+    proposed: Mapping[str, Reading] = {}
     """What was read of fields that are open all the same."""
     left_over: tuple[LeftOver, ...] = ()
 
@@ -312,16 +312,16 @@ class SenderLayout(Struct, dict=True):
     def read(self, parts: Sequence[PaperPart], how: Explanation) -> DocumentReadings:
         """Read a document of this layout, and open what may be told by a part that is left over."""
         read, why, rows = (
-            dict[str, FieldReading](),
+            dict[str, Reading](),
             dict[str, WhyOpen](),
             defaultdict[str, set[int]](set),
         )
         constants = self.constants
         for field, ids in self.taught_constants.items():
-            read[field] = FieldReading(constants[field], ids)
+            read[field] = Reading(constants[field], "rule", ids)
         missing = {*how.missing}
         for field, rule in self.fields.items():
-            values = dict[Any, FieldReading]()
+            values = dict[Any, Reading]()
             for at in rule.places:
                 n = how.stands.get(at.place, how.replaced.get(at.place))
                 line = None if n is None else parts[n].lines[0]
@@ -336,7 +336,7 @@ class SenderLayout(Struct, dict=True):
                     why.setdefault(field, WhyOpen.NO_VALUE)
                 else:
                     label = label_before(line, at.first)
-                    values.setdefault(value, FieldReading(value, rule.ids, label))
+                    values.setdefault(value, Reading(value, "rule", rule.ids, label))
             if len(values) > 1:
                 why[field] = WhyOpen.TWO_READINGS
             if values:
@@ -553,8 +553,6 @@ class Rules:
         for taught in decisions:
             self._decisions[taught.names].append(taught)
         self._layouts = dict[SenderNames, list[SenderLayout]]()
-        self._last: tuple[Any, DocumentReadings]
-        self._last = None, DocumentReadings({}, {}, WhyOpen.NEW_SENDER)
         self._named_by = defaultdict[str, list[SenderNames]](list)
         for names in filter(None, self._decisions):
             self._named_by[names[0][1]].append(names)
@@ -583,19 +581,13 @@ class Rules:
 
     def read(self, offers: Offers) -> DocumentReadings:
         """Read what rules and an e-invoice know, if not both otherwise."""
-        key = offers.pack(), offers.unread  # a run asks twice of each document
-        if not key[0] or self._last[0] != key:
-            self._last = key, self._read(offers)
-        return self._last[1]
-
-    def _read(self, offers: Offers) -> DocumentReadings:
         by_rules = self._read_by_rules(offers)
         found, why = {**by_rules.sure}, {**by_rules.why}
         for field, value in offers.stated.items():
             if (offers.seller, field) in self._refuted:
                 why.setdefault(field, WhyOpen.DECIDED_OTHERWISE)
-            elif found.get(field, FieldReading(value)).value == value:
-                found[field] = FieldReading(value)
+            elif field not in found or found[field].value == value:
+                found[field] = Reading(value, "xml")
             else:
                 del found[field]
                 why[field] = WhyOpen.TWO_READINGS

@@ -98,21 +98,6 @@ def is_money(value: Any) -> bool:
     return isinstance(value, str) and is_currency(value)
 
 
-class FieldReading(Struct, frozen=True, gc=False):
-    """The value of a field that a rule reads, why, and where."""
-
-    value: Any
-    rules: tuple[str, ...] = ()
-    """Ids of the decisions that it rests on; empty: an e-invoice states it."""
-    label: str = ""
-    """What governs its place; empty: it is the same in all documents of this sender and layout."""
-
-    @property
-    def rule(self) -> str:
-        """The id of the first of these."""
-        return self.rules[0] if self.rules else ""
-
-
 # --- how values are written
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from paddock.engine.system.records import Struct, field
+from paddock.engine.system.records import Struct, field, replace
 
 from .alignment import PaperPart, parts_of
 from .cell_values import CellValue, key_of
@@ -65,6 +65,15 @@ class Offers(Struct, frozen=True, dict=True):
     def parts(self) -> Sequence[PaperPart]:
         """It as it is aligned with others."""
         return parts_of(self.lines)
+
+    @property
+    def kept(self) -> Offers:
+        """It as a decision keeps it: without lines, or nothing, where it is too much."""
+        if not (packed := self.pack()):
+            return Offers(unread=WhyOpen.TOO_LONG) if self.lines and not self.unread else self
+        kept = replace(self.unpack(packed), unread=self.unread)
+        kept.__dict__["_packed"] = packed
+        return kept
 
     def pack(self) -> str:
         """Return them as a text; empty: there is nothing, or it is too much to be kept."""

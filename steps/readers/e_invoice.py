@@ -21,7 +21,7 @@ from .e_invoice_syntaxes import (
     TITLES,
     Leaves,
     Places,
-    Reading,
+    TermGroup,
     amount_text,
     codes,
     local_name,
@@ -135,12 +135,12 @@ def _holds_iban(account: Element) -> bool:
     return account.get("schemeID", "IBAN").upper() == "IBAN" and is_iban(text_of(account))
 
 
-def _party_name(reading: Reading, role: str) -> str:
+def _party_name(reading: TermGroup, role: str) -> str:
     party = next(iter(reading.groups(role)), None)
     return f"{party.text('first_name')} {party.text('name')}".strip() if party else ""
 
 
-def _payee(reading: Reading) -> str:
+def _payee(reading: TermGroup) -> str:
     return _party_name(reading, "payee") or reading.text("other_payee")
 
 
@@ -154,14 +154,14 @@ class _Lines:
         counted = self._reading.seen.copy()
         self._reading.seen.clear()  # from here on, what the lines take
         self._parts = [*self._found()]
-        groups = [part for part in self._parts if isinstance(part, Reading)]
+        groups = [part for part in self._parts if isinstance(part, TermGroup)]
         self.leaves = Leaves(self._reading, groups, counted, invoice["currency"])
 
     def all(self) -> Iterator[str]:
         for part in self._parts:
             yield from [part] if isinstance(part, str) else self.leaves.of(part)
 
-    def _found(self) -> Iterator[str | Reading]:
+    def _found(self) -> Iterator[str | TermGroup]:
         """Yield lines, and groups where the rest of their leaves stands."""
         invoice, reading, sums = self._invoice, self._reading, self._sums
         is_credit = invoice["kind"] == "credit_note"
@@ -234,7 +234,7 @@ class _Lines:
             if number := party.text("vat_number"):
                 yield f"VAT number: {number}"
 
-    def _payment(self, payment: Reading) -> Iterator[str | Reading]:
+    def _payment(self, payment: TermGroup) -> Iterator[str | TermGroup]:
         means = payment.text("means")
         named = self._means and means and _name(self._means, means)
         yield means and f"Payment means: {f'{named} ({means})' if named else means}"
@@ -243,7 +243,7 @@ class _Lines:
         yield from (f"To be debited from: {account}" for account in payment.texts("debited"))
         yield payment
 
-    def _item(self, item: Reading, number: str, within: str = "") -> Iterator[str | Reading]:
+    def _item(self, item: TermGroup, number: str, within: str = "") -> Iterator[str | TermGroup]:
         price = self._amounts(item, "price") or self._amounts(item, "gross_price", " with VAT")
         is_each = not price or item.number("per") in (None, 1)
         per = "" if is_each else f" per {_quantity(item, 'per')}"
@@ -270,7 +270,7 @@ class _Lines:
         for n, inner in enumerate(item.inner(), 1):
             yield from self._item(inner, f"{number}.{n}", f"within {named.lower()}, in its amount")
 
-    def _allowance(self, allowance: Reading, on: str) -> str:
+    def _allowance(self, allowance: TermGroup, on: str) -> str:
         charge = is_charge(allowance)
         percent, rate = allowance.text("percent"), allowance.text("rate")
         of = self._amounts(allowance, "of")
@@ -282,17 +282,17 @@ class _Lines:
         amount = self._amounts(allowance, "amount")
         return f"Charge{on}: {amount}{about}" if charge else f"Allowance{on}: -{amount}{about}"
 
-    def _each(self, price: Reading, item: str) -> str:
+    def _each(self, price: TermGroup, item: str) -> str:
         titles, sign = {"": "Discount", "SC": "Discount", "MG": "Surcharge"}, price.text("sign")
         title = titles.get(sign) or f"Discount or surcharge ({sign})"
         percent, amount = price.text("percent"), self._amounts(price, "amount")
         return f"{title} on {item}, in its amount: {_words(percent and f'{percent} %', amount)}"
 
-    def _meaning(self, reading: Reading, codes_of: str, term: str = "code") -> str:
+    def _meaning(self, reading: TermGroup, codes_of: str, term: str = "code") -> str:
         code = reading.text(term)
         return _name(codes_of, code) or code
 
-    def _vat(self, vat: Reading) -> str:
+    def _vat(self, vat: TermGroup) -> str:
         rate, reason = vat.text("rate"), vat.text("reason") or self._meaning(vat, "vatex")
         (category,) = [*map(text_of, vat.elements("category"))][:1] or [""]
         is_margin = category == "margin"  # its tax is in the price
@@ -305,7 +305,7 @@ class _Lines:
         amounts = f"{self._amounts(vat, 'basis')}: {amount}"
         return f"{_tax(vat)}{rate and f' {rate} %'} on {amounts}{_aside(reason or kind, split)}"
 
-    def _discount(self, discount: Reading) -> str:
+    def _discount(self, discount: TermGroup) -> str:
         percent, of = discount.text("percent"), self._amounts(discount, "of")
         days = [f"{n} {_unit(discount, 'days') or 'DAY'}" for n in [discount.text("days")] if n]
         until = "" if days else discount.text("until")
@@ -320,7 +320,7 @@ class _Lines:
         )
         return f"Discount for early payment: {what}"
 
-    def _amounts(self, reading: Reading, name: str, suffix: str = "") -> str:
+    def _amounts(self, reading: TermGroup, name: str, suffix: str = "") -> str:
         return ", ".join(self._amount(element) + suffix for element in reading.all(name))
 
     def _amount(self, element: Element) -> str:
@@ -342,15 +342,15 @@ def _aside(*parts: str) -> str:
     return f" ({aside})" if aside else ""
 
 
-def _unit(reading: Reading, name: str) -> str:
+def _unit(reading: TermGroup, name: str) -> str:
     return next((e.get("unitCode", "") for e in reading.elements(name)), "")
 
 
-def _quantity(item: Reading, name: str) -> str:
+def _quantity(item: TermGroup, name: str) -> str:
     return f"{item.text(name)} {_unit(item, name)} {item.text('unit')}".strip()
 
 
-def _tax(of: Reading) -> str:
+def _tax(of: TermGroup) -> str:
     """Return which tax it is: by its name, if that is not VAT."""
     scheme = next(map(text_of, of.elements("scheme")), "")
     if scheme in ("", "VAT"):

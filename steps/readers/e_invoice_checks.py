@@ -20,7 +20,7 @@ from xml.etree.ElementTree import Element
 from paddock.engine.system.records import Struct
 from paddock.pipelines.e_invoices import EInvoice, InvoiceDisagreement, InvoiceTerm
 
-from .e_invoice_syntaxes import Places, Reading, codes, number_of, text_of
+from .e_invoice_syntaxes import Places, TermGroup, codes, number_of, text_of
 from .reader import PAGE_BREAK, page_offsets
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ _ADDED_UP: Final = ("payable", "prepaid", "paid_part", "for_others", "withheld")
 class Sums:
     """The totals of an invoice as it states them, else as its parts make them."""
 
-    def __init__(self, reading: Reading) -> None:
+    def __init__(self, reading: TermGroup) -> None:
         self.reading, self._syntax = reading, reading.syntax
         self._amounts = dict[str, Term | None]()
         self.items = [i for i in reading.groups("item") if i.text("status") not in _UNCOUNTED]
@@ -273,7 +273,7 @@ class Sums:
         return all(element.get("currencyID") in known for element in elements)
 
 
-def is_charge(allowance: Reading) -> bool:
+def is_charge(allowance: TermGroup) -> bool:
     return allowance.text("is_charge").lower() in ("true", "1")
 
 
@@ -306,7 +306,7 @@ def check_sums(invoice: EInvoice, sums: Sums) -> EInvoice:
     return {**checked, "witnesses": ["xml", "sums"]} if can_check else checked
 
 
-def _total(name: str, signed: Sequence[tuple[int, Reading]]) -> Term | None:
+def _total(name: str, signed: Sequence[tuple[int, TermGroup]]) -> Term | None:
     """Return the sum; None if there is nothing to sum, or one of them has no such number."""
     total = Term()
     for sign, reading in signed:
@@ -316,12 +316,12 @@ def _total(name: str, signed: Sequence[tuple[int, Reading]]) -> Term | None:
     return total if signed else None
 
 
-def _term(reading: Reading, name: str) -> Term | None:
+def _term(reading: TermGroup, name: str) -> Term | None:
     number = reading.number(name)
     return None if number is None else Term(number, (reading.all(name)[0],))
 
 
-def _product(item: Reading) -> Term | None:
+def _product(item: TermGroup) -> Term | None:
     """Return what quantity and price make; None where a discount of each piece is not told."""
     quantity, price = _term(item, "quantity"), _term(item, "price")
     if quantity is None or price is None or item.groups("each"):

@@ -177,7 +177,7 @@ def _plain_names(way: str) -> list[str] | None:
     return None if set(way) & set(".[@") else way.split("/")
 
 
-class Reading:
+class TermGroup:
     """What stands in one element; `seen` collects the elements whose text was taken."""
 
     def __init__(
@@ -221,8 +221,8 @@ class Reading:
         self.seen.update(first)
         return number_of(first[0]) if first else None
 
-    def groups(self, name: str) -> list[Reading]:
-        found = list[Reading]()
+    def groups(self, name: str) -> list[TermGroup]:
+        found = list[TermGroup]()
         for group in self.group.groups.get(name, ()):
             at = (self._tree.find(self.at, way) for way in group.path.split("|"))
             readings = [self._within(e, group) for e in chain.from_iterable(at)]
@@ -230,15 +230,15 @@ class Reading:
             found += [r for r in readings if not key or any(map(text_of, r.elements(key)))]
         return found
 
-    def inner(self) -> list[Reading]:
+    def inner(self) -> list[TermGroup]:
         """Return the elements of the same kind within this one."""
         return [self._within(at, self.group) for at in self.elements("inner")]
 
-    def _within(self, at: Element, group: _Group) -> Reading:
-        return Reading(self.syntax, self._tree, at, group, self.seen)
+    def _within(self, at: Element, group: _Group) -> TermGroup:
+        return TermGroup(self.syntax, self._tree, at, group, self.seen)
 
 
-def readings(document: Element, depth: int = 0) -> Iterator[Reading]:
+def readings(document: Element, depth: int = 0) -> Iterator[TermGroup]:
     """Yield the invoices of a document, also those in an envelope such as Peppol's.
 
     They may be XML that is a text there, as in the AttachedDocument of UBL that Colombia uses.
@@ -251,7 +251,7 @@ def readings(document: Element, depth: int = 0) -> Iterator[Reading]:
         if syntax := syntax_of(element.tag):
             tree = _Tree(element)
             for at in element.findall(steps(syntax.each)):
-                yield Reading(syntax, tree, at, _root_group(syntax.name), set())
+                yield TermGroup(syntax, tree, at, _root_group(syntax.name), set())
 
 
 @lru_cache(maxsize=4096)
@@ -356,7 +356,7 @@ class Leaves:
     """
 
     def __init__(
-        self, invoice: Reading, groups: Iterable[Reading], counted: set[Element], currency: str
+        self, invoice: TermGroup, groups: Iterable[TermGroup], counted: set[Element], currency: str
     ) -> None:
         self.files = list[EmbeddedFile]()
         self.left_out = dict[str, None]()
@@ -391,7 +391,7 @@ class Leaves:
                 elif child not in others:
                     waiting.append((child, group, start, own, around))
 
-    def of(self, group: Reading) -> list[str]:
+    def of(self, group: TermGroup) -> list[str]:
         """Return its lines, once; those of the invoice are all that lie in no other group."""
         return self._lines.pop(group.at, [])
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from paddock.engine.system.files import content_stamp, sha256_of
 from paddock.engine.system.records import Struct, StructABCMeta, replace
@@ -34,6 +34,9 @@ from paddock.steps.files.scan import SOURCES, FilesScanParams
 from .past_decisions import StepDecisions, StepName
 from .past_items import PastItems
 from .world import LabelVectors, PreparedWorld, World, listing_digest, scan_digest
+
+if TYPE_CHECKING:
+    from paddock.runner.rules.decision_rules import DocumentReadings
 
 _SAME_LABEL = 1e-3
 """Similarities that differ by less may be the same: texts are embedded in other batches."""
@@ -323,24 +326,26 @@ class UsedRules(Dependency, frozen=True):
         known: StepDecisions,
         step: StepName,
         id_: str,
-        offers: str,
+        offers: rules.Offers,
         decided: Iterable[str],
         shown: Mapping[str, Any],
-    ) -> UsedRules:
-        own, found = sorted(decided), dict[str, Any]()
-        if offers:
-            document = rules.Offers.unpack(offers)
-            found |= known.rules.read(document).sure
-            if shown.keys() - found.keys():
-                before = known.rules_before(id_, document).read(document).sure
-                found = {n: r for n, r in before.items() if shown.get(n) == r.value} | found
-        readings = {n: [r.value, r.rule, r.label] for n, r in sorted(found.items()) if n not in own}
-        return cls([*step], id_, known.rules_digest, offers, readings, own, shown)
+    ) -> tuple[UsedRules, DocumentReadings]:
+        """Return what is kept of how rules read a document, and all that they read now."""
+        own, packed, read = sorted(decided), offers.pack(), known.rules.read(offers)
+        found = {**read.sure} if packed else {}
+        if packed and shown.keys() - found.keys():
+            before = known.rules_before(id_, offers).read(offers).sure
+            found = {n: r for n, r in before.items() if shown.get(n) == r.value} | found
+        names = sorted(found.keys() - {*own})
+        readings = {n: [(r := found[n]).value, r.decision, r.label] for n in names}
+        return cls([*step], id_, known.rules_digest, packed, readings, own, shown), read
 
-    def field_readings(self) -> dict[str, rules.FieldReading]:
+    def field_readings(self) -> dict[str, rules.Reading]:
         """Return `readings` as records; those of an older ledger may lack the label."""
         return {
-            name: rules.FieldReading(value, (decision,) if decision else (), *label[:1])
+            name: rules.Reading(value, "rule", (decision,), *label[:1])
+            if decision
+            else rules.Reading(value, "xml")
             for name, (value, decision, *label) in self.readings.items()
         }
 
@@ -350,10 +355,10 @@ class UsedRules(Dependency, frozen=True):
         if known.rules_digest == self.pool:
             return None
         if self.offers and not rules.Offers.is_packed(self.offers):  # of an earlier version
-            gone = [n for n, how in self.field_readings().items() if {*how.rules} - known.ids]
+            gone = [n for n, how in self.field_readings().items() if {*how.decisions} - known.ids]
             return Why.READINGS(quoted(gone), step) if gone else None
-        own = (self.offers, self.decided, self.shown)
-        now, was = self.of(known, (file, step), self.id, *own), self.readings
+        own = (rules.Offers.unpack(self.offers), self.decided, self.shown)
+        (now, _), was = self.of(known, (file, step), self.id, *own), self.readings
         names = {**was, **now.readings}
         changed = [n for n in names if [*was.get(n, ())][:2] != now.readings.get(n, ())[:2]]
         return Why.READINGS(quoted(changed), step) if changed else None

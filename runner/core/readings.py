@@ -1,4 +1,4 @@
-"""What is given of an answer before a model is asked: by a person, a rule, or an e-invoice."""
+"""Readings of an answer's fields before a model is asked: by a person, rules, or an e-invoice."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from paddock.runner.answers.scoped_reply import ScopedReply
 from paddock.runner.bind.answer_names import open_fields
 from paddock.runner.ledger.reviews.reviews import Review, review_id
 from paddock.runner.progress.item_states import WHOLE
+from paddock.runner.rules.readings import Reading, values_of
 from paddock.runner.rules.reasons import WhyOpen
 
 from .standing_decisions import is_decision_on
@@ -25,56 +26,60 @@ from .traces.past_decisions import StepDecisions
 
 if TYPE_CHECKING:
     from paddock.runner.bind.bound import BoundStep
-    from paddock.runner.rules import FieldReading, Offers
+    from paddock.runner.rules import Offers
 
     from .item_attempt import StepAttempt
 
 
 _MADE = frozenset(("text", "usage"))
-PERSON: Mapping[str, Any] = {"by": "person"}
 
 
-class GivenAnswer(Struct, frozen=True):
-    """The fields of an answer that need no model, each with its source."""
-
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """By field, who read it (`by`), and of a rule the `decision` that it rests on, and `label`.
-
-    It is a person, a rule, or an e-invoice's XML; of another field why it is `open`, by its name,
-    what is `left` over on the document that may tell it, each with text, bounds and key, and the
-    `proposed` value that was read all the same.
-    """
+class Readings(Struct, frozen=True):
+    sure: Mapping[str, Reading] = field(default_factory=dict)
+    """By field, what needs no model."""
+    open: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By field, the name of the reason why no reading of it is sure (`open`), what is `left` over
+    on the document that may tell it, each with text, bounds and key, and the `proposed` value that
+    was read all the same."""
+    proposed: Mapping[str, Any] = field(default_factory=dict)
+    """What is known or likely of open fields: a person sees it instead of a model's answer."""
+    names: tuple[str, ...] = ()
+    """All fields of the answer, where rules read its document; else empty."""
     decision: Review | None = None
     """What a person decided on the document; None: nothing of it is valid by what is asked now."""
     is_decided: bool = False
     """Whether the decision is on the whole answer: nothing is left to ask."""
-    names: tuple[str, ...] = ()
-    """All fields of the answer, where rules read its document; else empty."""
-    proposed: Mapping[str, Any] = field(default_factory=dict)
-    """What is known or likely of open fields: a person sees it instead of a model's answer."""
     offers: str = ""
     """What the document offers to rules, packed."""
 
     def over(self, answer: Any) -> Any:
-        """Return a model's answer with what is given in its place."""
+        """Return a model's answer with what is read in its place."""
         if self.decision is not None and self.is_decided:
             return self.decision.value
-        given = {**self.proposed, **self.fields}
-        return {**answer, **given} if isinstance(answer, Mapping) else answer
+        return {**answer, **self.known} if isinstance(answer, Mapping) else answer
+
+    @property
+    def known(self) -> dict[str, Any]:
+        """The values that are sure or proposed."""
+        return {**self.proposed, **values_of(self.sure)}
 
     @property
     def is_whole(self) -> bool:
-        return {*self.names} <= self.fields.keys()
+        return {*self.names} <= self.sure.keys()
 
     @property
     def answer(self) -> dict[str, Any]:
-        """The answer, where each of its fields is given or proposed."""
-        known = {**self.proposed, **self.fields}
+        """The answer, where each of its fields is read or proposed."""
+        known = self.known
         return {name: known[name] for name in self.names}
 
     @property
-    def readings_shown(self) -> dict[str, Any]:
+    def sources(self) -> dict[str, Mapping[str, Any]]:
+        """By field, as outputs have it."""
+        return {name: reading.source for name, reading in self.sure.items()} | {**self.open}
+
+    @property
+    def shown(self) -> dict[str, Any]:
         """What rules had read where a person decided on other fields, as `UsedRules` has it."""
         review = self.decision
         if review is None or not isinstance(review.value, Mapping):
@@ -82,13 +87,13 @@ class GivenAnswer(Struct, frozen=True):
         return {
             name: review.value[name]
             for name, how in review.subject.readings.items()
-            if how.get("by") == "rule" and name not in self.fields and name in review.value
+            if how.get("by") == "rule" and name not in self.sure and name in review.value
         }
 
     def makes_outputs(self, step: BoundStep) -> bool:
         """Return whether no model is needed, and a step's outputs are made of its answer alone."""
         outputs = step.kind.output.model_fields.items()
-        is_known = bool(self.names) and {*self.names} <= self.fields.keys() | self.proposed.keys()
+        is_known = bool(self.names) and {*self.names} <= self.known.keys()
         return is_known and {n for n, out in outputs if out.is_required()} <= _MADE
 
     def as_outputs(self, kind: Any, evidence: Any) -> dict[str, Any]:
@@ -99,12 +104,12 @@ class GivenAnswer(Struct, frozen=True):
     def fields_to_ask(self, answer: Any) -> tuple[str, ...] | None:
         """Return what a person is asked about: all that no rule reads; None: the whole answer."""
         unsure = open_fields(answer, self.sources)
-        by_person = {name for name, how in self.sources.items() if how == PERSON}
+        by_person = {name for name, reading in self.sure.items() if reading.witness == "person"}
         to_ask = {*unsure, *by_person} if unsure else set()
         return None if to_ask >= {*self.names} else tuple(sorted(to_ask))
 
 
-def decided_answer(attempt: StepAttempt) -> GivenAnswer:
+def readings_of_person(attempt: StepAttempt) -> Readings:
     """Return what stands of the decision on a step's answer.
 
     Raises:
@@ -112,10 +117,10 @@ def decided_answer(attempt: StepAttempt) -> GivenAnswer:
     """
     step, review = attempt.step, attempt.item.reviews.get(attempt.step.id)
     if review is None or not is_decision_on(review, attempt.item, attempt.scope):
-        return GivenAnswer()
+        return Readings()
     schema = None if step.reply is None else step.reply.schema
     if schema is None:
-        return GivenAnswer(decision=review, is_decided=True)
+        return Readings(decision=review, is_decided=True)
     now = schema_with_labels(schema, attempt.context.judge.labels.of_step(step, attempt.scope))
     value, seen = review.value, review.fields_seen
     fields = value if isinstance(value, Mapping) else {}
@@ -124,8 +129,9 @@ def decided_answer(attempt: StepAttempt) -> GivenAnswer:
         asked_for = now.get("properties", {}).keys() & (fields.keys() if seen is None else seen)
         fields = _valid({name: fields[name] for name in fields if name in asked_for}, now)
     if not (is_decided or fields):
-        return GivenAnswer()
-    return GivenAnswer(fields, dict.fromkeys(fields, PERSON), review, is_decided)
+        return Readings()
+    sure = {name: Reading(value, "person") for name, value in fields.items()}
+    return Readings(sure, decision=review, is_decided=is_decided)
 
 
 def _valid(fields: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,14 +143,14 @@ def _valid(fields: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, An
     }
 
 
-def outputs_seen(attempt: StepAttempt, given: GivenAnswer) -> dict[str, Any] | None:
+def outputs_seen(attempt: StepAttempt, by_person: Readings) -> dict[str, Any] | None:
     """Return the outputs that a person saw and decided on; None: a model is asked.
 
     So it is where a field of the decision does not stand, and where that is forced.
     """
-    if given.decision is not None:
-        is_kept = given.is_decided and not attempt.is_forced
-        return given.decision.decided_outputs if is_kept else None
+    if by_person.decision is not None:
+        is_kept = by_person.is_decided and not attempt.is_forced
+        return by_person.decision.decided_outputs if is_kept else None
     review = attempt.item.reviews.get(attempt.step.id)
     if review is None or not attempt.item.is_decided or attempt.caller.looks_up:
         return None
@@ -156,73 +162,70 @@ def has_fields(reply: Any) -> TypeGuard[ScopedReply]:
     return isinstance(schema, Mapping) and bool(schema.get("properties"))
 
 
-def as_values(readings: Mapping[str, FieldReading]) -> dict[str, Any]:
-    return {name: reading.value for name, reading in readings.items()}
+async def readings_of_document(
+    by_person: Readings, attempt: StepAttempt, reply: ScopedReply
+) -> Readings:
+    """Return with a decision what is read of other fields, and mark the item with how it was.
 
-
-async def with_readings(
-    decided: GivenAnswer, attempt: StepAttempt, reply: ScopedReply
-) -> GivenAnswer:
-    """Return with a decision what is read of other fields, and mark the item with how it was."""
-    context, item, schema = attempt.context, attempt.item, reply.schema
-    terms = reply.reply.readings or {}
+    1. Rules and an e-invoice read the document, once; its doubts are noted with that.
+    2. Open is also what is in doubt, and what an e-invoice states that the schema cannot hold.
+    3. Proposed is what was read of open fields, or is likely by decisions on other senders.
+    4. Sure is what else was read and is valid; nothing, if the whole answer does not pass.
+    """
+    context, schema, terms = attempt.context, reply.schema, reply.reply.readings or {}
+    names, decided = tuple(schema["properties"]), by_person.sure
     offers = await asyncio.to_thread(rules.offers_of, reply.sources(), terms, schema)
-    packed, step = offers.pack(), taught_as(context, attempt.step)
+    step = taught_as(context, attempt.step)
     known = context.judge.reviews.decisions.get(step, StepDecisions())
-    own_id = review_id(item.scope_id, item.key, attempt.step.id)
-    used = UsedRules.of(known, step, own_id, packed, decided.fields, decided.readings_shown)
-    if not packed and offers.lines and offers.unread is None:
-        offers = rules.Offers(unread=WhyOpen.TOO_LONG)
-    read, names = known.rules.read(offers), tuple(schema["properties"])
+    if not offers.pack():
+        offers = offers.kept
+    own_id = review_id(attempt.item.scope_id, attempt.item.key, attempt.step.id)
+    used, read = UsedRules.of(known, step, own_id, offers.kept, decided, by_person.shown)
     found = {**used.field_readings(), **read.sure}
-    shown = {**as_values(read.proposed), **offers.proposed, **as_values(found)}
-    used = _with_doubts(used, attempt, schema, offers, shown, found.keys())
-    item.note(used)
+    shown = {**values_of(read.proposed), **offers.proposed, **values_of(found)}
+    used = _with_doubts(used, attempt, schema, offers, shown, found.keys())  # 1
+    attempt.item.note(used)
     held = _valid(offers.proposed, schema)
     unheld = {
         name: rules.doubt(WhyOpen.NOT_IN_SCHEMA, invoice)
         for name, invoice in {**offers.proposed, **offers.unheld}.items()
         if name not in held and not (terms.get(name) == "kind" and name in found)
     }  # a decision tells which kind of the schema its kind is
-    doubts = {n: d for n, d in {**used.doubts, **unheld}.items() if n not in decided.fields}
-    in_doubt = {name: shown[name] for name in doubts if name in shown}
-    proposed = {**as_values(read.proposed), **offers.proposed, **in_doubt}
-    left_out = decided.fields.keys() | doubts.keys()
-    sure = {name: reading for name, reading in found.items() if name not in left_out}
-    values = _valid(as_values(sure), schema)
-    proposed |= dict.fromkeys(unheld)
+    doubts = {n: d for n, d in {**used.doubts, **unheld}.items() if n not in decided}  # 2
+    likely = {name: shown[name] for name in doubts if name in shown} | dict.fromkeys(unheld)
+    proposed = {**values_of(read.proposed), **offers.proposed, **likely}
+    undoubted = {n: r for n, r in found.items() if n not in decided and n not in doubts}
+    sure = {name: undoubted[name] for name in _valid(values_of(undoubted), schema)}
     may_ask = context.judge.reviews.mode == "ask"  # what is only likely is never taken unseen
-    if may_ask and {*names} - decided.fields.keys() - values.keys() - proposed.keys():
-        likely = await asyncio.to_thread(known.proposals.of, offers, schema, terms)
-        proposed = {**likely, **proposed}
-    given = replace(
-        decided,
-        fields={**decided.fields, **values},
+    if may_ask and {*names} - decided.keys() - sure.keys() - proposed.keys():
+        proposed = {
+            **await asyncio.to_thread(known.proposals.of, offers, schema, terms),
+            **proposed,
+        }
+    readings = replace(
+        by_person,
+        sure={**decided, **sure},
+        proposed=_valid(proposed, schema),  # 3
         names=names,
-        proposed=_valid(proposed, schema),
-        offers=packed,
+        offers=offers.pack(),
     )
-    if given.is_whole and values:
-        text = json.dumps(given.answer, ensure_ascii=False)
-        if value_faults(given.answer, schema) or await reply.checked(given.answer, text):
-            given, values = replace(given, fields=decided.fields), {}
-    why = {name: read.why_open(name) for name in names}
-    why |= {name: WhyOpen.REFUSED for name in sure if name not in values}
-    sources = dict[str, Mapping[str, Any]](decided.sources)
-    for name in values:
-        of_rule = {"by": "rule", "decision": sure[name].rule, "label": sure[name].label}
-        sources[name] = of_rule if sure[name].rule else {"by": "xml"}
-    for name, reason in why.items():
-        if name in given.fields:
+    if readings.is_whole and sure:  # 4
+        text = json.dumps(answer := readings.answer, ensure_ascii=False)
+        if value_faults(answer, schema) or await reply.checked(answer, text):
+            readings = replace(readings, sure=decided)
+    open_ = dict[str, Mapping[str, Any]]()
+    for name in dict.fromkeys((*names, *undoubted)):
+        if name in readings.sure:
             continue
+        why = WhyOpen.REFUSED if name in undoubted else read.why_open(name)
+        how: dict[str, Any] = {"open": why.name.lower()}
         left = [part for part in read.left_over if name in part.fields]
-        how: dict[str, Any] = {"open": reason.name.lower()}
         if left:
             how["left"] = [[part.text, part.start, part.end, part.key] for part in left]
         if name in read.proposed:
             how["proposed"] = read.proposed[name].value
-        sources[name] = {**how, **doubts.get(name, {})}
-    return replace(given, sources=sources)
+        open_[name] = {**how, **doubts.get(name, {})}
+    return replace(readings, open=open_)
 
 
 def _with_doubts(
