@@ -17,6 +17,7 @@ from typing import cast
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("pipelines", "steps", "engine", "runner")
+MIDDLE = ("runner/core/", "runner/dry_run/", "runner/ledger/", "runner/lineage/")
 MAX_PARAMETERS = 6
 BANNED_OPENINGS = ("Give", "Gives", "Tell", "Tells", "Say", "Says", "Let", "Lets")
 BANNED_WORDS = re.compile(
@@ -69,9 +70,12 @@ class Module:
             if isinstance(node, Documented) and (text := ast.get_docstring(node)):
                 yield getattr(node, "lineno", 1), text
 
-    def imports(self) -> Iterator[str]:
-        """Yield the full names of imported modules, and of imported names as `module.name`."""
-        for node in self.nodes:
+    def imports(self, *, only_on_load: bool = False) -> Iterator[str]:
+        """Yield the full names of imported modules, and of imported names as `module.name`.
+
+        `only_on_load`: without those of functions, and those that only a type checker sees.
+        """
+        for node in self.tree.body if only_on_load else self.nodes:
             if isinstance(node, ast.Import):
                 yield from (alias.name for alias in node.names)
             elif isinstance(node, ast.ImportFrom):
@@ -138,6 +142,22 @@ def single_importers() -> dict[str, str]:
         and next(iter(who)) in known
         and known[next(iter(who))].package == known[name].package
     }
+
+
+def longest_import_chain() -> list[str]:
+    """Return the longest chain of imports on load among the modules of the middle."""
+    middle = {module.name: module for module in modules() if module.place.startswith(MIDDLE)}
+    chains: dict[str, list[str]] = {}
+
+    def chain(name: str) -> list[str]:
+        if name not in chains:
+            names = {*middle[name].imports(only_on_load=True)}
+            targets = names | {imported.rpartition(".")[0] for imported in names}
+            below = [chain(target) for target in sorted(targets & middle.keys() - {name})]
+            chains[name] = [middle[name].place, *max(below, key=len, default=[])]
+        return chains[name]
+
+    return max(map(chain, middle), key=len)
 
 
 def repeated_class_names() -> dict[str, list[str]]:

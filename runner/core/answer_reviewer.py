@@ -222,7 +222,7 @@ class AnswerReviewer:
             to_ask = None  # for another reason
         return Subject(
             pipeline=self._context.bound.file.name,
-            block=item.node.id if item.value is not None else "",
+            block=item.node.id if item.work.value is not None else "",
             item=item.shown_key or item.key,
             document=attempt.item_name.path or None,
             document_sha256=attempt.document_digest,
@@ -250,7 +250,7 @@ class AnswerReviewer:
             run=self._context.stats.run,
             subject=Subject.of(self._context.stats.secrets.redacted(subject.as_json())),
             ttl_s=step.review.ttl_s,
-            renamed_from=item.renamed_from,
+            renamed_from=item.work.renamed_from,
             is_asked_again=self._context.options.retry_failed,
         )
 

@@ -2,51 +2,37 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from operator import itemgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system.records import Struct, field, replace
-from paddock.engine.system.text import listed
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.typed_rows import TypedRows
-from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
+from paddock.runner.bind.bound import BoundBlock, BoundStep
 from paddock.runner.bind.plan_walks import all_steps
 from paddock.runner.bind.scope import Scope
-from paddock.runner.ledger.entries import Entry
-from paddock.runner.ledger.filed_store import FiledRow, list_order
-from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.progress.item_states import (
-    BAD,
-    OF_LIST,
-    OF_RUN,
-    OPEN,
-    UNCHANGED,
-    WAITS,
-    WORK,
-    ItemState,
-    Phase,
-    end_of,
-)
+from paddock.runner.ledger.filed_store import list_order
+from paddock.runner.progress.item_states import BAD, OF_LIST, OF_RUN, OPEN, WAITS, ItemState, Phase
 from paddock.runner.progress.reasons import Reason, Why
 from paddock.runner.progress.report import ItemReport
 from paddock.runner.progress.report_table import ITEM_COLUMNS, ReportTable
 
 from .escalation import EscalationPass
-from .failures import ItemWaits, RunStopped
-from .left_nodes import MAX_NAMED, LackingItems
-from .outputs.path_obstacles import wait_for_obstacles
-from .outputs.same_output_file import refuse_forbidden_paths, refuse_other_pipelines
-from .run_context import RunContext
-from .traces.block_items import item_path
-from .traces.block_work import BlockWork, ItemWork
+from .failures import ItemWaits
+from .left_nodes import LackingItems
+from .traces.block_work import BlockWork, ItemEnd, ItemWork
 from .traces.dependencies import Dependencies, current_paths, with_outputs
 from .traces.document_places import document_of
-from .traces.scopes import ItemKey
 from .traces.verify import Case
+
+if TYPE_CHECKING:
+    from paddock.runner.ledger.entries import Entry
+
+    from .run_context import RunContext
+    from .traces.scopes import ItemKey
 
 
 class EnclosingItems(Struct, frozen=True):
@@ -96,6 +82,8 @@ class BlockState(Struct):
     """By key, what filed items came to before; only where the block's results are read."""
     escalation_pass: EscalationPass = field(default_factory=EscalationPass)
     """The pass over the items of the outermost block."""
+    put_off: list[ItemWork] = field(default_factory=list)
+    """Items for which a larger model has to be asked, in the next pass over the block."""
     gone: list[str] = field(default_factory=list)
     """Keys of deleted items, which the list no longer has."""
     dependencies: Dependencies = field(default_factory=dict)
@@ -140,7 +128,7 @@ class BlockState(Struct):
             return None
         last = waiting[-1]
         state = last.reported if last.phase is Phase.WAITING else None
-        return ItemWaits(last.why or Why.RECORDED(""), state)
+        return ItemWaits(last.reason or Why.RECORDED(""), state)
 
     def refuse_waiting(self) -> None:
         """Raise `ItemWaits` where an item waits: so does the one around a nested block.
@@ -182,7 +170,7 @@ class BlockState(Struct):
             expired=tuple(key for key in keys if key in expired),
             n_rejected=sum(key in rejected for key in keys),
             tried_again=frozenset(item.key for item in failed if item.is_tried_again),
-            error=next((str(item.why) for item in self.in_phase(Phase.FAILED)), ""),
+            error=next((str(item.reason) for item in self.in_phase(Phase.FAILED)), ""),
             is_transient=self.n_failures > 0,
             documents=frozenset(filter(None, documents))
             | {(row.path, row.sha256) for row in without},
@@ -215,7 +203,7 @@ class BlockState(Struct):
                 *({"key": i.key, "state": i.changed.value} for i in items if i.changed),
                 *({"key": key, "state": "deleted"} for key in self.gone),
             ],
-            "failed": [{"key": i.key, "error": str(i.why)} for i in self.in_phase(Phase.FAILED)],
+            "failed": [{"key": i.key, "error": str(i.reason)} for i in self.in_phase(Phase.FAILED)],
             "waiting": [item.key for item in self.in_phase(Phase.WAITING)],
         }
 
@@ -266,7 +254,7 @@ class BlockState(Struct):
                 for name, compiled in of_item_alone.items():
                     with suppress(ExpressionError):
                         result[name] = compiled.evaluate(scope)
-            why = None if item.why is None else str(item.why)
+            why = None if item.reason is None else str(item.reason)
             rows_of_items.append((item.key, item.reported and item.reported.value, why, result))
         for key in sorted(filed, key=lambda key: list_order(names[key].name, key)):
             rows_of_items.append((key, ItemState.FILED.value, None, filed[key]))
@@ -292,6 +280,47 @@ class BlockState(Struct):
         reasons = item.verdict.reasons
         return ItemReport(self.block.id, shown, state, seconds, error, reasons, is_known)
 
+    def note_end(self, context: RunContext, item: ItemWork, end: ItemEnd) -> None:
+        """Note how an item ended, and count it."""
+        assert item.end is None, (item.key, item.phase, end.phase)
+        if end.result is not None and not self.keeps_results:
+            end = replace(end, result=None)
+        item.end = end
+        has_to_count = item.is_counted or end.report.state in (ItemState.HELD, ItemState.BLOCKED)
+        if end.is_counted and has_to_count:
+            context.stats.item(end.report)
+
+    def end_as_recorded(
+        self,
+        context: RunContext,
+        entry: Entry,
+        found: ItemState,
+        report: ItemReport,
+        reason: Reason | None = None,
+    ) -> ItemEnd:
+        """Return how an item ended by its entry; it was found so, and for this `reason`."""
+        self.has_failures |= found in BAD or entry.has_inner_failures
+        if self.is_of_item:
+            self.dependencies |= with_outputs(entry, self.work.scope_id)
+        state, result = ItemState(entry.state), None
+        if found in BAD:
+            return ItemEnd(Phase.FAILED, report, state, reason)
+        if found in WAITS:
+            return ItemEnd(Phase.WAITING, report, state, reason)
+        if entry.state != ItemState.DONE:
+            reason = Why.RECORDED(entry.error) if entry.error else None
+            return ItemEnd(Phase.SKIPPED, report, state, reason)
+        if entry.has_result and self.keeps_results:
+            result = context.ledger.load_value(entry.returns, entry.returns_object)
+            step, paths = self.step, current_paths(entry)
+            outputs_of = None if step is None else step.facts.outputs_where_written
+            if step is not None and step.makes_output and paths and outputs_of is not None:
+                # It may be in another place now
+                result = outputs_of(context.index.absolute(min(paths)))
+                if step.returns is not None:
+                    result = step.returns.render(self.scope.with_step(step.id, result))
+        return ItemEnd(Phase.DONE, report, state, result=result, has_result=entry.has_result)
+
     def ends_of(self, chunk: Iterable[ItemWork]) -> Counter[str]:
         """Count how these items ended, each as done, skipped, waiting or quarantined."""
         of_phase = {Phase.FAILED: ItemState.QUARANTINED, Phase.WAITING: ItemState.WAITING}
@@ -302,162 +331,3 @@ class BlockState(Struct):
                 end = ItemState.SKIPPED if is_skipped else ItemState.DONE
                 ends[of_phase.get(item.phase, end)] += 1
         return ends
-
-
-async def opened_block(
-    context: RunContext,
-    node: BoundNode,
-    scope: Scope,
-    *,
-    enclosing: EnclosingItems = OUTERMOST,
-    keeps_results: bool,
-    lacks: Sequence[LackingItems] = (),
-) -> BlockState:
-    """Return a block, or a step outside of blocks, with its items judged.
-
-    1. Its items are judged; `lacks`: what the block's list lacks.
-    2. Those that would write what is another item's wait, as where something is in the way.
-    3. The items that this job did before a crash, and those that are not stale, are counted, with
-       their recorded results.
-
-    Raises:
-        PipelineError: two items have the same key, or a file cannot be written.
-        RunStopped: an item was given up before a crash, with `on_error: fail`.
-    """
-    judge = context.judge
-    if isinstance(node, BoundBlock):  # 1
-        work = await judge.block(node, scope, enclosing.keys, lacks)
-    else:
-        work = await judge.step(node, scope, enclosing.keys)
-    context.documents.note_unread(work)
-    paths = await context.owners.open_block(judge, work, scope, enclosing.items)  # 2
-    await wait_for_obstacles(context, work, scope, paths, enclosing.items)
-    filed = read_results(work.filed.rows.values(), context.ledger) if keeps_results else {}
-    state = BlockState(work, scope, keeps_results, enclosing, enclosing.parallel, filed)
-    todo = state.items_to_do()
-    if enclosing.escalation_pass is not None:
-        state.escalation_pass = enclosing.escalation_pass
-    elif isinstance(node, BoundBlock) and todo:
-        state.escalation_pass = EscalationPass.first_pass(node.body)
-    if isinstance(node, BoundBlock) and todo:
-        refuse_forbidden_paths(context, todo, paths)
-    elif isinstance(node, BoundStep) and todo:
-        path = judge.output_path(node, scope)
-        if path and context.index.owners.taken_by(path, work.scope_id):
-            refuse_other_pipelines(context, node, [path])
-    if left := [item.filed for item in todo if item.kept is not None and item.filed]:
-        names = listed([f"'{row.target or row.path}'" for row in left], MAX_NAMED)
-        context.stats.note(f"Gone or edited since it was filed, and left so: {names}.")
-    for item in work.items:  # 3
-        was_done = item.entry is not None and item.entry.state == ItemState.DONE
-        if was_done and item.verdict.case in (Case.WAITS, Case.DECIDED):
-            context.stats.decided_again.add((work.scope_id, item.key))
-        if item.verdict.case is Case.SHARED and item.entry is not None:
-            _count_done_before(context, state, item, item.entry)
-        elif not item.verdict.is_work:
-            _count_unchanged(context, state, item)
-    return state
-
-
-def read_results(rows: Collection[FiledRow], ledger: Ledger) -> dict[str, Any]:
-    text = ",".join([row.returns or "null" for row in rows])
-    values = ledger.parse_value(f"[{text}]")  # at once: for 100,000 half the time
-    found = {row.key: value for row, value in zip(rows, values, strict=True) if value is not None}
-    stored = (row for row in rows if row.returns_object is not None)
-    return found | {row.key: ledger.load_value(None, row.returns_object) for row in stored}
-
-
-def _count_unchanged(context: RunContext, state: BlockState, item: ItemWork) -> None:
-    """Count an item that is not stale, or that the run leaves as it is."""
-    entry, verdict = item.entry, item.verdict
-    reported = verdict.state
-    if reported is ItemState.WAITING:
-        context.judge.reviews.note_waiting(state.work.scope_id, item.key)
-    is_told = reported in (ItemState.QUARANTINED, ItemState.BLOCKED)
-    error = verdict.why or "" if is_told else None
-    if reported is ItemState.BLOCKED:
-        item.become(Phase.WAITING, verdict.reasons[0])
-    elif entry is not None:
-        take_entry(context, state, item, entry, reported, next(iter(verdict.reasons), None))
-        if reported in WAITS and context.judge.reviews.is_taken_back(state.work.scope_id, item.key):
-            state.filed_results.pop(item.key, None)
-        elif reported not in BAD and entry.state == ItemState.SKIPPED and entry.error:
-            reported, error = ItemState.SKIPPED, entry.error  # `on_error: skip`
-        path = item_path(item.value)
-        is_back = entry.is_deleted
-        if entry.is_filed:  # its document lies where its list has it
-            is_back = path is None or os.path.lexists(path)
-        if item.filed is None and is_back:  # the next deletion is a new one
-            context.ledger.record(state.work.scope_id, replace(entry, gone=None), context.stats.run)
-    count_item(context, item, state.report(item, reported, 0.0, error, is_known=True))
-    if state.step:
-        shown = reported if reported in UNCHANGED else ItemState.FRESH
-        context.stats.item_state(state.block.id, "", shown, verdict.why)
-
-
-def _count_done_before(
-    context: RunContext, state: BlockState, item: ItemWork, entry: Entry
-) -> None:
-    """Count an item that a run of this job has done; a failure is not tried again.
-
-    With the state from before it ran, so that all runs of the job count the same.
-    """
-    if entry.state in BAD:
-        reported = ItemState.QUARANTINED
-    elif entry.state != ItemState.DONE:
-        reported = ItemState(entry.state)
-    else:
-        known = (*WORK, ItemState.HELD)
-        reported = next((state for state in known if state == entry.was), ItemState.NEW)
-    shown, error = state.shown_key(item.key), entry.error
-    if reported is ItemState.QUARANTINED and state.block.on_error == "fail":
-        raise RunStopped(f"'{shown}': {error}")
-    if reported is ItemState.QUARANTINED and state.block.on_error == "skip":
-        reported = ItemState.SKIPPED
-    take_entry(context, state, item, entry, reported, Why.RECORDED(error or ""))
-    is_tried_again = entry.state == ItemState.FAILED
-    state.n_failures = max(state.n_failures, entry.n_failures, is_tried_again)
-    count_item(context, item, state.report(item, reported, 0.0, error))
-    context.stats.item_state(state.block.id, shown, end_of(reported), error)
-
-
-def take_entry(
-    context: RunContext,
-    state: BlockState,
-    item: ItemWork,
-    entry: Entry,
-    reported: ItemState,
-    why: Reason | None,
-) -> None:
-    state.has_failures |= reported in BAD or entry.has_inner_failures
-    item.is_tried_again = entry.state == ItemState.FAILED
-    if reported in BAD:
-        item.become(Phase.FAILED, why)
-    elif reported in WAITS:
-        item.become(Phase.WAITING, why)
-    elif entry.state != ItemState.DONE:
-        item.become(Phase.SKIPPED, Why.RECORDED(entry.error) if entry.error else None)
-    else:
-        item.become(Phase.DONE)
-        item.has_result = entry.has_result
-        if entry.has_result and state.keeps_results:
-            item.result = context.ledger.load_value(entry.returns, entry.returns_object)
-            step, paths = state.step, current_paths(entry)
-            outputs_of = None if step is None else step.facts.outputs_where_written
-            if step is not None and step.makes_output and paths and outputs_of is not None:
-                # It may be in another place now
-                item.result = outputs_of(context.index.absolute(min(paths)))
-                if step.returns is not None:
-                    scope = state.scope.with_step(step.id, item.result)
-                    item.result = step.returns.render(scope)
-    if state.is_of_item:
-        state.dependencies |= with_outputs(entry, state.work.scope_id)
-
-
-def count_item(context: RunContext, item: ItemWork, report: ItemReport) -> None:
-    item.reported = report.state
-    if report.state not in UNCHANGED and not report.is_known:
-        is_made = report.state is ItemState.HELD and item.verdict.is_work
-        item.changed = item.verdict.state if is_made else report.state
-    if item.is_counted or report.state in (ItemState.HELD, ItemState.BLOCKED):
-        context.stats.item(report)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Awaitable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -17,6 +18,7 @@ from typing import Any, NoReturn
 
 from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.tasks import in_left_thread, task_group
+from paddock.engine.system.units import duration
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.input_values import WrongInput
@@ -34,7 +36,7 @@ from paddock.steps.base import StepError
 from paddock.steps.run_end import FolderAtEnd
 
 from .block_run import BlockRun
-from .block_state import OUTERMOST, BlockState, EnclosingItems, opened_block
+from .block_state import OUTERMOST, BlockState, EnclosingItems
 from .failures import Cause, RunFailed, RunStopped, StepFailed
 from .item_attempt import ItemAttempt, StepAttempt
 from .item_recorder import ItemRecorder
@@ -42,7 +44,6 @@ from .left_nodes import LeftBy, LeftNode, blocks_read
 from .outputs.outdated_outputs import EndedNode, Fate, MadeOutputs, OutdatedOutput
 from .outputs.pruning import Pruner
 from .outputs.vector_rows import clear_rows
-from .run_budget import BudgetMeter
 from .run_context import RunContext
 from .step_runner import StepRunner
 from .step_tools import sub_pipeline_context
@@ -65,7 +66,7 @@ async def run(context: RunContext) -> Report:
     walk = Execute(context)
     work = asyncio.create_task(_clean_up_and_walk(walk))
     if context.bound.pipeline.budget is not None:
-        stop_gate.limit = BudgetMeter(context).reached
+        stop_gate.limit = partial(_budget_reached, context, time.monotonic())
     stopped = asyncio.create_task(context.stop.wait())
     try:
         await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -89,6 +90,23 @@ async def run(context: RunContext) -> Report:
         return stats.report("completed", returns=returns)
     except (RunStopped, LedgerError) as error:
         return stats.report("failed", message=str(error))
+
+
+async def _budget_reached(context: RunContext, began: float) -> str | None:
+    """Return the message that no more items may begin, without a full stop, or None.
+
+    The tokens are those spent once the items in flight are done; on average they are half done.
+    Replies from the ledger cost nothing.
+    """
+    budget, tokens = context.bound.budget, float(context.stats.n_tokens)
+    n_ended, n_in_flight = context.stop_gate.items
+    if n_done := n_ended + n_in_flight / 2:
+        tokens *= 1 + n_in_flight / 2 / n_done
+    if budget.tokens is not None and tokens >= budget.tokens:
+        return f"The budget of {budget.tokens:,} tokens is used up"
+    if budget.time is not None and time.monotonic() - began >= budget.time:
+        return f"The budget of {duration(budget.time)} is used up"
+    return None
 
 
 async def _clean_up_and_walk(walk: Execute) -> Any:
@@ -187,16 +205,10 @@ class Execute(Walk):
     async def opened(self, node: BoundNode) -> BlockState:
         if isinstance(node, BoundStep):
             self.stats.show_step(node.id, 1 if node.kind.roles else None, 0)
-        lacks = self.left.missing_inputs.get(node.id, ())
-        keeps = isinstance(node, BoundStep) or self._keeps_tables or node.id in self._read_blocks
-        return await opened_block(
-            self.context,
-            node,
-            self.scope,
-            enclosing=self.enclosing,
-            keeps_results=keeps,
-            lacks=lacks,
-        )
+        return await super().opened(node)
+
+    def keeps_results(self, node: BoundNode) -> bool:
+        return isinstance(node, BoundStep) or self._keeps_tables or node.id in self._read_blocks
 
     def items(self, state: BlockState) -> Awaitable[EndedNode | None]:
         return BlockRun(self.step_runner, self.recorder, state).items()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from paddock.engine.system.records import Struct, field
 from paddock.pipelines.expressions import ExpressionError, Reference, Value
@@ -14,7 +15,9 @@ from paddock.runner.bind.scope import Scope
 from paddock.steps.effects import Effect
 
 from .traces.block_items import loop_value
-from .traces.block_work import BlockWork
+
+if TYPE_CHECKING:
+    from .traces.block_work import BlockWork
 
 
 class ExpectedPaths(Struct, frozen=True):

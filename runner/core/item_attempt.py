@@ -1,7 +1,6 @@
 """One attempt at an item, or at a step outside of blocks.
 
-`ItemAttempt` is what its steps ask, read and write, `StepAttempt` one of these steps, `ItemEnd` how
-the item ended.
+`ItemAttempt` is what its steps ask, read and write, `StepAttempt` one of these steps.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.reviews.reviews import Review
 from paddock.runner.progress.item_states import ItemState, Phase
-from paddock.runner.progress.reasons import Reason, Why
+from paddock.runner.progress.reasons import Why
 from paddock.runner.progress.report import ItemReport
 from paddock.steps.base import ItemName, Roots
 from paddock.steps.paths import resolve_path
@@ -30,12 +29,11 @@ from .block_state import OUTERMOST, BlockState, EnclosingItems
 from .calls.recorded_calls import CallOrigin
 from .documents_in_use import DocumentInUse
 from .failures import ItemWaits, SkippedByReview, StepFailed, failure_state
-from .item_judge import values_digest
 from .outputs.item_outputs import ItemOutputs
 from .run_context import RunContext
 from .run_records import CallRecord, StepRecord
 from .traces.block_items import file_path_of, is_file_value, item_content, item_path
-from .traces.block_work import ItemWork
+from .traces.block_work import ItemEnd, ItemWork
 from .traces.dependencies import (
     MADE,
     Dependencies,
@@ -57,15 +55,14 @@ class ItemAttempt(SelectiveFields, Struct, kw_only=True):
     hidden = ("_since",)
 
     scope_id: str
-    key: str
     shown_key: str
     node: BoundNode
     """Its block, or the step outside of blocks that it is."""
     enclosing: EnclosingItems
     """The items around what its steps run: it is the last, unless it is a step."""
     outputs: ItemOutputs
-    work: ItemWork | None = None
-    """Its item; None: it is a step outside of blocks that calls no model."""
+    work: ItemWork
+    """Its item; of a step that has no trace, one that no block has."""
     values_read: str = ""
     """Digest of what a top-level step reads, which has no document."""
     is_repeated_crash: bool = False
@@ -101,11 +98,11 @@ class ItemAttempt(SelectiveFields, Struct, kw_only=True):
         items = (*enclosing.items, (scope_id, step.id))
         return cls(
             scope_id=scope_id,
-            key=step.id,
             shown_key="/".join(enclosing.keys),
             node=step,
             enclosing=enclosing,
             outputs=ItemOutputs(context, items, step),
+            work=ItemWork(key=step.id, name=step.id, value=None, is_counted=False),
         )
 
     @classmethod
@@ -118,13 +115,12 @@ class ItemAttempt(SelectiveFields, Struct, kw_only=True):
             enclosing = EnclosingItems(items, state.parallel, is_of_document, state.escalation_pass)
         attempt = cls(
             scope_id=work.scope_id,
-            key=item.key,
             shown_key=state.shown_key(item.key),
             node=step or state.block,
             enclosing=enclosing,
             outputs=ItemOutputs(context, items, step),
             work=item,
-            values_read="" if step is None else values_digest(item),
+            values_read="" if step is None else item.values_digest,
         )
         if attempt.is_decided:  # its answers may not be asked for again, but it writes again
             recorded: list[Dependency] = dependencies_of(item.entry)
@@ -140,37 +136,31 @@ class ItemAttempt(SelectiveFields, Struct, kw_only=True):
         return self.enclosing.is_of_item
 
     @property
-    def value(self) -> Any:
-        return None if self.work is None else self.work.value
+    def key(self) -> str:
+        return self.work.key
 
     @property
     def own_path(self) -> str | None:
-        return None if self.work is None else item_path(self.work.value)
-
-    # --- what was so before
+        return item_path(self.work.value)
 
     @property
     def kept(self) -> Mapping[str, Any]:
         """As `ItemWork.kept`; empty where its document is as it was listed."""
-        return (self.work.kept or {}) if self.work is not None else {}
-
-    @property
-    def renamed_from(self) -> str | None:
-        return None if self.work is None else self.work.renamed_from
+        return self.work.kept or {}
 
     @property
     def is_decided(self) -> bool:
-        return self.work is not None and self.work.verdict.case is Case.DECIDED
+        return self.work.verdict.case is Case.DECIDED
 
     # --- what steps and others see of it
 
     def document_digest(self, scope: Scope) -> str:
         """Return the digest of what a decision in this scope is about."""
         file = next((value for value in reversed(scope.values()) if is_file_value(value)), None)
-        if file is not None and file is self.value:
+        if file is not None and file is self.work.value:
             return str(file["sha256"])
         parts = [] if file is None else [file["sha256"]]
-        return part_digest([*parts, item_content(self.value, None), self.values_read])
+        return part_digest([*parts, item_content(self.work.value, None), self.values_read])
 
     def merge_nested(self, inner: Dependencies, n_failures: int, *, has_failures: bool) -> None:
         """Merge dependencies and failures of a nested block, or of a pipeline that a step runs."""
@@ -231,7 +221,7 @@ class StepAttempt(Struct, kw_only=True):
         is_forced = not options.force.isdisjoint({step.id, block})
         looks_up = step.cache and not options.no_cache and not is_forced
         before: dict[str, list[CallRecord]] = {}
-        for begun in () if item.work is None else item.work.begun:
+        for begun in item.work.begun:
             for call in begun.calls if begun.id == step.id else ():
                 before.setdefault(call.hash, []).append(call)
         caller = CallOrigin(item.scope_id, block, item.shown_key, looks_up, before=before)
@@ -254,13 +244,12 @@ class StepAttempt(Struct, kw_only=True):
         path, relpath = file.get("path"), file.get("relpath")
         stored = self.context.index.stored(path) if isinstance(path, str) else ""
         source = relpath if isinstance(relpath, str) and relpath else stored
-        attempt_id = ""
-        if item.work is not None:  # the same until it is done, also over kills and failures
-            entry = item.work.entry
-            run = entry.run if entry is not None and entry.state == "done" else ""
-            attempt_id = f"{item.work.hash} {run}"
+        work, entry = item.work, item.work.entry
+        run = entry.run if entry is not None and entry.state == "done" else ""
+        # The same until it is done, also over kills and failures
+        attempt_id = f"{work.hash} {run}" if work.hash else ""
         owner = owner_of((item.scope_id, item.key))
-        former = owner_of((item.scope_id, item.renamed_from)) if item.renamed_from else ""
+        former = owner_of((item.scope_id, work.renamed_from)) if work.renamed_from else ""
         key = item.shown_key or item.key
         return ItemName(self.step.id, key, source, stored, owner, former, attempt_id)
 
@@ -272,27 +261,11 @@ class StepAttempt(Struct, kw_only=True):
         return replace(self, step=self.step.escalated)
 
 
-class ItemEnd(Struct, frozen=True):
-    phase: Phase
-    state: ItemState | None
-    """Of its entry; None: nothing is recorded, and it keeps the entry that it has."""
-    report: ItemReport
-    reason: Reason | None = None
-    """Why it failed or waits; None: it went well."""
-    result: Any = None
-    n_failures: int = 0
-    """Failures in a row for a transient reason."""
-    stops_run: StepFailed | None = None
-    """The failure with which the run ends, too."""
-    is_counted: bool = True
-    """Not where a table keeps its former rows: its item is as it was."""
-
-
 def waiting_end(wait: ItemWaits, report: ItemReport) -> ItemEnd:
     error = str(wait.reason) if wait.state is ItemState.BLOCKED else None
     state = wait.state or ItemState.SKIPPED
     report = replace(report, state=state, reasons=(wait.reason,), error=error)
-    return ItemEnd(wait.phase, wait.state, report, wait.reason)
+    return ItemEnd(wait.phase, report, wait.state, wait.reason)
 
 
 def failed_end(
@@ -320,4 +293,4 @@ def failed_end(
         state, stops_run = ItemState.FAILED, error
         report = replace(report, state=state, is_known=False)
     reason = Why.RECORDED(why)
-    return ItemEnd(phase, state, report, reason, n_failures=n_failures, stops_run=stops_run)
+    return ItemEnd(phase, report, state, reason, n_failures=n_failures, stops_run=stops_run)

@@ -21,12 +21,12 @@ from paddock.steps.base import StepError
 from paddock.steps.paths import printable
 
 from .failures import RunStopped
-from .item_attempt import ItemAttempt, ItemEnd
+from .item_attempt import ItemAttempt
 from .outputs.vector_rows import reconcile_rows
 from .run_context import RunContext
 from .run_records import Lineage, source_of
 from .traces.block_items import is_file_value, item_path
-from .traces.block_work import ItemWork
+from .traces.block_work import ItemEnd, ItemWork
 from .traces.dependencies import LimitedContext, TakenPath, as_json, by_name
 from .traces.parts import CONTENT, parts_hash
 from .traces.past_items import LABELS
@@ -54,7 +54,7 @@ class ItemRecorder(Struct, frozen=True, eq=False):
         context, stats = self.context, self.context.stats
         ledger, secrets = context.ledger, stats.secrets
         item, outputs, error = attempt.work, attempt.outputs, end.report.error
-        assert item is not None and end.state is not None
+        assert end.state is not None
         attempt.dependencies |= outputs.dependencies  # 1
         if end.state is ItemState.BLOCKED and end.reason is not None:
             attempt.note(TakenPath(str(end.reason.about[0])))
@@ -144,13 +144,12 @@ class ItemRecorder(Struct, frozen=True, eq=False):
             self._specs[key] = lineage.record_spec(stats.secrets.redact(text))
         own_path = attempt.own_path
         stored = own_path and context.index.stored(own_path)
-        is_counted = attempt.work is not None and attempt.work.is_counted
-        source = source_of(attempt.value, stored)
+        source = source_of(attempt.work.value, stored)
         made = Lineage(
             source,
             attempt.steps,
-            attempt.renamed_from,
-            None if is_counted else attempt.wrote(),
+            attempt.work.renamed_from,
+            None if attempt.work.is_counted else attempt.wrote(),
             tuple(sorted(context.bound.inputs_by_item)),
         )
         lineage.record(

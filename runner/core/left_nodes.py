@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum, auto
+from typing import TYPE_CHECKING
 
 from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.system.text import counted, listed
@@ -22,8 +23,9 @@ from paddock.runner.bind.scope import Scope
 from paddock.runner.progress.item_states import WAITS, ItemState
 from paddock.steps.param_types import RowsParam
 
-from .failures import ItemWaits
-from .traces.block_work import BlockWork
+if TYPE_CHECKING:
+    from .failures import ItemWaits
+    from .traces.block_work import BlockWork
 
 MAX_NAMED = 5
 

@@ -243,7 +243,7 @@ def _with_doubts(
     """
     work, context = attempt.item.work, attempt.context
     step = taught_as(context, attempt.step)
-    entry = work.entry if work is not None and work.has_same_content else None
+    entry = work.entry if work.has_same_content else None
     recorded = (dep for dep in dependencies_of(entry, UsedRules) if (*dep.step,) == step)
     before = next(recorded, replace(used, read_at=context.stats.began_at))
     used = replace(used, read_at=before.read_at)

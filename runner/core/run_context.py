@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from paddock.engine.request import Pool
 from paddock.engine.system.crash_isolation import SuspectRoom
@@ -17,22 +18,24 @@ from paddock.engine.system.records import Struct, field
 from paddock.engine.system.tasks import GroupedCalls
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.bind.trust.protected_files import ProtectedFiles
-from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.drain import StopGate
 from paddock.runner.progress.events import ShownWork
 from paddock.steps.base import DocumentReaders
 from paddock.steps.run_end import RunEndAction
 
-from .calls.query_batches import QueryBatches
-from .documents_in_use import DocumentsInUse
-from .item_judge import Judge
-from .item_toolset import ToolRuntime
-from .other_runs.crash_suspects import CrashSuspects
-from .path_owners import PathOwners
-from .run_options import CallTape, RunOptions
-from .run_stats import RunStats
-from .traces.world import World
+if TYPE_CHECKING:
+    from paddock.runner.ledger.ledger import Ledger
+    from paddock.runner.ledger.output_index import OutputIndex
+
+    from .calls.query_batches import QueryBatches
+    from .documents_in_use import DocumentsInUse
+    from .item_judge import Judge
+    from .item_toolset import ToolRuntime
+    from .other_runs.crash_suspects import CrashSuspects
+    from .path_owners import PathOwners
+    from .run_options import CallTape, RunOptions
+    from .run_stats import RunStats
+    from .traces.world import World
 
 SYNC_THREADS = 4  # a disk syncs several files at once in little more time than one
 ShowChunk = Callable[[str, Sequence[str]], AbstractContextManager[ShownWork | None]]

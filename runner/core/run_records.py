@@ -13,9 +13,10 @@ from msgspec import ValidationError
 
 from paddock.engine.request import Usage
 from paddock.engine.system.distribution import own_version
-from paddock.engine.system.records import Struct, asdict, record_from
+from paddock.engine.system.records import Struct, asdict, astuple, field, record_from
 from paddock.runner.bind.bound import BoundStep
 from paddock.runner.ledger.entries import LedgerError, LineageRow
+from paddock.runner.progress.report import FiledCounts
 
 
 class CallRecord(Struct, frozen=True, array_like=True):
@@ -137,6 +138,24 @@ class Lineage(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tru
     """Stored paths of the files of a step that no report counts; None: of any other."""
     inputs_by_item: Sequence[str] = ()
     """Inputs of a sub-pipeline that its caller made of the item."""
+
+
+class FiledTotals(Struct):
+    """Filed documents, by path and digest: each counts once, however many blocks have it."""
+
+    documents: set[tuple[str, str]] = field(default_factory=set)
+    away: set[tuple[str, str]] = field(default_factory=set)
+    of_earlier_version: set[tuple[str, str]] = field(default_factory=set)
+    changed: dict[str, None] = field(default_factory=dict)
+
+    def add(self, other: FiledTotals) -> None:
+        for own, of_other in zip(astuple(self), astuple(other), strict=True):
+            own.update(of_other)
+
+    @property
+    def counts(self) -> FiledCounts:
+        n, n_away, n_earlier = map(len, (self.documents, self.away, self.of_earlier_version))
+        return FiledCounts(n, n_away, n_earlier, (*self.changed,))
 
 
 def read_lineage(row: LineageRow | None) -> Lineage:

@@ -31,8 +31,7 @@ from paddock.runner.progress.report import (
 from paddock.runner.progress.report_table import ReportTable
 from paddock.runner.progress.time_left import OpenCall, TimeLeft
 
-from .run_records import StepRecord, StepTotals
-from .traces.block_work import FiledTotals
+from .run_records import FiledTotals, StepRecord, StepTotals
 
 TIME_LEFT_EVERY_S = 1.0
 """A step's time to go is reported at most so often."""

@@ -30,7 +30,7 @@ def note_reviews(
     nodes = {node.id: node for node in body}
     reviewed = [n for n in nodes.values() if isinstance(n, BoundStep) and n.review is not None]
     for step in reviewed:
-        for key in filter(None, (attempt.key, attempt.renamed_from)):
+        for key in filter(None, (attempt.key, attempt.work.renamed_from)):
             try:
                 review = reviews.at(attempt.scope_id, key, step.id)
             except LedgerError as error:

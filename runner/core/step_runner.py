@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from random import SystemRandom
@@ -16,8 +16,7 @@ from paddock.engine.system.os_errors import is_transient
 from paddock.engine.system.records import replace
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
-from paddock.pipelines.typed_rows import without_types
-from paddock.runner.bind.bound import BoundBlock, BoundStep
+from paddock.runner.bind.bound import BoundStep
 from paddock.runner.bind.parameters import RenderError
 from paddock.runner.bind.plan_walks import only_reads
 from paddock.runner.bind.scope import Scope
@@ -47,32 +46,11 @@ from .run_context import RunContext
 from .step_answers import StepAnswers
 from .step_tools import carry_out, item_tools, limit_s
 from .traces.dependencies import note_listing
+from .walk import step_outputs
 
 SubPipelinesFor = Callable[[StepAttempt], SubPipelines]
 _OF_INNER = (StepFailed, RunStopped, StopGateClosed, PipelineError, ItemWaits, PutOff)
 """What a pipeline that a step runs may end with."""
-
-
-def item_result(block: BoundBlock, scope: Scope, last: Any) -> Any:
-    """Return an item's result, None where a filter left it out; `last`: its last step's outputs.
-
-    Raises:
-        StepFailed: its `returns` cannot be evaluated.
-    """
-    if block.keep is not None and not block.keep.evaluate(scope):
-        return None
-    if block.returns is None:
-        return without_types(last)
-    try:
-        return block.returns.render(scope)
-    except ExpressionError as error:
-        raise StepFailed(block.id, f"`returns`: {error}") from error
-
-
-def step_outputs(step: BoundStep, scope: Scope, outputs: Mapping[str, Any]) -> Any:
-    if step.returns is None:
-        return outputs
-    return step.returns.render(scope.with_step(step.id, outputs))
 
 
 class StepRunner:

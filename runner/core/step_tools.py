@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paddock.engine.errors import EngineError
 from paddock.engine.request import ModelSpec, Pool, Role
@@ -27,7 +27,6 @@ from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.sub_pipelines import with_inputs
 from paddock.runner.bind.trust.tainted_paths import guarded_roots
 from paddock.runner.ledger.entries import is_variant
-from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.reviews import review_id
 from paddock.steps.base import (
     CallCache,
@@ -48,15 +47,19 @@ from paddock.steps.tools.tool import ToolContext
 
 from .calls.call_cache import LedgerPool
 from .calls.recorded_calls import CallOrigin, ClaimedRequests, PutOff, ToolCallCache
-from .calls.run_models import RunModels
-from .item_attempt import ItemAttempt, StepAttempt
 from .item_toolset import ItemToolset, NoToolset
 from .reviews.prompt_examples import TaughtItem
-from .run_context import RunContext
-from .run_stats import RunStats
-from .traces.block_work import ItemWork
 from .traces.dependencies import ChosenLabels, NarrowedLabels, UsedExamples, dependencies_of
 from .traces.past_decisions import StepName, step_name
+
+if TYPE_CHECKING:
+    from paddock.runner.ledger.ledger import Ledger
+
+    from .calls.run_models import RunModels
+    from .item_attempt import ItemAttempt, StepAttempt
+    from .run_context import RunContext
+    from .run_stats import RunStats
+    from .traces.block_work import ItemWork
 
 
 def item_tools(attempt: StepAttempt, outputs: OutputFiles) -> Tools:
@@ -197,7 +200,7 @@ def mark_labels(attempt: StepAttempt, outputs: Mapping[str, Any] | None) -> None
 async def labelled_tools(attempt: StepAttempt, tools: Tools) -> Tools:
     assert isinstance(tools.reply, ScopedReply)
     step, item, judge = attempt.step, attempt.item, attempt.context.judge
-    entry = None if item.work is None else item.work.entry
+    entry = item.work.entry
     last = {lab.list_name: lab.chosen or () for lab in dependencies_of(entry, ChosenLabels)}
     before = {
         choice.field: last.get(judge.scopes.list_name(step, choice.field), ())
@@ -222,7 +225,7 @@ async def taught_tools(attempt: StepAttempt, params: Any, tools: Tools) -> Tools
         return tools
     context, step, item = attempt.context, attempt.step, attempt.item
     own_id = review_id(item.scope_id, item.key, step.id)
-    entry = None if item.work is None else item.work.entry
+    entry = item.work.entry
     used = dependencies_of(entry, UsedExamples)
     last = next((examples for examples in used if examples.id == own_id), None)
     shown = (item.shown_key or item.key) if is_variant(context.judge.scopes.file) else ""

@@ -22,7 +22,7 @@ from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundSte
 from paddock.runner.bind.parameters import RenderError
 from paddock.runner.bind.plan_walks import all_steps, only_reads, steps_of
 from paddock.runner.bind.scope import Scope
-from paddock.runner.core.block_state import BlockState, opened_block, take_entry
+from paddock.runner.core.block_state import BlockState
 from paddock.runner.core.failures import RunStopped, StepFailed
 from paddock.runner.core.item_attempt import ItemAttempt
 from paddock.runner.core.left_nodes import LeftBy, LeftNode, StepsLeft
@@ -197,10 +197,6 @@ class PlanWalk(Walk):
         await self._add_work(ItemAttempt.of(self.context, node), node, item, entry, pending)
         return True
 
-    async def opened(self, node: BoundNode) -> BlockState:
-        lacks = self.left.missing_inputs.get(node.id, ())
-        return await opened_block(self.context, node, self.scope, keeps_results=True, lacks=lacks)
-
     async def items(self, state: BlockState) -> EndedNode:
         """Show what a run does with each item of a block, and estimate those that are stale.
 
@@ -235,8 +231,9 @@ class PlanWalk(Walk):
         if _keeps_results(self.bound, state, todo):  # 2
             for work in todo:  # they lack output files
                 if work.entry is not None:
-                    take_entry(context, state, work, work.entry, ItemState.DONE, None)
-                    work.reported = work.changed = work.verdict.state
+                    report = state.report(work, work.verdict.state)
+                    found = ItemState.DONE
+                    work.end = state.end_as_recorded(context, work.entry, found, report)
             fills = any(e.keeps_rows for step in all_steps(block.body) for e in step.effects)
             if state.work.missing.deleted and fills:
                 self._note(block, Estimate(outputs=state.outputs()))

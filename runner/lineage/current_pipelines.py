@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from paddock.engine.system.records import Struct, field
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.core.traces.preparation import dependency_differences
+from paddock.runner.core.traces.verify import dependency_differences
 from paddock.runner.core.traces.world import World
 from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.progress.reasons import Reason, Why

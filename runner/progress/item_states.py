@@ -14,20 +14,12 @@ from paddock.engine.system.records import Struct
 
 
 class Phase(Enum):
-    """Where an item of a block is within a run, or a step that has a trace: `NEXT` has the steps.
+    """Where an item of a block is within a run, or a step that has a trace.
 
-                    ┌─▶ PUT_OFF ─┐
-        TO_DO ──▶ RUNNING ◀──────┘
-          └─────────┴─▶ DONE, SKIPPED, FAILED, WAITING, UNASKED
-
-    Straight from TO_DO: what the ledger says. An item that is still TO_DO or RUNNING at the end was
-    left by the stop gate.
+    An item that is still `TO_DO` at the end was left by the stop gate.
     """
 
     TO_DO = auto()
-    RUNNING = auto()
-    PUT_OFF = auto()
-    """A larger model has to be asked, in the next pass over the block."""
     DONE = auto()
     SKIPPED = auto()
     """None of its steps ran, or it failed under `on_error: skip`."""
@@ -41,13 +33,6 @@ class Phase(Enum):
 
 OPEN = (Phase.WAITING, Phase.UNASKED)
 """It has no result yet, and each run looks whether it is due."""
-_ENDS = frozenset((Phase.DONE, Phase.SKIPPED, Phase.FAILED, *OPEN))
-NEXT: Mapping[Phase, frozenset[Phase]] = {
-    Phase.TO_DO: _ENDS | {Phase.RUNNING},
-    Phase.RUNNING: _ENDS | {Phase.PUT_OFF},
-    Phase.PUT_OFF: _ENDS | {Phase.RUNNING},
-    **dict.fromkeys(_ENDS, frozenset[Phase]()),
-}
 
 
 class ItemState(StrEnum):

@@ -15,6 +15,7 @@ from enum import Enum, auto
 from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from paddock.engine.system import files, text
 from paddock.engine.system.records import Struct, field, replace
@@ -22,7 +23,6 @@ from paddock.runner.bind.bound import BoundBlock, BoundNode
 from paddock.runner.bind.item_paths import find_in_plans, paths_depend_on_item_alone
 from paddock.runner.bind.plan_walks import callable_names, nodes_of
 from paddock.runner.bind.specs import whole_spec
-from paddock.runner.ledger.entries import Entry, OutputRow, StoredRow
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.output_conditions import OURS, condition_of
 from paddock.runner.progress.item_states import UNDECIDED, ItemState
@@ -30,9 +30,7 @@ from paddock.runner.progress.reasons import Outdated
 from paddock.steps.base import ItemName
 
 from ..known_pipelines import scopes_of_gone
-from ..run_context import RunContext
 from ..run_records import read_lineage
-from ..traces.block_work import BlockWork
 from ..traces.dependencies import (
     Dependency,
     KeptOutput,
@@ -42,6 +40,12 @@ from ..traces.dependencies import (
     dependencies_of,
 )
 from ..traces.scopes import ItemKey, owner_of
+
+if TYPE_CHECKING:
+    from paddock.runner.ledger.entries import Entry, OutputRow, StoredRow
+
+    from ..run_context import RunContext
+    from ..traces.block_work import BlockWork
 
 
 class Fate(Enum):

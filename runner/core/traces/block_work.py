@@ -6,17 +6,17 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from paddock.engine.system.records import Struct, astuple, field
+from paddock.engine.system.records import Struct, field
 from paddock.runner.bind.bound import BoundBlock, BoundStep
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.filed_store import FiledRow
-from paddock.runner.progress.item_states import NEXT, ItemState, Phase
+from paddock.runner.progress.item_states import UNCHANGED, ItemState, Phase
 from paddock.runner.progress.reasons import Reason
-from paddock.runner.progress.report import FiledCounts, ItemReport
+from paddock.runner.progress.report import ItemReport
 
-from ..failures import Cause
-from ..run_records import StepRecord
+from ..failures import Cause, StepFailed
+from ..run_records import FiledTotals, StepRecord
 from .block_items import (
     AsStored,
     is_file_value,
@@ -25,15 +25,44 @@ from .block_items import (
     loop_value,
     shown_of_file,
 )
-from .parts import CONTENT, PATH, PLACE_IN_LIST, SUFFIX, ordered_digest, part_digest, parts_hash
+from .parts import (
+    CONTENT,
+    PATH,
+    PLACE_IN_LIST,
+    SUFFIX,
+    OuterValue,
+    ordered_digest,
+    part_digest,
+    parts_hash,
+)
 from .past_items import PastItems
 from .scopes import ItemKey
 from .source_folders import MissingSources
 from .verify import NEW, ItemRequest, ItemVerdict
 
 
+class ItemEnd(Struct, frozen=True):
+    """How an item ended: in this run, or in one before if there is nothing to do."""
+
+    phase: Phase
+    report: ItemReport
+    state: ItemState | None = None
+    """Of its entry; None: nothing is recorded, and it keeps the entry that it has."""
+    reason: Reason | None = None
+    """Why it failed, waits or is not asked about."""
+    result: Any = None
+    """Once it is noted, only where the block's results are read."""
+    has_result: bool = False
+    n_failures: int = 0
+    """Failures in a row for a transient reason."""
+    stops_run: StepFailed | None = None
+    """The failure with which the run ends, too."""
+    is_counted: bool = True
+    """Not where a table keeps its former rows: its item is as it was."""
+
+
 class ItemWork(Struct, kw_only=True, eq=False):
-    """One item of a block: what is known of it before, and what became of it."""
+    """One item of a block: what is known of it before, and how it ended."""
 
     key: str
     name: str
@@ -63,34 +92,57 @@ class ItemWork(Struct, kw_only=True, eq=False):
     """As it was filed before, with a result that stands until it has another."""
     renamed_from: str | None = None
     """The key of a deleted item with the same content."""
-    phase: Phase = Phase.TO_DO
-    result: Any = None
-    """Only where the block's results are read."""
-    has_result: bool = False
-    why: Reason | None = None
-    """Why it failed, waits or is not asked about."""
-    is_tried_again: bool = False
-    """Whether it failed, and the next run tries it again with nothing changed."""
-    reported: ItemState | None = None
-    """As reports and the block's `counts` have it."""
-    changed: ItemState | None = None
-    """As the block's `changed` has it; None: it is not changed."""
+    end: ItemEnd | None = None
+    expected: Any = None
+    """While planning: a placeholder for the result that a run would make."""
     begun: Sequence[StepRecord] = ()
     """Its steps in this run before it was put off."""
 
-    def become(self, phase: Phase, why: Reason | None = None) -> None:
-        assert phase in NEXT[self.phase], (self.key, self.phase, phase)
-        self.phase, self.why = phase, why
+    @property
+    def phase(self) -> Phase:
+        return Phase.TO_DO if self.end is None else self.end.phase
+
+    @property
+    def result(self) -> Any:
+        return self.expected if self.end is None else self.end.result
+
+    @property
+    def reason(self) -> Reason | None:
+        return None if self.end is None else self.end.reason
+
+    @property
+    def reported(self) -> ItemState | None:
+        """Its state as reports and the block's `counts` have it."""
+        return self.end.report.state if self.end is not None and self.end.is_counted else None
+
+    @property
+    def changed(self) -> ItemState | None:
+        """Its state as the block's `changed` has it; None: it is not changed."""
+        reported = self.reported
+        if self.end is None or reported is None or reported in UNCHANGED:
+            return None
+        is_made = reported is ItemState.HELD and self.verdict.is_work
+        return None if self.end.report.is_known else self.verdict.state if is_made else reported
 
     @property
     def has_ended(self) -> bool:
         """Whether it ended in this run, done or failed, and was not known before."""
-        return self.verdict.is_work and not NEXT[self.phase]
+        return self.verdict.is_work and self.end is not None
+
+    @property
+    def has_result(self) -> bool:
+        return self.end is not None and self.end.has_result
+
+    @property
+    def is_tried_again(self) -> bool:
+        """Whether it failed, and the next run tries it again with nothing changed."""
+        return self.end is not None and self.end.state is ItemState.FAILED
 
     @property
     def has_failed(self) -> bool:
         """Whether it has no result by an error, under `on_error: skip` too."""
-        return self.phase is Phase.FAILED or (self.phase is Phase.SKIPPED and self.why is not None)
+        phase = self.phase
+        return phase is Phase.FAILED or (phase is Phase.SKIPPED and self.reason is not None)
 
     def scope_in(self, block: BoundBlock, scope: Scope) -> Scope:
         if not block.var:  # of a step outside of blocks
@@ -118,6 +170,14 @@ class ItemWork(Struct, kw_only=True, eq=False):
             return False
         was, now = json.loads(self.entry.parts), json.loads(self.parts)
         return bool(was.get(CONTENT.name) == now.get(CONTENT.name))
+
+    @property
+    def values_digest(self) -> str:
+        """Digest of the values that it reads from outside."""
+        parts: Mapping[str, str] = json.loads(self.parts)
+        return part_digest(
+            {n: parts[n] for n in parts if OuterValue(n).root in ("steps", "inputs")}
+        )
 
     def cause(self, cause: Cause) -> Cause:
         """Return the cause under which its failure is recorded.
@@ -186,24 +246,6 @@ class FiledItems(Struct, frozen=True, kw_only=True):
     """Those of `rows` that the ledger does not have as they are now."""
     former: Mapping[ItemKey, str] = field(default_factory=dict)
     """Filed items of blocks that the pipeline no longer has, and their keys in this one."""
-
-
-class FiledTotals(Struct):
-    """Filed documents, by path and digest: each counts once, however many blocks have it."""
-
-    documents: set[tuple[str, str]] = field(default_factory=set)
-    away: set[tuple[str, str]] = field(default_factory=set)
-    of_earlier_version: set[tuple[str, str]] = field(default_factory=set)
-    changed: dict[str, None] = field(default_factory=dict)
-
-    def add(self, other: FiledTotals) -> None:
-        for own, of_other in zip(astuple(self), astuple(other), strict=True):
-            own.update(of_other)
-
-    @property
-    def counts(self) -> FiledCounts:
-        n, n_away, n_earlier = map(len, (self.documents, self.away, self.of_earlier_version))
-        return FiledCounts(n, n_away, n_earlier, (*self.changed,))
 
 
 class BlockWork(Struct, frozen=True, kw_only=True):

@@ -24,7 +24,6 @@ from paddock.runner import rules
 from paddock.runner.answers.text_vectors import Vector8, similarities
 from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import Entry, LedgerError, read_written
-from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.output_conditions import condition_of_item, last_writer
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.reasons import Reason, Why, quoted
@@ -32,11 +31,13 @@ from paddock.steps.base import Roots
 from paddock.steps.files.scan import SOURCES, FilesScanParams
 
 from .past_decisions import StepDecisions, StepName
-from .past_items import PastItems
 from .world import LabelVectors, PreparedWorld, World, listing_digest, scan_digest
 
 if TYPE_CHECKING:
+    from paddock.runner.ledger.ledger import Ledger
     from paddock.runner.rules.decision_rules import DocumentReadings
+
+    from .past_items import PastItems
 
 _SAME_LABEL = 1e-3
 """Similarities that differ by less may be the same: texts are embedded in other batches."""

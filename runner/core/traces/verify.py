@@ -1,33 +1,49 @@
 """Whether an item is still as its entry says, and whether a run may act on that.
 
-`verify` compares what was recorded with what there is, and knows no option of a run; `permit`
-applies what the run was asked for. Both are pure: `prepare` has looked at all that they ask.
+`prepare` looks at all that some traces need, at once. `verify` compares what was recorded with what
+there is, and knows no option of a run; `permit` applies what the run was asked for: both are pure.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import Enum, unique
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from paddock.engine.system.records import Struct, replace
+from paddock.engine.system.records import Struct, astuple, replace
+from paddock.engine.system.tasks import in_left_thread
 from paddock.engine.system.text import canonical_json
+from paddock.pipelines.label_choices import LabelList
+from paddock.runner.answers.offered_labels import label_texts
+from paddock.runner.answers.text_vectors import unit_matrix
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.item_states import WAITS, WORK, ItemState
 from paddock.runner.progress.reasons import Reason, Why, in_words
+from paddock.steps.base import Roots
 
 from .dependencies import (
+    NEED_A_RULE,
     OTHER_LABELS,
     ChosenLabels,
+    FileDependency,
+    FolderListed,
     KeptOutput,
     LimitedContext,
+    NarrowedLabels,
+    RowsKept,
+    StoreSearched,
     TakenPath,
     Trace,
     dependencies_of,
 )
 from .parts import Older, PreviousResult, changed_parts, parts_hash, renewed_parts, stale_parts
-from .world import PreparedWorld
+from .past_items import PastItems
+from .world import LabelVectors, PreparedWorld, World, scan_digest
+
+if TYPE_CHECKING:
+    from paddock.runner.bind.bound import BoundStep
 
 
 @unique
@@ -80,6 +96,70 @@ class ItemVerdict(Struct, frozen=True):
     def is_remade(self) -> bool:
         """Whether only outputs of the item are made again, without a call."""
         return self.case in (Case.LOSS, Case.TAKEN)
+
+
+# --- look
+
+
+async def prepare(
+    world: World,
+    traces: Collection[Trace],
+    hashes: Mapping[str, str],
+    roots: Roots,
+    choices: Mapping[str, tuple[BoundStep, LabelList]],
+) -> PreparedWorld:
+    """Look at the outputs of these items and at all that they depend on; return their world.
+
+    `hashes` are those that the items have now, by key. `choices` are the lists that are known
+    before any item, by name, each with the step that chooses.
+
+    Raises:
+        EngineError: the labels that are new to a list cannot be embedded.
+    """
+    dependencies = [dep for trace in traces for dep in trace.dependencies]
+    folders = [dep for dep in dependencies if isinstance(dep, FolderListed)]
+    unread = {(dep.folder, scan_params) for dep in folders for scan_params, _ in dep.listings}
+    unread -= world.seen.listed
+    owned = world.index.owned(roots.base) if unread else frozenset()  # the loop's tasks add
+    stores = {dep.path for dep in dependencies if isinstance(dep, StoreSearched)}
+    stores |= {dep.store for dep in dependencies if isinstance(dep, RowsKept)}
+
+    def look() -> None:
+        for trace in traces:
+            for dep in (*trace.outputs, *trace.dependencies):
+                if isinstance(dep, FileDependency):
+                    world.seen.reasons[dep] = dep.find_change(world)
+        for folder, scan_params in unread:
+            place = world.index.absolute(folder)
+            world.seen.listings[folder, scan_params] = scan_digest(place, scan_params, roots, owned)
+            world.seen.listed.add((folder, scan_params))
+
+    if traces:
+        await in_left_thread(look)
+    for path in sorted(stores):
+        place = Path(world.index.absolute(path))
+        await world.rows_at(place).probe(place)
+    for trace in traces:  # of an item that changed, or chose labels: how it was done
+        chose = any(isinstance(d, ChosenLabels | NarrowedLabels) for d in trace.dependencies)
+        if chose or trace.entry.hash != hashes.get(trace.entry.key):
+            trace.past.read()
+    if not choices:
+        return PreparedWorld(*astuple(replace(world, lists={}, label_vectors={})))
+    vectors: dict[str, LabelVectors] = {}
+    narrowed = [t for t in traces if any(isinstance(d, NarrowedLabels) for d in t.dependencies)]
+    for name, (step, labels) in choices.items():
+        former = (trace.past.lists(trace.entry.key).get(name) for trace in narrowed)
+        before = {id(old): old for old in former if old is not None}  # most have the same
+        new = labels.new_to(before.values())
+        if new and world.embed_labels is not None:
+            embedded = await world.embed_labels(step, label_texts(new))
+            if embedded is not None:
+                vectors[name] = LabelVectors([*new], embedded[0], unit_matrix(embedded[1]))
+    lists = {name: labels for name, (_, labels) in choices.items()}
+    return PreparedWorld(*astuple(replace(world, lists=lists, label_vectors=vectors)))
+
+
+# --- compare
 
 
 class CurrentItem(Struct, frozen=True):
@@ -173,6 +253,17 @@ def differences(
     dependencies = (*trace.outputs, *trace.dependencies)
     within = (dependency.reason(world, trace) for dependency in dependencies)
     return _of_parts(trace, now, unknown), [*filter(None, within)]
+
+
+async def dependency_differences(scope_id: str, entry: Entry, world: World) -> list[Reason]:
+    """Return the changes of an item's dependencies that can be seen without its rule."""
+    trace = Trace(scope_id, entry, PastItems(world.ledger, scope_id, None))
+    trace.dependencies = [d for d in trace.dependencies if not isinstance(d, NEED_A_RULE)]
+    hashes, roots = {entry.key: entry.hash}, Roots(world.index.base, ())
+    prepared = await prepare(world, [trace], hashes, roots, {})
+    dependencies = (*trace.outputs, *trace.dependencies)
+    reasons = (dependency.reason(prepared, trace) for dependency in dependencies)
+    return [*filter(None, reasons)]
 
 
 def _of_parts(

@@ -18,8 +18,6 @@ from paddock.engine.system.records import Struct, field
 from paddock.pipelines.label_choices import LabelList
 from paddock.runner.answers.text_vectors import Matrix
 from paddock.runner.config.pipeline_secrets import Secrets
-from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.reasons import Reason
 from paddock.steps.base import Roots, StepError, Vector
 from paddock.steps.files.scan import FilesScanParams, scan_folder
@@ -28,12 +26,14 @@ from paddock.steps.tables.database_tables import DatabaseTables
 from paddock.steps.vectors.open_stores import OpenStores
 
 from .parts import part_digest
-from .past_decisions import PendingReview, StepDecisions, StepName
 
 if TYPE_CHECKING:
     from paddock.runner.bind.bound import BoundStep
+    from paddock.runner.ledger.ledger import Ledger
+    from paddock.runner.ledger.output_index import OutputIndex
 
     from ..calls.run_models import RunModels
+    from .past_decisions import PendingReview, StepDecisions, StepName
 
 
 class LabelVectors(Struct, frozen=True):

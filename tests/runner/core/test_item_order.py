@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from paddock.runner.core import block_run
-from paddock.runner.core.item_window import expected_tokens, longest_first
+from paddock.runner.core.block_run import expected_tokens, longest_first
 from paddock.runner.core.traces.block_work import ItemWork
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.events import Observer
