@@ -24,7 +24,7 @@ from paddock.pipelines.expressions import ExpressionError
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
 from paddock.runner.bind.plan_walks import all_steps
 from paddock.runner.bind.scope import Scope
-from paddock.runner.ledger.filed_store import NOT_FILED
+from paddock.runner.ledger.item_events import EventKind
 from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.item_states import (
     DECIDED,
@@ -395,16 +395,17 @@ def record_verdicts(context: RunContext, state: BlockState) -> None:
         if seen is not None and seen != source.before:
             ledger.record_root(work.scope_id, source.stored, seen.as_text())
     for entry in work.renewed:
-        ledger.renew(work.scope_id, entry)
-    keys = [row.key for row in filed.new]
-    entries = ledger.entries(work.scope_id, keys) if keys else {}
+        renewed = EventKind.VERIFIED, work.scope_id, entry.key, stats.run
+        ledger.append(*renewed, hash=entry.hash, parts=entry.parts)
+    known = ledger.entries(work.scope_id, filed.former.values())
     for (scope_id, key), key_now in filed.former.items():
         for entry in ledger.entries(scope_id, [key]).values():
-            entries.setdefault(key_now, replace(entry, key=key_now))
-            ledger.renew(scope_id, entry, **NOT_FILED)
-    entries |= {entry.key: entry for entry in work.renewed}
+            if key_now not in known:  # its end is of this block now
+                known[key_now] = entry = replace(entry, key=key_now)
+                ledger.record(work.scope_id, entry, entry.run, at=entry.at)
+            ledger.append(EventKind.LEFT, scope_id, key, stats.run)
     for row in filed.new:
-        ledger.renew(work.scope_id, entries[row.key], **row.columns())
+        ledger.append(EventKind.LEFT, work.scope_id, row.key, stats.run, **row.columns())
     stats.add_filed(work.block.id, work.filed_documents())
     if work.edited_paths:
         stats.note(str(Why.OUTPUTS_KEPT(work.edited_paths)))

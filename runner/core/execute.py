@@ -27,6 +27,7 @@ from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
 from paddock.runner.bind.plan_walks import only_reads
 from paddock.runner.folders.folder_listing import not_taken_by_watches
 from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.ledger.item_events import EventKind
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.progress.item_states import LISTED, WHOLE, ItemState
 from paddock.runner.progress.reasons import Outdated
@@ -240,7 +241,8 @@ class Execute(Walk):
             ledger = context.ledger
             lineage = LineageStore(ledger).of_item(scope_id, step.id)
             if lineage is not None or attempt.outputs.written:
-                self.recorder.record_lineage(attempt)
+                made = self.recorder.lineage_of(attempt)
+                ledger.append(EventKind.ACTED, scope_id, step.id, stats.run, **made)
         if not self.is_of_item:
             made_outputs = MadeOutputs({*attempt.wrote()}, writers={(scope_id, step.id)})
             self.ended[step.id] = EndedNode(step, {step.id: Fate.DONE}, made=made_outputs)

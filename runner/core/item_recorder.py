@@ -14,7 +14,8 @@ from paddock.engine.system.records import Struct, asdict, field, replace
 from paddock.engine.system.tasks import in_left_thread
 from paddock.engine.system.text import canonical_json, ordered_json
 from paddock.runner.bind.specs import whole_spec
-from paddock.runner.ledger.entries import Entry, LedgerError, LineageRow
+from paddock.runner.ledger.entries import Entry, LedgerError
+from paddock.runner.ledger.item_events import EventKind
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.progress.item_states import WAITS, WHOLE, ItemState
 from paddock.steps.base import StepError
@@ -96,16 +97,15 @@ class ItemRecorder(Struct, frozen=True, eq=False):
             was=was.value if item.is_counted else "",
         )
         document = attempt.document if end.state in WHOLE else None  # 3
-        filed = dict[str, Any]()
-        if document is not None and document.is_filed:
-            filed = context.documents.filed(document).columns()
         try:  # 4
-            ledger.record(attempt.scope_id, entry, stats.run, **filed)
+            ledger.record(attempt.scope_id, entry, stats.run, **self.lineage_of(attempt))
+            if document is not None and document.is_filed:
+                filed = context.documents.filed(document).columns()
+                ledger.append(EventKind.LEFT, attempt.scope_id, item.key, stats.run, **filed)
             outputs.record_written()
             place, is_repeated_crash = (attempt.scope_id, item.key), attempt.is_repeated_crash
             context.suspects.end(*place, is_recorded=True, is_repeated_crash=is_repeated_crash)
             attempt.entry = entry
-            self.record_lineage(attempt)
             await ledger.durable()
         except LedgerError as failure:
             raise RunStopped(str(failure)) from failure
@@ -131,7 +131,8 @@ class ItemRecorder(Struct, frozen=True, eq=False):
         entry = entries.get(attempt.key)
         return entry is not None and (entry.hash, entry.seconds) == (put.hash, put.seconds)
 
-    def record_lineage(self, attempt: ItemAttempt) -> None:
+    def lineage_of(self, attempt: ItemAttempt) -> dict[str, Any]:
+        """Return the columns of the end of an item that say what it was made of."""
         context, stats = self.context, self.context.stats
         lineage, node, lists = LineageStore(context.ledger), attempt.node, attempt.lists
         key = (node.id, *(lists[name].digest for name in sorted(lists)))
@@ -152,17 +153,9 @@ class ItemRecorder(Struct, frozen=True, eq=False):
             None if attempt.work.is_counted else attempt.wrote(),
             tuple(sorted(context.bound.inputs_by_item)),
         )
-        lineage.record(
-            LineageRow(
-                scope=attempt.scope_id,
-                key=attempt.key,
-                run=stats.run,
-                at=0.0,
-                spec=self._specs[key],
-                source=None if source is None else source.path,
-                made=stats.secrets.redacted(asdict(made)),
-            )
-        )
+        inline, object_ = context.ledger.store_value(stats.secrets.redacted(asdict(made)))
+        path = None if source is None else source.path
+        return {"spec": self._specs[key], "path": path, "made": inline, "made_object": object_}
 
 
 async def as_of_its_content(item: ItemWork, listed_after: float) -> ItemWork:

@@ -57,7 +57,8 @@ from .traces.verify import Case
 
 if TYPE_CHECKING:
     from paddock.runner.ledger.entries import Entry
-    from paddock.runner.ledger.filed_store import FiledRow
+    from paddock.runner.ledger.item_events import EventKind
+from paddock.runner.ledger.filed_store import FiledRow
     from paddock.runner.ledger.ledger import Ledger
 
     from .run_context import RunContext
@@ -479,7 +480,8 @@ def _count_unchanged(context: RunContext, state: BlockState, item: ItemWork) -> 
         if entry.is_filed:  # its document lies where its list has it
             is_back = path is None or os.path.lexists(path)
         if item.filed is None and is_back:  # the next deletion is a new one
-            context.ledger.record(state.work.scope_id, replace(entry, gone=None), context.stats.run)
+            run = context.stats.run
+            context.ledger.append(EventKind.RETURNED, state.work.scope_id, item.key, run)
     state.note_end(context, item, end)
     if state.step:
         shown = report.state if report.state in UNCHANGED else ItemState.FRESH

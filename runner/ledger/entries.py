@@ -263,6 +263,8 @@ class StoredRow(Struct, frozen=True):
 class InFlightRow(Struct, frozen=True):
     """An item that a run has begun; removed when the item ends normally."""
 
+    n: int
+    """Number of its event."""
     scope: str
     key: str
     run: str

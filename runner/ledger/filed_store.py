@@ -7,14 +7,13 @@ says where the document went.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from paddock.engine.system.records import Struct
 
 from .database import queries
-from .entries import FILED
+from .item_events import FILED_COLUMNS, EventKind
 from .ledger import Ledger
 
 MOVED_BY_WATCH = ""
@@ -60,11 +59,8 @@ class FiledRow(NamedTuple):
         return self.returns not in (None, "null") or self.returns_object is not None
 
     def columns(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in NOT_FILED} | {"gone": FILED}
-
-
-NOT_FILED = dict.fromkeys(FiledRow._fields[1:7])
-"""Columns of an item that is not filed any more."""
+        """Return the columns of the event with which its document left."""
+        return {name: getattr(self, name) for name in FILED_COLUMNS}
 
 
 def list_order(name: str, key: str) -> tuple[str, int, str]:
@@ -82,10 +78,12 @@ class FiledStore(Struct, frozen=True):
     _ledger: Ledger
 
     def record_move(self, move: MoveRow) -> None:
-        self._ledger.put_row("moves", move, at=time.time())
+        columns: dict[str, Any] = {"path": move.path, "sha256": move.sha256, "target": move.target}
+        self._ledger.append(EventKind.MOVED, move.scope, move.key, **columns)
 
     def moves_from(self, paths: Collection[str]) -> Mapping[tuple[str, str], MoveRow]:
-        rows = self._ledger.rows_of_keys(queries.MOVES_AT, paths, "path")
+        """Return the last moves of files at these paths, by path and digest."""
+        rows = self._ledger.rows_of_keys(queries.LAST_MOVES, paths, "m.path")
         return {(row[0], row[1]): MoveRow(*row) for row in rows}
 
     def unfinished(self, scope: str) -> list[MoveRow]:

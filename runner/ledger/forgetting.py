@@ -21,6 +21,7 @@ from paddock.runner.settings import read_settings
 from .database import queries
 from .database.ledger_tables import Execute
 from .entries import HANDED_OVER, ScopeOwner, whole_file
+from .item_events import verify_again
 from .ledger import Ledger
 from .lineage_store import LineageStore
 from .retention import RetentionLimits, Sweeper, open_sweeper
@@ -135,7 +136,6 @@ def _remove(ledger: Ledger, items: Collection[DocumentItem], sweeper: Sweeper) -
     hashes -= {*sweeper.needed_calls(forgetting.places)}
     listed = sweeper.database.listed_keys
     drop_calls = queries.DROP_CALLS.format(listed=listed)
-    verify = queries.VERIFY_FILED_AGAIN.format(listed=listed)
     ids = [f'"{review.id}"' for review in forgetting.reviews]
 
     def remove(execute: Execute) -> None:
@@ -148,7 +148,7 @@ def _remove(ledger: Ledger, items: Collection[DocumentItem], sweeper: Sweeper) -
                 execute(statement, {"scope": scope})
         for item in items:
             execute(queries.FORGET_MOVE, {"path": item.path, "content": item.content})
-        execute(verify, {"keys": json.dumps(ids)})
+        verify_again(execute, listed, ids)
         execute(drop_calls, {"keys": json.dumps(sorted(hashes))})
         execute(queries.DROP_UNUSED_SPECS, {})
 

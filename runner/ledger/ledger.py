@@ -23,16 +23,18 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from paddock.engine.system import files, private_files
+from paddock.engine.system import file_locks, files, private_files
 from paddock.engine.system.records import Struct, replace
 
+from .carry_over import carry_file_over, is_of_version_before
 from .database import queries
-from .database.known_ledgers import entry_place
+from .database.known_ledgers import entry_of, entry_place
 from .database.ledger_tables import Execute
 from .database.ledger_writer import Writer
 from .database.sqlite_file import SqliteDatabase, SqliteStorage, write_error
 from .entries import CallRow, Entry, InFlightRow, LedgerError, OutputRow
-from .own_state import LEDGER_FILE, is_own_state, make_state
+from .item_events import EventKind, EventNumbers, changes
+from .own_state import LEDGER_FILE, ForeignState, is_own_state, make_state
 
 if TYPE_CHECKING:
     from .database.ledger_tables import LedgerDatabase, LedgerStorage, RunLock
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+ENDED_COLUMNS = tuple(n for n in Entry.__match_args__ if n not in ("key", "gone", "run", "at"))
 INLINE_CHARS = 16_384  # larger values go to objects/: a row stays within a few SQLite pages
 _MARK = r'"\u0000'
 """In JSON: a text that begins with `\\0`, which stands for the path of the pipeline's folder."""
@@ -66,6 +69,7 @@ class Ledger:
         self._is_closed = threading.Event()
         self._listed: tuple[str, Mapping[str, Entry]] = ("", {})
         """A scope, and its entries as they were listed last."""
+        self._numbers = EventNumbers()
         self._changed_scopes = set[str]()
         """Those of which items were written: the rows may not be there yet, so they are read."""
 
@@ -90,6 +94,7 @@ class Ledger:
     def _open_for_writing(self) -> None:
         try:
             make_state(self.folder)
+            _carry_over(self.folder)
             opened = self.storage.open_for_writing(self._note)
         except OSError as error:
             why = error.strerror or error
@@ -173,7 +178,7 @@ class Ledger:
     # --- items
 
     def entries(self, scope: str, keys: Collection[str] | None = None) -> dict[str, Entry]:
-        return _entries([*self.rows_of_keys(queries.ENTRIES, keys, scope=scope)])
+        return _entries([*self.rows_of_keys(queries.ENTRIES, keys, "i.key", scope=scope)])
 
     def listed_entries(
         self, scope: str, keys: Collection[str], *, with_results: bool = True
@@ -186,22 +191,34 @@ class Ledger:
         rows = list(self.rows(query + (queries.NOT_FILED if has_filed else ""), scope=scope))
         if has_filed:
             left = set(keys).difference(row[0] for row in rows)
-            rows += self.rows_of_keys(query, left, scope=scope)
+            rows += self.rows_of_keys(query, left, "i.key", scope=scope)
         entries = _entries(rows)
         if with_results and not has_filed:
             self._listed = scope, entries
         return dict(entries)
 
-    def record(self, scope: str, entry: Entry, run: str, **columns: Any) -> None:
-        """Write an item's entry; lasting after `durable`."""
-        self.renew(scope, replace(entry, run=run, at=time.time()), **columns)
+    def append(
+        self, kind: EventKind, scope: str, key: str, run: str = "", at: float = 0.0, **columns: Any
+    ) -> int:
+        """Append an event, and change the state of its item; lasting after `durable`.
 
-    def renew(self, scope: str, entry: Entry, **columns: Any) -> None:
-        """Write an entry as it is: its run and time stay those in which the item was done.
-
-        `columns`: where its document went, if that is not as it was (`FiledRow.columns`).
+        Return its number. `at`: now, if it is not given.
         """
-        self.put_row("items", entry, **columns, scope=scope)
+        n = self._numbers.next(None if self._numbers.has_begun else self.rows(queries.LAST_EVENT))
+        event = {"n": n, "scope": scope, "key": key, "kind": kind.value, "run": run}
+        event |= {"at": at or time.time(), **columns}
+        self.put("events", event)
+        changed = changes(event)
+        if changed is None:
+            self.drop("items", {"scope": scope, "key": key})
+        elif changed:
+            self.put("items", {"scope": scope, "key": key, **changed})
+        return n
+
+    def record(self, scope: str, entry: Entry, run: str, **columns: Any) -> None:
+        """Append the end of an item, with columns of its lineage; lasting after `durable`."""
+        ended = {name: getattr(entry, name) for name in ENDED_COLUMNS}
+        self.append(EventKind.ENDED, scope, entry.key, run, **ended, **columns)
 
     def store_value(self, value: Any) -> tuple[str | None, str | None]:
         """Store an item's value; return (text, object), one of which is None, by its size.
@@ -329,16 +346,13 @@ class Ledger:
     def scopes_of(self, file: str) -> set[str]:
         return {row[0] for row in self.rows(queries.SCOPES_OF_FILE, file=file)}
 
-    # --- attempts
+    # --- items in flight
 
-    def attempts_left(self) -> list[InFlightRow]:
-        return [InFlightRow(*row) for row in self.rows(queries.ATTEMPTS)]
+    def in_flight(self) -> list[InFlightRow]:
+        return [InFlightRow(*row) for row in self.rows(queries.IN_FLIGHT)]
 
-    def record_attempt(self, row: InFlightRow) -> None:
-        self.put_row("attempts", row)
-
-    def drop_attempt(self, row: InFlightRow) -> None:
-        self.drop("attempts", {"scope": row.scope, "key": row.key, "run": row.run})
+    def drop_event(self, n: int) -> None:
+        self.drop("events", {"n": n})
 
     # --- watches
 
@@ -472,6 +486,7 @@ def open_existing(storage: LedgerStorage, *, is_readonly: bool = False) -> Ledge
     except OSError as error:
         why = error.strerror or error
         raise LedgerError(f"{folder}: the ledger's folder cannot be read ({why}).") from error
+    _carry_over(folder)
     return storage.find(is_readonly=is_readonly)
 
 
@@ -480,6 +495,16 @@ def storage_of(folder: Path, url: str) -> LedgerStorage:
     if url:
         storage = postgres_module().PostgresStorage(folder, url)
     return storage
+
+
+def _carry_over(folder: Path) -> None:
+    """Replace a ledger of the version before, where there is one of ours."""
+    file = folder / LEDGER_FILE
+    with suppress(ForeignState):  # refused by who opens it
+        entry_of(file)
+        if is_of_version_before(file):
+            with file_locks.lock_now(folder / "ledger.lock", wait_s=-1):
+                carry_file_over(file)
 
 
 @contextmanager

@@ -28,12 +28,6 @@ class LineageStore(Struct, frozen=True):
         self.ledger.put("specs", {"spec": digest, "text": text})
         return digest
 
-    def record(self, row: LineageRow) -> None:
-        inline, object_ = self.ledger.store_value(row.made)
-        values = {name: getattr(row, name) for name in ("scope", "key", "run", "spec", "source")}
-        columns = {"made": inline, "made_object": object_, "at": time.time()}
-        self.ledger.put("provenance", {**values, **columns})
-
     def of_item(self, scope: str, key: str) -> LineageRow | None:
         return next(self._rows(queries.LINEAGE_OF_ITEM, scope=scope, key=key), None)
 
@@ -52,8 +46,8 @@ class LineageStore(Struct, frozen=True):
         }
 
     def of_scope(self, scope: str, keys: Collection[str] | None = None) -> dict[str, LineageRow]:
-        rows = self._rows(queries.LINEAGE_OF_SCOPE, keys, scope=scope)
-        return {row.key: row for row in rows}
+        found = self.ledger.rows_of_keys(queries.LINEAGE_OF_SCOPE, keys, "e.key", scope=scope)
+        return {row.key: row for row in self._read(found)}
 
     def specs_of(self, scope: str) -> dict[str, str]:
         rows = self.ledger.rows(queries.SPECS_OF_SCOPE, scope=scope)
@@ -63,10 +57,11 @@ class LineageStore(Struct, frozen=True):
         found = self.ledger.rows(queries.SPEC, spec=digest)
         return str(found[0][0]) if found else None
 
-    def _rows(
-        self, query: str, keys: Collection[str] | None = None, **values: Any
-    ) -> Iterator[LineageRow]:
-        for *head, text, object_ in self.ledger.rows_of_keys(query, keys, **values):
+    def _rows(self, query: str, **values: Any) -> Iterator[LineageRow]:
+        return self._read(self.ledger.rows(query, **values))
+
+    def _read(self, rows: Sequence[Sequence[Any]]) -> Iterator[LineageRow]:
+        for *head, text, object_ in rows:
             columns = [*head, self.ledger.load_value(text, object_)]
             yield LineageRow(*columns)
 

@@ -30,9 +30,10 @@ from paddock.runner.config.setting_specs import SettingsError
 from paddock.runner.settings import Settings, read_settings
 
 from .database import queries
-from .database.ledger_tables import KEYS, Execute, LedgerDatabase
+from .database.ledger_tables import COLUMNS, KEYS, Execute, LedgerDatabase
 from .database.sqlite_file import compact_file, overwrite_unused_space
 from .entries import LedgerError, ScopeOwner, is_variant
+from .item_events import EventKind, append_in, superseded
 from .ledger import ObjectStore, open_existing, storage_of
 from .own_state import LEDGER_FILE, open_state
 from .run_history import LedgerFolder
@@ -294,6 +295,7 @@ class Sweeper(Struct):
         runs = {run: status for run, status in self.database.rows(queries.RUN_STATES, {})}
         old_runs = self._sweep_runs()
         items = self._sweep_gone_items() | self._sweep_variants()
+        self._sweep_events()
         calls = self._sweep_calls(items)
         # Only a dry sweep has left their rows; what a run has recorded again meanwhile stays.
         self._sweep_objects(*((calls, items) if self.is_dry else ((), ())))
@@ -323,10 +325,10 @@ class Sweeper(Struct):
         With those of what was done within them, which nothing marks as gone.
         """
         before = {"before": self.limits.calls_before}
-        found = self._drop_items(queries.DROP_GONE_ITEM, queries.GONE_ITEMS_BEFORE, before)
+        found = self._drop_items(queries.IS_GONE_ITEM, queries.GONE_ITEMS_BEFORE, before)
         for scope in self._scopes_within_none(found):
             found |= self._drop_items(
-                queries.DROP_ITEM_BEFORE, queries.ITEMS_BEFORE, {**before, "scope": scope}
+                queries.IS_ITEM_BEFORE, queries.ITEMS_BEFORE, {**before, "scope": scope}
             )
         if found and not self.is_dry:
             self._do(queries.DROP_UNUSED_SPECS, {})
@@ -354,19 +356,22 @@ class Sweeper(Struct):
             if any((file, folders, outer) not in known for outer in around):
                 yield scope
 
-    def _drop_items(self, drop: str, query: str, values: Mapping[str, Any]) -> Set[tuple[str, str]]:
+    def _drop_items(
+        self, still: str, query: str, values: Mapping[str, Any]
+    ) -> Set[tuple[str, str]]:
         found = {(scope, key) for scope, key in self.database.rows(query, values)}
         if self.is_dry:
             return found
-        return {item for item in sorted(found) if self._drop_item(drop, *item)}
+        return {item for item in sorted(found) if self._drop_item(still, *item)}
 
-    def _drop_item(self, statement: str, scope: str, key: str) -> bool:
+    def _drop_item(self, still: str, scope: str, key: str) -> bool:
         """Remove all that is known of an item; return False if its document is back meanwhile."""
         item = {"scope": scope, "key": key, "before": self.limits.calls_before}
 
         def drop(execute: Execute) -> bool:
-            if not execute(statement, item):
+            if not execute(still, item):
                 return False
+            append_in(execute, EventKind.FORGOTTEN, scope, key)
             self.drop_missing_outputs(scope, key, execute)
             execute(queries.DROP_REVIEWS_OF_ITEM, item)
             return True
@@ -386,7 +391,7 @@ class Sweeper(Struct):
         for path in missing:
             execute(queries.DROP_OUTPUT, {**item, "path": path})
         if missing == paths:
-            execute(queries.DROP_LINEAGE, item)
+            execute(queries.DROP_EVENTS_OF_ITEM, item)
 
     def _sweep_variants(self) -> Set[tuple[str, str]]:
         """Remove variants not compared for as long as calls are kept; return scopes and keys."""
@@ -402,6 +407,16 @@ class Sweeper(Struct):
         if found and not self.is_dry:
             self._do(queries.DROP_UNUSED_SPECS, {})
         return found
+
+    def _sweep_events(self) -> None:
+        """Fold what was said of items before: later events say it anew."""
+        before = {"before": self.limits.calls_before}
+        names, old = COLUMNS["events"], list[str]()
+        for scope, key in self.database.rows(queries.ITEMS_WITH_HISTORY, before):
+            rows = self.database.rows(queries.EVENTS_OF_ITEM, {"scope": scope, "key": key})
+            events = [dict(zip(names, row, strict=True)) for row in rows]
+            old += [str(n) for n in superseded(events)]
+        self._delete(queries.DROP_EVENTS, old)
 
     def _sweep_calls(self, dropped: Set[tuple[str, str]]) -> Set[str]:
         """Remove calls that no item needs and are too old or too many; return their hashes."""
@@ -479,10 +494,9 @@ class Sweeper(Struct):
         for hash_, request, reply in self.database.rows(queries.OBJECTS_OF_CALLS, {}):
             if hash_ not in calls:
                 yield from (digest for digest in (request, reply) if digest is not None)
-        for query in (queries.OBJECTS_OF_ITEMS, queries.OBJECTS_OF_LINEAGE):
-            for scope, key, digest in self.database.rows(query, {}):
-                if (scope, key) not in items:
-                    yield digest
+        for scope, key, *digests in self.database.rows(queries.OBJECTS_OF_EVENTS, {}):
+            if (scope, key) not in items:
+                yield from filter(None, digests)
         for scope, key, objects, value in self.database.rows(queries.OBJECTS_OF_REVIEWS, {}):
             if (scope, key) not in items:
                 yield from json.loads(objects)

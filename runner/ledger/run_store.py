@@ -80,8 +80,8 @@ class RunStore(Struct, frozen=True):
     def runs_of(self, job: str) -> frozenset[str]:
         return frozenset(row[0] for row in self._ledger.rows(queries.RUNS_OF_JOB, job=job))
 
-    def running_without_attempts(self, since: float) -> list[RunRow]:
-        return self._runs(queries.RUNNING_WITHOUT_ATTEMPTS, since=since)
+    def running_without_items_begun(self, since: float) -> list[RunRow]:
+        return self._runs(queries.RUNNING_WITHOUT_ITEMS_BEGUN, since=since)
 
     def running(self) -> list[RunRow]:
         return self._runs(queries.RUNNING)

@@ -26,9 +26,10 @@ from paddock.engine.system.crash_isolation import (
     n_by_chance,
     n_together,
 )
-from paddock.engine.system.records import Struct, field, replace
+from paddock.engine.system.records import Struct, field
 from paddock.engine.system.text import listed
 from paddock.runner.ledger.entries import InFlightRow, LedgerError
+from paddock.runner.ledger.item_events import EventKind
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.run_store import DIED, RunStore, run_status
 
@@ -99,19 +100,19 @@ class CrashSuspects(Struct, eq=False):
     _notes: dict[ItemKey, list[InFlightRow]] = field(default_factory=dict)
     _within: dict[ItemKey, set[str]] = field(default_factory=dict)
     _n_kills: int = 0
-    _begun: dict[ItemKey, InFlightRow] = field(default_factory=dict)
+    _begun: dict[ItemKey, int] = field(default_factory=dict)
+    """Numbers of events."""
     _is_stopped: bool = False
     _has_looked: bool = False
 
     def look_once(self) -> None:
         if self._has_looked:
             return
-        attempts = self._ledger.attempts_left()
+        attempts = self._ledger.in_flight()
         for row in attempts:
             if row.run == self._run:
                 continue
-            rows = self._notes.setdefault((row.scope, row.key), [])
-            rows[:] = [*(other for other in rows if other.run != row.run), row]
+            self._notes.setdefault((row.scope, row.key), []).append(row)
             if row.around_scope is not None and row.around_key is not None:
                 self._within.setdefault((row.around_scope, row.around_key), set()).add(row.run)
         if attempts:
@@ -119,7 +120,7 @@ class CrashSuspects(Struct, eq=False):
         self._has_looked = True
 
     def _kills(self) -> int:
-        rows = RunStore(self._ledger).running_without_attempts(time.time() - KILLS_COUNT_FOR_S)
+        rows = RunStore(self._ledger).running_without_items_begun(time.time() - KILLS_COUNT_FOR_S)
         return sum(row.run != self._run and run_status(row, self._ledger) == DIED for row in rows)
 
     def of(self, scope_id: str, item: ItemWork) -> CrashHistory | None:
@@ -159,11 +160,29 @@ class CrashSuspects(Struct, eq=False):
     async def begin(self, scope_id: str, item: ItemWork, around: ItemKey | None) -> None:
         if self._is_stopped:
             return
-        outer = around or (None, None)
-        row = InFlightRow(scope_id, item.key, self._run, item.hash, time.time(), *outer)
-        self._begun[scope_id, item.key] = row
-        self._ledger.record_attempt(row)
+        self._begun[scope_id, item.key] = self._append(
+            scope_id, item.key, self._run, item.hash, around
+        )
         await self._ledger.durable()
+
+    def _append(
+        self,
+        scope_id: str,
+        key: str,
+        run: str,
+        hash_: str,
+        around: tuple[str | None, str | None] | None,
+    ) -> int:
+        around_scope, around_key = around or (None, None)
+        return self._ledger.append(
+            EventKind.BEGAN,
+            scope_id,
+            key,
+            run,
+            hash=hash_,
+            around_scope=around_scope,
+            around_key=around_key,
+        )
 
     def end(
         self, scope_id: str, key: str, *, is_recorded: bool = False, is_repeated_crash: bool = False
@@ -178,16 +197,18 @@ class CrashSuspects(Struct, eq=False):
         attempt = self._begun.pop(place, None)
         with suppress(LedgerError):  # raised where the entry is awaited
             if attempt is not None:
-                self._ledger.drop_attempt(attempt)
+                self._ledger.drop_event(attempt)
             if not is_recorded:
                 return
             self._within.pop(place, None)
             notes = self._notes.pop(place, ())
             if is_repeated_crash and notes:
-                self._ledger.record_attempt(replace(notes[-1], run=GIVEN_UP, at=time.time()))
-                return
+                last = notes[-1]
+                around = last.around_scope, last.around_key
+                self._append(scope_id, key, GIVEN_UP, last.hash, around)
+                notes = [row for row in notes if row.run == GIVEN_UP]
             for row in notes:
-                self._ledger.drop_attempt(row)
+                self._ledger.drop_event(row.n)
 
     def stop(self) -> None:
         """Remove every note: from now on, the process ends on request."""

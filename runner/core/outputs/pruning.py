@@ -14,11 +14,11 @@ from itertools import chain
 from pathlib import Path
 
 from paddock.engine.system import no_links, text
-from paddock.engine.system.records import Struct, field, replace
+from paddock.engine.system.records import Struct, field
 from paddock.runner.bind.bound import BoundBlock
 from paddock.runner.folders.missing_files import is_mass_deletion
 from paddock.runner.ledger.entries import Entry, StoredRow
-from paddock.runner.ledger.filed_store import NOT_FILED
+from paddock.runner.ledger.item_events import EventKind
 from paddock.runner.ledger.output_conditions import OURS, condition_of
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.reasons import Outdated
@@ -169,8 +169,7 @@ class Pruner:
         for doubt in missing.doubts:
             self._report(work, doubt)
         for entry in handled:
-            entry = replace(entry, gone=self._stats.run)
-            ledger.record(work.scope_id, entry, self._stats.run, **NOT_FILED)
+            ledger.append(EventKind.GONE, work.scope_id, entry.key, self._stats.run)
         return handled
 
     def _report(self, work: BlockWork, doubt: DeletionDoubt) -> None:

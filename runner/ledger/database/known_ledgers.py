@@ -53,18 +53,24 @@ class LedgerEntry(Struct, frozen=True):
             ForeignState: it is another one than the home knows.
         """
         has_tables = database.find_tables()
-        if has_tables and self.known is not None and database.identity() not in self.known:
-            raise ForeignState(self.file.parent, WrongKind.UNKNOWN, self.file.name)
+        if has_tables:
+            self.check_known(database)
         return has_tables
 
-    def enter_ledger(self, database: SqliteDatabase) -> str:
+    def check_known(self, database: SqliteDatabase) -> None:
+        if self.known is not None and database.identity() not in self.known:
+            raise ForeignState(self.file.parent, WrongKind.UNKNOWN, self.file.name)
+
+    def enter_ledger(self, database: SqliteDatabase, given: str = "") -> str:
         """Return the identity of a ledger, or of one that had none, after it was entered.
+
+        `given`: the identity of one that had none.
 
         Raises:
             ForeignState: it is another one than the home knows.
             LedgerError: the home cannot be written.
         """
-        identity = database.identity() if self.check(database) else ""
+        identity = database.identity() if self.check(database) else given
         if not self.is_kept:
             return identity
         identity = identity if _IDENTITY.fullmatch(identity) else uuid4().hex

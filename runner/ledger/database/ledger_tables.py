@@ -16,7 +16,7 @@ from paddock.engine.system.records import Struct
 
 from ..entries import LedgerError
 
-VERSION = 6
+VERSION = 7
 """Of the tables. A ledger of any other version is refused."""
 
 Row = Mapping[str, Any]
@@ -26,7 +26,7 @@ Pending = Mapping[str, Mapping[Key, Row | None]]
 Execute = Callable[[str, Mapping[str, Any]], Sequence[Sequence[Any]]]
 """Executes a statement with named values (`:name`); returns its rows."""
 
-# Name → (columns of the primary key, which are texts; the other columns).
+# Name → (columns of the primary key, which are texts but for a number; the other columns).
 _TABLES = {
     "meta": ("name", "value text not null"),
     "runs": (
@@ -37,14 +37,19 @@ _TABLES = {
     ),
     "scopes": ("scope", "file text not null, step text not null, inputs text not null"),
     "pipelines": ("name", "file text not null, sha256 text not null, blocks text not null"),
+    "events": (  # of items, by their numbers: the log of which `items` is the fold
+        "n",
+        "scope text not null, key text not null, kind text not null, run text not null, "
+        "at float8 not null, name text, path text, sha256 text, target text, made_by text, "
+        "outdated_by text, around_scope text, around_key text, state text, hash text, error text, "
+        "outputs text, has_inner_failures boolean, seconds float8, calls integer, tokens integer, "
+        "attempts integer, was text, spec text, returns text, returns_object text, parts text, "
+        "reads text, made text, made_object text",
+    ),
     "items": (
-        "scope key",  # what became of it first: long texts behind it are not read then
-        "name text, path text, sha256 text, target text, made_by text, "
-        "outdated_by text, gone text, state text not null, returns text, returns_object text, "
-        "hash text not null, parts text not null, error text, "
-        "reads text, outputs text, has_inner_failures boolean not null, "
-        "seconds float8 not null, calls integer not null, tokens integer not null, "
-        "run text not null, at float8 not null, attempts integer not null default 0, was text",
+        "scope key",
+        "state text, run text, at float8, ended bigint, gone text, name text, path text, "
+        "sha256 text, target text, made_by text, outdated_by text, hash text, parts text",
     ),
     "calls": (
         "hash",
@@ -58,11 +63,6 @@ _TABLES = {
         "key text not null, sha256 text, intended text not null, size bigint, mtime_ns bigint, "
         "run text not null, at float8 not null",
     ),
-    "provenance": (
-        "scope key",
-        "run text not null, at float8 not null, spec text, source text, made text, "
-        "made_object text",
-    ),
     "specs": ("spec", "text text not null"),
     "stored": (
         "scope path key",
@@ -73,14 +73,6 @@ _TABLES = {
         "size bigint not null, mtime_ns bigint not null, run text not null, at float8 not null",
     ),
     "roots": ("owner path host", "folder text not null, at float8 not null"),
-    "moves": (
-        "path sha256",
-        "target text not null, scope text not null, key text not null, at float8 not null",
-    ),
-    "attempts": (
-        "scope key run",
-        "hash text not null, at float8 not null, around_scope text, around_key text",
-    ),
     "reviews": (  # long texts last: a list of reviews does not read them
         "scope key step",
         "id text not null, state text not null, question text not null, run text not null, "
@@ -92,10 +84,10 @@ _TABLES = {
 }
 _INDEXES = (
     "create index if not exists reviews_id on reviews (id)",
-    "create index if not exists items_gone on items (scope, gone)",
-    "create index if not exists items_filed on items (scope, name)",
+    "create index if not exists events_of_item on events (scope, key)",
+    "create index if not exists events_of_kind on events (kind)",
+    "create index if not exists events_of_path on events (path)",
     "create index if not exists outputs_path on outputs (path)",
-    "create index if not exists moves_unfinished on moves (scope)",
 )
 KEYS: Mapping[str, tuple[str, ...]] = {
     name: tuple(key.split()) for name, (key, _) in _TABLES.items()
@@ -262,11 +254,15 @@ def check_version(place: object, rows: Sequence[Sequence[Any]], remedy: str) -> 
     return "version" in facts
 
 
-def create_statements(options: str = "") -> Iterator[str]:
-    """Yield statements that make tables and indexes; `options` follow those with a compound key."""
+def create_statements(number: str = "bigint", options: str = "") -> Iterator[str]:
+    """Yield statements that make tables and indexes; `options` follow those with a compound key.
+
+    `number` is the type of numbers of events.
+    """
     for name, (key, columns) in _TABLES.items():
         names = key.split()
-        texts = ", ".join(f"{column} text not null" for column in names)
+        kind = number if name == "events" else "text"
+        texts = ", ".join(f"{column} {kind} not null" for column in names)
         end = options if len(names) > 1 else ""
         yield (
             f"create table if not exists {name} "

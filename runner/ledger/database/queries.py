@@ -11,63 +11,88 @@ from __future__ import annotations
 from ..entries import FILED, Entry, InFlightRow, OutputRow, PipelineRow, RunRow, StoredRow
 from .ledger_tables import COLUMNS
 
-# --- items: one entry for each item and each step outside of blocks
+# --- items: the state of each, the fold of its events; and the event with which it ended
 
-ENTRIES = f"select {', '.join(Entry.__match_args__)} from items where scope = :scope"
+_OF_STATE = ("key", "state", "gone", "run", "at")
+_OF_BOTH = ("hash", "parts")
+
+
+def _column(name: str) -> str:
+    if name in _OF_BOTH:
+        return f"coalesce(i.{name}, e.{name})"
+    return f"{'i' if name in _OF_STATE else 'e'}.{name}"
+
+
+_ENTRY = ", ".join(map(_column, Entry.__match_args__))
+_ENDED = "items i join events e on e.n = i.ended"
+_OF_SCOPE = f"from {_ENDED} where i.scope = :scope"
+ENTRIES = f"select {_ENTRY} {_OF_SCOPE}"  # narrowed by `i.key`
 # Without results, what they are of, and when they were made: for 10,000 items 12 MB and more.
 _LEFT_OUT = {"returns": "null", "was": "null", "seconds": "0", "at": "0"}
 _LEFT_OUT |= dict.fromkeys(("hash", "parts", "run"), "''")
-_WITHOUT_RESULTS = ", ".join(_LEFT_OUT.get(name, name) for name in Entry.__match_args__)
-ENTRIES_WITHOUT_RESULTS = f"select {_WITHOUT_RESULTS} from items where scope = :scope"
+_WITHOUT_RESULTS = ", ".join(_LEFT_OUT.get(n) or _column(n) for n in Entry.__match_args__)
+ENTRIES_WITHOUT_RESULTS = f"select {_WITHOUT_RESULTS} {_OF_SCOPE}"
 LAST_DONE = "select max(at) from items where scope = :scope"
 KEYS_OF_SCOPE = "select key from items where scope = :scope"
-# Added for those not filed, of which a scope may have 100,000: an `or` would read them all.
-NOT_FILED = (
-    f" and key in ({KEYS_OF_SCOPE} and gone is null union all {KEYS_OF_SCOPE} and gone > '{FILED}')"
-)
+# Added for those not filed, of which a scope may have 100,000.
+NOT_FILED = f" and (i.gone is null or i.gone > '{FILED}')"
 _ITEMS = (
-    f"select items.scope, scopes.step, items.{', items.'.join(Entry.__match_args__)} from items "
-    f"left join scopes on scopes.scope = items.scope"
+    f"select i.scope, scopes.step, {_ENTRY} from {_ENDED} "
+    f"left join scopes on scopes.scope = i.scope"
 )
 # Those that its report counts: a step that only writes a file `was` nothing.
 ITEMS_OF_RUN = (
-    f"{_ITEMS} where items.run = :run and coalesce(items.was, 'new') <> '' "
-    f"order by scopes.step, items.key"
+    f"{_ITEMS} where i.run = :run and coalesce(e.was, 'new') <> '' order by scopes.step, i.key"
 )
 # Those that a run did not try, since they had been given up before it.
 QUARANTINED_BEFORE_RUN = (
-    f"{_ITEMS} where scopes.file = :file and items.state = 'quarantined' and items.gone is null "
-    f"and items.at < (select started from runs where run = :run) order by scopes.step, items.key"
+    f"{_ITEMS} where scopes.file = :file and i.state = 'quarantined' and i.gone is null "
+    f"and i.at < (select started from runs where run = :run) order by scopes.step, i.key"
 )
 # Latest records by other runs, with the source, for a run whose items they replaced.
 ITEMS_OF_OTHER_RUNS = (
-    "select items.scope, scopes.step, items.key, items.run, items.state, items.was, items.gone, "
-    "provenance.source from items join scopes on scopes.scope = items.scope "
-    "left join provenance on provenance.scope = items.scope and provenance.key = items.key "
-    "where scopes.file = :file and items.run <> :run order by items.at"
+    f"select i.scope, scopes.step, i.key, i.run, i.state, e.was, i.gone, e.path from {_ENDED} "
+    "join scopes on scopes.scope = i.scope "
+    "where scopes.file = :file and i.run <> :run order by i.at"
 )
 HAS_ITEM_OF_RUN = "select 1 from items where run = :run limit 1"
-OBJECTS_OF_ITEMS = "select scope, key, returns_object from items where returns_object is not null"
 HAS_FILED = f"select 1 from items where scope = :scope and gone = '{FILED}' limit 1"
 _IS_DELETED = f"gone is not null and gone <> '{FILED}'"
 GONE_ITEMS = f"select scope, key from items where {_IS_DELETED}"
-GONE_ITEMS_BEFORE = f"select scope, key from items where {_IS_DELETED} and at < :before"
-DROP_GONE_ITEM = (
-    f"delete from items where scope = :scope and key = :key and {_IS_DELETED} returning key"
-)
+GONE_ITEMS_BEFORE = f"{GONE_ITEMS} and at < :before"
+IS_GONE_ITEM = f"{GONE_ITEMS} and scope = :scope and key = :key"
 KEYS_OF_ITEMS = "select scope, key from items"
 ITEMS_BEFORE = f"{KEYS_OF_ITEMS} where scope = :scope and at < :before"
-DROP_ITEM_BEFORE = (
-    "delete from items where scope = :scope and key = :key and at < :before returning key"
-)
+IS_ITEM_BEFORE = f"{ITEMS_BEFORE} and key = :key"
+DROP_ITEM = "delete from items where scope = :scope and key = :key"
 # `:name` is as it stands in the JSON of dependencies. `like` would fold case, and know wildcards.
-ITEMS_THAT_READ = "select scope, key from items where replace(reads, :name, '') <> reads"
-READS_NAMING = f"select reads, state from items where not ({_IS_DELETED}) "
-READS_NAMING += "and replace(reads, :name, '') <> reads"
+ITEMS_THAT_READ = f"select i.scope, i.key from {_ENDED} where replace(reads, :name, '') <> reads"
+READS_NAMING = (
+    f"select e.reads, i.state from {_ENDED} where not (i.gone is not null and i.gone <> '{FILED}') "
+    "and replace(reads, :name, '') <> reads"
+)
 # Narrowed by `scope`.
 COUNT_NEWER_ITEMS = (
     f"select count(*) from items where state = 'done' and coalesce(gone, '{FILED}') = '{FILED}' "
     f"and at > :at"
+)
+
+# --- events: the log of items
+
+LAST_EVENT = "select max(n) from events"
+ALL_EVENTS = f"select {', '.join(COLUMNS['events'])} from events order by n"
+EVENTS_OF_ITEM = f"select {', '.join(COLUMNS['events'])} from events"
+EVENTS_OF_ITEM += " where scope = :scope and key = :key order by n"
+# Of items that have several: what the earlier ones said may be said anew.
+ITEMS_WITH_HISTORY = (
+    "select scope, key from events where scope <> '' group by scope, key "
+    "having count(*) > 1 and min(at) < :before"
+)
+DROP_EVENTS = "delete from events where cast(n as text) in (select value from {listed})"
+DROP_EVENTS_OF_ITEM = "delete from events where scope = :scope and key = :key and kind <> 'moved'"
+OBJECTS_OF_EVENTS = (
+    "select scope, key, returns_object, made_object from events "
+    "where returns_object is not null or made_object is not null"
 )
 
 # --- scopes: what the digest of a scope stands for
@@ -87,8 +112,7 @@ RENAME_PIPELINE = (
 )
 # All that is known of a scope; itself stays with its outputs and rows.
 DROP_SCOPE = (
-    "delete from provenance where scope = :scope",
-    "delete from attempts where scope = :scope",
+    "delete from events where scope = :scope",
     "delete from items where scope = :scope",
     "delete from scopes where scope = :scope and scope not in (select scope from outputs "
     "union all select scope from stored)",
@@ -145,52 +169,54 @@ OBJECTS_OF_CALLS = (
     "where request_object is not null or reply_object is not null"
 )
 
-# --- provenance and specs: what an entry was made from
+# --- lineage: the last end of each item, also of one that is forgotten while its outputs are there
 
-LINEAGE_COLUMNS = "scope, key, run, at, spec, source, made, made_object"
-LINEAGE = f"select {LINEAGE_COLUMNS} from provenance where 1 = 1"  # narrowed by `scope`
-LINEAGE_OF_SCOPE = f"{LINEAGE} and scope = :scope"
-LINEAGE_OF_ITEM = f"{LINEAGE_OF_SCOPE} and key = :key"
-LINEAGE_OF_RUN = f"select {LINEAGE_COLUMNS} from provenance where run = :run"
-LINEAGE_OF_SOURCE = (
-    f"select {LINEAGE_COLUMNS} from provenance where source = :source order by scope, key"
+_LAST_ENDS = (
+    "events e where e.kind in ('ended', 'acted') and not exists (select 1 from events later "
+    "where later.scope = e.scope and later.key = e.key and later.n > e.n "
+    "and later.kind in ('ended', 'acted'))"
 )
+_LINEAGE = (
+    f"select e.scope, e.key, e.run, e.at, e.spec, e.path, e.made, e.made_object from {_LAST_ENDS}"
+)
+LINEAGE_OF_SCOPE = f"{_LINEAGE} and e.scope = :scope"  # narrowed by `key`
+LINEAGE_OF_ITEM = f"{LINEAGE_OF_SCOPE} and e.key = :key"
+LINEAGE_OF_RUN = f"{_LINEAGE} and e.run = :run"
+LINEAGE_OF_SOURCE = f"{_LINEAGE} and e.path = :source order by e.scope, e.key"
 ITEMS_WITH_SOURCE_BELOW = (
-    "select source, scope, key from provenance where substr(source, 1, :n) = :prefix "
-    "order by source, scope"
+    f"select e.path, e.scope, e.key from {_LAST_ENDS} and substr(e.path, 1, :n) = :prefix "
+    "order by e.path, e.scope"
 )
 STATES_OF_SOURCES_BELOW = (
-    "select p.source, i.state from provenance p join scopes c on c.scope = p.scope "
-    "join items i on i.scope = p.scope and i.key = p.key "
-    "where c.file = :file and substr(p.source, 1, :n) = :prefix"
+    f"select e.path, i.state from {_ENDED} join scopes c on c.scope = i.scope "
+    "where c.file = :file and substr(e.path, 1, :n) = :prefix"
 )
 # Of the items whose documents are still there.
 LINEAGE_OF_LIVING = (
-    "select p.scope, p.key, p.made, p.made_object from provenance p "
-    "left join items i on i.scope = p.scope and i.key = p.key where i.gone is null"
+    f"select e.scope, e.key, e.made, e.made_object from {_LAST_ENDS} and not exists "
+    "(select 1 from items i where i.scope = e.scope and i.key = e.key and i.gone is not null)"
 )
-SPECS_OF_SCOPE = "select key, spec from provenance where scope = :scope and spec is not null"
+SPECS_OF_SCOPE = f"select e.key, e.spec {_OF_SCOPE} and e.spec is not null"
 SPEC = "select text from specs where spec = :spec"
-DROP_LINEAGE = "delete from provenance where scope = :scope and key = :key"
-OBJECTS_OF_LINEAGE = "select scope, key, made_object from provenance where made_object is not null"
-DROP_UNUSED_SPECS = "delete from specs where spec not in (select spec from provenance)"
+DROP_UNUSED_SPECS = (
+    "delete from specs where spec not in (select spec from events where spec is not null)"
+)
 
 # --- forgetting: all that is known of a document
 
 DOCUMENTS = (  # as `ledger.forgetting.DocumentItem`, then the lineage
-    "select i.scope, i.key, c.file, coalesce(i.name, i.key), coalesce(i.path, p.source), "
-    "i.sha256, i.target, p.made, p.made_object from items i join scopes c on c.scope = i.scope "
-    "left join provenance p on p.scope = i.scope and p.key = i.key "
-    "where coalesce(i.path, p.source) is not null"
+    "select i.scope, i.key, c.file, coalesce(i.name, i.key), coalesce(i.path, e.path), "
+    f"i.sha256, i.target, e.made, e.made_object from {_ENDED} join scopes c on c.scope = i.scope "
+    "where coalesce(i.path, e.path) is not null"
 )
 FORGET_ITEM = tuple(
     f"delete from {table} where scope = :scope and key = :key"
-    for table in ("items", "provenance", "attempts", "reviews", "moves")
+    for table in ("items", "events", "reviews")
 )
-FORGET_MOVE = "delete from moves where path = :path and sha256 = :content"
-# Those in whose `reads` one of the texts stands: the next run looks whether they are still so.
-VERIFY_FILED_AGAIN = (
-    f"update items set made_by = '' where gone = '{FILED}' "
+FORGET_MOVE = "delete from events where kind = 'moved' and path = :path and sha256 = :content"
+# Filed ones in whose `reads` one of the texts stands: the next run looks if they are still so.
+FILED_THAT_READ = (
+    f"select i.scope, i.key from {_ENDED} where i.gone = '{FILED}' "
     "and exists (select 1 from {listed} as one where replace(reads, one.value, '') <> reads)"
 )
 
@@ -206,28 +232,36 @@ STORED_BY_FILE = (
 )
 STORES = "select distinct path from stored"
 
-# --- moves: documents that a step moved away; items that are filed
+# --- moves: where files went; items that are filed
 
-_MOVES = "select path, sha256, target, scope, key, at from moves"  # as `MoveRow`
-MOVES_AT = f"{_MOVES} where 1 = 1"  # narrowed by `path`
-UNFINISHED_MOVES = f"{_MOVES} where scope = :scope"
-ORIGINS_OF = "select distinct path from moves where target = :target and at > :since"
+_MOVED = "events m where m.kind = 'moved'"
+# The last one of each path and content, as `MoveRow`; narrowed by `m.path`.
+LAST_MOVES = (
+    f"select m.path, m.sha256, m.target, m.scope, m.key, m.at from {_MOVED} and not exists "
+    "(select 1 from events later where later.kind = 'moved' and later.path = m.path "
+    "and later.sha256 = m.sha256 and later.n > m.n)"
+)
+UNFINISHED_MOVES = f"{LAST_MOVES} and m.scope = :scope order by m.path, m.sha256"
+ORIGINS_OF = f"select distinct m.path from {_MOVED} and m.target = :target and m.at > :since"
 ORIGINS_BELOW = (
-    "select distinct path from moves where substr(target, 1, :n) = :prefix order by path"
+    f"select distinct m.path from {_MOVED} and substr(m.target, 1, :n) = :prefix order by m.path"
 )
 # Of an item whose document came again `gone` is null.
-_FILED = f"items where name is not null and coalesce(gone, '{FILED}') = '{FILED}'"
+_IS_FILED = f"i.name is not null and coalesce(i.gone, '{FILED}') = '{FILED}'"
 FILED_OF_SCOPE = (  # as `FiledRow`
-    "select key, name, path, sha256, target, made_by, outdated_by, returns, "
-    f"returns_object, state from {_FILED} and scope = :scope"
+    "select i.key, i.name, i.path, i.sha256, i.target, i.made_by, i.outdated_by, e.returns, "
+    f"e.returns_object, i.state {_OF_SCOPE} and {_IS_FILED}"
 )
 MAY_HAVE_FILED = (
-    "select 1 from moves union all select 1 from items where scope = :scope and name is not null "
-    "limit 1"
+    f"select 1 from {_MOVED} union all "
+    "select 1 from items where scope = :scope and name is not null limit 1"
 )
-FILED_TARGET = f"select target from {_FILED} and scope = :scope and key = :key"
+FILED_TARGET = (
+    f"select i.target from items i where {_IS_FILED} and i.scope = :scope and i.key = :key"
+)
 FILED_OF_CONTENT = (
-    f"select scope, key from {_FILED} and sha256 = :content order by path, scope, key"
+    f"select i.scope, i.key from items i where {_IS_FILED} and i.sha256 = :content "
+    "order by i.path, i.scope, i.key"
 )
 
 # --- runs
@@ -240,9 +274,9 @@ RUNNING = f"{RUNS} where status = 'running'"
 LATEST_RUNS = f"{RUNS} where {_BEFORE} order by started desc limit :limit"
 LATEST_RUNS_OF_FILE = f"{RUNS} where {_BEFORE} and file = :file order by started desc limit :limit"
 # That work, or crashed, and have no item begun.
-RUNNING_WITHOUT_ATTEMPTS = (
-    f"{RUNS} where status = 'running' and started > :since "
-    f"and not exists (select 1 from attempts where attempts.run = runs.run)"
+RUNNING_WITHOUT_ITEMS_BEGUN = (
+    f"{RUNS} where status = 'running' and started > :since and not exists "
+    "(select 1 from events where kind = 'began' and events.run = runs.run)"
 )
 RUNS_OF_PARENTS = f"{RUNS} where 1 = 1"  # narrowed by `parent`
 COUNT_RUNS = "select count(*) from runs"
@@ -288,16 +322,18 @@ NAMED_PATHS = (
 
 # PostgreSQL's: whether a run is at work on any machine.
 
-# --- attempts: items that a run has begun
+# --- items that a run has begun
 
-ATTEMPTS = f"select {', '.join(InFlightRow.__match_args__)} from attempts where 1 = 1"
+IN_FLIGHT = (
+    f"select {', '.join(InFlightRow.__match_args__)} from events where kind = 'began' order by n"
+)
 # For each innermost item that a run had begun: whether another run had begun it, too.
 SUSPECTS = (
-    "select exists (select 1 from attempts other where other.scope = attempts.scope "
-    "and other.key = attempts.key and other.run <> :run) "
-    "from attempts where run = :run and not exists (select 1 from attempts inner_ "
-    "where inner_.run = attempts.run and inner_.around_scope = attempts.scope "
-    "and inner_.around_key = attempts.key)"
+    "select exists (select 1 from events other where other.kind = 'began' "
+    "and other.scope = e.scope and other.key = e.key and other.run <> :run) "
+    "from events e where e.kind = 'began' and e.run = :run and not exists "
+    "(select 1 from events inner_ where inner_.kind = 'began' and inner_.run = e.run "
+    "and inner_.around_scope = e.scope and inner_.around_key = e.key)"
 )
 
 # --- watched and roots: what watches have processed, and which folders machines saw

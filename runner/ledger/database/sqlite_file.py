@@ -118,6 +118,15 @@ class SqliteDatabase:
             )
 
     def find_tables(self) -> bool:
+        version = self.version()
+        return bool(version) and check_version(self._file, self.rows(VERSION_FACTS, {}), _REMEDY)
+
+    def version(self) -> str:
+        """Return the version of its tables; empty: there are none.
+
+        Raises:
+            LedgerError: it has more than plain tables.
+        """
         for kind, name, page, text in self.rows(
             "select type, name, rootpage, coalesce(sql, '') from sqlite_master", {}
         ):
@@ -126,9 +135,17 @@ class SqliteDatabase:
                     f"{self._file}: this is no ledger of Paddock's: '{name}' in it is no plain "
                     f"table. Move the file away to start without it."
                 )
-        if not self.rows("select 1 from sqlite_master where name = 'meta'", {}):
-            return False
-        return check_version(self._file, self.rows(VERSION_FACTS, {}), _REMEDY)
+        has_facts = self.rows("select 1 from sqlite_master where name = 'meta'", {})
+        return self.fact("version") if has_facts else ""
+
+    def leave_log(self) -> None:
+        """Write all of it into the one file, without a log beside it.
+
+        Raises:
+            LedgerError: another process has it open.
+        """
+        if self.rows("PRAGMA journal_mode=DELETE", {})[0][0] != "delete":
+            raise LedgerBusy(self._file)
 
     def identity(self) -> str:
         """Return the identity of a ledger with tables; empty: it was removed."""
@@ -160,7 +177,7 @@ class SqliteDatabase:
         with self._explained():
             self._connection.execute("PRAGMA journal_mode=WAL")  # lasting
             with _transaction(self._connection):
-                for statement in create_statements("without rowid"):
+                for statement in create_statements("integer", "without rowid"):
                     self._connection.execute(statement)
                 self._connection.executemany(
                     "insert or replace into meta values (?, ?)",
@@ -204,8 +221,9 @@ class SqliteDatabase:
                 names = [column[0] for column in cursor.description]
                 while rows := cursor.fetchmany(ROWS_AT_A_TIME):
                     found = [dict(zip(names, row, strict=True)) for row in rows]
-                    for row in found if table == "items" else ():  # SQLite has no booleans
-                        row["has_inner_failures"] = bool(row["has_inner_failures"])
+                    for row in found if table == "events" else ():  # SQLite has no booleans
+                        if row["has_inner_failures"] is not None:
+                            row["has_inner_failures"] = bool(row["has_inner_failures"])
                     yield {table: {tuple(row[key] for key in KEYS[table]): row for row in found}}
 
     def damage_behind(self, error: BaseException) -> LedgerError | None:

@@ -22,6 +22,7 @@ from paddock.pipelines.text_cells import SourceText
 
 from ..database import queries
 from ..database.ledger_tables import Execute
+from ..item_events import verify_again
 from ..ledger import Ledger
 from .asked_before import asked_or_decided, has_subject_or_expiry_changed, new_review, stands
 from .reviews import HEAD_NAMES, Question, Review, ReviewTerms, Subject, SubjectText, unknown_review
@@ -280,8 +281,7 @@ class ReviewStore(Struct, eq=False):
                 else:
                     execute(queries.DECIDE_REVIEW, {**self._changing(review), "id": review.id})
             if doubtful:
-                query = queries.VERIFY_FILED_AGAIN.format(listed=self.ledger.listed_keys)
-                execute(query, {"keys": json.dumps(sorted(doubtful))})
+                verify_again(execute, self.ledger.listed_keys, doubtful)
             return changed, any(r.decided_at != before[r.id].decided_at for r in changed)
 
         changed, is_decision = self.ledger.in_transaction(work)

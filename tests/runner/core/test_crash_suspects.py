@@ -18,6 +18,7 @@ from paddock.engine.system.crash_isolation import SuspectRoom
 from paddock.runner.core.other_runs.crash_suspects import CrashHistory, CrashSuspects
 from paddock.runner.core.traces.block_work import ItemWork
 from paddock.runner.ledger.entries import Entry, InFlightRow
+from paddock.runner.ledger.item_events import EventKind
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.run_store import RunStore
 from tests.fakes.pool import FakePool, echo
@@ -98,7 +99,7 @@ def prompts_of(world: World) -> list[str]:
 
 def attempts(world: World) -> list[InFlightRow]:
     with world.ledger() as ledger:
-        return ledger.attempts_left()
+        return ledger.in_flight()
 
 
 def latest_run(world: World) -> str:
@@ -190,7 +191,7 @@ def item_of(key: str, hash_: str, entry: Entry | None = None) -> ItemWork:
 async def test_what_a_run_recorded_before_it_died_is_no_suspect(tmp_path: Path) -> None:
     with Ledger(tmp_path) as ledger:
         for key in ("a", "b"):
-            ledger.record_attempt(InFlightRow("s", key, "dead", "h", 0.0))
+            ledger.append(EventKind.BEGAN, "s", key, "dead", hash="h")
         await ledger.durable()
         suspects = CrashSuspects(ledger, "now")
         suspects.look_once()
@@ -208,7 +209,7 @@ async def test_a_quarantined_item_explains_the_crashes_that_it_caused(tmp_path: 
         for run in ("owl", "elk"):
             RunStore(ledger).reserve_run(run, "p", "p.yaml")
         for key in ("a", "b"):
-            ledger.record_attempt(InFlightRow("s", key, "owl", "h", 1.0))
+            ledger.append(EventKind.BEGAN, "s", key, "owl", hash="h")
         await ledger.durable()
         suspects = CrashSuspects(ledger, "now")
         suspects.look_once()

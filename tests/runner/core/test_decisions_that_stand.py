@@ -278,10 +278,11 @@ def test_a_correction_arrives_though_a_killed_run_has_noted_where_the_document_g
     office.work()  # as the one that is killed begins with: what left its list is filed
     with closing(sqlite3.connect(office.folder / ".paddock/ledger.sqlite")) as database:
         moving = (
-            "select scope, key from items where path = 'inbox/b.txt' and reads like '%\"away\"%'"
+            "select scope, key from events where path = 'inbox/b.txt' and reads like '%\"away\"%'"
         )
-        noted = "update moves set target = 'filed/C/b.txt', (scope, key) = "
-        noted += f"({moving} limit 1) where path = 'inbox/b.txt'"
+        noted = "update events set target = 'filed/C/b.txt', (scope, key) = "
+        last = "select max(n) from events where kind = 'moved' and path = 'inbox/b.txt'"
+        noted += f"({moving} limit 1) where n = ({last})"
         assert database.execute(noted).rowcount == 1
         database.commit()
     office.says("C", 90)
@@ -407,9 +408,13 @@ def test_a_filed_document_that_failed_and_is_gone_is_named_and_can_be_tried_agai
     (office.folder / "filed/B/b.txt").rename(office.folder / "kept.txt")
     office.says("C", 90)
     with closing(sqlite3.connect(office.folder / ".paddock/ledger.sqlite")) as ledger, ledger:
-        lost = "update items set state = 'quarantined', returns = 'null', error = 'bad' "
+        lost = "state = 'quarantined', returns = 'null', error = 'bad'"
         of_each = "scope in (select scope from scopes where step = 'each')"
-        ledger.execute(f"{lost} where {of_each} and key = 'b.txt'")
+        ledger.execute(
+            f"update events set {lost} where kind = 'ended' and {of_each} and key = 'b.txt'"
+        )
+        state = "update items set state = 'quarantined'"
+        ledger.execute(f"{state} where {of_each} and key = 'b.txt'")
     for _ in range(2):
         assert states(office.work())["b.txt"] == "quarantined"
     office.work(retry_failed=True)

@@ -76,7 +76,8 @@ def left_behind(world: World) -> dict[str, Any]:
     out = {path.name: path.read_bytes() for path in sorted((world.folder / "out").iterdir())}
     with closing(sqlite3.connect(world.folder / ".paddock" / "ledger.sqlite")) as ledger:
         items = ledger.execute(
-            "select key, hash, state, replace(returns, ?, ''), outputs, calls, tokens from items",
+            "select key, hash, state, replace(returns, ?, ''), outputs, calls, tokens from events "
+            "where kind = 'ended'",
             (str(world.folder),),  # which is a part of the path that the table has
         )
         calls = ledger.execute("select hash, request, reply, usage, step, key from calls")

@@ -232,7 +232,9 @@ def test_lineage_of_another_version_is_named(tmp_path: Path) -> None:
     world.run()
     next((tmp_path / "inbox").iterdir()).rename(tmp_path / "inbox/renamed.txt")
     with closing(sqlite3.connect(tmp_path / ".paddock/ledger.sqlite")) as database:
-        database.execute("update provenance set made = json_set(made, '$.source.inode', 7)")
+        database.execute(
+            "update events set made = json_set(made, '$.source.inode', 7) where made is not null"
+        )
         database.commit()
     said = "`inode`.*another version wrote it"
     report = world.run()

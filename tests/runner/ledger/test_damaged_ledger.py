@@ -127,7 +127,7 @@ def test_any_flipped_bytes_are_refused_in_one_sentence_or_read(done: Path, tmp_p
         (folder / "ledger.sqlite").write_bytes(data)
         try:
             with Ledger(folder, is_readonly=True) as ledger:
-                ledger.attempts_left()
+                ledger.in_flight()
             database = SqliteDatabase(folder / "ledger.sqlite")
             try:
                 for _ in database.lasting_rows():

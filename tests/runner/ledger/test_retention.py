@@ -48,7 +48,9 @@ def rows(world: World, query: str) -> list[tuple[object, ...]]:
 
 def age(world: World, seconds: float) -> None:
     """Make all that there is so much older."""
-    for table, column in (("calls", "at"), ("items", "at"), ("runs", "started"), ("runs", "ended")):
+    for table in ("calls", "items", "events"):
+        rows(world, f"update {table} set at = at - {seconds}")
+    for table, column in (("runs", "started"), ("runs", "ended")):
         rows(world, f"update {table} set {column} = {column} - {seconds}")
     for file in state(world).rglob("*"):
         if file.is_file():
@@ -85,7 +87,7 @@ def test_a_document_that_is_long_gone_leaves_the_ledger_but_its_output_is_still_
     assert (swept.items, swept.calls) == (2, 3)  # and the first digest's
     known = {str(path) for (path,) in rows(world, "select path from outputs")}
     assert known == {"out/1.txt", "out/2.txt", "out/DIGEST.md"}
-    keys = {key for (key,) in rows(world, "select key from provenance")}
+    keys = {key for (key,) in rows(world, "select key from events")}
     assert "1.txt" in keys  # the step that made the output is known as well
     assert "0.txt" not in keys
     assert states(world.run()) == {}
@@ -258,7 +260,7 @@ def test_an_item_whose_document_comes_back_during_a_sweep_stays_whole(
                 rows(world, "update items set gone = null")
             return found
 
-    tables = [f"select * from {name}" for name in ("reviews", "provenance", "specs", "calls")]
+    tables = [f"select * from {name}" for name in ("reviews", "events", "specs", "calls")]
     before = [rows(world, query) for query in tables]
     assert before[0] and before[1]
     file = state(world) / "ledger.sqlite"
@@ -331,5 +333,6 @@ def test_what_was_done_within_a_document_leaves_the_ledger_with_it(tmp_path: Pat
     swept = sweep_ledger(state(world), "", EVERYTHING)
     assert (swept.items, swept.calls) == (4, 3)
     assert rows(world, "select count(*) from items") == [(4,)]
-    assert rows(world, "select count(*) from provenance") == [(5,)], "one has an output still"
+    ended = "select count(distinct scope || key) from events where kind = 'ended'"
+    assert rows(world, ended) == [(5,)], "one has an output still"
     assert states(world.run()) == {} and world.pool.chats == []

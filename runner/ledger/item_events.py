@@ -1,0 +1,158 @@
+"""The log of items: what happens to one is an event, and its state is a fold of its events.
+
+Events are only appended. `items` has the fold of each item, so that a run need not read them all;
+`paddock doctor --rebuild` makes it again from the log. What later events have said anew of an item
+is removed by retention, and all of it when a person asks to forget a document.
+
+An item is named by its scope and key. Where its document lies, and what is in that, are facts of
+its events. Numbers order events, clocks do not: one may go back.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from enum import StrEnum, auto
+from typing import Any
+
+from .database import queries
+from .database.ledger_tables import COLUMNS, Execute, Row
+from .entries import FILED
+
+_COUNTER_BITS = 32
+FILED_COLUMNS = ("name", "path", "sha256", "target", "made_by", "outdated_by")
+"""What is known of the document of a filed item, and of the rule as it was done last."""
+NOT_FILED: Row = dict.fromkeys(FILED_COLUMNS)
+
+
+class EventKind(StrEnum):
+    BEGAN = auto()
+    """A run began its steps. Its end folds that away: else the run died, or is at work."""
+    MOVED = auto()
+    """A file is about to be moved from `path` to `target`; without a scope it was moved."""
+    ENDED = auto()
+    """It was done, failed or waits: with its parts, result, dependencies, outputs and calls."""
+    ACTED = auto()
+    """A step outside of blocks that each run does again, and so has no state, wrote or sent."""
+    LEFT = auto()
+    """Its document is no longer where it was listed, since it was moved away."""
+    RETURNED = auto()
+    """Its document is listed again."""
+    GONE = auto()
+    """A run found that its document was deleted."""
+    VERIFIED = auto()
+    """It is equivalent by another rule, or would come out otherwise by that."""
+    FORGOTTEN = auto()
+    """Nothing of it counts; what its outputs were made of stays while there are some."""
+
+
+def changes(event: Row) -> Row | None:
+    """Return the columns of an item's state that an event sets; None: it has no state any more.
+
+    1. Began, acted, or a file is about to be moved: the state is as before.
+    2. Ended: this result counts, by these parts; its document is there.
+    3. Left: it is filed where its document went, if that is known.
+    4. Returned: its document is there again; what it was filed as stays known.
+    5. Gone: since this run; it is not filed.
+    6. Verified: what it says of rule and parts.
+    7. Forgotten: there is no state.
+    """
+    match event["kind"]:
+        case EventKind.BEGAN | EventKind.MOVED | EventKind.ACTED:  # 1
+            return {}
+        case EventKind.ENDED:  # 2
+            of_end = {"ended": event["n"], "state": event["state"], "gone": None}
+            return {**of_end, **_when(event), "hash": None, "parts": None}
+        case EventKind.LEFT:  # 3
+            return {"gone": FILED, **{name: event.get(name) for name in FILED_COLUMNS}}
+        case EventKind.RETURNED:  # 4
+            return {"gone": None, **_when(event)}
+        case EventKind.GONE:  # 5
+            return {"gone": event["run"], **_when(event), **NOT_FILED}
+        case EventKind.VERIFIED:  # 6
+            said = ("hash", "parts", "made_by", "outdated_by")
+            return {name: event[name] for name in said if event.get(name) is not None}
+        case EventKind.FORGOTTEN:  # 7
+            return None
+    raise ValueError(event["kind"])
+
+
+def _when(event: Row) -> Row:
+    return {"run": event["run"], "at": event["at"]}
+
+
+def fold(events: Iterable[Row]) -> dict[tuple[str, str], Row]:
+    """Return the state of each item that has one, by scope and key, by events in their order."""
+    states: dict[tuple[str, str], Row] = {}
+    for event in events:
+        place = event["scope"], event["key"]
+        changed = changes(event)
+        if changed is None:
+            states.pop(place, None)
+        elif changed and (place in states or "ended" in changed):
+            states[place] = {**states.get(place, {}), **changed}
+    return states
+
+
+def superseded(events: Sequence[Row]) -> Iterator[int]:
+    """Yield the numbers of an item's events that say nothing any more: later ones said it anew.
+
+    Where files were moved, and what is in flight, is asked of the events themselves.
+    """
+    said = set[str]()
+    for event in reversed(events):
+        changed = changes(event)
+        if event["kind"] == EventKind.ACTED:
+            changed = {EventKind.ACTED: ""}
+        if changed is None:
+            said |= {*COLUMNS["items"]}
+        elif changed and changed.keys() <= said:
+            yield event["n"]
+        else:
+            said |= changed.keys()
+
+
+class EventNumbers:
+    """The numbers of a process's events: greater than all that it finds, and its own alone."""
+
+    def __init__(self) -> None:
+        self._counter: int | None = None
+        self._mark = secrets.randbits(_COUNTER_BITS - 1)
+
+    def next(self, rows: Sequence[Sequence[Any]] | None = None) -> int:
+        """Return the next number; `rows`: those of `LAST_EVENT`, needed for the first one."""
+        if rows is not None:
+            last = max((int(n or 0) for (n,) in rows), default=0)
+            self._counter = max(self._counter or 0, last >> _COUNTER_BITS)
+        assert self._counter is not None
+        self._counter += 1
+        return self._counter << _COUNTER_BITS | self._mark
+
+    @property
+    def has_begun(self) -> bool:
+        return self._counter is not None
+
+
+def append_in(execute: Execute, kind: EventKind, scope: str, key: str, **columns: Any) -> None:
+    """Append an event of an item, and change its state, in a transaction."""
+    n = EventNumbers().next(execute(queries.LAST_EVENT, {}))
+    event = {"n": n, "scope": scope, "key": key, "kind": kind, "run": "", "at": time.time()}
+    event |= columns
+    names = ", ".join(event)
+    execute(f"insert into events ({names}) values ({', '.join(f':{n}' for n in event)})", event)
+    changed = changes(event)
+    if changed is None:
+        execute(queries.DROP_ITEM, event)
+    elif changed:
+        sets = ", ".join(f"{name} = :{name}" for name in changed)
+        item = {**changed, "scope": scope, "key": key}
+        execute(f"update items set {sets} where scope = :scope and key = :key", item)
+
+
+def verify_again(execute: Execute, listed: str, texts: Iterable[str]) -> None:
+    """Let the next run verify the filed items in whose dependencies one of these texts stands."""
+    query = queries.FILED_THAT_READ.format(listed=listed)
+    for scope, key in execute(query, {"keys": json.dumps(sorted(texts))}):
+        append_in(execute, EventKind.VERIFIED, scope, key, made_by="")
