@@ -109,6 +109,11 @@ def kept_file(file: Path, version: int = BEFORE) -> Path:
     return file.with_name(f"{file.stem}.{version}{file.suffix}")
 
 
+def is_version_before(facts: Sequence[Sequence[Any]]) -> bool:
+    """Return whether a ledger is of that version, by the rows of `VERSION_FACTS`."""
+    return ("version", str(BEFORE)) in [tuple(row) for row in facts]
+
+
 def is_of_version_before(file: Path) -> bool:
     """Return whether a file is a ledger of that version. Only its first page is read for others."""
     if not file.exists() or not file.stat().st_size:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection
-from contextlib import ExitStack, suppress
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from paddock.engine.system import file_locks
@@ -105,7 +105,24 @@ def forget(place: LedgerFolder, items: Collection[DocumentItem]) -> None:
     Raises:
         LedgerError: a run works on the folder (`Locked`), or the ledger cannot be used.
     """
-    url, busy = read_settings(place.folder).ledger_url, "works on this folder: nothing was removed."
+    url, nothing_older = read_settings(place.folder).ledger_url, RetentionLimits(0.0, 0.0)
+    with (
+        without_runs(place) as ledger,
+        suppress(FileNotFoundError),
+        open_sweeper(place.state, url, nothing_older, overwrites=True) as sweeper,
+    ):
+        _remove(ledger, items, sweeper)
+        sweeper.sweep()
+
+
+@contextmanager
+def without_runs(place: LedgerFolder) -> Iterator[Ledger]:
+    """Open a ledger for reading while no run is at work on its folder, and none begins.
+
+    Raises:
+        LedgerError: a run works on the folder (`Locked`), or the ledger cannot be used.
+    """
+    busy = "works on this folder: nothing was changed."
     try:
         with open_for_reading(place) as ledger, ExitStack() as stack:
             ledger_lock = file_locks.lock_now(place.state / "ledger.lock", wait_s=LOCK_WAIT_S)
@@ -115,13 +132,7 @@ def forget(place: LedgerFolder, items: Collection[DocumentItem]) -> None:
                     raise Locked(f"Run '{row.run}' {busy} Wait.")
             for lock in (place.state / "locks").glob("*.lock"):  # none that has opened it begins
                 stack.enter_context(file_locks.lock_now(lock))
-            nothing_older = RetentionLimits(0.0, 0.0)
-            with (
-                suppress(FileNotFoundError),
-                open_sweeper(place.state, url, nothing_older, overwrites=True) as sweeper,
-            ):
-                _remove(ledger, items, sweeper)
-                sweeper.sweep()
+            yield ledger
     except file_locks.LockTaken:
         raise Locked(f"{place.state}: another process {busy} Wait.") from None
 

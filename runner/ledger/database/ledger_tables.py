@@ -243,10 +243,16 @@ def check_version(place: object, rows: Sequence[Sequence[Any]], remedy: str) -> 
         LedgerError: another version of Paddock made them.
     """
     facts = {str(name): str(value) for name, value in rows}
-    if facts.get("version", str(VERSION)) != str(VERSION):
-        writer = f"Paddock {facts.get('paddock', '0.1.0')}"
+    version = facts.get("version", str(VERSION))
+    writer = f"Paddock {facts.get('paddock', '0.1.0')}"
+    if version.isdecimal() and int(version) > VERSION:
         raise LedgerError(
-            f"{place}: this ledger has version {facts['version']}, which {writer} reads; this is "
+            f"{place}: this ledger has version {version}, which the newer {writer} reads; this is "
+            f"Paddock {own_version()}, for version {VERSION}. Use the newer one here."
+        )
+    if version != str(VERSION):
+        raise LedgerError(
+            f"{place}: this ledger has version {version}, which {writer} reads; this is "
             f"Paddock {own_version()}, for version {VERSION}. To keep what people decided: "
             f"`paddock review FOLDER --export decided.jsonl` with {writer}, and here, after a run, "
             f"`paddock review FOLDER --import decided.jsonl`. {remedy}"

@@ -25,6 +25,7 @@ from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.retry import Backoff, retried_blocking
 from paddock.engine.system.text import one_line
 
+from ..carry_over import BEFORE, carried_rows, is_version_before
 from ..entries import LedgerError
 from ..own_state import LEDGER_FILE, folder_identity, known_folder_identity
 from ..run_locks import SessionLock
@@ -43,6 +44,7 @@ from .ledger_tables import (
     made_facts,
     write_statements,
 )
+from .queries import HAS_SESSION
 from .sqlite_file import READ_S, ROWS_AT_A_TIME, WORK_S, SqliteDatabase
 
 OLDEST = 13  # PostgreSQL's oldest supported release when this was written, less one
@@ -582,15 +584,54 @@ def _has_tables(connection: psycopg.Connection[Any], server: PostgresServer) -> 
     if not _execute(connection, "select 1 where to_regclass(:name) is not null", values):
         return False
     facts = _execute(connection, VERSION_FACTS, {})
+    if is_version_before(facts):
+        _carry_over(connection, server)
+        facts = _execute(connection, VERSION_FACTS, {})
     remedy = "Use the same Paddock on all machines."
     return check_version(database_name(server.url), facts, remedy)
 
 
-def _make_tables(connection: psycopg.Connection[Any], schema: str, file: Path) -> None:
+def _carry_over(connection: psycopg.Connection[Any], server: PostgresServer) -> None:
+    """Rename the schema of the version before, and make this version's from what it knows.
+
+    Raises:
+        LedgerError: a run of the older version is at work.
+    """
+    execute = partial(_execute, connection)
+    before = f"{server.schema}_{BEFORE}"
+
+    def path(schema: str) -> None:
+        execute("select set_config('search_path', :path, false)", {"path": f'"{schema}", pg_temp'})
+
+    def select(query: str, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+        path(before)
+        found = execute(query, values)
+        path(server.schema)
+        return found
+
+    with connection.transaction():
+        execute("select pg_advisory_xact_lock(hashtext(:name))", {"name": server.schema})
+        if not is_version_before(execute(VERSION_FACTS, {})):
+            return  # another machine did it
+        for (run,) in execute("select run from runs where status = 'running'", {}):
+            if execute(HAS_SESSION, {"name": f"paddock {run}"[:63]}):
+                raise LedgerError(
+                    f"{database_name(server.url)}: run '{run}' of an older Paddock works on this "
+                    f"folder. Wait until it has ended; then its ledger is carried over."
+                )
+        names = sql.Identifier(server.schema), sql.Identifier(before)
+        connection.execute(sql.SQL("alter schema {} rename to {}").format(*names))
+        _make_tables(connection, server.schema, None)
+        for pending in carried_rows(select):
+            _write(connection, pending)
+
+
+def _make_tables(connection: psycopg.Connection[Any], schema: str, file: Path | None) -> None:
+    """Make the tables; they begin with the rows of a file, if it is there."""
     connection.execute(sql.SQL("create schema if not exists {}").format(sql.Identifier(schema)))
     for statement in create_statements():
         connection.execute(statement.encode())
-    if file.exists():
+    if file is not None and file.exists():
         entry = entry_of(file)
         with closing(SqliteDatabase(file)) as database:
             entry.check(database)

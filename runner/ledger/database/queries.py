@@ -80,7 +80,10 @@ COUNT_NEWER_ITEMS = (
 # --- events: the log of items
 
 LAST_EVENT = "select max(n) from events"
-ALL_EVENTS = f"select {', '.join(COLUMNS['events'])} from events order by n"
+# What a state is the fold of, and what there is of it.
+STATE_COLUMNS = ("n", "kind", *COLUMNS["items"][:2], "run", "at", "state", *COLUMNS["items"][7:])
+STATE_EVENTS = f"select {', '.join(STATE_COLUMNS)} from events where scope <> '' order by n"
+STATES = f"select {', '.join(COLUMNS['items'])} from items"
 EVENTS_OF_ITEM = f"select {', '.join(COLUMNS['events'])} from events"
 EVENTS_OF_ITEM += " where scope = :scope and key = :key order by n"
 # Of items that have several: what the earlier ones said may be said anew.

@@ -122,7 +122,7 @@ async def test_a_call_comes_back_with_its_raw_reply(tmp_path: Path) -> None:
         assert ledger.call("other") is None
 
 
-@pytest.mark.parametrize("version", [0, 1, 3, 4, 5, 7])
+@pytest.mark.parametrize("version", [0, 1, 3, 4, 5, 8])
 def test_a_ledger_of_another_version_is_refused_by_every_verb_and_left_as_it_is(
     tmp_path: Path, version: int
 ) -> None:
@@ -138,11 +138,16 @@ def test_a_ledger_of_another_version_is_refused_by_every_verb_and_left_as_it_is(
     writer = f"Paddock {'9.9' if is_named else '0.1.0'}"
     text = (
         f"{file}: this ledger has version {version}, which {writer} reads; this is Paddock "
-        f"{own_version()}, for version 6. To keep what people decided: `paddock review FOLDER "
+        f"{own_version()}, for version 7. To keep what people decided: `paddock review FOLDER "
         f"--export decided.jsonl` with {writer}, and here, after a run, `paddock review FOLDER "
         "--import decided.jsonl`. Move the file away to start without it: what pipelines wrote "
         "stays (`run --take` replaces it)."
     )
+    if version > 7:
+        text = (
+            f"{file}: this ledger has version {version}, which the newer {writer} reads; this is "
+            f"Paddock {own_version()}, for version 7. Use the newer one here."
+        )
     for verb in (
         world.run,
         world.plan,

@@ -266,7 +266,7 @@ def test_nothing_is_forgotten_during_a_run_without_consent_or_by_an_unknown_name
         row = {"run": "owl", "pipeline": "bills", "file": "pipeline.yaml", "status": "running"}
         RunStore(ledger).record_run(here | row)
     busy = invoke("clean", str(tmp_path), "--forget", "zwingen.txt", "--yes")
-    assert "'owl' works on this folder: nothing was removed" in busy.output
+    assert "'owl' works on this folder: nothing was changed" in busy.output
     assert (unknown.exit_code, busy.exit_code) == (2, 1)
     assert files_with(desk, PERSON)
 
