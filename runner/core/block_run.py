@@ -397,7 +397,8 @@ def record_verdicts(context: RunContext, state: BlockState) -> None:
     for entry in work.renewed:
         renewed = EventKind.VERIFIED, work.scope_id, entry.key, stats.run
         ledger.append(*renewed, hash=entry.hash, parts=entry.parts)
-    known = ledger.entries(work.scope_id, filed.former.values())
+    now = [*filed.former.values()]
+    known = ledger.entries(work.scope_id, now) if now else {}
     for (scope_id, key), key_now in filed.former.items():
         for entry in ledger.entries(scope_id, [key]).values():
             if key_now not in known:  # its end is of this block now

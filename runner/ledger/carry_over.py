@@ -17,13 +17,11 @@ from typing import Any
 from paddock.engine.system import file_locks, private_files
 
 from .database.known_ledgers import entry_of
-from .database.ledger_tables import COLUMNS, KEYS, Pending, Row
-from .database.sqlite_file import SqliteDatabase
+from .database.ledger_tables import BEFORE, COLUMNS, KEYS, Pending, Row
+from .database.sqlite_file import SqliteDatabase, kept_file
 from .entries import FILED, LedgerError
 from .item_events import FILED_COLUMNS, EventKind, EventNumbers, fold
 
-BEFORE = 6
-"""The version that is carried over; its commit: 6e738686."""
 _OF_ITEMS = ("events", "items")
 _ITEM_COLUMNS = (
     "hash", "parts", "error", "reads", "outputs", "has_inner_failures", "seconds", "calls",
@@ -57,6 +55,8 @@ def carried_rows(select: Select) -> Iterator[Pending]:
         yield _numbered(events, scope, numbers)
     moves = ("path", "sha256", "target", "scope", "key", "at")
     moved = _rows(select, "moves", moves, "order by at", {})
+    for row in moved:
+        row["origin"] = row.pop("path")
     yield _numbered([{"run": "", **row, "kind": EventKind.MOVED} for row in moved], "", numbers)
 
 
@@ -90,6 +90,9 @@ def _events_of(item: Row | None, made: Row | None) -> Iterator[Row]:
 
 def _numbered(events: Iterable[Row], scope: str, numbers: EventNumbers) -> Pending:
     numbered = [{"scope": scope, **event, "n": numbers.next()} for event in events]
+    for event in numbered:
+        if event["kind"] == EventKind.BEGAN:
+            event["n"] = -event["n"]
     states = fold(event for event in numbered if event["scope"])
     return {
         "events": {(event["n"],): {**event, "kind": str(event["kind"])} for event in numbered},
@@ -102,11 +105,6 @@ def _rows(
 ) -> list[dict[str, Any]]:
     found = select(f"select {', '.join(columns)} from {table} {where}", values)
     return [dict(zip(columns, row, strict=True)) for row in found]
-
-
-def kept_file(file: Path, version: int = BEFORE) -> Path:
-    """Return where the file of an earlier version lies then."""
-    return file.with_name(f"{file.stem}.{version}{file.suffix}")
 
 
 def is_version_before(facts: Sequence[Sequence[Any]]) -> bool:

@@ -78,12 +78,16 @@ class FiledStore(Struct, frozen=True):
     _ledger: Ledger
 
     def record_move(self, move: MoveRow) -> None:
-        columns: dict[str, Any] = {"path": move.path, "sha256": move.sha256, "target": move.target}
+        columns: dict[str, Any] = {
+            "origin": move.path,
+            "sha256": move.sha256,
+            "target": move.target,
+        }
         self._ledger.append(EventKind.MOVED, move.scope, move.key, **columns)
 
     def moves_from(self, paths: Collection[str]) -> Mapping[tuple[str, str], MoveRow]:
         """Return the last moves of files at these paths, by path and digest."""
-        rows = self._ledger.rows_of_keys(queries.LAST_MOVES, paths, "m.path")
+        rows = self._ledger.rows_of_keys(queries.LAST_MOVES, paths, "m.origin")
         return {(row[0], row[1]): MoveRow(*row) for row in rows}
 
     def unfinished(self, scope: str) -> list[MoveRow]:

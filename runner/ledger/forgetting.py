@@ -112,6 +112,7 @@ def forget(place: LedgerFolder, items: Collection[DocumentItem]) -> None:
         open_sweeper(place.state, url, nothing_older, overwrites=True) as sweeper,
     ):
         _remove(ledger, items, sweeper)
+        sweeper.database.drop_kept()
         sweeper.sweep()
 
 

@@ -1,7 +1,7 @@
 """The log of items: what happens to one is an event, and its state is a fold of its events.
 
 Events are only appended. `items` has the fold of each item, so that a run need not read them all;
-`paddock doctor --rebuild` makes it again from the log. What later events have said anew of an item
+`paddock doctor --rebuild` makes it again from the log. What later events replace of an item
 is removed by retention, and all of it when a person asks to forget a document.
 
 An item is named by its scope and key. Where its document lies, and what is in that, are facts of
@@ -18,20 +18,22 @@ from enum import StrEnum, auto
 from typing import Any
 
 from .database import queries
-from .database.ledger_tables import COLUMNS, Execute, Row
+from .database.ledger_tables import Execute, Row
 from .entries import FILED
 
 _COUNTER_BITS = 32
 FILED_COLUMNS = ("name", "path", "sha256", "target", "made_by", "outdated_by")
 """What is known of the document of a filed item, and of the rule as it was done last."""
 NOT_FILED: Row = dict.fromkeys(FILED_COLUMNS)
+UNKNOWN: Row = dict.fromkeys(("state", "run", "at", "gone", "hash", "parts", *FILED_COLUMNS))
+"""The state of what is known only for the outputs that it made."""
 
 
 class EventKind(StrEnum):
     BEGAN = auto()
     """A run began its steps. Its end folds that away: else the run died, or is at work."""
     MOVED = auto()
-    """A file is about to be moved from `path` to `target`; without a scope it was moved."""
+    """A file is about to be moved from `origin` to `target`; without a scope it was moved."""
     ENDED = auto()
     """It was done, failed or waits: with its parts, result, dependencies, outputs and calls."""
     ACTED = auto()
@@ -48,19 +50,20 @@ class EventKind(StrEnum):
     """Nothing of it counts; what its outputs were made of stays while there are some."""
 
 
-def changes(event: Row) -> Row | None:
-    """Return the columns of an item's state that an event sets; None: it has no state any more.
+def changes(event: Row) -> Row:
+    """Return the columns of an item's state that an event sets.
 
-    1. Began, acted, or a file is about to be moved: the state is as before.
+    1. Began, or a file is about to be moved: none.
     2. Ended: this result counts, by these parts; its document is there.
     3. Left: it is filed where its document went, if that is known.
     4. Returned: its document is there again; what it was filed as stays known.
     5. Gone: since this run; it is not filed.
     6. Verified: what it says of rule and parts.
-    7. Forgotten: there is no state.
+    7. Forgotten: nothing counts, but how its outputs were made.
+    8. Acted: no result counts, and how its outputs were made is this.
     """
     match event["kind"]:
-        case EventKind.BEGAN | EventKind.MOVED | EventKind.ACTED:  # 1
+        case EventKind.BEGAN | EventKind.MOVED:  # 1
             return {}
         case EventKind.ENDED:  # 2
             of_end = {"ended": event["n"], "state": event["state"], "gone": None}
@@ -72,10 +75,12 @@ def changes(event: Row) -> Row | None:
         case EventKind.GONE:  # 5
             return {"gone": event["run"], **_when(event), **NOT_FILED}
         case EventKind.VERIFIED:  # 6
-            said = ("hash", "parts", "made_by", "outdated_by")
-            return {name: event[name] for name in said if event.get(name) is not None}
+            columns = ("hash", "parts", "made_by", "outdated_by")
+            return {name: event[name] for name in columns if event.get(name) is not None}
         case EventKind.FORGOTTEN:  # 7
-            return None
+            return UNKNOWN
+        case EventKind.ACTED:  # 8
+            return {**UNKNOWN, "ended": event["n"]}
     raise ValueError(event["kind"])
 
 
@@ -89,29 +94,23 @@ def fold(events: Iterable[Row]) -> dict[tuple[str, str], Row]:
     for event in events:
         place = event["scope"], event["key"]
         changed = changes(event)
-        if changed is None:
-            states.pop(place, None)
-        elif changed and (place in states or "ended" in changed):
+        if changed:
             states[place] = {**states.get(place, {}), **changed}
-    return states
+    return {place: state for place, state in states.items() if "ended" in state}
 
 
 def superseded(events: Sequence[Row]) -> Iterator[int]:
-    """Yield the numbers of an item's events that say nothing any more: later ones said it anew.
+    """Yield the numbers of an item's events that say nothing any more: later ones replace it.
 
     Where files were moved, and what is in flight, is asked of the events themselves.
     """
-    said = set[str]()
+    replaced = set[str]()
     for event in reversed(events):
         changed = changes(event)
-        if event["kind"] == EventKind.ACTED:
-            changed = {EventKind.ACTED: ""}
-        if changed is None:  # how its outputs were made is asked of its last end all the same
-            said |= {*COLUMNS["items"]} - {"ended"}
-        elif changed and changed.keys() <= said:
+        if changed and changed.keys() <= replaced:
             yield event["n"]
         else:
-            said |= changed.keys()
+            replaced |= changed.keys()
 
 
 class EventNumbers:
@@ -140,19 +139,13 @@ def append_in(execute: Execute, kind: EventKind, scope: str, key: str, **columns
     n = EventNumbers().next(execute(queries.LAST_EVENT, {}))
     event = {"n": n, "scope": scope, "key": key, "kind": kind, "run": "", "at": time.time()}
     event |= columns
-    names = ", ".join(event)
-    execute(f"insert into events ({names}) values ({', '.join(f':{n}' for n in event)})", event)
-    changed = changes(event)
-    if changed is None:
-        execute(queries.DROP_ITEM, event)
-    elif changed:
-        sets = ", ".join(f"{name} = :{name}" for name in changed)
-        item = {**changed, "scope": scope, "key": key}
-        execute(f"update items set {sets} where scope = :scope and key = :key", item)
+    execute(queries.insert_row("events", event), event)
+    if changed := changes(event):
+        execute(queries.change_item(changed), {**changed, "scope": scope, "key": key})
 
 
 def verify_again(execute: Execute, listed: str, texts: Iterable[str]) -> None:
-    """Let the next run verify the filed items in whose dependencies one of these texts stands."""
+    """Mark filed items, so that the next run verifies them, in whose dependencies one of these texts stands."""
     query = queries.FILED_THAT_READ.format(listed=listed)
     for scope, key in execute(query, {"keys": json.dumps(sorted(texts))}):
         append_in(execute, EventKind.VERIFIED, scope, key, made_by="")

@@ -205,13 +205,12 @@ class Ledger:
         Return its number. `at`: now, if it is not given.
         """
         n = self._numbers.next(None if self._numbers.has_begun else self.rows(queries.LAST_EVENT))
+        if kind is EventKind.BEGAN:  # which is removed with the end: so that the log has no holes
+            n = -n
         event = {"n": n, "scope": scope, "key": key, "kind": kind.value, "run": run}
         event |= {"at": at or time.time(), **columns}
         self.put("events", event)
-        changed = changes(event)
-        if changed is None:
-            self.drop("items", {"scope": scope, "key": key})
-        elif changed:
+        if changed := changes(event):
             self.put("items", {"scope": scope, "key": key, **changed})
         return n
 

@@ -46,7 +46,7 @@ class LineageStore(Struct, frozen=True):
         }
 
     def of_scope(self, scope: str, keys: Collection[str] | None = None) -> dict[str, LineageRow]:
-        found = self.ledger.rows_of_keys(queries.LINEAGE_OF_SCOPE, keys, "e.key", scope=scope)
+        found = self.ledger.rows_of_keys(queries.LINEAGE_OF_SCOPE, keys, "i.key", scope=scope)
         return {row.key: row for row in self._read(found)}
 
     def specs_of(self, scope: str) -> dict[str, str]:

@@ -56,8 +56,7 @@ def _rebuild(database: LedgerDatabase) -> Rebuilt:
     found = (dict(zip(names, row, strict=True)) for row in database.rows(queries.STATES, {}))
     known = {(row["scope"], row["key"]): row for row in found}
     different = sorted(p for p in {**states, **known} if states.get(p) != known.get(p))
-    columns = ", ".join(names)
-    insert = f"insert into items ({columns}) values ({', '.join(f':{name}' for name in names)})"
+    insert = queries.insert_row("items", names)
 
     def replace(execute: Execute) -> None:
         for scope, key in different:

@@ -296,6 +296,8 @@ class Sweeper(Struct):
         old_runs = self._sweep_runs()
         items = self._sweep_gone_items() | self._sweep_variants()
         self._sweep_events()
+        if not self.is_dry:
+            self.database.drop_kept(self.limits.calls_before)
         calls = self._sweep_calls(items)
         # Only a dry sweep has left their rows; what a run has recorded again meanwhile stays.
         self._sweep_objects(*((calls, items) if self.is_dry else ((), ())))
@@ -391,7 +393,7 @@ class Sweeper(Struct):
         for path in missing:
             execute(queries.DROP_OUTPUT, {**item, "path": path})
         if missing == paths:
-            execute(queries.DROP_EVENTS_OF_ITEM, item)
+            execute(queries.DROP_ITEM, item)
 
     def _sweep_variants(self) -> Set[tuple[str, str]]:
         """Remove variants not compared for as long as calls are kept; return scopes and keys."""
@@ -409,7 +411,7 @@ class Sweeper(Struct):
         return found
 
     def _sweep_events(self) -> None:
-        """Fold what was said of items before: later events say it anew."""
+        """Remove events that later ones of the item replace."""
         before = {"before": self.limits.calls_before}
         names, old = COLUMNS["events"], list[str]()
         for scope, key in self.database.rows(queries.ITEMS_WITH_HISTORY, before):
@@ -417,6 +419,8 @@ class Sweeper(Struct):
             events = [dict(zip(names, row, strict=True)) for row in rows]
             old += [str(n) for n in superseded(events)]
         self._delete(queries.DROP_EVENTS, old)
+        if not self.is_dry:
+            self._do(queries.DROP_UNUSED_EVENTS, {"before": self.now - self.object_grace_s})
 
     def _sweep_calls(self, dropped: Set[tuple[str, str]]) -> Set[str]:
         """Remove calls that no item needs and are too old or too many; return their hashes."""

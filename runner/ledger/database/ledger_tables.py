@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -17,7 +18,9 @@ from paddock.engine.system.records import Struct
 from ..entries import LedgerError
 
 VERSION = 7
-"""Of the tables. A ledger of any other version is refused."""
+"""Of the tables. A ledger of another version is refused, but for the one before."""
+BEFORE = 6
+"""The version that is carried over (`ledger.carry_over`); its last commit is ece01258."""
 
 Row = Mapping[str, Any]
 Key = tuple[Any, ...]
@@ -40,11 +43,11 @@ _TABLES = {
     "events": (  # of items, by their numbers: the log of which `items` is the fold
         "n",
         "scope text not null, key text not null, kind text not null, run text not null, "
-        "at float8 not null, name text, path text, sha256 text, target text, made_by text, "
-        "outdated_by text, around_scope text, around_key text, state text, hash text, error text, "
-        "outputs text, has_inner_failures boolean, seconds float8, calls integer, tokens integer, "
-        "attempts integer, was text, spec text, returns text, returns_object text, parts text, "
-        "reads text, made text, made_object text",
+        "at float8 not null, origin text, name text, path text, sha256 text, target text, "
+        "made_by text, outdated_by text, around_scope text, around_key text, state text, "
+        "hash text, error text, outputs text, has_inner_failures boolean, seconds float8, "
+        "calls integer, tokens integer, attempts integer, was text, spec text, returns text, "
+        "returns_object text, parts text, reads text, made text, made_object text",
     ),
     "items": (
         "scope key",
@@ -84,9 +87,7 @@ _TABLES = {
 }
 _INDEXES = (
     "create index if not exists reviews_id on reviews (id)",
-    "create index if not exists events_of_item on events (scope, key)",
-    "create index if not exists events_of_kind on events (kind)",
-    "create index if not exists events_of_path on events (path)",
+    "create index if not exists events_of_origin on events (origin)",
     "create index if not exists outputs_path on outputs (path)",
 )
 KEYS: Mapping[str, tuple[str, ...]] = {
@@ -159,6 +160,9 @@ class LedgerDatabase(Protocol):
         Raises:
             LedgerError: it cannot be written; `LedgerBusy`: another program holds a file.
         """
+
+    def drop_kept(self, before: float | None = None) -> None:
+        """Remove the ledger of an earlier version; only if it was carried over before a time."""
 
     def damage_behind(self, error: BaseException) -> LedgerError | None:
         """Return the damage that may be the reason of an unexpected error; None: there is none."""
@@ -284,7 +288,7 @@ def write_statements(pending: Pending, placeholder: str) -> Iterator[tuple[str, 
     deadlock.
     """
     for table in sorted(pending):
-        rows = sorted(pending[table].items(), key=lambda row: tuple(map(str, row[0])))
+        rows = sorted(pending[table].items(), key=itemgetter(0))
         for keys in _batches([key for key, row in rows if row is None]):
             values = [value for key in keys for value in key]
             marks = _marks(placeholder, len(KEYS[table]), len(keys))

@@ -25,12 +25,13 @@ from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.retry import Backoff, retried_blocking
 from paddock.engine.system.text import one_line
 
-from ..carry_over import BEFORE, carried_rows, is_version_before
+from ..carry_over import carried_rows, is_version_before
 from ..entries import LedgerError
 from ..own_state import LEDGER_FILE, folder_identity, known_folder_identity
 from ..run_locks import SessionLock
 from .known_ledgers import entry_of
 from .ledger_tables import (
+    BEFORE,
     COLUMNS,
     KEYS,
     SERVER_NOW,
@@ -434,6 +435,11 @@ class PostgresDatabase:
                         found = [dict(zip(columns, row, strict=True)) for row in rows]
                         keys = KEYS[table]
                         yield {table: {tuple(row[key] for key in keys): row for row in found}}
+
+    def drop_kept(self, before: float | None = None) -> None:
+        ((made,),) = self.rows("select max(value) from meta where name = 'made'", {})
+        if before is None or float(made or 0) < before:
+            self.rows(f'drop schema if exists "{self.server.schema}_{BEFORE}" cascade', {})
 
     def damage_behind(self, error: BaseException) -> LedgerError | None:
         """Return None: a server looks after its own pages."""

@@ -8,6 +8,8 @@ tables and writes whole rows. A query that ends in a condition may be narrowed t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ..entries import FILED, Entry, InFlightRow, OutputRow, PipelineRow, RunRow, StoredRow
 from .ledger_tables import COLUMNS
 
@@ -24,7 +26,8 @@ def _column(name: str) -> str:
 
 
 _ENTRY = ", ".join(map(_column, Entry.__match_args__))
-_ENDED = "items i join events e on e.n = i.ended"
+_LINEAGE = "items i join events e on e.n = i.ended"  # also of what has no state
+_ENDED = f"{_LINEAGE} and i.state is not null"
 _OF_SCOPE = f"from {_ENDED} where i.scope = :scope"
 ENTRIES = f"select {_ENTRY} {_OF_SCOPE}"  # narrowed by `i.key`
 # Without results, what they are of, and when they were made: for 10,000 items 12 MB and more.
@@ -33,7 +36,7 @@ _LEFT_OUT |= dict.fromkeys(("hash", "parts", "run"), "''")
 _WITHOUT_RESULTS = ", ".join(_LEFT_OUT.get(n) or _column(n) for n in Entry.__match_args__)
 ENTRIES_WITHOUT_RESULTS = f"select {_WITHOUT_RESULTS} {_OF_SCOPE}"
 LAST_DONE = "select max(at) from items where scope = :scope"
-KEYS_OF_SCOPE = "select key from items where scope = :scope"
+KEYS_OF_SCOPE = "select key from items where scope = :scope and state is not null"
 # Added for those not filed, of which a scope may have 100,000.
 NOT_FILED = f" and (i.gone is null or i.gone > '{FILED}')"
 _ITEMS = (
@@ -61,8 +64,8 @@ _IS_DELETED = f"gone is not null and gone <> '{FILED}'"
 GONE_ITEMS = f"select scope, key from items where {_IS_DELETED}"
 GONE_ITEMS_BEFORE = f"{GONE_ITEMS} and at < :before"
 IS_GONE_ITEM = f"{GONE_ITEMS} and scope = :scope and key = :key"
-KEYS_OF_ITEMS = "select scope, key from items"
-ITEMS_BEFORE = f"{KEYS_OF_ITEMS} where scope = :scope and at < :before"
+KEYS_OF_ITEMS = "select scope, key from items where state is not null"
+ITEMS_BEFORE = f"{KEYS_OF_ITEMS} and scope = :scope and at < :before"
 IS_ITEM_BEFORE = f"{ITEMS_BEFORE} and key = :key"
 DROP_ITEM = "delete from items where scope = :scope and key = :key"
 # `:name` is as it stands in the JSON of dependencies. `like` would fold case, and know wildcards.
@@ -80,19 +83,38 @@ COUNT_NEWER_ITEMS = (
 # --- events: the log of items
 
 LAST_EVENT = "select max(n) from events"
+
+
+def insert_row(table: str, columns: Iterable[str]) -> str:
+    names = [*columns]
+    values = ", ".join(f":{name}" for name in names)
+    return f"insert into {table} ({', '.join(names)}) values ({values})"
+
+
+def change_item(columns: Iterable[str]) -> str:
+    sets = ", ".join(f"{name} = :{name}" for name in columns)
+    return f"update items set {sets} where scope = :scope and key = :key"
+
+
 # What a state is the fold of, and what there is of it.
 STATE_COLUMNS = ("n", "kind", *COLUMNS["items"][:2], "run", "at", "state", *COLUMNS["items"][7:])
-STATE_EVENTS = f"select {', '.join(STATE_COLUMNS)} from events where scope <> '' order by n"
+STATE_EVENTS = (
+    f"select {', '.join(STATE_COLUMNS)} from events where n > 0 and scope <> '' order by n"
+)
 STATES = f"select {', '.join(COLUMNS['items'])} from items"
 EVENTS_OF_ITEM = f"select {', '.join(COLUMNS['events'])} from events"
 EVENTS_OF_ITEM += " where scope = :scope and key = :key order by n"
-# Of items that have several: what the earlier ones said may be said anew.
+# Of items that have several: later ones may replace what earlier ones say.
 ITEMS_WITH_HISTORY = (
-    "select scope, key from events where scope <> '' group by scope, key "
+    "select scope, key from events where n > 0 and scope <> '' group by scope, key "
     "having count(*) > 1 and min(at) < :before"
 )
 DROP_EVENTS = "delete from events where cast(n as text) in (select value from {listed})"
-DROP_EVENTS_OF_ITEM = "delete from events where scope = :scope and key = :key and kind <> 'moved'"
+# What is left of items of which nothing is known, but for moves and what is in flight.
+DROP_UNUSED_EVENTS = (
+    "delete from events where n > 0 and origin is null and at < :before and not exists "
+    "(select 1 from items i where i.scope = events.scope and i.key = events.key)"
+)
 OBJECTS_OF_EVENTS = (
     "select scope, key, returns_object, made_object from events "
     "where returns_object is not null or made_object is not null"
@@ -143,7 +165,9 @@ PATHS_OF_CONTENT = (
 SOME_PATHS = "select distinct path from outputs limit :most"
 PATHS_OF_ITEM = "select path from outputs where scope = :scope and key = :key"
 OUTPUTS_WITHOUT_ITEM = "select distinct scope, key from outputs where at < :before "
-OUTPUTS_WITHOUT_ITEM += "and (scope, key) not in (select scope, key from items)"
+OUTPUTS_WITHOUT_ITEM += (
+    "and (scope, key) not in (select scope, key from items where state is not null)"
+)
 DROP_OUTPUT = "delete from outputs where scope = :scope and key = :key and path = :path"
 
 # --- calls: model calls with their replies
@@ -172,23 +196,17 @@ OBJECTS_OF_CALLS = (
     "where request_object is not null or reply_object is not null"
 )
 
-# --- lineage: the last end of each item, also of one that is forgotten while its outputs are there
+# --- lineage: the last end of each item, or act of a step, also of one that is forgotten while its
+# outputs are there
 
-_LAST_ENDS = (
-    "events e where e.kind in ('ended', 'acted') and not exists (select 1 from events later "
-    "where later.scope = e.scope and later.key = e.key and later.n > e.n "
-    "and later.kind in ('ended', 'acted'))"
-)
-_LINEAGE = (
-    f"select e.scope, e.key, e.run, e.at, e.spec, e.path, e.made, e.made_object from {_LAST_ENDS}"
-)
-LINEAGE_OF_SCOPE = f"{_LINEAGE} and e.scope = :scope"  # narrowed by `key`
-LINEAGE_OF_ITEM = f"{LINEAGE_OF_SCOPE} and e.key = :key"
-LINEAGE_OF_RUN = f"{_LINEAGE} and e.run = :run"
-LINEAGE_OF_SOURCE = f"{_LINEAGE} and e.path = :source order by e.scope, e.key"
+_MADE = f"select i.scope, i.key, e.run, e.at, e.spec, e.path, e.made, e.made_object from {_LINEAGE}"
+LINEAGE_OF_SCOPE = f"{_MADE} where i.scope = :scope"  # narrowed by `i.key`
+LINEAGE_OF_ITEM = f"{LINEAGE_OF_SCOPE} and i.key = :key"
+LINEAGE_OF_RUN = f"{_MADE} where e.run = :run"
+LINEAGE_OF_SOURCE = f"{_MADE} where e.path = :source order by i.scope, i.key"
 ITEMS_WITH_SOURCE_BELOW = (
-    f"select e.path, e.scope, e.key from {_LAST_ENDS} and substr(e.path, 1, :n) = :prefix "
-    "order by e.path, e.scope"
+    f"select e.path, i.scope, i.key from {_LINEAGE} where substr(e.path, 1, :n) = :prefix "
+    "order by e.path, i.scope"
 )
 STATES_OF_SOURCES_BELOW = (
     f"select e.path, i.state from {_ENDED} join scopes c on c.scope = i.scope "
@@ -196,10 +214,11 @@ STATES_OF_SOURCES_BELOW = (
 )
 # Of the items whose documents are still there.
 LINEAGE_OF_LIVING = (
-    f"select e.scope, e.key, e.made, e.made_object from {_LAST_ENDS} and not exists "
-    "(select 1 from items i where i.scope = e.scope and i.key = e.key and i.gone is not null)"
+    f"select i.scope, i.key, e.made, e.made_object from {_LINEAGE} where i.gone is null"
 )
-SPECS_OF_SCOPE = f"select e.key, e.spec {_OF_SCOPE} and e.spec is not null"
+SPECS_OF_SCOPE = (
+    f"select i.key, e.spec from {_LINEAGE} where i.scope = :scope and e.spec is not null"
+)
 SPEC = "select text from specs where spec = :spec"
 DROP_UNUSED_SPECS = (
     "delete from specs where spec not in (select spec from events where spec is not null)"
@@ -216,7 +235,7 @@ FORGET_ITEM = tuple(
     f"delete from {table} where scope = :scope and key = :key"
     for table in ("items", "events", "reviews")
 )
-FORGET_MOVE = "delete from events where kind = 'moved' and path = :path and sha256 = :content"
+FORGET_MOVE = "delete from events where origin = :path and sha256 = :content"
 # Filed ones in whose `reads` one of the texts stands: the next run looks if they are still so.
 FILED_THAT_READ = (
     f"select i.scope, i.key from {_ENDED} where i.gone = '{FILED}' "
@@ -229,7 +248,7 @@ FILED_THAT_READ = (
 STORED = f"select {', '.join(StoredRow.__match_args__)} from stored"
 STORED_IN = f"{STORED} where path = :path"
 STORED_BY_FILE = (
-    f"select c.inputs, c.step, i.key is not null, s.{', s.'.join(StoredRow.__match_args__)} "
+    f"select c.inputs, c.step, i.state is not null, s.{', s.'.join(StoredRow.__match_args__)} "
     f"from stored s join scopes c on c.scope = s.scope "
     f"left join items i on i.scope = s.scope and i.key = s.key where c.file = :file"
 )
@@ -237,17 +256,18 @@ STORES = "select distinct path from stored"
 
 # --- moves: where files went; items that are filed
 
-_MOVED = "events m where m.kind = 'moved'"
-# The last one of each path and content, as `MoveRow`; narrowed by `m.path`.
+_MOVED = "events m where m.origin is not null"
+# The last one of each path and content, as `MoveRow`; narrowed by `m.origin`.
 LAST_MOVES = (
-    f"select m.path, m.sha256, m.target, m.scope, m.key, m.at from {_MOVED} and not exists "
-    "(select 1 from events later where later.kind = 'moved' and later.path = m.path "
-    "and later.sha256 = m.sha256 and later.n > m.n)"
+    f"select m.origin, m.sha256, m.target, m.scope, m.key, m.at from {_MOVED} and not exists "
+    "(select 1 from events later where later.origin = m.origin and later.sha256 = m.sha256 "
+    "and later.n > m.n)"
 )
-UNFINISHED_MOVES = f"{LAST_MOVES} and m.scope = :scope order by m.path, m.sha256"
-ORIGINS_OF = f"select distinct m.path from {_MOVED} and m.target = :target and m.at > :since"
+UNFINISHED_MOVES = f"{LAST_MOVES} and m.scope = :scope order by m.origin, m.sha256"
+ORIGINS_OF = f"select distinct m.origin from {_MOVED} and m.target = :target and m.at > :since"
 ORIGINS_BELOW = (
-    f"select distinct m.path from {_MOVED} and substr(m.target, 1, :n) = :prefix order by m.path"
+    f"select distinct m.origin from {_MOVED} and substr(m.target, 1, :n) = :prefix "
+    "order by m.origin"
 )
 # Of an item whose document came again `gone` is null.
 _IS_FILED = f"i.name is not null and coalesce(i.gone, '{FILED}') = '{FILED}'"
@@ -279,7 +299,7 @@ LATEST_RUNS_OF_FILE = f"{RUNS} where {_BEFORE} and file = :file order by started
 # That work, or crashed, and have no item begun.
 RUNNING_WITHOUT_ITEMS_BEGUN = (
     f"{RUNS} where status = 'running' and started > :since and not exists "
-    "(select 1 from events where kind = 'began' and events.run = runs.run)"
+    "(select 1 from events where n < 0 and events.run = runs.run)"
 )
 RUNS_OF_PARENTS = f"{RUNS} where 1 = 1"  # narrowed by `parent`
 COUNT_RUNS = "select count(*) from runs"
@@ -327,15 +347,13 @@ NAMED_PATHS = (
 
 # --- items that a run has begun
 
-IN_FLIGHT = (
-    f"select {', '.join(InFlightRow.__match_args__)} from events where kind = 'began' order by n"
-)
+IN_FLIGHT = f"select {', '.join(InFlightRow.__match_args__)} from events where n < 0 order by n"
 # For each innermost item that a run had begun: whether another run had begun it, too.
 SUSPECTS = (
-    "select exists (select 1 from events other where other.kind = 'began' "
+    "select exists (select 1 from events other where other.n < 0 "
     "and other.scope = e.scope and other.key = e.key and other.run <> :run) "
-    "from events e where e.kind = 'began' and e.run = :run and not exists "
-    "(select 1 from events inner_ where inner_.kind = 'began' and inner_.run = e.run "
+    "from events e where e.n < 0 and e.run = :run and not exists "
+    "(select 1 from events inner_ where inner_.n < 0 and inner_.run = e.run "
     "and inner_.around_scope = e.scope and inner_.around_key = e.key)"
 )
 

@@ -29,6 +29,7 @@ from ..own_state import LEDGER_FILE, has_folder_identity
 from ..run_locks import FolderLock
 from .known_ledgers import enter_host, entry_of
 from .ledger_tables import (
+    BEFORE,
     KEYS,
     VERSION_FACTS,
     Execute,
@@ -47,6 +48,7 @@ STEPS_BETWEEN_LOOKS = 20_000  # of SQLite's virtual machine, about a millisecond
 READ_WAIT_S = 30.0
 """Readers wait this long for a program that holds the file."""
 ROWS_AT_A_TIME = 1000
+PAGE_BYTES = 8192  # events of 1 KiB: with 4,096 a quarter of each page stays empty
 ROOM_BYTES = 64 * 1024  # the index of the write-ahead log takes 32 KiB
 NOTED_AFTER_S = 5.0
 """A commit waits this long before it reports that another program holds the file."""
@@ -175,6 +177,7 @@ class SqliteDatabase:
                 "Move the file away to start without it."
             )
         with self._explained():
+            self._connection.execute(f"PRAGMA page_size={PAGE_BYTES}")  # of a new file
             self._connection.execute("PRAGMA journal_mode=WAL")  # lasting
             with _transaction(self._connection):
                 for statement in create_statements("integer", "without rowid"):
@@ -211,6 +214,12 @@ class SqliteDatabase:
             raise (LedgerBusy(self._file) if is_busy else write_error(error)) from error
         finally:
             self._ends_at = float("inf")
+
+    def drop_kept(self, before: float | None = None) -> None:
+        kept = kept_file(self._file)
+        with contextlib.suppress(OSError):
+            if before is None or kept.stat().st_mtime < before:
+                kept.unlink()
 
     def lasting_rows(self) -> Iterator[Pending]:
         """Yield the rows that outlast a run, some at a time; none without tables."""
@@ -308,6 +317,11 @@ class SqliteStorage:
             if place.exists() and not os.access(place, os.W_OK):
                 raise write_error(f"no permission to write {place}")
         refuse_full_disk(base)
+
+
+def kept_file(file: Path) -> Path:
+    """Return where a ledger of the version before lies when it was carried over."""
+    return file.with_name(f"{file.stem}.{BEFORE}{file.suffix}")
 
 
 def compact_file(file: Path) -> bool:

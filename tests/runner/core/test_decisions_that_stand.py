@@ -281,7 +281,7 @@ def test_a_correction_arrives_though_a_killed_run_has_noted_where_the_document_g
             "select scope, key from events where path = 'inbox/b.txt' and reads like '%\"away\"%'"
         )
         noted = "update events set target = 'filed/C/b.txt', (scope, key) = "
-        last = "select max(n) from events where kind = 'moved' and path = 'inbox/b.txt'"
+        last = "select max(n) from events where origin = 'inbox/b.txt'"
         noted += f"({moving} limit 1) where n = ({last})"
         assert database.execute(noted).rowcount == 1
         database.commit()

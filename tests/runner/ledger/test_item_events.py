@@ -1,0 +1,83 @@
+"""The log of items: its fold is the state that runs see, and can be made again."""
+
+import random
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.runner.ledger.entries import Entry
+from paddock.runner.ledger.item_events import EventKind, changes, fold, superseded
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.rebuild import rebuild
+from paddock.runner.ledger.run_history import LedgerFolder
+from tests.runner.cli.commands.shell import invoke
+from tests.runner.world import World, states
+
+STATES = ("done", "failed", "waiting")
+
+
+def event(n: int, kind: EventKind, chance: random.Random) -> dict[str, Any]:
+    made: dict[str, Any] = {"n": n, "scope": "s", "key": "k", "kind": kind, "run": f"r{n}"}
+    made |= {"at": float(chance.randrange(9))}  # clocks go back
+    if kind is EventKind.ENDED:
+        made["state"] = chance.choice(STATES)
+    if kind is EventKind.LEFT:
+        made |= {"name": "k", "path": f"p{n}", "target": chance.choice((None, "", "t"))}
+    if kind is EventKind.VERIFIED:
+        made |= chance.choice(({"hash": f"h{n}", "parts": f"{n}"}, {"made_by": f"m{n}"}))
+    return made
+
+
+def history(seed: int) -> list[dict[str, Any]]:
+    chance = random.Random(seed)
+    return [
+        event(n, chance.choice([*EventKind]), chance) for n in range(1, chance.randrange(2, 12))
+    ]
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_what_retention_removes_of_a_log_changes_no_state(seed: int) -> None:
+    events = history(seed)
+    gone = {*superseded(events)}
+    kept = [each for each in events if each["n"] not in gone]
+    assert fold(kept) == fold(events)
+    assert {*superseded(kept)} == set(), "once is enough"
+    unsaid = [each for each in events if not changes(each) and changes(each) is not None]
+    acted = [each for each in unsaid if each["kind"] != EventKind.ACTED]
+    assert all(each in kept for each in acted), "moves and what is in flight stay"
+
+
+def test_an_item_ends_where_it_ended_last_whatever_the_clock_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for moment, state in ((100.0, "failed"), (100.0, "waiting"), (7.0, "done")):
+        monkeypatch.setattr(time, "time", lambda moment=moment: moment)
+        with Ledger(tmp_path) as ledger:
+            ledger.record("s", Entry("k", "h", "{}", state), "run")
+    with Ledger(tmp_path, is_readonly=True) as ledger:
+        assert [entry.state for entry in ledger.entries("s").values()] == ["done"]
+
+
+def place_of(world: World) -> LedgerFolder:
+    return LedgerFolder(world.folder / ".paddock")
+
+
+@pytest.mark.parametrize("loss", ["delete from items", "update items set state = 'failed'"])
+def test_states_are_made_again_from_the_log(tmp_path: Path, loss: str) -> None:
+    world = World(tmp_path, n_documents=3)
+    world.run()
+    (world.folder / "inbox/0.txt").unlink()
+    world.write("inbox/1.txt", "another text")
+    world.run()
+    before = states(world.plan())
+    assert (whole := rebuild(place_of(world))) is not None and not whole.different
+    with closing(sqlite3.connect(world.folder / ".paddock/ledger.sqlite")) as database, database:
+        assert database.execute(loss).rowcount
+    said = invoke("doctor", "--rebuild", str(world.folder)).output
+    assert f"{len(before) or whole.n_items}" in said and "were not so" in said
+    assert states(world.plan()) == before
+    assert (again := rebuild(place_of(world))) is not None and not again.different
