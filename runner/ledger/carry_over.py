@@ -7,19 +7,11 @@ beside it then; in PostgreSQL the schema is renamed. What a kill interrupts begi
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from paddock.engine.system import file_locks, private_files
-
-from .database.known_ledgers import entry_of
-from .database.ledger_tables import BEFORE, COLUMNS, KEYS, Pending, Row
-from .database.sqlite_file import SqliteDatabase, kept_file
-from .entries import FILED, LedgerError
+from .database.ledger_tables import COLUMNS, KEYS, Execute, Pending, Row
+from .entries import FILED
 from .item_events import FILED_COLUMNS, EventKind, EventNumbers, fold
 
 _OF_ITEMS = ("events", "items")
@@ -27,11 +19,9 @@ _ITEM_COLUMNS = (
     "hash", "parts", "error", "reads", "outputs", "has_inner_failures", "seconds", "calls",
     "tokens", "attempts", "was", "state", "returns", "returns_object",
 )  # fmt: skip
-Select = Callable[[str, Mapping[str, Any]], Sequence[Sequence[Any]]]
-"""Executes a statement with named values; returns its rows."""
 
 
-def carried_rows(select: Select) -> Iterator[Pending]:
+def carried_rows(select: Execute) -> Iterator[Pending]:
     """Yield the rows of this version for those of the one before, a table or a scope at a time."""
     for table, columns in COLUMNS.items():
         if table not in (*_OF_ITEMS, "meta"):
@@ -101,63 +91,7 @@ def _numbered(events: Iterable[Row], scope: str, numbers: EventNumbers) -> Pendi
 
 
 def _rows(
-    select: Select, table: str, columns: Sequence[str], where: str, values: Mapping[str, Any]
+    select: Execute, table: str, columns: Sequence[str], where: str, values: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     found = select(f"select {', '.join(columns)} from {table} {where}", values)
     return [dict(zip(columns, row, strict=True)) for row in found]
-
-
-def is_version_before(facts: Sequence[Sequence[Any]]) -> bool:
-    """Return whether a ledger is of that version, by the rows of `VERSION_FACTS`."""
-    return ("version", str(BEFORE)) in [tuple(row) for row in facts]
-
-
-def is_of_version_before(file: Path) -> bool:
-    """Return whether a file is a ledger of that version. Only its first page is read for others."""
-    if not file.exists() or not file.stat().st_size:
-        return False
-    with closing(SqliteDatabase(file, is_readonly=True)) as database:
-        return database.version() == str(BEFORE)
-
-
-def carry_file_over(file: Path) -> None:
-    """Replace a file of the version before by one of this version with what that knows.
-
-    No other process may open the ledger at the same time.
-
-    Raises:
-        LedgerError: a run of the older version is at work, or it cannot be read or written.
-    """
-    if not is_of_version_before(file):
-        return  # another process did it
-    with closing(SqliteDatabase(file)) as old:
-        entry_of(file).check_known(old)
-        new = file.with_name(f"{file.name}.new")
-        try:
-            with ExitStack() as stack:
-                for lock in (file.parent / "locks").glob("*.lock"):
-                    stack.enter_context(file_locks.lock_now(lock))
-                _copy(old, new)
-        except file_locks.LockTaken:
-            raise LedgerError(
-                f"{file}: a run of an older Paddock works on this folder. Wait until it has ended; "
-                "then its ledger is carried over."
-            ) from None
-        old.leave_log()
-    kept = kept_file(file)
-    kept.unlink(missing_ok=True)
-    try:
-        os.link(file, kept)  # so that there is a ledger at any moment
-    except OSError:  # a file system without links
-        shutil.copyfile(file, kept)
-    new.replace(file)
-
-
-def _copy(old: SqliteDatabase, new: Path) -> None:
-    for leftover in (new, *(new.with_name(f"{new.name}{end}") for end in ("-wal", "-shm"))):
-        leftover.unlink(missing_ok=True)
-    entry = entry_of(new)
-    with closing(SqliteDatabase(private_files.private_database(new))) as database:
-        database.make_tables(entry.enter_ledger(database, old.identity()))
-        for pending in carried_rows(old.rows):
-            database.write_rows(pending)

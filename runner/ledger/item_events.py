@@ -145,7 +145,7 @@ def append_in(execute: Execute, kind: EventKind, scope: str, key: str, **columns
 
 
 def verify_again(execute: Execute, listed: str, texts: Iterable[str]) -> None:
-    """Mark filed items, so that the next run verifies them, in whose dependencies one of these texts stands."""
+    """Have filed items verified by the next run in whose dependencies one of the texts stands."""
     query = queries.FILED_THAT_READ.format(listed=listed)
     for scope, key in execute(query, {"keys": json.dumps(sorted(texts))}):
         append_in(execute, EventKind.VERIFIED, scope, key, made_by="")

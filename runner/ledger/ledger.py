@@ -23,18 +23,18 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from paddock.engine.system import file_locks, files, private_files
-from paddock.engine.system.records import Struct, replace
+from paddock.engine.system import files, private_files
+from paddock.engine.system.records import Struct
 
-from .carry_over import carry_file_over, is_of_version_before
+from .carry_over import carried_rows
 from .database import queries
-from .database.known_ledgers import entry_of, entry_place
+from .database.known_ledgers import entry_place
 from .database.ledger_tables import Execute
 from .database.ledger_writer import Writer
 from .database.sqlite_file import SqliteDatabase, SqliteStorage, write_error
 from .entries import CallRow, Entry, InFlightRow, LedgerError, OutputRow
 from .item_events import EventKind, EventNumbers, changes
-from .own_state import LEDGER_FILE, ForeignState, is_own_state, make_state
+from .own_state import LEDGER_FILE, is_own_state, make_state
 
 if TYPE_CHECKING:
     from .database.ledger_tables import LedgerDatabase, LedgerStorage, RunLock
@@ -94,7 +94,6 @@ class Ledger:
     def _open_for_writing(self) -> None:
         try:
             make_state(self.folder)
-            _carry_over(self.folder)
             opened = self.storage.open_for_writing(self._note)
         except OSError as error:
             why = error.strerror or error
@@ -485,25 +484,14 @@ def open_existing(storage: LedgerStorage, *, is_readonly: bool = False) -> Ledge
     except OSError as error:
         why = error.strerror or error
         raise LedgerError(f"{folder}: the ledger's folder cannot be read ({why}).") from error
-    _carry_over(folder)
     return storage.find(is_readonly=is_readonly)
 
 
 def storage_of(folder: Path, url: str) -> LedgerStorage:
-    storage: LedgerStorage = SqliteStorage(folder)
+    storage: LedgerStorage = SqliteStorage(folder, carried_rows)
     if url:
-        storage = postgres_module().PostgresStorage(folder, url)
+        storage = postgres_module().PostgresStorage(folder, url, carried_rows)
     return storage
-
-
-def _carry_over(folder: Path) -> None:
-    """Replace a ledger of the version before, where there is one of ours."""
-    file = folder / LEDGER_FILE
-    with suppress(ForeignState):  # refused by who opens it
-        entry_of(file)
-        if is_of_version_before(file):
-            with file_locks.lock_now(folder / "ledger.lock", wait_s=-1):
-                carry_file_over(file)
 
 
 @contextmanager

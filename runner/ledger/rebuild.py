@@ -12,7 +12,7 @@ from .database import queries
 from .database.ledger_tables import COLUMNS, Execute, LedgerDatabase, Row
 from .forgetting import without_runs
 from .item_events import fold
-from .ledger import open_existing
+from .ledger import open_existing, storage_of
 from .run_history import LedgerFolder
 
 Place = tuple[str, str]
@@ -32,7 +32,7 @@ def rebuild(place: LedgerFolder) -> Rebuilt | None:
         LedgerError: a run works on the folder (`Locked`), or the ledger cannot be used.
     """
     with without_runs(place):
-        database = open_existing(place.state, read_settings(place.folder).ledger_url)
+        database = open_existing(storage_of(place.state, read_settings(place.folder).ledger_url))
         if database is None:
             return None
         with closing(database):

@@ -105,6 +105,8 @@ SERVER_NOW = "extract(epoch from clock_timestamp())::float8"
 ROWS_PER_STATEMENT = 35  # of at most 27 columns: SQLite before 3.32 takes 999 values
 
 T = TypeVar("T")
+CarriedRows = Callable[[Execute], Iterator[Pending]]
+"""Yields the rows of this version for those of the version before, which it asks for."""
 
 
 class LedgerDatabase(Protocol):

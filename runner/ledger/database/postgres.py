@@ -25,7 +25,6 @@ from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.retry import Backoff, retried_blocking
 from paddock.engine.system.text import one_line
 
-from ..carry_over import carried_rows, is_version_before
 from ..entries import LedgerError
 from ..own_state import LEDGER_FILE, folder_identity, known_folder_identity
 from ..run_locks import SessionLock
@@ -36,6 +35,7 @@ from .ledger_tables import (
     KEYS,
     SERVER_NOW,
     VERSION_FACTS,
+    CarriedRows,
     Execute,
     OpenLedger,
     Pending,
@@ -45,7 +45,6 @@ from .ledger_tables import (
     made_facts,
     write_statements,
 )
-from .queries import HAS_SESSION
 from .sqlite_file import READ_S, ROWS_AT_A_TIME, WORK_S, SqliteDatabase
 
 OLDEST = 13  # PostgreSQL's oldest supported release when this was written, less one
@@ -90,6 +89,7 @@ _TRANSIENT_WORDS = (
 
 _NAMED_VALUE = re.compile(r"(?<!:):([a-z_]+)\b")  # not the `::` of a cast
 
+_HAS_SESSION = "select 1 from pg_stat_activity where application_name = :name"
 _PROOFS = 20  # PgBouncer with 2 to 12 busy clients, in turns: one alone missed 73 of 100
 
 T = TypeVar("T")
@@ -99,6 +99,8 @@ class PostgresServer(Struct, frozen=True):
     url: str
     schema: str
     limit_s: float = WORK_S
+    carried: CarriedRows | None = None
+    """What makes rows of this version of those of the one before; None: that is refused."""
 
     def connect(self) -> psycopg.Connection[Any]:
         """Connect; each statement is a transaction of its own.
@@ -294,7 +296,7 @@ class PostgresDatabase:
         return bool(self.rows(statement, values))
 
     def has_ended(self, session: str) -> bool:
-        query = "select 1 from pg_stat_activity where application_name = :name"
+        query = _HAS_SESSION
         return not self.rows(query, {"name": session})
 
     def take_lock(self, name: str, mark: str, session: str) -> tuple[bool, str]:
@@ -455,15 +457,15 @@ class PostgresStorage:
     compares_secrets = False  # machines have each their own, and would undo each other's work
     marks_decisions = False  # other machines change no file here
 
-    def __init__(self, folder: Path, url: str) -> None:
-        self.folder, self._url = folder, url
+    def __init__(self, folder: Path, url: str, carried: CarriedRows) -> None:
+        self.folder, self._url, self._carried = folder, url, carried
         self._opened: tuple[PostgresDatabase, ...] = ()
 
     def find(self, *, is_readonly: bool) -> PostgresDatabase | None:
         identity = known_folder_identity(self.folder)
         if identity is None:
             return None
-        server = postgres_server(self._url, identity)
+        server = replace(postgres_server(self._url, identity), carried=self._carried)
         if is_readonly:
             server = replace(server, limit_s=READ_S)
         database = PostgresDatabase(server, retry_s=OPEN_S)
@@ -477,6 +479,7 @@ class PostgresStorage:
 
     def open_for_writing(self, note: Callable[[str], None]) -> OpenLedger:
         server = postgres_server(self._url, folder_identity(self.folder))
+        server = replace(server, carried=self._carried)
         reading = PostgresDatabase(server, note, retry_s=OPEN_S)
         with ExitStack() as stack:
             stack.callback(reading.close)
@@ -590,14 +593,20 @@ def _has_tables(connection: psycopg.Connection[Any], server: PostgresServer) -> 
     if not _execute(connection, "select 1 where to_regclass(:name) is not null", values):
         return False
     facts = _execute(connection, VERSION_FACTS, {})
-    if is_version_before(facts):
-        _carry_over(connection, server)
+    if server.carried is not None and _is_version_before(facts):
+        _carry_over(connection, server, server.carried)
         facts = _execute(connection, VERSION_FACTS, {})
     remedy = "Use the same Paddock on all machines."
     return check_version(database_name(server.url), facts, remedy)
 
 
-def _carry_over(connection: psycopg.Connection[Any], server: PostgresServer) -> None:
+def _is_version_before(facts: Sequence[Sequence[Any]]) -> bool:
+    return ("version", str(BEFORE)) in [tuple(row) for row in facts]
+
+
+def _carry_over(
+    connection: psycopg.Connection[Any], server: PostgresServer, carried: CarriedRows
+) -> None:
     """Rename the schema of the version before, and make this version's from what it knows.
 
     Raises:
@@ -617,10 +626,10 @@ def _carry_over(connection: psycopg.Connection[Any], server: PostgresServer) -> 
 
     with connection.transaction():
         execute("select pg_advisory_xact_lock(hashtext(:name))", {"name": server.schema})
-        if not is_version_before(execute(VERSION_FACTS, {})):
+        if not _is_version_before(execute(VERSION_FACTS, {})):
             return  # another machine did it
         for (run,) in execute("select run from runs where status = 'running'", {}):
-            if execute(HAS_SESSION, {"name": f"paddock {run}"[:63]}):
+            if execute(_HAS_SESSION, {"name": f"paddock {run}"[:63]}):
                 raise LedgerError(
                     f"{database_name(server.url)}: run '{run}' of an older Paddock works on this "
                     f"folder. Wait until it has ended; then its ledger is carried over."
@@ -628,7 +637,7 @@ def _carry_over(connection: psycopg.Connection[Any], server: PostgresServer) -> 
         names = sql.Identifier(server.schema), sql.Identifier(before)
         connection.execute(sql.SQL("alter schema {} rename to {}").format(*names))
         _make_tables(connection, server.schema, None)
-        for pending in carried_rows(select):
+        for pending in carried(select):
             _write(connection, pending)
 
 
