@@ -20,6 +20,7 @@ from paddock.pipelines.expressions import ExpressionError, Reference, step_of, s
 from paddock.pipelines.typed_rows import without_types
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from paddock.runner.bind.scope import Scope
+from paddock.runner.ledger.item_events import EventKind
 from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.item_states import (
     BAD,
@@ -57,8 +58,7 @@ from .traces.verify import Case
 
 if TYPE_CHECKING:
     from paddock.runner.ledger.entries import Entry
-    from paddock.runner.ledger.item_events import EventKind
-from paddock.runner.ledger.filed_store import FiledRow
+    from paddock.runner.ledger.filed_store import FiledRow
     from paddock.runner.ledger.ledger import Ledger
 
     from .run_context import RunContext
