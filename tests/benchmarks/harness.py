@@ -26,6 +26,8 @@ class Child:
     """A process that has ended: how long it took, and its largest resident size."""
 
     seconds: float
+    processor_s: float
+    """Of all its threads; on a shared machine the wall clock tells of the others."""
     peak_bytes: int
     stdout: str
 
@@ -50,7 +52,7 @@ def measure(command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None 
             raise RuntimeError(said)
         # Kilobytes on Linux, bytes on macOS.
         unit = 1 if sys.platform == "darwin" else 1024
-        return Child(seconds, usage.ru_maxrss * unit, out.read())
+        return Child(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit, out.read())
 
 
 @dataclass(frozen=True, slots=True)

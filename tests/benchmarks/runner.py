@@ -1,10 +1,12 @@
 """What the runner itself costs: many documents without a model, first, again, and with one edited.
 
-    uv run python tests/benchmarks/runner.py [--cocoindex PYTHON]
+    uv run python tests/benchmarks/runner.py [--cocoindex PYTHON] [--beside CHECKOUT]
 
 Each text is written in capitals. Every run is a process of its own, measured from outside: wall
-clock and the largest resident size. `--cocoindex` names the Python of an environment that has
-CocoIndex (`uv pip install cocoindex`), which does the same work in turns with us.
+clock, processor time, the largest resident size, and the ledger's bytes. `--cocoindex` names the
+Python of an environment that has CocoIndex (`uv pip install cocoindex`), which does the same work
+in turns with us. `--beside` names another checkout of ours with its `.venv`: what this one takes of
+its processor time, memory and bytes, each the median of rounds in turns.
 """
 
 import argparse
@@ -13,7 +15,9 @@ import os
 import statistics
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -49,6 +53,8 @@ async def main(inbox: Path, out: Path) -> None:
 coco.App("capitals", main, Path("inbox"), Path("out")).update_blocking()
 """
 RUNS = ("first", "again", "one edited")
+PLAN = "plan of nothing to do"
+PADDOCK = Path(sys.executable).with_name("paddock")
 Run = Callable[[Path, dict[str, int]], Child]
 
 
@@ -58,6 +64,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="1,000 documents instead of 10,000")
     parser.add_argument("--cocoindex", type=Path, help="Python of an environment that has it")
+    parser.add_argument("--beside", type=Path, help="another checkout, with its environment")
     args = parser.parse_args()
     n_documents: int = args.documents or (1_000 if args.quick else 10_000)
     contenders: dict[str, Run] = {"Paddock": run}
@@ -71,6 +78,29 @@ def main() -> None:
     print(circumstances(documents=n_documents, rounds=args.rounds, tracked="--local"))
     heads = [f"{name}, s" for name in RUNS]
     print(table(["", *heads, "peak MB"], [row(name, rounds) for name, rounds in found.items()]))
+    if args.beside is not None:
+        print("\n" + beside(args.beside / ".venv/bin/paddock", n_documents, args.rounds))
+
+
+def beside(other: Path, n_documents: int, n_rounds: int) -> str:
+    """Return a table of what this checkout takes of what another one does."""
+    programs = {"this": PADDOCK, "other": other}
+    cost: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in programs}
+    for _ in range(n_rounds):
+        for name, program in programs.items():
+            with tempfile.TemporaryDirectory() as folder:
+                runs = three_runs(Path(folder), partial(run, program=program), n_documents)
+                plan = measure([str(program), "plan", "pipeline.yaml"], cwd=Path(folder))
+                ledger = Path(folder, ".paddock", "ledger.sqlite")
+                cost[name]["the ledger, MB"].append(ledger.stat().st_size / 1e6)
+            for what, child in zip((*RUNS, PLAN), (*runs, plan), strict=True):
+                cost[name][f"{what}, processor s"].append(child.processor_s)
+                cost[name][f"{what}, peak MB"].append(child.peak_bytes / 1e6)
+    rows = []
+    for what in sorted(cost["this"]):
+        ours, theirs = (statistics.median(cost[name][what]) for name in programs)
+        rows.append([what, ours, theirs, ours / theirs])
+    return table(["", *programs, "share"], rows)
 
 
 def three_runs(folder: Path, contender: Run, n_documents: int) -> list[Child]:
@@ -98,10 +128,9 @@ def make(folder: Path, n_documents: int) -> None:
         path.write_text(f"Document {number}. {sentence * 16}\n")
 
 
-def run(folder: Path, expect: dict[str, int]) -> Child:
+def run(folder: Path, expect: dict[str, int], program: Path = PADDOCK) -> Child:
     """Run the pipeline once, and make sure that it did what it should."""
-    paddock = str(Path(sys.executable).with_name("paddock"))
-    child = measure([paddock, "run", "--local", "--json", "pipeline.yaml"], cwd=folder)
+    child = measure([str(program), "run", "--local", "--json", "pipeline.yaml"], cwd=folder)
     counts = json.loads(child.stdout)["counts"]
     found = {state: counts[state] for state in expect}
     if found != expect:
