@@ -27,6 +27,7 @@ from paddock.engine.system.records import SelectiveFields, Struct, field
 from paddock.engine.system.text import one_line
 
 from .facts import Facts
+from .param_types import InputContent, types_of
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -35,10 +36,9 @@ if TYPE_CHECKING:
     from paddock.engine.request import ModelSpec, Pool, Priority, Role
     from paddock.engine.system.files import TemporaryFile
     from paddock.pipelines.label_choices import PromptLabels
-    from paddock.pipelines.typed_rows import TypedRows
 
-    from .databases import Database
     from .run_end import RunEndAction
+    from .tables.database_tables import DatabaseTables
 
 MAX_PLAIN_FOLDERS = 1_000
 PLAIN_FOR_S = 1.0  # 10,000 documents in 100 folders: 2 lstat each instead of 6
@@ -690,27 +690,13 @@ class FileTools(Struct, frozen=True):
     """Processes that read documents; None: one is started for each document."""
 
 
-class ItemTables(Protocol):
-    """The tables of databases in which items have rows."""
-
-    def open(self, database: Database, table: str) -> Path:
-        """Return the path under which the ledger knows a table.
-
-        Raises:
-            StepError: another account is used there.
-        """
-
-    async def replace(self, path: Path, item: ItemName, rows: TypedRows) -> bool:
-        """Replace a step's rows of an item in one transaction; return whether they were others."""
-
-
 class Effects(Struct, frozen=True):
     """What a step acts on besides files: mailboxes, buckets, servers, databases."""
 
     at_end: list[RunEndAction]
     state: Path  # the pipelines' state folder, which was checked
     claims: RequestClaims
-    tables: ItemTables
+    tables: DatabaseTables
 
 
 class CallTools(Struct, frozen=True):
@@ -775,12 +761,14 @@ class Step(Protocol[P, O]):
     facts: ClassVar[Facts] = Facts()
 
     def reads(self, params: P) -> Sequence[str]:
-        """Return the files that the result depends on, as written in the parameters.
+        """Return the files that the result depends on: those of parameters that are `InputContent`.
 
         Not those that are known only while it runs, as of a folder, a store, a tool or a command:
         these are recorded when they are read.
         """
-        return ()
+        values = (getattr(params, name) for name in types_of(type(params)).names(InputContent))
+        given = [value for value in values if value is not None]
+        return [path for v in given for path in ([v] if isinstance(v, str) else v)]
 
     async def run(self, params: P, tools: Tools) -> O:
         """Do the work.

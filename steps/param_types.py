@@ -7,7 +7,9 @@ a type that it does not know has no meaning to it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar
+from functools import lru_cache
+from inspect import isclass
+from typing import Any, ClassVar
 
 
 class ParamType:
@@ -90,3 +92,13 @@ class ParamTypes:
 
     def names(self, kind: type[ParamType]) -> tuple[str, ...]:
         return self._named.get(kind, ())
+
+
+@lru_cache(maxsize=1024)
+def types_of(params: type[Any]) -> ParamTypes:
+    """Return what a Pydantic model's fields are annotated with."""
+    fields = params.model_fields.items()
+    metadata = ((name, kind) for name, field in fields for kind in field.metadata)
+    return ParamTypes(
+        (name, kind) for name, kind in metadata if isclass(kind) and issubclass(kind, ParamType)
+    )

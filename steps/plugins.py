@@ -1,4 +1,4 @@
-"""Plug-ins: entry points of steps, checks, readers, table formats, tools and triggers.
+"""Plug-ins: entry points of steps, checks, readers, table formats, tools, triggers, effects.
 
 Listing a group reads the metadata of every package (10 ms with 200 packages). A plug-in is imported
 when it is loaded. Reader processes import this module, so it imports next to nothing.
@@ -19,6 +19,7 @@ READER_GROUP = "paddock.readers"
 TABLE_GROUP = "paddock.tables"
 TOOL_GROUP = "paddock.tools"
 TRIGGER_GROUP = "paddock.triggers"
+EFFECT_GROUP = "paddock.effects"
 
 
 class BrokenPlugin(Exception):

@@ -20,7 +20,7 @@ from paddock.steps.tools.tool_names import FUNCTION_REFERENCE
 
 from .base import Output, Params, Step
 from .facts import Facts
-from .param_types import ParamType, ParamTypes
+from .param_types import types_of
 from .plugins import (
     CHECK_GROUP,
     STEP_GROUP,
@@ -104,10 +104,8 @@ def facts_of(name: str) -> Facts:
 
 @lru_cache(maxsize=1024)
 def facts_of_kind(kind: type[Step[Any, Any]]) -> Facts:
-    fields, facts = kind.params.model_fields, getattr(kind, "facts", Facts())
-    metadata = ((name, each) for name, param in fields.items() for each in param.metadata)
-    types = (pair for pair in metadata if isclass(pair[1]) and issubclass(pair[1], ParamType))
-    return replace(facts, types=ParamTypes(types))
+    params: Any = kind.params
+    return replace(getattr(kind, "facts", Facts()), types=types_of(params))
 
 
 def load_all_steps() -> tuple[dict[str, type[Step[Any, Any]]], tuple[BrokenStep, ...]]:

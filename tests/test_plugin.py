@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 USE = r'''
-import asyncio, json, sys
+import asyncio, json, os, sys
 from pathlib import Path
 from tests.fakes.pool import FakePool
 from tests.runner.world import settings
@@ -66,6 +66,7 @@ def last(todo):
     return todo.read_bytes().rindex(b"\n") + 1
 
 folder = Path(sys.argv[1])
+board = Path(os.environ["NOTICE_BOARD"])
 found = list_installed()
 allowed = replace(settings(folder), allow=frozenset({"tool"}))
 answers = iter(["HELP! The ferry!", "The ferry leaves early."])
@@ -90,6 +91,11 @@ told = {
     "asked": [request.messages[-1].content for request in pool.chats],
     "again": again.as_json(),
 }
+notices = folder / "notices.yaml"
+for step in ("pin, with: {notice: ferry, text: It leaves}", "prompt, with: {template: x}"):
+    notices.write_text(f"steps: [{{uses: {step}}}]")
+    run(notices, None, RunOptions(local=True, prune=True), around)
+    told.setdefault("notices", []).append([file.read_text() for file in board.iterdir()])
 table = folder / "table.yaml"
 table.write_text(TABLE)
 for rows in ([{"a": "<1>"}, {"a": None}], [{"a": 2}]):
@@ -118,6 +124,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             **os.environ,
             "PYTHONPATH": os.pathsep.join((str(folder / "site"), str(HOUSE))),
             "PADDOCK_HOME": str(folder / "home"),
+            "NOTICE_BOARD": str(folder / "board"),
         },
         capture_output=True,
         text=True,
@@ -130,6 +137,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_it_is_listed_next_to_what_is_built_in(told: dict[str, Any]) -> None:
     assert told["installed"] == [
+        ["steps", "pin", "A notice on the board."],
         ["steps", "reading_time", "How long a text takes to read."],
         ["tools", "days_between", "The function example_plugin.tool:days_between."],
         ["checks", "calm", "Nobody shouts in it: no exclamation marks, no words in capitals."],
@@ -167,6 +175,10 @@ def test_its_format_is_written_and_a_guard_that_it_cannot_give_is_noted(
     assert second == f"{head}<tr><td>2</td></tr>\n</table>\n"
     assert no_notes == []
     assert "is replaced without a look at how many rows it had" in str(notes)
+
+
+def test_its_effect_is_applied_and_pruned_with_its_step(told: dict[str, Any]) -> None:
+    assert told["notices"] == [["It leaves"], []]
 
 
 def test_its_trigger_orders_a_run_for_each_whole_line_and_none_twice(told: dict[str, Any]) -> None:

@@ -30,7 +30,7 @@ from paddock.pipelines.triggers import BudgetKeys
 from paddock.pipelines.typed_rows import ColumnType
 from paddock.steps import registry
 from paddock.steps.base import Roots, Step
-from paddock.steps.effects import Effect, effects_of
+from paddock.steps.effects import Destination, Effect, effects_of
 from paddock.steps.facts import Facts
 from paddock.steps.param_types import DecisionsParam, ParamType
 from paddock.steps.run_pipeline import RESULT_OUTPUT
@@ -121,6 +121,10 @@ class BoundStep(SelectiveFields, Struct, frozen=True, dict=True):
     def effects(self) -> tuple[Effect, ...]:
         return tuple(effects_of(self.facts.types, self.written))
 
+    @cached_property
+    def destinations(self) -> tuple[Destination, ...]:
+        return tuple(effect for effect in self.effects if isinstance(effect, Destination))
+
     def has(self, kind: type[ParamType]) -> bool:
         """Return whether it has a parameter of a type, written or not."""
         return bool(self.facts.types.names(kind))
@@ -137,7 +141,7 @@ class BoundStep(SelectiveFields, Struct, frozen=True, dict=True):
     @cached_property
     def makes_output(self) -> bool:
         """Whether all that it does is to make a file of what it reads."""
-        return bool(self.effects) and all(effect.makes_file for effect in self.effects)
+        return bool(self.effects) and all(effect.makes_output for effect in self.effects)
 
     @cached_property
     def has_answer(self) -> bool:

@@ -15,7 +15,7 @@ from paddock.pipelines.expressions import Reference, Value, loop_parts
 from paddock.steps import registry
 from paddock.steps.effects import effects_of
 from paddock.steps.param_types import PipelineInputs
-from paddock.steps.registry import is_function_reference
+from paddock.steps.registry import is_function_reference, step_package
 
 from .bound import BoundNode, BoundPlan, BoundStep, InputSource, ListOrigin
 from .plan_walks import blocks_of, origin_of, steps_of
@@ -28,16 +28,16 @@ def paths_depend_on_item_alone(
     """Return whether the paths of all written files depend on nothing but the items.
 
     `spec` is that of a block with all within it, or of a step. `inputs` may be named. So may
-    answers of the item's own steps, unless they depend on more. False for steps of plug-ins, where
-    it is not known. `is_within_item`: variables of blocks around may be named.
+    answers of the item's own steps, unless they depend on more. False for a step of a plug-in that
+    says no effect: it is not known. `is_within_item`: variables of blocks around may be named.
     """
     for step in spec["steps"].values():
         uses = str(step.get("uses"))
-        if not is_function_reference(uses) and registry.step_package(uses) != DISTRIBUTION:
+        effects = [*effects_of(registry.facts_of(uses).types, step.get("with") or {})]
+        is_of_plugin = not is_function_reference(uses) and step_package(uses) != DISTRIBUTION
+        if is_of_plugin and not effects:
             return False
-        facts = registry.facts_of(uses)
-        effects = effects_of(facts.types, step.get("with") or {})
-        paths = [effect.written for effect in effects if effect.makes_file]
+        paths = [effect.written for effect in effects if effect.makes_output]
         if not _follows_from_item(paths, spec, inputs, is_within_item=is_within_item):
             return False
     return True

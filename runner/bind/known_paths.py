@@ -97,7 +97,7 @@ class KnownPaths:
         texts += [(text, base, False) for text, base in self._dirs if with_inputs]
         stays = (path for path in self._named if not issubclass(path.use, MovedDocument))
         texts += [
-            (named.text, named.base, issubclass(named.use, Effect) and named.use.makes_file)
+            (named.text, named.base, issubclass(named.use, Effect) and named.use.makes_output)
             for named in stays
         ]
         folders: dict[Path, None] = {}

@@ -12,7 +12,7 @@ from paddock.pipelines.expressions import ExpressionError, Reference, Value
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from paddock.runner.bind.plan_walks import node_ids, steps_with_blocks
 from paddock.runner.bind.scope import Scope
-from paddock.steps.effects import Effect
+from paddock.steps.effects import Destination
 
 from .traces.block_items import loop_value
 
@@ -24,9 +24,7 @@ class ExpectedPaths(Struct, frozen=True):
     """Where does a step write for each item with work to do?"""
 
     step: BoundStep
-    effect: Effect
-    path: Value
-    """As it is written."""
+    effect: Destination
     texts: Mapping[str, str]
     """Absolute, by the items' keys; where that is not known, none."""
 
@@ -38,24 +36,24 @@ def paths_of_work(bound: BoundPlan, work: BlockWork, scope: Scope) -> list[Expec
     steps = [*output_paths(block.body)]
     if work.step is not None:  # its `if` holds
         steps += output_paths(block.body, conditional=True)
-    for step, effect, path in steps if todo else ():
-        texts = {key: rendered_path(path, its, base) for key, its in todo.items()}
+    for step, effect in steps if todo else ():
+        texts = {key: forecast_place(effect, its, base) for key, its in todo.items()}
         whole = {key: text for key, text in texts.items() if text is not None}
-        found.append(ExpectedPaths(step, effect, path, whole))
+        found.append(ExpectedPaths(step, effect, whole))
     return found
 
 
 def output_paths(
     body: Sequence[BoundNode], *, conditional: bool = False
-) -> Iterator[tuple[BoundStep, Effect, Value]]:
+) -> Iterator[tuple[BoundStep, Destination]]:
     """Yield the output paths that depend on none of these steps, of those with or without `if`."""
     for step in body:
         if not isinstance(step, BoundStep) or (step.if_ is not None) != conditional:
             continue
-        for effect in step.effects:
-            path, inner = Value.of(effect.written), {("steps", name) for name in node_ids(body)}
-            if effect.is_foreseen and inner.isdisjoint(read[:2] for read in path.references):
-                yield step, effect, path
+        for effect in step.destinations:
+            reads, inner = effect.value.references, {("steps", name) for name in node_ids(body)}
+            if effect.is_foreseen and inner.isdisjoint(read[:2] for read in reads):
+                yield step, effect
 
 
 def written_within(
@@ -83,10 +81,9 @@ def written_within(
                 inputs |= {name: written[name].render(scope) for name in known}
                 own = scope.child({"inputs": inputs, "steps": {}})
                 yield from written_within(node.inner.nodes, own, node.inner, is_within=True)
-            for effect in node.effects if is_within else ():
-                path = Value.of(effect.written)
-                if effect.is_claimed and _are_known(path.references, scope):
-                    text = rendered_path(path, scope, str(bound.roots.base))
+            for effect in node.destinations if is_within else ():
+                if effect.is_claimed and _are_known(effect.value.references, scope):
+                    text = forecast_place(effect, scope, str(bound.roots.base))
                     yield from () if text is None else (text,)
 
 
@@ -96,13 +93,13 @@ def _are_known(references: Iterable[Reference], scope: Scope) -> bool:
     return all(path[1:] and path[1] in scope[path[0]] for path in named)
 
 
-def rendered_path(path: Value, scope: Scope, base: str) -> str | None:
+def forecast_place(effect: Destination, scope: Scope, base: str) -> str | None:
     try:
-        text = path.render(scope)
+        text = effect.value.render(scope)
     except ExpressionError:
         return None
     # Of a sub-pipeline the base is another folder than the ledger's.
-    return os.path.normpath(os.path.join(base, text)) if isinstance(text, str) else None  # noqa: PTH118
+    return effect.forecast(text, base) if isinstance(text, str) else None
 
 
 class PossibleOutputs(Struct):
@@ -121,15 +118,17 @@ class PossibleOutputs(Struct):
         for block, step in steps_with_blocks(body):  # in a nested one `loop` is another
             if step.inner is not None:
                 self.add(step.inner, step.inner.nodes)
-            for effect in (effect for effect in step.effects if effect.makes_file):
-                path, texts = Value.of(effect.written), set[str | None]([None])
-                reads = {read[:2] for read in path.references}
+            for effect in step.destinations:
+                if not effect.makes_output:
+                    continue
+                texts = set[str | None]([None])
+                reads = {read[:2] for read in effect.value.references}
                 if scopes and not block and of_body.isdisjoint(reads):
-                    texts = {rendered_path(path, scope, base) for scope in scopes}
+                    texts = {forecast_place(effect, scope, base) for scope in scopes}
                 self._paths.update(text for text in texts if text is not None)
                 if None in texts:
                     known = str(effect.written).partition("{")[0]
-                    self._beginnings.add(os.path.normpath(os.path.join(base, known)))  # noqa: PTH118
+                    self._beginnings.add(effect.forecast(known, base))
 
     def has(self, path: str) -> bool:
         paths = {path, os.path.dirname(path)}  # noqa: PTH120

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import Fault, PipelineError
-from paddock.pipelines.expressions import ExpressionError, Value
+from paddock.pipelines.expressions import ExpressionError
 from paddock.runner.answers.offered_labels import LabelLists
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep, ListOrigin
 from paddock.runner.bind.node_reads import read_by
@@ -28,7 +28,7 @@ from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.reasons import Reason, Why
 from paddock.steps.base import OutsideRoots
-from paddock.steps.effects import OutputFile
+from paddock.steps.effects import OutputEffect
 
 from .left_nodes import LackingItems
 from .reviews.run_reviews import RunReviews
@@ -85,7 +85,7 @@ class RequestedItems(Struct, eq=False):
             not_requested = ItemVerdict(ItemState.UNSAMPLED, (why,), Case.NOT_REQUESTED)
         if isinstance(node, BoundBlock):
             nodes = {node.id, *node_ids(node.body)}
-            writes = [step for step in all_steps(node.body) if step.has(OutputFile)]
+            writes = [step for step in all_steps(node.body) if step.has(OutputEffect)]
             replaces = [step.written.get("on_edited") == "overwrite" for step in writes]
             overwrites = bool(replaces) and all(replaces)
         else:  # what is to fail on an edited file has to run
@@ -417,11 +417,14 @@ class Judge(Struct, kw_only=True, eq=False, dict=True):
         )
 
     def output_path(self, step: BoundStep, scope: Scope) -> str | None:
-        if not step.has(OutputFile):
+        effect = next((each for each in step.effects if isinstance(each, OutputEffect)), None)
+        if effect is None:
             return None
         try:
-            text = Value.of(step.given(OutputFile)).render(scope)
-            return self.world.index.stored(self.bound.roots.resolve(str(text)))
+            text = str(effect.value.render(scope))
+            is_file = effect.is_path
+            path = self.bound.roots.resolve(text) if is_file else effect.forecast(text, "")
+            return self.world.index.stored(path)
         except (ExpressionError, OutsideRoots, OSError, RuntimeError, ValueError):
             return None  # a run tells what is wrong
 

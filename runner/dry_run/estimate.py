@@ -56,7 +56,7 @@ from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.progress.item_states import OPEN, WORK, ItemState
 from paddock.runner.progress.plan_report import PlanItem, PlanReport
 from paddock.runner.progress.reasons import Outdated, Why
-from paddock.steps.effects import OutputFile, StoreRows
+from paddock.steps.effects import OutputEffect, StoreRows
 
 from .call_bounds import calls_of_step
 from .doubt import Doubt, DoubtPropagation, Estimate, ItemEnds, may_read_files
@@ -406,7 +406,7 @@ def _keeps_results(bound: BoundPlan, state: BlockState, todo: Collection[ItemWor
         return not state.is_partial
     block, last = state.block, state.block.body[-1]
     if block.returns is None:  # whether a file was changed is another matter the next time
-        tells_changes = isinstance(last, BoundStep) and last.has(OutputFile)
+        tells_changes = isinstance(last, BoundStep) and last.has(OutputEffect)
     else:
         tells_changes = any("changed" in path for path in block.returns.references)
     can_repeat = all(step.facts.is_repeatable and step.cache for step in steps_of(block.body))

@@ -1,15 +1,14 @@
-"""Whether a file is as an item wrote it: the same, edited, missing, or written by another since."""
+"""Whether an output is as an item wrote it: the same, edited, missing, or another's since."""
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
-from stat import S_ISDIR
 from typing import TYPE_CHECKING, Literal
 
-from paddock.engine.system.files import sha256_of
+from paddock.steps.base import StepError
+from paddock.steps.effects import output_at
 
 from .database import queries
 from .entries import whole_file
@@ -29,20 +28,25 @@ def condition_of(index: OutputIndex, scope: str, stored: str) -> FileCondition:
     Equal size and mtime are trusted where nothing happened to the file since.
     """
     row = index.row(scope, stored)
-    try:
-        stat = os.stat(index.absolute(stored))  # noqa: PTH116 - 10,000 times in a run
-    except OSError:
-        return "missing"
     if row is None or row.size is None:  # a file of the user's that was moved there
         return "missing"
-    if S_ISDIR(stat.st_mode):  # which has the name of the file that was there
-        return "missing"
-    is_untouched = stat.st_ctime <= row.at
-    if is_untouched and (stat.st_size, stat.st_mtime_ns) == (row.size, row.mtime_ns):
+    try:
+        kind, place = output_at(index.absolute(stored))
+        try:
+            stamp = kind.stamp(place)
+        except OSError:
+            return "missing"
+        if stamp is not None:
+            is_untouched = stamp.changed_at <= row.at
+            if is_untouched and (stamp.size, stamp.mtime_ns) == (row.size, row.mtime_ns):
+                return "same"
+            if stamp.size != row.size and not row.intended:
+                return "edited"
+        digest = kind.holds(place)
+    except StepError:  # it cannot be asked now
         return "same"
-    if stat.st_size != row.size and not row.intended:
-        return "edited"
-    digest = sha256_of(Path(index.absolute(stored)))
+    if digest is None:
+        return "missing"
     if digest == row.sha256:
         return "same"
     if digest in row.intended:
@@ -64,8 +68,8 @@ def condition_of_item(
             return found
     if row is not None and (found, row.sha256) == ("same", sha256):
         return found
-    with suppress(OSError):
-        digest = sha256_of(Path(index.absolute(stored)))
+    with suppress(OSError, StepError):
+        digest = index.content(stored)
         if row is not None and digest == sha256:
             return "same"
         if any(digest in (row.sha256, *row.intended) for row in index.rows_at(stored)):

@@ -11,6 +11,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 from unicodedata import normalize
@@ -18,6 +19,7 @@ from unicodedata import normalize
 from paddock.engine.system.files import ignores_letter_case
 from paddock.engine.system.records import replace
 from paddock.steps.base import StepError
+from paddock.steps.effects import PlaceStamp, output_at
 
 from .database import queries
 from .entries import HANDED_OVER, OutputRow, whole_file
@@ -80,6 +82,21 @@ class OutputIndex:
         """Return the one spelling of a path, where the pipeline's folder ignores letter case."""
         return normalize("NFC", stored).lower() if self._ignores_case else stored
 
+    def content(self, stored: str) -> str | None:
+        """Return the sha256 of what is at a place now; None: nothing. It blocks.
+
+        Raises:
+            OSError, StepError: it cannot be read.
+        """
+        kind, place = output_at(self.absolute(stored))
+        return kind.holds(place)
+
+    def is_there(self, stored: str) -> bool:
+        with suppress(StepError):
+            kind, place = output_at(self.absolute(stored))
+            return kind.is_there(place)
+        return True  # it cannot be asked now
+
     def owned(self, root: Path) -> frozenset[str]:
         """Return the paths that this pipeline's file wrote, was about to, or moved below a root."""
         written = {place.path for place in self._rows if place.scope in self.own_scopes}
@@ -139,11 +156,12 @@ class OutputIndex:
 
     def written_row(self, scope: str, key: str, path: Path, sha256: str) -> OutputRow | None:
         """Return the row of a file that has just been written; None: it is recorded already."""
-        stat = os.stat(path)  # noqa: PTH116 - as in `condition`
-        times = stat.st_mtime_ns, time.time()
-        row = OutputRow(scope, self.stored(path), key, sha256, (), stat.st_size, *times)
-        known = self.row(scope, row.path)
-        return row if known != row or known.at < stat.st_ctime else None
+        stored, (kind, place) = self.stored(path), output_at(str(path))
+        stamp = kind.stamp(place) or PlaceStamp()
+        times = stamp.mtime_ns, time.time()
+        row = OutputRow(scope, stored, key, sha256, (), stamp.size, *times)
+        known = self.row(scope, stored)
+        return row if known != row or known.at < stamp.changed_at else None
 
     def record_written(self, row: OutputRow, run: str) -> None:
         """Record a file's content, with the entry of the item that wrote it and not before.
@@ -180,7 +198,7 @@ class OutputOwners:
     def other_owner(self, stored: str) -> str | None:
         """Return the file of the other pipeline that an output belongs to; None: it is free."""
         rows = [r for r in self._index.rows_at(stored) if r.scope not in self._index.own_scopes]
-        if self._file is None or not rows or not os.path.lexists(self._index.absolute(stored)):
+        if self._file is None or not rows or not self._index.is_there(stored):
             return None
         # Without a size it is a user's file that was moved there.
         outputs = (row.scope for row in rows if row.size is not None)

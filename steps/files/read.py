@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -125,9 +125,6 @@ class FilesRead(Step[FilesReadParams, FilesReadOutput]):
         readers=lambda written: reader.reader_versions(),
         missing=_missing,
     )
-
-    def reads(self, params: FilesReadParams) -> Sequence[str]:
-        return (params.path,)
 
     async def run(self, params: FilesReadParams, tools: Tools) -> FilesReadOutput:
         document = await read_document(params, tools)

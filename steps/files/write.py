@@ -1,32 +1,23 @@
-"""The step `files.write`: write one file atomically, and never over a person's edits.
-
-Order: temporary file in the same folder → fsync → the ledger records the intent → rename → the
-ledger records the result. A kill between any two leaves the old or the new file, and the ledger
-knows both.
-"""
+"""The step `files.write`: write one file atomically, and never over a person's edits."""
 
 from __future__ import annotations
 
 import asyncio
 import csv
-import hashlib
 import os
-import stat
 from collections.abc import Collection, Mapping
-from contextlib import suppress
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from paddock.engine.system import no_links
-from paddock.engine.system.files import TemporaryFile
 from paddock.engine.system.records import replace
 from paddock.engine.system.tasks import in_left_thread
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.typed_rows import TypedRows, WrittenType
 from paddock.steps.base import Output, Params, Roots, Step, StepError, Tools
-from paddock.steps.effects import OutputFile
+from paddock.steps.effects import OnEdited, OutputFile, put_output
 from paddock.steps.facts import Facts, TextFacts, brings_none
 from paddock.steps.param_types import RowsParam
 from paddock.steps.paths import file_sha256, os_errors_refused, printable, resolve_path
@@ -43,7 +34,6 @@ from paddock.steps.tables.table_files import (
 from paddock.steps.tables.table_format import TableFormat, TableSource, WriteOptions
 
 _MOST_PATH_CHARS = 1_000
-_SMALL_BYTES = 256 * 1024  # into the system's cache in 0.1 ms, less than a thread takes
 
 
 class FilesWriteParams(Params):
@@ -86,9 +76,7 @@ class FilesWriteParams(Params):
         "`waiting`, in the row with its key in the first column, or its own.",
     )
     vars: dict[str, Any] = Field(default={}, description="More names that the templates may use.")
-    on_edited: Literal["keep", "overwrite", "fail"] = Field(
-        default="keep", description="If it is not ours, or was edited."
-    )
+    on_edited: OnEdited = Field(default="keep", description="If it is not ours, or was edited.")
 
     @classmethod
     def faults(cls, given: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -143,60 +131,25 @@ class FilesWrite(Step[FilesWriteParams, FilesWriteOutput]):
         outputs.check_target(path)
         await outputs.make_way(path)
         data = await _bytes_to_write(params, path, tools)
-        sha256 = hashlib.sha256(data).hexdigest()
-        there = None
-        if os.path.lexists(path):  # noqa: ASYNC240 - a thread takes longer
-            there = await in_left_thread(file_sha256, path, "written", "`path` must name a file")
-        if there == sha256:
-            await outputs.intend(path, sha256, len(data))
-            await outputs.wrote(path, sha256)
-            return FilesWriteOutput(path=str(path), changed=False)
-        if there is not None and await _hold_back(path, there, sha256, params, tools):
-            return FilesWriteOutput(path=str(path), changed=False)
-        aside = await _to_temporary_file(path, data, is_new=there is None)
-        try:
-            with os_errors_refused(f"'{printable(path)}' cannot be written"):
-                await outputs.sync(aside)
-                await outputs.intend(path, sha256, len(data))
-                # The folder is not synced: a rename that a power cut undoes shows as stale later.
-                aside.replace(path)
-        finally:
-            aside.close()
-        await outputs.wrote(path, sha256)
-        return FilesWriteOutput(path=str(path), changed=True)
+        hold_back = partial(_hold_back, path, params, tools)
+        changed = await put_output(OutputFile, str(path), data, tools, params.on_edited, hold_back)
+        return FilesWriteOutput(path=str(path), changed=changed)
 
 
-async def _hold_back(
-    path: Path, there: str, sha256: str, params: FilesWriteParams, tools: Tools
-) -> bool:
-    """Record that a file with other content, of the digest `there`, is left as it is.
+async def _hold_back(path: Path, params: FilesWriteParams, tools: Tools, sha256: str) -> bool:
+    """Record that a file of other content is left as it is; return False where it is replaced.
 
-    Return False where it is to be replaced; it is left where
-
-    1. A person has edited it, or it is not ours, unless it may be overwritten.
-    2. It is open in another program.
-    3. It is a table that would lose most of its rows.
+    1. It is open in another program.
+    2. It is a table that would lose most of its rows.
     """
     outputs = tools.files.outputs
-    may_overwrite = params.on_edited == "overwrite" or outputs.takes_over
-    if not may_overwrite and there not in await outputs.known_sha256(path):  # 1.
-        await outputs.holds(path, sha256)
-        what = f"'{printable(path)}' was edited, or is not ours"
-        if params.on_edited == "fail":
-            raise StepError(
-                f"{what}, and `on_edited` is `fail`.",
-                remedy="Move it away, set `on_edited` to `keep` or `overwrite`, or run with "
-                "`--take`.",
-            )
-        tools.log.note(f"{what}: it is kept as it is.")
-        return True
     mark = None if outputs.takes_over else await asyncio.to_thread(open_elsewhere, path)
-    if mark is not None:  # 2.
+    if mark is not None:  # 1
         await outputs.holds(path, sha256)
         what = f"'{printable(path)}' is open in another program ('{printable(mark)}')"
         tools.log.note(f"{what}: it is kept as it is until that is closed.")
         return True
-    return params.rows is not None and not await _may_replace_table(path, params, tools)  # 3.
+    return params.rows is not None and not await _may_replace_table(path, params, tools)  # 2
 
 
 async def _may_replace_table(path: Path, params: FilesWriteParams, tools: Tools) -> bool:
@@ -325,31 +278,3 @@ def _document_link(text: str, table: Path, folder: str, roots: Roots) -> str | N
     if not any(path.is_relative_to(root) for root in roots.allowed) or not path.is_file():
         return None
     return os.path.relpath(path, table.parent).replace("#", "%23")
-
-
-async def _to_temporary_file(path: Path, data: bytes, *, is_new: bool) -> TemporaryFile:
-    """Write a temporary file next to `path`; a large one in a thread."""
-
-    def write() -> TemporaryFile:
-        like = None
-        if not is_new:
-            with suppress(OSError):  # it is gone
-                facts = no_links.facts_of(path)
-                like = facts if stat.S_ISREG(facts.st_mode) else None
-        with os_errors_refused(f"'{printable(path)}' cannot be written"):
-            return TemporaryFile.written(
-                path, data, like=like, follows_links=False, is_synced=False
-            )
-
-    def let_go(written: asyncio.Future[TemporaryFile]) -> None:
-        if not written.cancelled() and written.exception() is None:
-            written.result().close()
-
-    if len(data) <= _SMALL_BYTES:
-        return write()
-    written = asyncio.get_running_loop().run_in_executor(None, write)
-    try:
-        return await asyncio.shield(written)
-    except asyncio.CancelledError:
-        written.add_done_callback(let_go)  # a thread cannot be cancelled; its file is removed later
-        raise

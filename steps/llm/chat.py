@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -212,9 +212,6 @@ class Chat(Step[ChatParams, ChatOutput]):
     @staticmethod
     def roles_besides(written: Mapping[str, Any]) -> frozenset[Role]:
         return frozenset({"embed"} if written.get("examples") else ())
-
-    def reads(self, params: ChatParams) -> Sequence[str]:
-        return params.images
 
     async def run(self, params: ChatParams, tools: Tools) -> ChatOutput:
         model = tools.llm.models.resolve(params.model, "chat")

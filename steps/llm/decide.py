@@ -109,9 +109,6 @@ class Decide(Step[DecideParams, DecideOutput]):
 
     roles_besides = staticmethod(Chat.roles_besides)
 
-    def reads(self, params: DecideParams) -> Sequence[str]:
-        return params.images
-
     async def run(self, params: DecideParams, tools: Tools) -> DecideOutput:
         form = tools.reply
         if form is None or (fault := schema_fault(form.schema)):

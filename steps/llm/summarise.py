@@ -198,9 +198,6 @@ class Summarise(Step[SummariseParams, SummariseOutput]):
     def roles_besides(written: Mapping[str, Any]) -> frozenset[Role]:
         return frozenset({"embed"} if len(Summarise.own_roles(written)) > 1 else ())
 
-    def reads(self, params: SummariseParams) -> Sequence[str]:
-        return () if params.file is None else (params.file,)
-
     async def run(self, params: SummariseParams, tools: Tools) -> SummariseOutput:
         material = await _read_input(params, tools)
         if not material.text.strip():

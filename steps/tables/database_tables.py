@@ -20,7 +20,7 @@ from paddock.engine.system.records import Struct, field
 from paddock.engine.system.tasks import run_to_end
 from paddock.engine.system.text import cell_text, counted, one_line, sql_name
 from paddock.pipelines.typed_rows import TypedRows
-from paddock.steps.base import ItemName, ItemTables, StepError
+from paddock.steps.base import ItemName, StepError
 from paddock.steps.databases import Database
 from paddock.steps.item_rows import ItemRows, RowSum
 
@@ -233,7 +233,7 @@ def server_of(account: PostgresAccount) -> Database:
     return server
 
 
-class DatabaseTables(ItemRows, ItemTables):
+class DatabaseTables(ItemRows):
     """Tables in which items have rows, by the paths under which the ledger knows them."""
 
     def __init__(
@@ -262,12 +262,18 @@ class DatabaseTables(ItemRows, ItemTables):
             raise StepError(f"{database.name}: {what}", remedy="Let both have the same.")
 
     def open(self, database: Database, table: str) -> Path:
+        """Return the path under which the ledger knows a table.
+
+        Raises:
+            StepError: another account is used there.
+        """
         self.add(database)
         path = database.place / table
         self.at(path)
         return path
 
     async def replace(self, path: Path, item: ItemName, rows: TypedRows) -> bool:
+        """Replace a step's rows of an item in one transaction; return whether they were others."""
         owner, former = self.owner(item, path), self._owner_named(item.former)
         return await self.at(path).replace(owner, former, item.step, rows)
 

@@ -16,6 +16,7 @@ from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.output_conditions import is_recorded_and_unchanged
 from paddock.runner.ledger.output_index import other_pipelines_output
 from paddock.steps.base import FiledDocument, StepError
+from paddock.steps.effects import output_at
 from paddock.steps.paths import printable
 
 from ..run_context import RunContext
@@ -112,8 +113,9 @@ class ItemOutputs(RecordedOutputs):
                 await PathObstacles(self._context, self.items).remove(self._index.stored(path))
 
     async def intend(self, path: Path, sha256: str, size_bytes: int | None = None) -> None:
-        self.check_target(path)
         index, stored = self._index, self._index.stored(path)
+        if output_at(stored)[0].is_path:
+            self.check_target(path)
         place = self._scope_id, self._key, path
         self._refuse_other_pipelines(path, sha256)
         await self._context.owners.claim(self._context.judge, self.items, stored)

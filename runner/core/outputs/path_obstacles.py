@@ -98,9 +98,13 @@ async def wait_for_obstacles(
     """Block the items with something in the way of a path that they are expected to write."""
     items = {item.key: item for item in work.items}
     for known in expected:
-        for key, path in known.texts.items() if known.effect.is_claimed else ():
+        for key, path in (
+            known.texts.items() if known.effect.is_claimed and known.effect.is_path else ()
+        ):
             if items[key].verdict.is_work and not is_free(path):
-                if str(known.path.render(items[key].scope_in(work.block, scope))).endswith("/"):
+                if str(known.effect.value.render(items[key].scope_in(work.block, scope))).endswith(
+                    "/"
+                ):
                     continue  # it names a folder, which the step refuses
                 obstacles = PathObstacles(context, (*around, (work.scope_id, key)))
                 if why := await obstacles.reason_to_wait(context.index.stored(path)):

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
-from paddock.engine.system import no_links, text
+from paddock.engine.system import text
 from paddock.engine.system.records import Struct, field
 from paddock.runner.bind.bound import BoundBlock
 from paddock.runner.folders.missing_files import is_mass_deletion
@@ -23,7 +22,8 @@ from paddock.runner.ledger.output_conditions import OURS, condition_of
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.reasons import Outdated
 from paddock.runner.progress.report import ItemReport
-from paddock.steps.base import OutsideRoots
+from paddock.steps.base import OutsideRoots, StepError
+from paddock.steps.effects import output_at
 
 from ..run_context import RunContext
 from ..run_options import RunOptions
@@ -264,7 +264,7 @@ class Pruner:
 
     def _remove_files(self, files: Iterable[_OutputFile], *, is_outdated: bool) -> _Removal:
         """Remove files; without `is_outdated` only those of these items alone. Blocking."""
-        removal, index = _Removal(), self._index
+        removal, index, roots = _Removal(), self._index, self._context.bound.roots
         for scope_id, key, stored in files:
             path = Path(index.absolute(stored))  # by all items that ever wrote it
             conditions = {condition_of(index, row.scope, stored) for row in index.rows_at(stored)}
@@ -276,9 +276,9 @@ class Pruner:
                 removal.edited.append(stored)
                 continue
             try:
-                with suppress(FileNotFoundError):
-                    no_links.remove(self._context.bound.roots.resolve(str(path)))
-            except (OSError, OutsideRoots) as error:
+                kind, place = output_at(str(path))
+                kind.undo(str(roots.resolve(place)) if kind.is_path else place)
+            except (OSError, OutsideRoots, StepError) as error:
                 removal.refused[stored] = getattr(error, "strerror", None) or str(error)
             else:
                 removal.removed.append(stored)

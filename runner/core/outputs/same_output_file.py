@@ -15,7 +15,7 @@ from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.output_index import other_pipelines_output
 from paddock.steps.paths import nearest_existing, write_refusal
 
-from ..expected_paths import ExpectedPaths, output_paths, rendered_path
+from ..expected_paths import ExpectedPaths, forecast_place, output_paths
 from ..run_context import RunContext
 from ..traces.block_work import ItemWork
 
@@ -33,6 +33,8 @@ def refuse_forbidden_paths(
         folders: Iterable[str] = [texts[item.key] for item in todo if item.key in texts]
         if known.effect.is_claimed:
             refuse_other_pipelines(context, step, folders)
+            if not known.effect.is_path:
+                continue
             folders = map(os.path.dirname, folders)
         refusals = [(folder, write_refusal(Path(folder))) for folder in dict.fromkeys(folders)]
         if not refusals or any(why is None for _, why in refusals):
@@ -41,7 +43,9 @@ def refuse_forbidden_paths(
         is_folder = nearest_existing(Path(folder)).is_dir()  # else a file there gives way
         if is_folder or (len(todo) > 1 and not known.effect.is_claimed):
             types = context.bound.input_types
-            read = (r[1] for r in sorted(known.path.references) if r[0] == "inputs" and r[1:])
+            read = (
+                r[1] for r in sorted(known.effect.value.references) if r[0] == "inputs" and r[1:]
+            )
             name = next((name for name in read if types.get(name) in FOLDER_TYPES), None)
             other = f"`-i {name}=DIR` names another" if name else "change the step to another"
             what = f"step '{step.id}' cannot write to '{folder}': {why}."
@@ -56,8 +60,8 @@ def refuse_written_by_others(context: RunContext, scope: Scope) -> None:
         PipelineError: an output belongs to another pipeline.
     """
     base, index = str(context.bound.roots.base), context.index
-    for step, effect, path in output_paths(context.bound.nodes):
-        text = rendered_path(path, scope, base) if effect.is_claimed else None
+    for step, effect in output_paths(context.bound.nodes):
+        text = forecast_place(effect, scope, base) if effect.is_claimed else None
         # What was taken over is refused where the step has work to do
         if text and not (step.has_trace and index.owners.taken_by(index.stored(text))):
             refuse_other_pipelines(context, step, [text])
@@ -69,11 +73,11 @@ def note_possible_refusal(
     """Note a step that would write what another pipeline does, unless its `if` is false."""
     base = str(context.bound.roots.base)
     for scope in scopes if not context.options.takes_over else ():
-        for step, _, path in output_paths(body, conditional=True):
+        for step, effect in output_paths(body, conditional=True):
             with suppress(ExpressionError):
                 if step.if_ is not None and not step.if_.evaluate(scope):
                     continue
-            text = rendered_path(path, scope, base)
+            text = forecast_place(effect, scope, base)
             stored = "" if text is None else context.index.stored(text)
             if stored and (other := context.index.owners.other_owner(stored)) is not None:
                 error = other_pipelines_output(stored, other)

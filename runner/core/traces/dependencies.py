@@ -17,7 +17,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from paddock.engine.system.files import content_stamp, sha256_of
+from paddock.engine.system.files import content_stamp
 from paddock.engine.system.records import Struct, StructABCMeta, replace
 from paddock.engine.system.text import canonical_json
 from paddock.runner import rules
@@ -27,7 +27,7 @@ from paddock.runner.ledger.entries import Entry, LedgerError, read_written
 from paddock.runner.ledger.output_conditions import condition_of_item, last_writer
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.reasons import Reason, Why, quoted
-from paddock.steps.base import Roots
+from paddock.steps.base import Roots, StepError
 from paddock.steps.files.scan import SOURCES, FilesScanParams
 
 from .past_decisions import StepDecisions, StepName
@@ -447,13 +447,17 @@ class KeptOutput(FileDependency, frozen=True):
     sha256: str
 
     def find_change(self, world: World) -> Reason | None:
-        path = Path(world.index.absolute(self.path))
         try:
-            sha256 = sha256_of(path)  # not `digest`: this run may write it
+            sha256 = world.index.content(self.path)  # not `digest`: this run may write it
         except OSError:
+            sha256 = None
+        except StepError:  # it cannot be asked now
+            return None
+        if sha256 is None:
             return Why.OUTPUT_LOST(self.path)
         if sha256 == self.sha256:
             return None
+        path = Path(world.index.absolute(self.path))
         is_edited = sha256 not in world.index.owners.known_sha256(path)
         return (Why.OUTPUT_EDITED if is_edited else Why.OUTPUT_NO_LONGER_EDITED)(self.path)
 

@@ -208,7 +208,7 @@ def test_a_file_is_read_like_files_read_does(tmp_path: Path) -> None:
     pool = FakePool()
     summarise(pool, tmp_path, file="a.html")
     assert asked(pool)[0].startswith("# Title\n\nWords.\n\nSummarise")
-    assert Summarise().reads(SummariseParams(file="a.html")) == ("a.html",)
+    assert Summarise().reads(SummariseParams(file="a.html")) == ["a.html"]
     (tmp_path / "b.txt").write_text("")
     with pytest.raises(StepError, match=r"'b\.txt' is empty"):
         summarise(pool, tmp_path, file="b.txt")
