@@ -28,7 +28,6 @@ def carried_rows(select: Execute) -> Iterator[Pending]:
             found = _rows(select, table, columns, "", {})
             yield {table: {tuple(row[name] for name in KEYS[table]): row for row in found}}
     numbers = EventNumbers()
-    numbers.next(())
     scopes = "select scope from items union select scope from provenance"
     for (scope,) in select(f"{scopes} union select scope from attempts order by 1", {}):
         at = "where scope = :scope order by at", {"scope": scope}

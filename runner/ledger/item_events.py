@@ -100,7 +100,7 @@ def fold(events: Iterable[Row]) -> dict[tuple[str, str], Row]:
 
 
 def superseded(events: Sequence[Row]) -> Iterator[int]:
-    """Yield the numbers of an item's events that say nothing any more: later ones replace it.
+    """Yield the numbers of an item's events that say nothing any more: later ones replace that.
 
     Where files were moved, and what is in flight, is asked of the events themselves.
     """
@@ -116,27 +116,19 @@ def superseded(events: Sequence[Row]) -> Iterator[int]:
 class EventNumbers:
     """The numbers of a process's events: greater than all that it finds, and its own alone."""
 
-    def __init__(self) -> None:
-        self._counter: int | None = None
+    def __init__(self, last: Sequence[Sequence[Any]] = ()) -> None:
+        """`last`: the rows of `LAST_EVENT`."""
+        self._counter = max([0, *(int(n or 0) for (n,) in last)]) >> _COUNTER_BITS
         self._mark = secrets.randbits(_COUNTER_BITS - 1)
 
-    def next(self, rows: Sequence[Sequence[Any]] | None = None) -> int:
-        """Return the next number; `rows`: those of `LAST_EVENT`, needed for the first one."""
-        if rows is not None:
-            last = max((int(n or 0) for (n,) in rows), default=0)
-            self._counter = max(self._counter or 0, last >> _COUNTER_BITS)
-        assert self._counter is not None
+    def next(self) -> int:
         self._counter += 1
         return self._counter << _COUNTER_BITS | self._mark
-
-    @property
-    def has_begun(self) -> bool:
-        return self._counter is not None
 
 
 def append_in(execute: Execute, kind: EventKind, scope: str, key: str, **columns: Any) -> None:
     """Append an event of an item, and change its state, in a transaction."""
-    n = EventNumbers().next(execute(queries.LAST_EVENT, {}))
+    n = EventNumbers(execute(queries.LAST_EVENT, {})).next()
     event = {"n": n, "scope": scope, "key": key, "kind": kind, "run": "", "at": time.time()}
     event |= columns
     execute(queries.insert_row("events", event), event)

@@ -69,7 +69,6 @@ class Ledger:
         self._is_closed = threading.Event()
         self._listed: tuple[str, Mapping[str, Entry]] = ("", {})
         """A scope, and its entries as they were listed last."""
-        self._numbers = EventNumbers()
         self._changed_scopes = set[str]()
         """Those of which items were written: the rows may not be there yet, so they are read."""
 
@@ -196,6 +195,10 @@ class Ledger:
             self._listed = scope, entries
         return dict(entries)
 
+    @cached_property
+    def _numbers(self) -> EventNumbers:
+        return EventNumbers(self.rows(queries.LAST_EVENT))
+
     def append(
         self, kind: EventKind, scope: str, key: str, run: str = "", at: float = 0.0, **columns: Any
     ) -> int:
@@ -203,7 +206,7 @@ class Ledger:
 
         Return its number. `at`: now, if it is not given.
         """
-        n = self._numbers.next(None if self._numbers.has_begun else self.rows(queries.LAST_EVENT))
+        n = self._numbers.next()
         if kind is EventKind.BEGAN:  # which is removed with the end: so that the log has no holes
             n = -n
         event = {"n": n, "scope": scope, "key": key, "kind": kind.value, "run": run}

@@ -26,9 +26,8 @@ from paddock.engine.system.retry import Backoff, retried_blocking
 from paddock.engine.system.text import one_line
 
 from ..entries import LedgerError
-from ..own_state import LEDGER_FILE, folder_identity, known_folder_identity
+from ..own_state import folder_identity, known_folder_identity
 from ..run_locks import SessionLock
-from .known_ledgers import entry_of
 from .ledger_tables import (
     BEFORE,
     COLUMNS,
@@ -45,7 +44,7 @@ from .ledger_tables import (
     made_facts,
     write_statements,
 )
-from .sqlite_file import READ_S, ROWS_AT_A_TIME, WORK_S, SqliteDatabase
+from .sqlite_file import READ_S, ROWS_AT_A_TIME, WORK_S, SqliteDatabase, SqliteStorage
 
 OLDEST = 13  # PostgreSQL's oldest supported release when this was written, less one
 
@@ -362,7 +361,7 @@ class PostgresDatabase:
 
         return self._retried(once)
 
-    def prepare_schema(self, file: Path) -> None:
+    def prepare_schema(self, file: SqliteStorage) -> None:
         """Make schema and tables where they are missing; one machine at a time.
 
         New tables begin with the rows of the folder's own ledger in `file`, if there is one.
@@ -379,7 +378,7 @@ class PostgresDatabase:
                     "select pg_advisory_xact_lock(hashtext(%s))", [self.server.schema]
                 )
                 if not _has_tables(connection, self.server):
-                    _make_tables(connection, self.server.schema, file)
+                    _make_tables(connection, self.server.schema, file.find(is_readonly=False))
 
         self._retried(prepare)
 
@@ -483,7 +482,7 @@ class PostgresStorage:
         reading = PostgresDatabase(server, note, retry_s=OPEN_S)
         with ExitStack() as stack:
             stack.callback(reading.close)
-            reading.prepare_schema(self.folder / LEDGER_FILE)
+            reading.prepare_schema(SqliteStorage(self.folder, self._carried))
             stack.pop_all()
         reading.retry_s = RETRY_S
         self._opened = (reading, PostgresDatabase(server, note), PostgresDatabase(server, note))
@@ -641,16 +640,16 @@ def _carry_over(
             _write(connection, pending)
 
 
-def _make_tables(connection: psycopg.Connection[Any], schema: str, file: Path | None) -> None:
-    """Make the tables; they begin with the rows of a file, if it is there."""
+def _make_tables(
+    connection: psycopg.Connection[Any], schema: str, file: SqliteDatabase | None
+) -> None:
+    """Make the tables; they begin with the rows of a file, which is closed then."""
     connection.execute(sql.SQL("create schema if not exists {}").format(sql.Identifier(schema)))
     for statement in create_statements():
         connection.execute(statement.encode())
-    if file is not None and file.exists():
-        entry = entry_of(file)
-        with closing(SqliteDatabase(file)) as database:
-            entry.check(database)
-            for pending in database.lasting_rows():
+    if file is not None:
+        with closing(file):
+            for pending in file.lasting_rows():
                 _write(connection, pending)
     facts = {**made_facts(), "made": str(time.time())}
     meta = {(name,): {"name": name, "value": value} for name, value in facts.items()}

@@ -318,7 +318,7 @@ class SqliteStorage:
         file, entry = self._file, entry_of(self._file)
         if not _is_of_version_before(file):
             return
-        new, kept = file.with_name(f"{file.name}.new"), kept_file(file)
+        new = file.with_name(f"{file.name}.new")
         with contextlib.closing(SqliteDatabase(file)) as old:
             entry.check_known(old)
             try:
@@ -326,18 +326,22 @@ class SqliteStorage:
                     for lock in (self.folder / "locks").glob("*.lock"):
                         stack.enter_context(file_locks.lock_now(lock))
                     self._copy(old, new)
+                    old.leave_log()
+                    self._exchange(new)
             except file_locks.LockTaken:
                 raise LedgerError(
                     f"{file}: a run of an older Paddock works on this folder. Wait until it has "
                     "ended; then its ledger is carried over."
                 ) from None
-            old.leave_log()
+
+    def _exchange(self, new: Path) -> None:
+        kept = kept_file(self._file)
         kept.unlink(missing_ok=True)
         try:
-            os.link(file, kept)  # so that there is a ledger at any moment
+            os.link(self._file, kept)  # so that there is a ledger at any moment
         except OSError:  # a file system without links
-            shutil.copyfile(file, kept)
-        new.replace(file)
+            shutil.copyfile(self._file, kept)
+        new.replace(self._file)
 
     def _copy(self, old: SqliteDatabase, new: Path) -> None:
         for leftover in (new, *(new.with_name(f"{new.name}{end}") for end in ("-wal", "-shm"))):

@@ -81,3 +81,14 @@ def test_states_are_made_again_from_the_log(tmp_path: Path, loss: str) -> None:
     assert f"{len(before) or whole.n_items}" in said and "were not so" in said
     assert states(world.plan()) == before
     assert (again := rebuild(place_of(world))) is not None and not again.different
+
+
+def test_a_log_of_items_in_flight_alone_goes_on_above_zero(tmp_path: Path) -> None:
+    """The first run of a folder was killed while it worked on its first documents."""
+    with Ledger(tmp_path) as ledger:
+        assert ledger.append(EventKind.BEGAN, "s", "k", "dead", hash="h") < 0
+    with Ledger(tmp_path) as ledger:
+        ledger.record("s", Entry("k", "h", "{}", "done"), "run")
+        assert [row.run for row in ledger.in_flight()] == ["dead"]
+    with Ledger(tmp_path, is_readonly=True) as ledger:
+        assert [entry.run for entry in ledger.entries("s").values()] == ["run"]
