@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import os
 import stat
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -24,7 +24,6 @@ from paddock.engine.system.tasks import in_left_thread
 from paddock.pipelines.expressions import Value
 
 from .base import OutputFiles, StepError, Tools
-from .facts import Written
 from .param_types import DoorParam, ParamType, ParamTypes, PathParam
 from .paths import file_sha256, os_errors_refused, printable
 from .plugins import EFFECT_GROUP, PluginImportError, load_plugin, plugins
@@ -50,11 +49,6 @@ class Effect(ParamType):
     @cached_property
     def value(self) -> Value:
         return Value.of(self.written)
-
-    @classmethod
-    def is_done(cls, written: Written) -> bool:
-        """Return whether a step has the effect, by all of its parameters."""
-        return True
 
 
 class Destination(Effect):
@@ -201,7 +195,7 @@ class MovedDocument(Effect, PathParam):
     takes_document = True
 
     @classmethod
-    def is_done(cls, written: Written) -> bool:
+    def is_done(cls, written: Mapping[str, Any]) -> bool:
         return written.get("mode") != "copy"
 
 
@@ -239,7 +233,7 @@ class SentRequest(Effect):
     """The servers to which it sends what changes something there, at most once."""
 
 
-def effects_of(types: ParamTypes, written: Written) -> Iterator[Effect]:
+def effects_of(types: ParamTypes, written: Mapping[str, Any]) -> Iterator[Effect]:
     for name, kind in types.each:
         if issubclass(kind, Effect) and written.get(name) is not None and kind.is_done(written):
             yield kind(name, written[name])

@@ -6,7 +6,7 @@ a type that it does not know has no meaning to it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from inspect import isclass
 from typing import Any, ClassVar
@@ -15,6 +15,11 @@ from typing import Any, ClassVar
 class ParamType:
     is_path: ClassVar[bool] = False
     """It is a file or a folder, which must be in the pipeline's folders."""
+
+    @classmethod
+    def is_done(cls, written: Mapping[str, Any]) -> bool:
+        """Return whether a step does so with it, by all of its parameters."""
+        return True
 
 
 class PathParam(ParamType):

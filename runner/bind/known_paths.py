@@ -17,20 +17,14 @@ from paddock.pipelines.input_values import FOLDER_TYPES
 from paddock.pipelines.model import Pipeline, StepNode, step_nodes
 from paddock.pipelines.validation import FaultCollector
 from paddock.steps.base import OutsideRoots, Params, Roots
-from paddock.steps.effects import (
-    DatabaseRows,
-    Destination,
-    Effect,
-    MovedDocument,
-    MoveTarget,
-    effects_of,
-)
+from paddock.steps.effects import Destination, Effect, MovedDocument, MoveTarget
 from paddock.steps.param_types import InputFolder, ParamType, PathParam
 from paddock.steps.registry import facts_of
 
 from .inputs import LATER_PART, KnownInputs
 
 YAML_SUFFIXES = (".yaml", ".yml")
+_PLACES = (InputFolder, Destination, MovedDocument)
 
 
 class NamedPath(Struct, frozen=True, dict=True):
@@ -171,11 +165,11 @@ def _named_paths(
         named: list[tuple[type[ParamType], str, Any]] = [
             (PathParam, "root", use.options.get("root")) for use in facts.tools(given)
         ]
-        listed = ((InputFolder, name) for name in facts.types.names(InputFolder))
-        changed = ((type(effect), effect.param) for effect in effects_of(facts.types, given))
-        named += [(use, param, given.get(param)) for use, param in (*listed, *changed)]
+        for param, use in facts.types.each:
+            if issubclass(use, _PLACES) and use.is_path and use.is_done(given):
+                named.append((use, param, given.get(param)))
         for use, param, written in named:
-            if isinstance(written, str) and use.is_path and not issubclass(use, DatabaseRows):
+            if isinstance(written, str):
                 yield NamedPath(step, use, param, known.text_of(written), base, is_own)
 
 
