@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import mimetypes
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from paddock.engine.system.records import replace
@@ -21,14 +20,15 @@ from paddock.runner.bind.bound import BoundBlock, BoundStep
 from paddock.runner.bind.specs import prompt_digest
 from paddock.runner.calibration.confidence_calibration import CalibrationKey, calibrated, start_text
 from paddock.runner.ledger.lineage_store import LineageStore
-from paddock.runner.ledger.reviews.asked_before import is_same_value
+from paddock.runner.ledger.reviews.asked_before import asked_or_decided, is_same_value, stands
 from paddock.runner.ledger.reviews.reviews import Question, Review, Subject
+from paddock.runner.progress.reasons import Why
 from paddock.runner.rules.readings import Reading
 from paddock.runner.rules.reasons import WhyOpen
 from paddock.steps.base import Output, OutsideRoots, Tools
 from paddock.steps.param_types import InputContent
 
-from .failures import Cause, SkippedByReview, StepFailed
+from .failures import Cause, ItemWaits, SkippedByReview, StepFailed
 from .item_attempt import StepAttempt
 from .readings import Readings, outputs_seen
 from .reviews.decided_outputs import decided_outputs, with_answer
@@ -43,7 +43,7 @@ from .reviews.review_questions import (
     values_read,
     with_reasons,
 )
-from .reviews.run_reviews import ReviewDue, decision_reason
+from .reviews.run_reviews import decision_reason, waiting_reason
 from .run_context import RunContext
 from .run_records import answer_of, read_lineage
 from .traces.block_items import document_readers
@@ -148,7 +148,7 @@ class AnswerReviewer:
 
         `readings`: a decision on its whole answer counts, whatever `when` says of it now; else a
         person is asked about the fields that nothing reads without the model. `faults`: those of
-        an answer with what is readings.
+        an answer with what they have.
 
         1. The answer is sure, and not in the random share: its outputs stay as they are.
         2. It is due, and the run accepts all answers: it is accepted unseen, if it is valid.
@@ -156,37 +156,49 @@ class AnswerReviewer:
         4. No one has decided: a person is asked, and the item waits.
 
         Raises:
-            ItemWaits: case 4.
+            ItemWaits: case 4; or it is due, and the run asks no one.
             SkippedByReview: case 3: no one decided in time, and the item is skipped then.
             StepFailed: case 3: the answer was rejected. Case 2: what is known does not go with the
-                model's answer. Or no one may be asked.
+                model's answer. Or it is due, and the run was told to fail then.
         """
-        step, item = attempt.step, attempt.item
+        step, item, store, mode = (
+            attempt.step,
+            attempt.item,
+            self._reviews.store,
+            self._reviews.mode,
+        )
         assert step.review is not None
         if readings.names:
             outputs = {**outputs, "readings": readings.sources}
         # Where no one is asked, a sure answer is used as it would be without the share.
-        name, may_ask = item.shown_key or item.key, self._reviews.mode == "ask"
-        is_sampled = may_ask and is_drawn(step.review, step.id, name)
+        is_sampled = mode == "ask" and is_drawn(step.review, step.id, item.shown_key or item.key)
         try:
             subject = self._subject(attempt, outputs, readings, is_sampled=is_sampled)
             due = readings.is_decided or bool(faults) or is_due(step.review, attempt.scope, outputs)
-            review = await self._reviews.decision_on(
-                self._question(attempt, subject),
-                partial(self._full_question, attempt, subject, tools, faults, is_sampled),
-                is_due=due or is_sampled,
-            )  # 4
-        except ReviewDue as error:
-            raise StepFailed(step.id, str(error), cause=Cause.REVIEW) from error
+            question = self._question(attempt, subject)
+            old = store.at(question.scope, question.key, question.step)
+            old = None if old is None else asked_or_decided(question, old)
+            if old is None or not old.is_decided or not stands(question, old):
+                if due and mode == "skip":
+                    raise ItemWaits(Why.REVIEW_SKIPPED(), None)
+                if due and mode == "fail":
+                    why = "a review is due (`--review fail`)"
+                    raise StepFailed(step.id, why, cause=Cause.REVIEW)
+                if not (due or is_sampled) or mode != "ask":
+                    if old is not None and not old.is_decided:
+                        await asyncio.to_thread(store.withdraw, old)
+                    if not due:
+                        return outputs  # 1
+                    if faults:
+                        raise StepFailed(step.id, " ".join(faults), cause=Cause.CHECK)
+                    unseen = {"state": "accepted", "by": MODE_OPTION, "at": None}
+                    return {**outputs, "review": unseen}  # 2
+            question = await self._full_question(attempt, subject, tools, faults, is_sampled)
         except ExpressionError as error:
             raise StepFailed(step.id, f"`review.when`: {error}") from error
-        if review is None and not due:
-            return outputs  # 1
-        if review is None and faults:
-            raise StepFailed(step.id, " ".join(faults), cause=Cause.CHECK)
-        if review is None:
-            unseen = {"state": "accepted", "by": MODE_OPTION, "at": None}
-            return {**outputs, "review": unseen}  # 2
+        review = await asyncio.to_thread(store.ask, question)
+        if not review.is_decided:
+            raise ItemWaits(waiting_reason(review))  # 4
         item.applied.append(review)
         if readings.names:
             seen = review.fields_seen

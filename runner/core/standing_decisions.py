@@ -32,7 +32,7 @@ def note_reviews(
     for step in reviewed:
         for key in filter(None, (attempt.key, attempt.work.renamed_from)):
             try:
-                review = reviews.at(attempt.scope_id, key, step.id)
+                review = reviews.store.at(attempt.scope_id, key, step.id)
             except LedgerError as error:
                 raise RunStopped(str(error)) from error
             if review is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from paddock.runner.bind.bound import BoundPlan, BoundStep
@@ -18,14 +18,12 @@ from paddock.runner.calibration.confidence_calibration import (
     calibrations_of,
 )
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.reviews.asked_before import asked_or_decided, stands
 from paddock.runner.ledger.reviews.review_store import ReviewStore
-from paddock.runner.ledger.reviews.reviews import Question, Review, ReviewState, ReviewTerms
+from paddock.runner.ledger.reviews.reviews import Review, ReviewState, ReviewTerms
 from paddock.runner.progress.reasons import Reason, Why
 from paddock.runner.progress.report import ReviewMode
 from paddock.steps.base import Example, Tools
 
-from ..failures import ItemWaits
 from ..traces.dependencies import UsedExamples, known_papers
 from ..traces.past_decisions import PendingReview, StepDecisions, StepName, known_decisions
 from ..traces.scopes import ItemKey
@@ -34,10 +32,6 @@ from .review_questions import iso_time
 
 if TYPE_CHECKING:
     from paddock.runner.rules import SenderPapers
-
-
-class ReviewDue(Exception):
-    """A review is due, and the run was told to fail then."""
 
 
 def decision_reason(review: Review) -> Reason:
@@ -75,7 +69,7 @@ class RunReviews:
         self.mode = mode
         self.is_dry = ledger.is_readonly
         self._ledger = ledger
-        self._store = ReviewStore(ledger)
+        self.store = ReviewStore(ledger)
         self._pending: dict[ItemKey, list[Review]] | None = None
         self.contents = dict[ItemKey, str]()
         """Digests of items' documents: what was asked before they said this is not about them."""
@@ -90,7 +84,7 @@ class RunReviews:
 
     def calibrations(self) -> Mapping[CalibrationKey, StepCalibration]:
         if self._calibrations is None:
-            self._calibrations = calibrations_of(self._store.decided(is_whole=True))
+            self._calibrations = calibrations_of(self.store.decided(is_whole=True))
         return self._calibrations
 
     async def examples(
@@ -98,7 +92,7 @@ class RunReviews:
     ) -> tuple[tuple[Example, ...], UsedExamples] | None:
         """Return examples for an item's prompt, as `DecidedExamples.chosen`; after `load`."""
         known = self.decisions.get(item.step, StepDecisions())
-        self._examples = self._examples or DecidedExamples(self._store.source_text)
+        self._examples = self._examples or DecidedExamples(self.store.source_text)
         return await self._examples.chosen(step, params, tools, known, item)
 
     def papers(self, step: StepName, kinds: Collection[str]) -> SenderPapers:
@@ -114,13 +108,13 @@ class RunReviews:
             if self._pending is not None:
                 return
             found: dict[ItemKey, list[Review]] = {}
-            pending = self._store.pending()
+            pending = self.store.pending()
             if pending:
                 terms = terms_of(self._bound)
                 if not self.is_dry:
-                    await asyncio.to_thread(self._store.renew, terms)
-                    await asyncio.to_thread(self._store.expire)
-                pending = self._store.pending(terms)
+                    await asyncio.to_thread(self.store.renew, terms)
+                    await asyncio.to_thread(self.store.expire)
+                pending = self.store.pending(terms)
             for review in pending:
                 for place in review.places:
                     found.setdefault(place, []).append(review)
@@ -161,52 +155,15 @@ class RunReviews:
     def items(self) -> Collection[ItemKey]:
         return (self._pending or {}).keys()
 
-    def at(self, scope_id: str, key: str, step: str) -> Review | None:
-        return self._store.at(scope_id, key, step)
-
     def ended(self, scope_id: str) -> dict[ReviewState, set[str]]:
         found: dict[ReviewState, set[str]] = defaultdict(set)
-        for (key, _), review in self._store.of_scope(scope_id).items():
+        for (key, _), review in self.store.of_scope(scope_id).items():
             found[review.state].add(key)
         return found
 
-    async def decision_on(
-        self,
-        short_question: Question,
-        full_question: Callable[[], Awaitable[Question]],
-        *,
-        is_due: bool,
-    ) -> Review | None:
-        """Return the decision on an answer; None: it needs none. A person is asked for it once.
-
-        `full_question` returns all that a person sees; `short_question` lacks what takes time.
-
-        Raises:
-            ItemWaits: a person has to decide first.
-            ReviewDue: a person would have to, and the run was told to fail then.
-        """
-        old = self.at(short_question.scope, short_question.key, short_question.step)
-        old = None if old is None else asked_or_decided(short_question, old)
-        is_decided = old is not None and old.is_decided and stands(short_question, old)
-        if not is_decided and is_due and self.mode == "skip":
-            raise ItemWaits(Why.REVIEW_SKIPPED(), None)
-        if not is_decided and is_due and self.mode == "fail":
-            raise ReviewDue("a review is due (`--review fail`)")
-        if not (is_decided or (is_due and self.mode == "ask")):
-            if old is not None and not old.is_decided:
-                await self._withdraw(old)
-            return None
-        review = await asyncio.to_thread(self._store.ask, await full_question())
-        if not review.is_decided:
-            raise ItemWaits(waiting_reason(review))
-        return review
-
     async def apply(self, review: Review) -> None:
         """Mark that a decision is in what was recorded, unless it was undone meanwhile."""
-        await asyncio.to_thread(self._store.apply, review)
-
-    async def _withdraw(self, review: Review) -> None:
-        await asyncio.to_thread(self._store.withdraw, review)
+        await asyncio.to_thread(self.store.apply, review)
 
     async def forget_questions(self, places: Collection[ItemKey]) -> None:
         """Remove the open questions of items that are gone, or ended without asking them.
@@ -218,4 +175,5 @@ class RunReviews:
             await self.apply(review)
         pending = self._pending or {}
         for review in [review for place in places for review in pending.get(place, ())]:
-            await (self.apply(review) if review.is_decided else self._withdraw(review))
+            change = self.store.apply if review.is_decided else self.store.withdraw
+            await asyncio.to_thread(change, review)
