@@ -30,6 +30,7 @@ from ..run_locks import FolderLock
 from .known_ledgers import enter_host, entry_of
 from .ledger_tables import (
     BEFORE,
+    COLUMNS,
     KEYS,
     VERSION_FACTS,
     CarriedRows,
@@ -61,6 +62,8 @@ MOST_VACUUM_BYTES = 2 * 1024**3
 
 T = TypeVar("T")
 
+_WORDS = frozenset(("error", "message", "reason", "reply", "text"))
+"""Columns of texts, which may begin as JSON does."""
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 # In a damaged file, the text of SQLite's own error may be no UTF-8: sqlite3 cannot make its error.
 _DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError)
@@ -237,8 +240,11 @@ class SqliteDatabase:
                     yield {table: {tuple(row[key] for key in KEYS[table]): row for row in found}}
 
     def damage_behind(self, error: BaseException) -> LedgerError | None:
-        """Return the damage that SQLite finds in the file after an unexpected error."""
-        return self._damage if isinstance(error, Exception) else None
+        """Return the damage that is found in the file after an unexpected error."""
+        if not isinstance(error, Exception):
+            return None
+        is_of_value = isinstance(error, ValueError)  # as of all that decode JSON
+        return self._damage or (self._cut_value() if is_of_value else None)
 
     @cached_property
     def _damage(self) -> LedgerError | None:
@@ -247,6 +253,15 @@ class SqliteDatabase:
         except _DAMAGE as fault:
             return read_error(self._file, fault)
         return None if found == "ok" else damage_error(self._file, one_line(str(found)))
+
+    def _cut_value(self) -> LedgerError | None:
+        """Return which column has a value that begins as JSON and is none."""
+        places = ((table, name) for table in KEYS for name in COLUMNS[table] if name not in _WORDS)
+        for table, name in places:
+            query = f"select 1 from {table} where substr({name}, 1, 1) in ('{{', '[')"
+            if self.rows(f"{query} and not json_valid({name}) limit 1", {}):
+                return damage_error(self._file, f"a value of '{table}.{name}' was cut off")
+        return None
 
     def close(self) -> None:
         with self._lock:  # closed under a thread that uses it, SQLite crashes the process
