@@ -31,13 +31,15 @@ from .database import queries
 from .database.known_ledgers import entry_place
 from .database.ledger_tables import Execute
 from .database.ledger_writer import Writer
-from .database.sqlite_file import SqliteDatabase, SqliteStorage, write_error
+from .database.sqlite_file import SqliteDatabase, write_error
+from .database.sqlite_storage import SqliteStorage
 from .entries import CallRow, Entry, InFlightRow, LedgerError, OutputRow
 from .item_events import EventKind, EventNumbers, changes
 from .own_state import LEDGER_FILE, is_own_state, make_state
 
 if TYPE_CHECKING:
-    from .database.ledger_tables import LedgerDatabase, LedgerStorage, RunLock
+    from .database.ledger_tables import LedgerDatabase, LedgerStorage
+    from .run_locks import RunLock
 
 
 T = TypeVar("T")

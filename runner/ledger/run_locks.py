@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import Annotated, Protocol
 
 from msgspec import Meta
 
@@ -27,8 +27,17 @@ from paddock.engine.system.text import canonical_json
 
 from .entries import LedgerError, is_variant, stored_path, whole_file
 
-if TYPE_CHECKING:
-    from .database.ledger_tables import RunLock
+
+class RunLock(Protocol):
+    """The lock of a run: no other one works on the same items."""
+
+    has_crashed: bool
+    """Whether who had it before crashed; known once it is taken."""
+
+    def take(self) -> object | None:
+        """Take it; return who has it, None: it is ours now."""
+
+    def release(self) -> None: ...
 
 
 def run_lock_name(file: str, folder_inputs: Mapping[str, str], base: Path) -> str:

@@ -28,7 +28,7 @@ from paddock.engine.system.records import Struct
 from .cell_values import MARKERS, WITH_CENTS, currency_id
 
 if TYPE_CHECKING:
-    from .offers import OfferedLine, OfferedValue
+    from .cell_values import OfferedLine, OfferedValue
 
 _N_FREE = 3  # of so many words in a place, most others, none tells anything
 _MOST_ADDENDS = 24

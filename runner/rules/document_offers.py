@@ -24,13 +24,15 @@ from .cell_values import (
     WITH_CENTS,
     WORD,
     CellValue,
+    OfferedLine,
+    OfferedValue,
     is_currency,
     key_of,
     name_of,
     values_in,
     words_of,
 )
-from .offers import OfferedLine, OfferedValue, Offers
+from .offers import Offers
 from .reasons import WhyOpen
 
 _MAILS = (MEDIA_TYPES["eml"], MEDIA_TYPES["msg"])

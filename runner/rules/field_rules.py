@@ -13,8 +13,8 @@ from paddock.engine.system.records import Struct
 from paddock.pipelines.checking.amounts import amount_of
 from paddock.pipelines.checking.source_index import SourceIndex
 
-from .cell_values import is_currency, label_of, name_of
-from .offers import OfferedLine, Offers
+from .cell_values import OfferedLine, is_currency, label_of, name_of
+from .offers import Offers
 
 _MARKS = frozenset((".", ","))
 _ORDERS = frozenset(("day first", "month first"))

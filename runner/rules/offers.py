@@ -12,37 +12,11 @@ from typing import Any
 from paddock.engine.system.records import Struct, field, replace
 
 from .alignment import PaperPart, parts_of
-from .cell_values import CellValue, key_of
+from .cell_values import OfferedLine, OfferedValue
 from .reasons import WhyOpen
 
 MOST_PACKED_CHARS = 131_072  # a document of 60 pages has some 60,000
 _FORM = "2"  # of a packed text, its first character
-
-
-class OfferedValue(CellValue, frozen=True, gc=False):  # 5,000 decisions hold 80,000, and no cycle
-    """A value of a line; `digits` are offsets in the document."""
-
-
-class OfferedLine(Struct, frozen=True, dict=True):
-    """What stands for itself: a line, a labelled cell, a cell with its head, a row of a table."""
-
-    text: str
-    row: int
-    """The number of its row, from the top."""
-    start: int
-    """Its offset in the document."""
-    values: tuple[OfferedValue, ...] = ()
-    cells: str = ""
-    """Of a row of a table, what each cell is: `w` with words, `v` a value."""
-
-    @cached_property
-    def key(self) -> str:
-        """It as it is compared: all that is not a value."""
-        return key_of(self.text, self.values)
-
-    @cached_property
-    def units(self) -> frozenset[str]:
-        return frozenset(value.unit for value in self.values if value.unit)
 
 
 class Offers(Struct, frozen=True, dict=True):

@@ -17,9 +17,18 @@ from typing import Any
 
 from paddock.pipelines.checking.schema_parts import SchemaParts
 
-from .cell_values import PIECE, WITH_CENTS, WORD, currency_id, is_currency, words_of
+from .cell_values import (
+    PIECE,
+    WITH_CENTS,
+    WORD,
+    OfferedLine,
+    OfferedValue,
+    currency_id,
+    is_currency,
+    words_of,
+)
 from .field_rules import TaughtAnswer, amount_in, days_of
-from .offers import OfferedLine, OfferedValue, Offers
+from .offers import Offers
 
 _MOST_PAPERS = 60  # the newest of each sender and constants; of so many a field takes 0.1 s
 _ROUNDS, _RATE = 20, 0.2

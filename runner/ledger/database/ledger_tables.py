@@ -16,6 +16,7 @@ from paddock.engine.system.distribution import own_version
 from paddock.engine.system.records import Struct
 
 from ..entries import LedgerError
+from ..run_locks import RunLock
 
 VERSION = 7
 """Of the tables. A ledger of another version is refused, but for the one before."""
@@ -170,18 +171,6 @@ class LedgerDatabase(Protocol):
         """Return the damage that may be the reason of an unexpected error; None: there is none."""
 
     def close(self) -> None: ...
-
-
-class RunLock(Protocol):
-    """The lock of a run: no other one works on the same items."""
-
-    has_crashed: bool
-    """Whether who had it before crashed; known once it is taken."""
-
-    def take(self) -> object | None:
-        """Take it; return who has it, None: it is ours now."""
-
-    def release(self) -> None: ...
 
 
 class OpenLedger(Struct, frozen=True):

@@ -27,7 +27,7 @@ from paddock.engine.system.text import one_line
 
 from ..entries import LedgerError
 from ..own_state import folder_identity, known_folder_identity
-from ..run_locks import SessionLock
+from ..run_locks import RunLock, SessionLock
 from .ledger_tables import (
     BEFORE,
     COLUMNS,
@@ -38,13 +38,13 @@ from .ledger_tables import (
     Execute,
     OpenLedger,
     Pending,
-    RunLock,
     check_version,
     create_statements,
     made_facts,
     write_statements,
 )
-from .sqlite_file import READ_S, ROWS_AT_A_TIME, WORK_S, SqliteDatabase, SqliteStorage
+from .sqlite_file import READ_S, ROWS_AT_A_TIME, WORK_S, SqliteDatabase
+from .sqlite_storage import SqliteStorage
 
 OLDEST = 13  # PostgreSQL's oldest supported release when this was written, less one
 
