@@ -420,7 +420,7 @@ class Sweeper(Struct):
             old += [str(n) for n in superseded(events)]
         self._delete(queries.DROP_EVENTS, old)
         if not self.is_dry:
-            self._do(queries.DROP_UNUSED_EVENTS, {"before": self.now - self.object_grace_s})
+            self._do(queries.DROP_UNUSED_EVENTS, {})
 
     def _sweep_calls(self, dropped: Set[tuple[str, str]]) -> Set[str]:
         """Remove calls that no item needs and are too old or too many; return their hashes."""

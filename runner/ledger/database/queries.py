@@ -112,7 +112,7 @@ ITEMS_WITH_HISTORY = (
 DROP_EVENTS = "delete from events where cast(n as text) in (select value from {listed})"
 # What is left of items of which nothing is known, but for moves and what is in flight.
 DROP_UNUSED_EVENTS = (
-    "delete from events where n > 0 and origin is null and at < :before and not exists "
+    "delete from events where n > 0 and origin is null and not exists "
     "(select 1 from items i where i.scope = events.scope and i.key = events.key)"
 )
 OBJECTS_OF_EVENTS = (

@@ -6,6 +6,7 @@ Runs that die are children forked from the test, so that each costs no new inter
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -207,7 +208,8 @@ async def test_a_quarantined_item_explains_the_crashes_that_it_caused(tmp_path: 
     """Crashes that nothing in the ledger explains count as kills from outside."""
     with Ledger(tmp_path) as ledger:
         for run in ("owl", "elk"):
-            RunStore(ledger).reserve_run(run, "p", "p.yaml")
+            row = {"run": run, "pipeline": "p", "file": "p.yaml", "status": "running"}
+            RunStore(ledger).record_run({**row, "started": time.time()})
         for key in ("a", "b"):
             ledger.append(EventKind.BEGAN, "s", key, "owl", hash="h")
         await ledger.durable()
