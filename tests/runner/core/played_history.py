@@ -191,6 +191,26 @@ def _place(review: Any) -> tuple[str, str, str]:
     return review.key, review.step, review.scope
 
 
+def rebuilt(folder: Path) -> list[str]:
+    """Drop the states of items and make them again from their log; return which were others.
+
+    A checkout that keeps no log has nothing to make again.
+    """
+    try:
+        from paddock.runner.ledger.rebuild import rebuild
+        from paddock.runner.ledger.run_history import LedgerFolder
+    except ImportError:
+        return []
+    file = folder / ".paddock/ledger.sqlite"
+    if not file.exists():
+        return []
+    result = rebuild(LedgerFolder(file.parent))
+    with closing(sqlite3.connect(file)) as ledger, ledger:
+        ledger.execute("delete from items")
+    rebuild(LedgerFolder(file.parent))
+    return [] if result is None else [*result.different]
+
+
 class Played:
     """What all histories have: dice of each event, and the record of each run."""
 
@@ -198,6 +218,8 @@ class Played:
     chance: random.Random
     records: list[Any]
     events: list[str]
+    is_beside_another = False
+    """Whether another process runs it at once."""
     is_strict = True
     """Whether each run is recorded: what a killed one leaves differs from time to time."""
 
@@ -209,10 +231,11 @@ class Played:
 
     def recorded_run(self, **options: Any) -> dict[str, Any]:
         """Plan and run; return what both said, and what there is then."""
+        states = [] if self.is_beside_another else rebuilt(self.folder)
         world = world_of(self.folder)
         own = replace(settings(self.folder), allow=ALL)
         given, _ = run_arguments(local=True, **options)
-        record: dict[str, Any] = {"events": neutral(self.events, self.folder)}
+        record: dict[str, Any] = {"events": neutral(self.events, self.folder), "states": states}
         try:
             planned = plan(world.file, None, given, pool=FakePool(answer=answer), settings=own)
             record["plan"] = plan_record(planned, self.folder)
@@ -422,6 +445,7 @@ class PlayedHistory(Played, History):
         return [sorted((mine, theirs), key=str), self._run(told)]
 
     def _counts(self, options: dict[str, Any]) -> Any:
+        self.is_beside_another = True  # in a process of its own
         record = self.recorded_run(**options)["run"]
         return record if isinstance(record, str) else {
             key: record[key] for key in ("status", "counts", "calls", "cached_calls", "outdated")

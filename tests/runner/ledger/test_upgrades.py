@@ -11,10 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from paddock.runner.ledger.database.ledger_tables import VERSION
 from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.ledger.own_state import folder_identity
 from tests.runner.core.against import differences
 from tests.runner.core.random_histories import in_a_process
 from tests.runner.ledger.upgrades.make_fixtures import (
@@ -109,3 +111,60 @@ def test_a_ledger_of_a_newer_version_is_refused_in_one_sentence_and_stays(folder
         first = str(refused.value).partition(". ")[0].partition("\n")[0]
         assert f"version {newer}" in first and "9.9.9" in first, first
     assert (folder / LEDGER).read_bytes() == before
+
+
+def into_postgres(folder: Path, url: str) -> str:
+    """Write the ledger of a fixture into a server as the earlier version did; return its schema."""
+    schema = f"paddock_{folder_identity(folder / '.paddock')}"
+    with (
+        closing(sqlite3.connect(folder / LEDGER)) as ledger,
+        psycopg.connect(url, autocommit=True) as server,
+    ):
+        server.execute(f'create schema "{schema}"'.encode())
+        server.execute(f'set search_path to "{schema}"'.encode())
+        for (text,) in ledger.execute("select sql from sqlite_master order by type desc"):
+            server.execute((text or "select 1").replace("without rowid", "").encode())
+        for table, rows in rows_of(folder / LEDGER).items():
+            names = [name for _, name, *_ in ledger.execute(f"pragma table_info({table})")]
+            flags = {names.index(name) for name in names if name == "has_inner_failures"}
+            marks = ", ".join(["%s"] * len(names))
+            for row in rows:
+                values = [bool(v) if n in flags else v for n, v in enumerate(row)]
+                server.execute(f"insert into {table} values ({marks})".encode(), values)
+    for file in (folder / ".paddock").glob("ledger.sqlite*"):
+        file.unlink()
+    return schema
+
+
+def rows_in(url: str, schema: str) -> dict[str, int]:
+    with psycopg.connect(url) as server:
+        query = "select table_name from information_schema.tables where table_schema = %s"
+        tables = server.execute(query, [schema]).fetchall()
+        counts = dict[str, int]()
+        for (table,) in tables:
+            found = server.execute(f'select count(*) from "{schema}"."{table}"'.encode()).fetchone()
+            assert found is not None
+            counts[table] = int(found[0])
+        return counts
+
+
+@is_next
+def test_in_postgresql_the_tables_before_stay_and_nothing_is_computed_again(
+    name: str, folder: Path, url: str
+) -> None:
+    schema = into_postgres(folder, url)
+    before = rows_in(url, schema)
+    expected = json.loads((HERE / f"{name}.expected.json").read_text("utf-8"))
+    for pipeline in PIPELINES:
+        report = go(folder, pipeline, ledger_url=url)
+        was = expected[f"run {pipeline}"]
+        assert report.status == was["status"]
+        assert {s: n for s, n in report.counts.items() if n} == {
+            s: n for s, n in was["counts"].items() if n
+        }
+        assert (report.calls, report.cached_calls) == (was["calls"], was["cached_calls"])
+    with psycopg.connect(url) as server:
+        query = "select nspname from pg_namespace where nspname like 'paddock%' order by 1"
+        schemas = [name for (name,) in server.execute(query).fetchall()]
+    kept = [name for name in schemas if rows_in(url, name).keys() == before.keys()]
+    assert [rows_in(url, name) for name in kept] == [before]

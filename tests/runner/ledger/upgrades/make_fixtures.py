@@ -107,8 +107,8 @@ def answer(request: ChatRequest) -> str:
     return situations.answer(request)
 
 
-def go(folder: Path, name: str, **options: Any) -> Any:
-    own = replace(settings(folder), allow=ALL)
+def go(folder: Path, name: str, *, ledger_url: str = "", **options: Any) -> Any:
+    own = replace(settings(folder), allow=ALL, ledger_url=ledger_url)
     pool = WordPool(answer=answer)
     arguments = run_arguments(local=True, pool=pool, settings=own, **options)
     return run_until_end(folder / name, None, *arguments)
@@ -239,9 +239,10 @@ def told(folder: Path) -> dict[str, Any]:
         found[f"plan {name}"] = plan_record(
             plan(folder / name, None, given, pool=pool, settings=own), folder
         )
-    for kind, options in (("run", {}), ("again", {}), ("pruned", {"prune": True})):
+    for kind in ("run", "again", "pruned"):
+        prunes = kind == "pruned"
         for name in PIPELINES:
-            report = go(folder, name, is_confirmed=kind == "pruned", **options)
+            report = go(folder, name, is_confirmed=prunes, prune=prunes)
             found[f"{kind} {name}"] = report_record(report, folder)
     with closing(sqlite3.connect(folder / "books.db")) as books:
         found["rows"] = sorted(name for (name,) in books.execute("select name from bills"))
