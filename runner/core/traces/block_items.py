@@ -9,6 +9,7 @@ import difflib
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from paddock.engine.system.text import canonical_json, listed
@@ -265,6 +266,11 @@ def item_path(item: Any) -> str | None:
     return path if isinstance(path, str) else None
 
 
+@cache
+def _names_of_file(attributes: frozenset[str]) -> Sequence[str]:
+    return sorted((attributes - _VOLATILE) | {"sha256"})
+
+
 def item_content(item: Any, attributes: frozenset[str] | None) -> Any:
     """Return the part of an item that decides the result.
 
@@ -277,7 +283,7 @@ def item_content(item: Any, attributes: frozenset[str] | None) -> Any:
         return {name: item.get(name) for name in sorted(attributes)}
     if attributes is None:
         return {name: item[name] for name in sorted(item) if name not in _VOLATILE}
-    return {name: item.get(name) for name in sorted((attributes - _VOLATILE) | {"sha256"})}
+    return {name: item.get(name) for name in _names_of_file(attributes)}
 
 
 def shown_of_file(var: str, shown: Collection[Reference]) -> list[str]:

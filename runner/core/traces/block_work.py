@@ -228,9 +228,10 @@ class JudgedRule(Struct, frozen=True, kw_only=True):
                 read += f'"{SUFFIX.name}":"{part_digest(suffix)}",'
             content = ordered_digest(item_content(listed, attributes))
             item.parts = f'{{"{CONTENT.name}":"{content}",{read}{self.base[1:]}'
-            item.hash = parts_hash(item.parts)
-            if (entry := item.unchanged_entry) is not None:  # half a kilobyte, not twice
-                item.parts, item.hash = entry.parts, entry.hash
+            if (entry := item.entry) is not None and entry.parts == item.parts:
+                item.parts, item.hash = entry.parts, entry.hash  # half a kilobyte, not twice
+            else:
+                item.hash = parts_hash(item.parts)
 
 
 class FiledItems(Struct, frozen=True, kw_only=True):

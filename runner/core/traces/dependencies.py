@@ -91,7 +91,8 @@ class FileDependency(Dependency, frozen=True, metaclass=StructABCMeta):
     """What the disk tells; `preparation` looks at it."""
 
     def reason(self, world: PreparedWorld, trace: Trace) -> Reason | None:
-        return world.seen.reasons[self]
+        reasons = world.seen.reasons
+        return reasons.get(self) if reasons else None
 
     @abstractmethod
     def find_change(self, world: World) -> Reason | None:

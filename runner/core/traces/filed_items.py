@@ -403,7 +403,7 @@ class FiledDocuments:
         lost = dict[str, set[str]]()
         for item in work:
             read = (d for d in dependencies_of(item.entry, FileRead) if d.path not in by_all)
-            lost[item.key] = {dep.path for dep in read if world.seen.reasons[dep] is not None}
+            lost[item.key] = {dep.path for dep in read if dep in world.seen.reasons}
             own = item_path(item.value)
             if own is not None and not os.path.lexists(own):
                 lost[item.key].add(index.stored(own))

@@ -125,10 +125,15 @@ async def prepare(
     stores |= {dep.store for dep in dependencies if isinstance(dep, RowsKept)}
 
     def look() -> None:
+        reasons = world.seen.reasons  # of what is as it was none: of 100,000 files that is most
         for trace in traces:
             for dep in (*trace.outputs, *trace.dependencies):
-                if isinstance(dep, FileDependency):
-                    world.seen.reasons[dep] = dep.find_change(world)
+                if not isinstance(dep, FileDependency):
+                    continue
+                if (reason := dep.find_change(world)) is not None:
+                    reasons[dep] = reason
+                elif reasons:
+                    reasons.pop(dep, None)
         for folder, scan_params in unread:
             place = world.index.absolute(folder)
             world.seen.listings[folder, scan_params] = scan_digest(place, scan_params, roots, owned)
@@ -336,6 +341,12 @@ class ItemRequest(Struct, frozen=True):
     def asks_for(self, key: str) -> bool:
         return self.keys is None or key in self.keys
 
+    @property
+    def concerns_fresh(self) -> bool:
+        """Whether `permit` may decide otherwise of an item that is as its trace says."""
+        is_of_some = self.keys is not None or self.is_of_variant
+        return is_of_some or self.is_forced or self.retries_failed or bool(self.job_runs)
+
 
 def permit(
     verdict: ItemVerdict, trace: Trace | None, now: CurrentItem, request: ItemRequest
@@ -352,6 +363,8 @@ def permit(
        another pipeline took over is taken back.
     7. `--only`, a sample: what is not asked for is not done.
     """
+    if verdict is FRESH and not request.concerns_fresh:
+        return verdict
     is_asked_for = request.asks_for(now.key)
     may_replace = request.overwrites or (request.takes_over and is_asked_for)
     if trace is not None and trace.entry.run in request.job_runs and trace.entry.hash == now.hash:

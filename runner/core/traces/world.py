@@ -50,7 +50,7 @@ EmbedLabels = Callable[["BoundStep", Sequence[str]], Awaitable[tuple[str, Sequen
 class SeenFiles(Struct, frozen=True):
     """What a run has seen on the disk: held once, and filled by all its blocks."""
 
-    reasons: dict[Hashable, Reason | None] = field(default_factory=dict)
+    reasons: dict[Hashable, Reason] = field(default_factory=dict)
     """Why files are not as they were, by dependency, as far as some were looked at."""
     contents: dict[str, tuple[tuple[int, int, int, int], str]] = field(default_factory=dict)
     """The stamp and the sha256 of each file, by path."""
