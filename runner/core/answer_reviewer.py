@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import mimetypes
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system.records import replace
 from paddock.engine.system.text import canonical_json, one_line
@@ -29,7 +29,6 @@ from paddock.steps.base import Output, OutsideRoots, Tools
 from paddock.steps.param_types import InputContent
 
 from .failures import Cause, ItemWaits, SkippedByReview, StepFailed
-from .item_attempt import StepAttempt
 from .readings import Readings, outputs_seen
 from .reviews.decided_outputs import decided_outputs, with_answer
 from .reviews.review_questions import (
@@ -44,9 +43,12 @@ from .reviews.review_questions import (
     with_reasons,
 )
 from .reviews.run_reviews import decision_reason, waiting_reason
-from .run_context import RunContext
 from .run_records import answer_of, read_lineage
 from .traces.block_items import document_readers
+
+if TYPE_CHECKING:
+    from .item_attempt import StepAttempt
+    from .run_context import RunContext
 
 MODE_OPTION = "--review accept"
 """Who decided, where a run was told to accept everything."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system import no_links
 from paddock.engine.system.files import sha256_of
@@ -22,15 +22,17 @@ from paddock.steps.base import StepError
 from paddock.steps.paths import printable
 
 from .failures import RunStopped
-from .item_attempt import ItemAttempt
 from .outputs.vector_rows import reconcile_rows
-from .run_context import RunContext
 from .run_records import Lineage, source_of
 from .traces.block_items import is_file_value, item_path
-from .traces.block_work import ItemEnd, ItemWork
 from .traces.dependencies import LimitedContext, TakenPath, as_json, by_name
 from .traces.parts import CONTENT, parts_hash
 from .traces.past_items import LABELS
+
+if TYPE_CHECKING:
+    from .item_attempt import ItemAttempt
+    from .run_context import RunContext
+    from .traces.block_work import ItemEnd, ItemWork
 
 CANCEL_GRACE_S = 2.0
 """How long a cancelled item waits for the ledger, to know whether it is recorded."""

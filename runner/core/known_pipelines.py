@@ -24,18 +24,18 @@ from paddock.pipelines.yaml_source import MAX_BYTES, text_digest
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.bind.known_paths import YAML_SUFFIXES
 from paddock.runner.ledger.database import queries
-from paddock.runner.ledger.database.ledger_tables import Execute
 from paddock.runner.ledger.entries import PipelineRow, ScopeOwner, is_variant
-from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.reasons import quoted
 from paddock.steps.param_types import InputFolder, PipelineFile
 from paddock.steps.registry import facts_of
 from paddock.steps.tools.code_digests import file_content
 
-from .run_options import RunOptions
-
 if TYPE_CHECKING:
+    from paddock.runner.ledger.database.ledger_tables import Execute
+    from paddock.runner.ledger.ledger import Ledger
+
     from .run_context import RunContext
+    from .run_options import RunOptions
 
 
 class KnownPipeline(Struct, frozen=True):

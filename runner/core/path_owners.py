@@ -12,6 +12,7 @@ import asyncio
 import json
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from paddock.engine.errors import EngineError
 from paddock.engine.system.records import Struct, field
@@ -21,9 +22,7 @@ from paddock.runner.bind.bound import BoundBlock, BoundStep
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import OutputRow, ScopeOwner
-from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore
-from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.item_states import WHOLE, ItemState
 from paddock.runner.progress.reasons import Reason, Why, quoted
 from paddock.steps.base import StepError
@@ -31,11 +30,16 @@ from paddock.steps.effects import Destination
 
 from .expected_paths import ExpectedPaths, paths_of_work, written_within
 from .failures import OutputTaken
-from .item_judge import Judge
-from .traces.block_work import BlockWork
 from .traces.dependencies import OutputWithin, TakenPath, current_paths, dependencies_of
-from .traces.scopes import ItemKey
 from .traces.verify import Case, ItemVerdict
+
+if TYPE_CHECKING:
+    from paddock.runner.ledger.ledger import Ledger
+    from paddock.runner.ledger.output_index import OutputIndex
+
+    from .item_judge import Judge
+    from .traces.block_work import BlockWork
+    from .traces.scopes import ItemKey
 
 
 class BlockPaths(Struct, frozen=True):

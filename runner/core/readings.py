@@ -20,7 +20,6 @@ from paddock.runner.rules.readings import Reading, values_of
 from paddock.runner.rules.reasons import WhyOpen
 
 from .standing_decisions import is_decision_on
-from .step_tools import taught_as
 from .traces.dependencies import UsedRules, dependencies_of
 from .traces.past_decisions import StepDecisions
 
@@ -175,7 +174,7 @@ async def readings_of_document(
     context, schema, terms = attempt.context, reply.schema, reply.reply.readings or {}
     names, decided = tuple(schema["properties"]), by_person.sure
     offers = await asyncio.to_thread(rules.offers_of, reply.sources(), terms, schema)
-    step = taught_as(context, attempt.step)
+    step = context.judge.scopes.taught_as(attempt.step)
     known = context.judge.reviews.decisions.get(step, StepDecisions())
     if not offers.pack():
         offers = offers.kept
@@ -242,7 +241,7 @@ def _with_doubts(
     of it. One that waits is compared with what is known now, but for the days of what came later.
     """
     work, context = attempt.item.work, attempt.context
-    step = taught_as(context, attempt.step)
+    step = context.judge.scopes.taught_as(attempt.step)
     entry = work.entry if work.has_same_content else None
     recorded = (dep for dep in dependencies_of(entry, UsedRules) if (*dep.step,) == step)
     before = next(recorded, replace(used, read_at=context.stats.began_at))

@@ -50,7 +50,6 @@ from .calls.recorded_calls import CallOrigin, ClaimedRequests, PutOff, ToolCallC
 from .item_toolset import ItemToolset, NoToolset
 from .reviews.prompt_examples import TaughtItem
 from .traces.dependencies import ChosenLabels, NarrowedLabels, UsedExamples, dependencies_of
-from .traces.past_decisions import StepName, step_name
 
 if TYPE_CHECKING:
     from paddock.runner.ledger.ledger import Ledger
@@ -214,11 +213,6 @@ async def labelled_tools(attempt: StepAttempt, tools: Tools) -> Tools:
     return replace(tools, reply=replace(tools.reply, labels=labels))
 
 
-def taught_as(context: RunContext, step: BoundStep) -> StepName:
-    scopes = context.judge.scopes
-    return step_name(scopes.file, f"{scopes.prefix}{step.id}")
-
-
 async def taught_tools(attempt: StepAttempt, params: Any, tools: Tools) -> Tools:
     """Return tools with the decisions that are nearest to an item's text, and mark the item."""
     if not params.examples.k:
@@ -230,7 +224,7 @@ async def taught_tools(attempt: StepAttempt, params: Any, tools: Tools) -> Tools
     last = next((examples for examples in used if examples.id == own_id), None)
     shown = (item.shown_key or item.key) if is_variant(context.judge.scopes.file) else ""
     taught = TaughtItem(
-        taught_as(context, step),
+        context.judge.scopes.taught_as(step),
         own_id,
         attempt.document_digest,
         attempt.item_name.path,

@@ -38,7 +38,7 @@ from paddock.runner.core.readings import (
 )
 from paddock.runner.core.reviews.decided_outputs import decided_outputs
 from paddock.runner.core.standing_decisions import note_reviews
-from paddock.runner.core.step_tools import item_tools, sub_pipeline_context, taught_as, taught_tools
+from paddock.runner.core.step_tools import item_tools, sub_pipeline_context, taught_tools
 from paddock.runner.core.traces.verify import Case, ItemVerdict
 from paddock.runner.core.walk import (
     ItemWalk,
@@ -536,7 +536,7 @@ class StepEstimator(Struct, frozen=True):
         taught = tools
         with suppress(*_STEP_ERRORS):
             taught = await taught_tools(attempt, params, tools)
-        known = context.judge.reviews.decisions.get(taught_as(context, step))
+        known = context.judge.reviews.decisions.get(context.judge.scopes.taught_as(step))
         if taught is tools and params.examples.k and known is not None and known.decisions:
             placeholder = (Example(PLACEHOLDER, PLACEHOLDER),)
             taught = replace(tools, llm=replace(tools.llm, examples=placeholder))

@@ -42,6 +42,9 @@ def stored_path(path: Path, base: Path) -> str:
     return path.relative_to(base).as_posix() if path.is_relative_to(base) else str(path)
 
 
+INLINE_CHARS = 16_384  # larger values go to objects/: a row stays within a few SQLite pages
+
+
 class LedgerError(Exception):
     """The ledger cannot be used. The message says why, and what to do."""
 

@@ -8,13 +8,15 @@ says where the document went.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from paddock.engine.system.records import Struct
 
 from .database import queries
 from .item_events import FILED_COLUMNS, EventKind
-from .ledger import Ledger
+
+if TYPE_CHECKING:
+    from .ledger import Ledger
 
 MOVED_BY_WATCH = ""
 """In place of a move's digest: whatever was in the file that a hot folder's watch moved."""

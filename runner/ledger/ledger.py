@@ -33,7 +33,7 @@ from .database.ledger_tables import Execute
 from .database.ledger_writer import Writer
 from .database.sqlite_file import SqliteDatabase, write_error
 from .database.sqlite_storage import SqliteStorage
-from .entries import CallRow, Entry, InFlightRow, LedgerError, OutputRow
+from .entries import INLINE_CHARS, CallRow, Entry, InFlightRow, LedgerError, OutputRow
 from .item_events import EventKind, EventNumbers, changes
 from .own_state import LEDGER_FILE, is_own_state, make_state
 
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ENDED_COLUMNS = tuple(n for n in Entry.__match_args__ if n not in ("key", "gone", "run", "at"))
-INLINE_CHARS = 16_384  # larger values go to objects/: a row stays within a few SQLite pages
 _MARK = r'"\u0000'
 """In JSON: a text that begins with `\\0`, which stands for the path of the pipeline's folder."""
 _SHARED = [Entry.__match_args__.index(name) for name in ("state", "run")]

@@ -9,13 +9,15 @@ import hashlib
 import json
 import time
 from collections.abc import Collection, Container, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system.records import Struct
 
 from .database import queries
 from .entries import LineageRow, StoredRow
-from .ledger import Ledger
+
+if TYPE_CHECKING:
+    from .ledger import Ledger
 
 
 class LineageStore(Struct, frozen=True):

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from paddock.steps.base import StepError
 from paddock.steps.effects import output_at
-
-from .database import queries
-from .entries import whole_file
 
 if TYPE_CHECKING:
     from .output_index import OutputIndex
@@ -75,16 +71,6 @@ def condition_of_item(
         if any(digest in (row.sha256, *row.intended) for row in index.rows_at(stored)):
             return "replaced"
     return found
-
-
-def last_writer(index: OutputIndex, stored: str, scope: str) -> str:
-    """Return the last writer of a path as items of a scope name it: an item, a step, a pipeline."""
-    row = max(index.rows_at(stored), key=attrgetter("at"))
-    if row.scope == scope:
-        return f"item '{row.key}'"
-    (own,), (other,) = (index.ledger.rows(queries.SCOPE, scope=s) for s in (scope, row.scope))
-    files = whole_file(own[1]), whole_file(other[1])
-    return f"'{other[2] if files[0] == files[1] else files[1]}'"
 
 
 def is_recorded_and_unchanged(

@@ -12,8 +12,9 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from operator import attrgetter
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 from unicodedata import normalize
 
 from paddock.engine.system.files import ignores_letter_case
@@ -23,7 +24,9 @@ from paddock.steps.effects import PlaceStamp, output_at
 
 from .database import queries
 from .entries import HANDED_OVER, OutputRow, whole_file
-from .ledger import Ledger
+
+if TYPE_CHECKING:
+    from .ledger import Ledger
 
 CLOCKS_DIFFER_S = 60.0  # of machines that share a ledger
 OTHER_PIPELINE_REMEDY = (
@@ -114,6 +117,15 @@ class OutputIndex:
     def rows_at(self, stored: str) -> Sequence[OutputRow]:
         """Return what wrote a path, in whatever spelling of it."""
         return [self._rows[place] for place in self._by_path.get(self.normal_spelling(stored), ())]
+
+    def last_writer(self, stored: str, scope: str) -> str:
+        """Return the last writer of a path as items of a scope name it: an item, step, pipeline."""
+        row = max(self.rows_at(stored), key=attrgetter("at"))
+        if row.scope == scope:
+            return f"item '{row.key}'"
+        (own,), (other,) = (self.ledger.rows(queries.SCOPE, scope=s) for s in (scope, row.scope))
+        files = whole_file(own[1]), whole_file(other[1])
+        return f"'{other[2] if files[0] == files[1] else files[1]}'"
 
     def is_only_of(self, scope: str, key: str, stored: str) -> bool:
         row, spelled = self.row(scope, stored), self.normal_spelling(stored)

@@ -20,7 +20,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from itertools import starmap
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system import file_locks, files, processes
 from paddock.engine.system.records import Struct, field
@@ -36,7 +36,9 @@ from .entries import LedgerError, ScopeOwner, is_variant
 from .item_events import EventKind, append_in, superseded
 from .ledger import ObjectStore, open_existing, storage_of
 from .own_state import LEDGER_FILE, open_state
-from .run_history import LedgerFolder
+
+if TYPE_CHECKING:
+    from .run_history import LedgerFolder
 
 GRACE_S = 7 * DAY_S
 """Younger replies stay even if the ledger is too large: their run may go on tomorrow."""

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING
 from paddock.engine.system.records import Struct, field
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.core.traces.verify import dependency_differences
+from paddock.runner.core.traces.dependencies import NEED_A_RULE, Trace
+from paddock.runner.core.traces.past_items import PastItems
+from paddock.runner.core.traces.verify import prepare
 from paddock.runner.core.traces.world import World
+from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.progress.reasons import Reason, Why
 from paddock.runner.settings import Settings
+from paddock.steps.base import Roots
 
 from .change_wording import dependency_changes
 from .path_lineage import LineageChange
@@ -43,7 +47,7 @@ class CurrentPipelines(Struct, frozen=True):
             fault = found
         changes = [LineageChange(fault)]
         if item.entry is not None:
-            reasons = await dependency_differences(item.owner.scope_id, item.entry, world)
+            reasons = await _changes_without_rule(item.owner.scope_id, item.entry, world)
             changes += dependency_changes(reasons, subject, world.is_there)
         return changes
 
@@ -69,3 +73,13 @@ class CurrentPipelines(Struct, frozen=True):
             except PipelineError as error:
                 self._bound[id_] = Why.PIPELINE_INVALID(error.faults[0].message)  # 3
         return self._bound[id_]
+
+
+async def _changes_without_rule(scope_id: str, entry: Entry, world: World) -> list[Reason]:
+    trace = Trace(scope_id, entry, PastItems(world.ledger, scope_id, None))
+    trace.dependencies = [d for d in trace.dependencies if not isinstance(d, NEED_A_RULE)]
+    hashes, roots = {entry.key: entry.hash}, Roots(world.index.base, ())
+    prepared = await prepare(world, [trace], hashes, roots, {})
+    dependencies = (*trace.outputs, *trace.dependencies)
+    reasons = (dependency.reason(prepared, trace) for dependency in dependencies)
+    return [*filter(None, reasons)]

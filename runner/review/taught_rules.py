@@ -46,8 +46,8 @@ class KnownDecision(Struct, frozen=True):
 
 def taught_rules(ledger: Ledger, decided: Mapping[str, Review]) -> TaughtRules:
     """Return what the decisions of a ledger teach; `decided`: those to be shown, by id."""
-    known, gone = known_decisions(ledger), {*map(tuple, ledger.rows(queries.GONE_ITEMS))}
     store = ReviewStore(ledger)
+    known, gone = known_decisions(store), {*map(tuple, ledger.rows(queries.GONE_ITEMS))}
     reads = [reads for reads, _ in ledger.rows(queries.READS_NAMING, name=UsedRules.begins)]
     used = [dep for text in reads for dep in read_dependencies(text, UsedRules) if dep.readings]
     n_documents = Counter[str]()

@@ -50,7 +50,8 @@ from paddock.runner.compare.regression_check import (
 )
 from paddock.runner.compare.variant_runs import ComparedPipeline, answered_prompts, run_variants
 from paddock.runner.compare.variants import compared_step
-from paddock.runner.core.traces.past_decisions import StepDecisions, known_decisions, step_name
+from paddock.runner.core.traces.past_decisions import known_decisions
+from paddock.runner.core.traces.scopes import step_name
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.progress import printing
@@ -264,7 +265,7 @@ def _examples_advice(compared: ComparedPipeline, variants: Sequence[Variant]) ->
         return
     name = step_name(compared.file.name, compared.step)
     with compared.ledger() as ledger:
-        known = known_decisions(ledger).get(name, StepDecisions())
+        known = known_decisions(ReviewStore(ledger))[name]
     if len(known.decisions) >= _LEAST_EXAMPLES:
         n = counted(len(known.decisions), "decision")
         yield f"{n} could stand in its prompt as examples: compare with `--set {key}.k=0,4`."

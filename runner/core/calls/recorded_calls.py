@@ -10,17 +10,20 @@ import json
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from paddock.engine.request import Usage, reserved_tokens
 from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.system.text import canonical_json
 from paddock.runner.ledger.entries import CallRow
-from paddock.runner.ledger.ledger import Ledger
 from paddock.steps.base import Claim, ItemName, SendState
 
 from ..run_records import CallRecord
-from ..run_stats import RunStats
+
+if TYPE_CHECKING:
+    from paddock.runner.ledger.ledger import Ledger
+
+    from ..run_stats import RunStats
 
 T = TypeVar("T")
 

@@ -10,6 +10,7 @@ import asyncio
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from paddock.engine.system import no_links
 from paddock.engine.system.files import TEMPORARY_SUFFIX, remove_stale_files
@@ -19,13 +20,15 @@ from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.reasons import Reason, Why
 from paddock.steps.paths import nearest_existing, os_errors_refused
 
-from ..expected_paths import ExpectedPaths
 from ..failures import OutputTaken
-from ..run_context import RunContext
-from ..traces.block_work import BlockWork
-from ..traces.scopes import ItemKey
 from ..traces.verify import Case, ItemVerdict
 from .outdated_outputs import OutdatedFinder, listed_names
+
+if TYPE_CHECKING:
+    from ..expected_paths import ExpectedPaths
+    from ..run_context import RunContext
+    from ..traces.block_work import BlockWork
+    from ..traces.scopes import ItemKey
 
 MOST_FILES = 10_000
 """A folder with more stays."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from paddock.engine.system import text
 from paddock.pipelines.expressions import ExpressionError, Value
@@ -13,7 +14,6 @@ from paddock.runner.bind.plan_walks import all_plans, callable_names, steps_of
 from paddock.runner.config.pipeline_secrets import Secrets
 from paddock.runner.ledger.entries import Entry, StoredRow
 from paddock.runner.ledger.lineage_store import LineageStore
-from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.item_states import DECIDED, WHOLE
 from paddock.steps.base import ItemName, StepError
 from paddock.steps.effects import DatabaseServer
@@ -21,10 +21,14 @@ from paddock.steps.item_rows import RowSum
 from paddock.steps.tables.database import PostgresAccount
 from paddock.steps.tables.database_tables import DatabaseTables, server_of
 
-from ..run_context import RunContext
 from ..traces.dependencies import RowsKept, dependencies_of
 from ..traces.scopes import ItemKey, owner_of
-from .item_outputs import ItemOutputs
+
+if TYPE_CHECKING:
+    from paddock.runner.ledger.output_index import OutputIndex
+
+    from ..run_context import RunContext
+    from .item_outputs import ItemOutputs
 
 
 def database_tables(

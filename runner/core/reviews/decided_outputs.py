@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from difflib import SequenceMatcher
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system.text import canonical_json
 from paddock.runner.ledger.reviews.asked_before import is_same_value
-from paddock.runner.ledger.reviews.reviews import Review
 
 from ..run_records import answer_of
 from .review_questions import iso_time
+
+if TYPE_CHECKING:
+    from paddock.runner.ledger.reviews.reviews import Review
 
 
 def decided_outputs(

@@ -30,7 +30,8 @@ from paddock.runner.ledger.reviews.reviews import SubjectText
 from paddock.steps.base import Example, Tools
 
 from ..traces.dependencies import UsedExamples
-from ..traces.past_decisions import Decision, StepDecisions, StepName
+from ..traces.past_decisions import Decision, StepDecisions
+from ..traces.scopes import StepName
 
 _CONTEXT_SHARE = 0.25
 """The share of a context that the texts of all examples of a prompt may fill."""

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from paddock.engine.system.item_samples import SEED, draw
 from paddock.engine.system.records import Struct, replace
@@ -32,9 +32,12 @@ from paddock.pipelines.references import UNSURE
 from paddock.pipelines.text_cells import SourceText
 from paddock.runner.bind.answer_names import probabilities, review_names
 from paddock.runner.calibration.confidence_calibration import like_this_text
-from paddock.runner.ledger.ledger import INLINE_CHARS, Ledger
+from paddock.runner.ledger.entries import INLINE_CHARS
 from paddock.runner.ledger.reviews.reviews import Subject, SubjectText
 from paddock.runner.rules.reasons import WhyOpen, why_text
+
+if TYPE_CHECKING:
+    from paddock.runner.ledger.ledger import Ledger
 
 MOST_REASON_CHARS = 120
 MOST_REASONS = 6

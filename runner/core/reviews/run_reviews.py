@@ -17,7 +17,6 @@ from paddock.runner.calibration.confidence_calibration import (
     StepCalibration,
     calibrations_of,
 )
-from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.ledger.reviews.reviews import Review, ReviewState, ReviewTerms
 from paddock.runner.progress.reasons import Reason, Why
@@ -25,12 +24,13 @@ from paddock.runner.progress.report import ReviewMode
 from paddock.steps.base import Example, Tools
 
 from ..traces.dependencies import UsedExamples, known_papers
-from ..traces.past_decisions import PendingReview, StepDecisions, StepName, known_decisions
-from ..traces.scopes import ItemKey
+from ..traces.past_decisions import DecisionsByStep, PendingReview, known_decisions
+from ..traces.scopes import ItemKey, StepName
 from .prompt_examples import DecidedExamples, TaughtItem
 from .review_questions import iso_time
 
 if TYPE_CHECKING:
+    from paddock.runner.ledger.ledger import Ledger
     from paddock.runner.rules import SenderPapers
 
 
@@ -74,7 +74,7 @@ class RunReviews:
         self.contents = dict[ItemKey, str]()
         """Digests of items' documents: what was asked before they said this is not about them."""
         self._calibrations: dict[CalibrationKey, StepCalibration] | None = None
-        self.decisions: Mapping[StepName, StepDecisions] = {}
+        self.decisions = DecisionsByStep()
         """Known after `load`, where the prompt of a step has decisions as examples."""
         self._papers: dict[StepName, SenderPapers] = {}
         self._examples: DecidedExamples | None = None
@@ -91,14 +91,14 @@ class RunReviews:
         self, step: BoundStep, params: Any, tools: Tools, item: TaughtItem
     ) -> tuple[tuple[Example, ...], UsedExamples] | None:
         """Return examples for an item's prompt, as `DecidedExamples.chosen`; after `load`."""
-        known = self.decisions.get(item.step, StepDecisions())
+        known = self.decisions[item.step]
         self._examples = self._examples or DecidedExamples(self.store.source_text)
         return await self._examples.chosen(step, params, tools, known, item)
 
     def papers(self, step: StepName, kinds: Collection[str]) -> SenderPapers:
         """Return `known_papers` of a step, as a run found them; after `load`."""
         if step not in self._papers:
-            known = self.decisions.get(step, StepDecisions())
+            known = self.decisions[step]
             self._papers[step] = known_papers(self._ledger, step, known, kinds)
         return self._papers[step]
 
@@ -120,7 +120,7 @@ class RunReviews:
                     found.setdefault(place, []).append(review)
             if any(step.is_taught or step.has_readings for step in all_steps(self._bound.nodes)):
                 keeps_offers = not self.is_dry
-                self.decisions = known_decisions(self._ledger, keeps_offers=keeps_offers)
+                self.decisions = known_decisions(self.store, keeps_offers=keeps_offers)
             self._pending = found
 
     def of_item(self, scope_id: str, key: str) -> PendingReview | None:

@@ -24,20 +24,21 @@ from paddock.runner import rules
 from paddock.runner.answers.text_vectors import Vector8, similarities
 from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import Entry, LedgerError, read_written
-from paddock.runner.ledger.output_conditions import condition_of_item, last_writer
+from paddock.runner.ledger.output_conditions import condition_of_item
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.reasons import Reason, Why, quoted
 from paddock.steps.base import Roots, StepError
 from paddock.steps.files.scan import SOURCES, FilesScanParams
 
-from .past_decisions import StepDecisions, StepName
 from .world import LabelVectors, PreparedWorld, World, listing_digest, scan_digest
 
 if TYPE_CHECKING:
     from paddock.runner.ledger.ledger import Ledger
     from paddock.runner.rules.decision_rules import DocumentReadings
 
+    from .past_decisions import StepDecisions
     from .past_items import PastItems
+    from .scopes import StepName
 
 _SAME_LABEL = 1e-3
 """Similarities that differ by less may be the same: texts are embedded in other batches."""
@@ -257,7 +258,7 @@ class UsedExamples(Dependency, frozen=True):
     kind = "examples"
     order = 2
     step: Sequence[str]
-    """The `StepName` of the step, as `past_decisions` has it."""
+    """The `StepName` of the step, as `scopes` has it."""
     id: str
     """The id that the item's own review has, or would have."""
     own_document: Sequence[str]
@@ -277,7 +278,7 @@ class UsedExamples(Dependency, frozen=True):
 
     def reason(self, world: PreparedWorld, trace: Trace) -> Reason | None:
         file, step = self.step
-        now = world.decisions.get((file, step), StepDecisions())
+        now = world.decisions[file, step]
         if now.digest == self.pool or self.id in now.ids:  # a person's own decision stays
             return None
         if not now.has(self.used):
@@ -353,7 +354,7 @@ class UsedRules(Dependency, frozen=True):
 
     def reason(self, world: PreparedWorld, trace: Trace) -> Reason | None:
         file, step = self.step
-        known = world.decisions.get((file, step), StepDecisions())
+        known = world.decisions[file, step]
         if known.rules_digest == self.pool:
             return None
         if self.offers and not rules.Offers.is_packed(self.offers):  # of an earlier version
@@ -406,7 +407,7 @@ class OutputWithin(FileDependency, frozen=True):
             return Why.OUTPUT_HANDED_OVER(path, taker)
         condition = condition_of_item(index, scope_id, self.key, path, self.sha256)
         if condition == "replaced":
-            return Why.OUTPUT_REPLACED(path, last_writer(index, path, scope_id))
+            return Why.OUTPUT_REPLACED(path, index.last_writer(path, scope_id))
         if condition in ("missing", "interrupted"):
             return Why.OUTPUT_LOST(path)
         return Why.OUTPUT_EDITED(path) if condition == "edited" else None

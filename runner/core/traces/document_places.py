@@ -6,18 +6,21 @@ import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system import no_links
 from paddock.engine.system.records import Struct
-from paddock.runner.ledger.entries import LineageRow
 from paddock.runner.ledger.filed_store import FiledRow, FiledStore, MoveRow
-from paddock.runner.ledger.output_index import OutputIndex
 from paddock.steps.files.scan import file_at, modified_at
 
 from ..run_records import read_lineage
 from .block_items import is_file_value
-from .block_work import ItemWork
+
+if TYPE_CHECKING:
+    from paddock.runner.ledger.entries import LineageRow
+    from paddock.runner.ledger.output_index import OutputIndex
+
+    from .block_work import ItemWork
 
 Document = tuple[str, str]
 """Stored path and digest of a file."""

@@ -12,15 +12,14 @@ from paddock.pipelines.checking.schema_parts import SchemaParts
 from paddock.runner import rules
 from paddock.runner.answers.text_vectors import Matrix, Vector8, matrix_of
 from paddock.runner.ledger.database import queries
-from paddock.runner.ledger.entries import whole_file
-from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.ledger.reviews.reviews import Review, SubjectText
 from paddock.runner.progress.reasons import Reason
 
 from .parts import part_digest
+from .scopes import StepName, step_name
 
 if TYPE_CHECKING:
+    from paddock.runner.ledger.reviews.review_store import ReviewStore
     from paddock.runner.rules import Offers, Proposals, Rules, TaughtAnswer
 
 MOST_TAUGHT = 20_000  # decisions of a step teach rules; the newest count
@@ -136,13 +135,11 @@ class StepDecisions(Struct, frozen=True, dict=True):
         }
 
 
-StepName = tuple[str, str]
-"""The stem of the outermost pipeline's file, and the path of a step: `clean.bill`."""
+class DecisionsByStep(dict[StepName, StepDecisions]):
+    """What people decided, by step; of any other step nothing."""
 
-
-def step_name(file: str, step: str) -> StepName:
-    """Return a step's name; a variant of `paddock compare` learns as its pipeline does."""
-    return whole_file(file).rpartition(".")[0], step
+    def __missing__(self, _: StepName) -> StepDecisions:
+        return StepDecisions()
 
 
 def taught_answer(review: Review) -> TaughtAnswer | None:
@@ -167,7 +164,7 @@ def decisions_of(
     reviews: Sequence[Review],
     scopes: Mapping[str, tuple[str, str]],
     gone: Collection[tuple[str, str]] = (),
-) -> dict[StepName, StepDecisions]:
+) -> DecisionsByStep:
     """Return the answers that people stand by, by step, the newest first.
 
     `scopes` has the file of each scope and the path of its step or block, such as `clean.each`;
@@ -195,24 +192,24 @@ def decisions_of(
                 taught_before.setdefault(name, {})[review.id] = former
         if decision is not None and len(of_step) < MOST_DECISIONS:
             of_step.append(decision)
-    return {
-        name: StepDecisions(
+    found = DecisionsByStep()
+    for name, decisions in by_step.items():
+        found[name] = StepDecisions(
             tuple(decisions),
             frozenset(ids[name]),
             tuple(reversed(taught.get(name, ())[:MOST_TAUGHT])),
             taught_before.get(name, {}),
         )
-        for name, decisions in by_step.items()
-    }
+    return found
 
 
-def known_decisions(ledger: Ledger, *, keeps_offers: bool = False) -> dict[StepName, StepDecisions]:
+def known_decisions(store: ReviewStore, *, keeps_offers: bool = False) -> DecisionsByStep:
     """Return what people decided; what earlier versions kept of documents is made again, and kept.
 
     `keeps_offers`: the ledger may be written.
     """
-    scopes = {scope: (file, step) for scope, file, step, _ in ledger.rows(queries.SCOPES)}
-    gone, store, renewed = ledger.rows(queries.GONE_ITEMS), ReviewStore(ledger), dict[str, str]()
+    scopes = {scope: (file, step) for scope, file, step, _ in store.ledger.rows(queries.SCOPES)}
+    gone, renewed = store.ledger.rows(queries.GONE_ITEMS), dict[str, str]()
     decided = store.standing(is_whole=True)
     for number, review in enumerate(decided):
         if (offers := renewed_offers(store, review)) is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system.records import Struct, field
 from paddock.pipelines.expressions import Expression, ExpressionError, Reference, Value, loop_parts
@@ -17,7 +17,6 @@ from paddock.pipelines.reply_check import Check
 from paddock.runner.bind.bound import BoundNode
 from paddock.runner.bind.plan_walks import steps_of
 from paddock.runner.bind.specs import whole_spec
-from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.progress.reasons import Reason, Why
 from paddock.steps.registry import is_function_reference
@@ -33,6 +32,9 @@ from .parts import (
     change_reasons,
     ordered_digest,
 )
+
+if TYPE_CHECKING:
+    from paddock.runner.ledger.ledger import Ledger
 
 LABELS = "labels"
 """In a recorded spec, the lists of labels that its items were chosen from, by name."""

@@ -11,22 +11,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
 from paddock.engine.system.records import replace
 from paddock.engine.system.text import counted
 from paddock.pipelines.triggers import MOST_DELETED
 from paddock.runner.folders.missing_files import is_mass_deletion, is_other_folder
-from paddock.runner.ledger.entries import Entry, LineageRow
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.reasons import Why
 
-from ..run_options import RunOptions
 from ..run_records import read_lineage
 from .block_items import is_file_value
-from .block_work import BlockWork, ItemWork
-from .past_items import PastItems
 from .source_folders import DeletionDoubt, MissingSources, SourceFolder
-from .world import World
+
+if TYPE_CHECKING:
+    from paddock.runner.ledger.entries import Entry, LineageRow
+
+    from ..run_options import RunOptions
+    from .block_work import BlockWork, ItemWork
+    from .past_items import PastItems
+    from .world import World
 
 
 def reconcile(

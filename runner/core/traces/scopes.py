@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import starmap
+from typing import TYPE_CHECKING
 
 from paddock.engine.sampling.json_schema import json_pointer
 from paddock.engine.system.records import Struct, replace
@@ -18,11 +19,22 @@ from paddock.pipelines.label_choices import FieldPath
 from paddock.runner.bind.bound import BoundPlan, BoundStep
 from paddock.runner.bind.plan_walks import callable_names
 from paddock.runner.ledger.database import queries
-from paddock.runner.ledger.entries import ScopeOwner
-from paddock.runner.ledger.output_index import OutputIndex
+from paddock.runner.ledger.entries import ScopeOwner, whole_file
+
+if TYPE_CHECKING:
+    from paddock.runner.ledger.output_index import OutputIndex
 
 ItemKey = tuple[str, str]
 """An item: its scope and its key."""
+
+
+StepName = tuple[str, str]
+"""The stem of the outermost pipeline's file, and the path of a step: `clean.bill`."""
+
+
+def step_name(file: str, step: str) -> StepName:
+    """Return a step's name; a variant of `paddock compare` learns as its pipeline does."""
+    return whole_file(file).rpartition(".")[0], step
 
 
 def owner_of(item: ItemKey) -> str:
@@ -65,6 +77,10 @@ class PipelineScopes(Struct, frozen=True):
     def list_name(self, step: BoundStep, field: FieldPath) -> str:
         """Return the name of the list that a field is chosen from, in dependencies and specs."""
         return f"{self.prefix}{step.id}{json_pointer(field)}"
+
+    def taught_as(self, step: BoundStep) -> StepName:
+        """Return the name of a step by which decisions on it are known."""
+        return step_name(self.file, f"{self.prefix}{step.id}")
 
     def known(self) -> Iterator[tuple[str, str, tuple[str, ...]]]:
         """Yield each scope in these folders that the ledger knows, of inner pipelines too.

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from paddock.engine.system.records import Struct, field
 from paddock.pipelines.expressions import ExpressionError, Value, steps_read
@@ -16,12 +17,14 @@ from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundStep
 from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.watches import PROCESSING, BoundWatch
 from paddock.runner.folders.folder_identity import FolderIdentity, folder_identity_at, known_folder
-from paddock.runner.ledger.entries import Entry
-from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.reasons import Reason
 from paddock.steps.base import OutsideRoots
 from paddock.steps.param_types import InputFolder
 from paddock.steps.temporary_names import is_temporary_path
+
+if TYPE_CHECKING:
+    from paddock.runner.ledger.entries import Entry
+    from paddock.runner.ledger.output_index import OutputIndex
 
 _PROVES_ABSENCE = frozenset(
     (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ENAMETOOLONG, errno.EINVAL)

@@ -24,7 +24,6 @@ from paddock.runner.progress.reasons import Reason, Why, in_words
 from paddock.steps.base import Roots
 
 from .dependencies import (
-    NEED_A_RULE,
     OTHER_LABELS,
     ChosenLabels,
     FileDependency,
@@ -39,7 +38,6 @@ from .dependencies import (
     dependencies_of,
 )
 from .parts import Older, PreviousResult, changed_parts, parts_hash, renewed_parts, stale_parts
-from .past_items import PastItems
 from .world import LabelVectors, PreparedWorld, World, scan_digest
 
 if TYPE_CHECKING:
@@ -258,17 +256,6 @@ def differences(
     dependencies = (*trace.outputs, *trace.dependencies)
     within = (dependency.reason(world, trace) for dependency in dependencies)
     return _of_parts(trace, now, unknown), [*filter(None, within)]
-
-
-async def dependency_differences(scope_id: str, entry: Entry, world: World) -> list[Reason]:
-    """Return the changes of an item's dependencies that can be seen without its rule."""
-    trace = Trace(scope_id, entry, PastItems(world.ledger, scope_id, None))
-    trace.dependencies = [d for d in trace.dependencies if not isinstance(d, NEED_A_RULE)]
-    hashes, roots = {entry.key: entry.hash}, Roots(world.index.base, ())
-    prepared = await prepare(world, [trace], hashes, roots, {})
-    dependencies = (*trace.outputs, *trace.dependencies)
-    reasons = (dependency.reason(prepared, trace) for dependency in dependencies)
-    return [*filter(None, reasons)]
 
 
 def _of_parts(

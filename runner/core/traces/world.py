@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from paddock.runner.ledger.output_index import OutputIndex
 
     from ..calls.run_models import RunModels
-    from .past_decisions import PendingReview, StepDecisions, StepName
+    from .past_decisions import PendingReview, StepDecisions
+    from .scopes import StepName
 
 
 class LabelVectors(Struct, frozen=True):

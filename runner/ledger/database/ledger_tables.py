@@ -10,13 +10,15 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from paddock.engine.system.distribution import own_version
 from paddock.engine.system.records import Struct
 
 from ..entries import LedgerError
-from ..run_locks import RunLock
+
+if TYPE_CHECKING:
+    from ..run_locks import RunLock
 
 VERSION = 7
 """Of the tables. A ledger of another version is refused, but for the one before."""

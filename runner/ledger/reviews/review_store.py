@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system import files
 from paddock.engine.system.records import Struct, replace
@@ -21,11 +21,13 @@ from paddock.pipelines.checking.schema_parts import SchemaParts
 from paddock.pipelines.text_cells import SourceText
 
 from ..database import queries
-from ..database.ledger_tables import Execute
 from ..item_events import verify_again
-from ..ledger import Ledger
 from .asked_before import asked_or_decided, has_subject_or_expiry_changed, new_review, stands
 from .reviews import HEAD_NAMES, Question, Review, ReviewTerms, Subject, SubjectText, unknown_review
+
+if TYPE_CHECKING:
+    from ..database.ledger_tables import Execute
+    from ..ledger import Ledger
 
 _DECISION = ("state", "question", "decided_at")
 _OF_BEFORE = (
