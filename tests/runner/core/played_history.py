@@ -37,6 +37,7 @@ from paddock.runner.api import plan, run_until_end
 from paddock.runner.lineage.explain import explain_path
 from paddock.runner.progress.plan_report import PlanReport
 from paddock.runner.progress.report import Report
+from tests.fakes.buckets import S3
 from tests.fakes.counting_server import counting_server
 from tests.fakes.pool import FakePool
 from tests.runner.cli.commands.shell import invoke
@@ -59,7 +60,8 @@ _PRIVATE = ("at", "seconds", "hash", "run", "spec", "digest", "served_digest", "
 _NEUTRAL = (
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(\.\d+)?(Z|[+-]\d\d:?\d\d)?"), "TIME"),
     (re.compile(r"(run|Run) '[^']+'"), r"\1 'RUN'"),
-    (re.compile(r"127\.0\.0\.1:\d+"), "SERVER"),
+    (re.compile(r"(127\.0\.0\.1|0\.0\.0\.0|localhost):\d+"), "SERVER"),
+    (re.compile(r"papers-[0-9a-f]{32}"), "BUCKET"),
     (re.compile(r'(\\?"id\\?": )\d+'), r"\1ID"),  # a server counts its requests
 )
 MOST_FILES = 20
@@ -288,9 +290,8 @@ class WideShape(Shape):
             data = {"name": "{{ doc.relpath }}", "text": "{{ steps.text.text }}"}
             sent = {"url": url, "hosts": ["127.0.0.1"], "data": data}
             block["do"].append({"id": "sent", "uses": "http.send", "with": sent})
-            if bucket := self.servers.get("bucket"):
-                sends = {"folder": "out", "bucket": bucket}
-                found["steps"].append({"uses": "files.upload", "with": sends})
+            sends = {"folder": "out", "bucket": self.servers["bucket"]}
+            found["steps"].append({"uses": "files.upload", "with": sends})
         return json.dumps(found, indent=1)
 
 
@@ -320,7 +321,8 @@ class PlayedHistory(Played, History):
             return None
         with closing(sqlite3.connect(self.folder / "books.db")) as books:
             rows = sorted(map(list, books.execute("select name, text from bills")))
-        bucket = self.servers["objects"]() if "objects" in self.servers else {}
+        sent_files = self.servers["objects"]().items()
+        bucket = {name: neutral(text.decode(), self.folder) for name, text in sent_files}
         sent = sorted(self.servers["server"].answered.items())
         return {"rows": rows, "bucket": bucket, "sent": sent}
 
@@ -546,7 +548,13 @@ def played(name: str, folder: Path) -> list[Any]:
         )
     with counting_server() as server:
         servers: dict[str, Any] = {"port": server.port, "server": server}
-        return lived(PlayedHistory(seed, folder, may_review=False, moves=None, servers=servers))
+        bucket = S3()
+        servers["bucket"] = {"url": bucket.url, "options": bucket.options}
+        servers["objects"] = bucket.objects
+        try:
+            return lived(PlayedHistory(seed, folder, may_review=False, moves=None, servers=servers))
+        finally:
+            bucket.stop()
 
 
 def lived(history: Any) -> list[Any]:
