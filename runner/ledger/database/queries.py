@@ -317,7 +317,7 @@ HAS_RUN_OF_OTHER_FILE = (
 LAST_START_BY_FILE = "select file, max(started) from runs group by file"
 RUNS_WITHOUT_ITEMS = (
     "select run, file, coalesce(ended, started) from runs "
-    "where run not in (select run from items) order by started desc"
+    "where run not in (select run from items where run is not null) order by started desc"
 )
 # A name that another machine may want too: no row where it is taken.
 RESERVE_RUN = (
@@ -332,7 +332,8 @@ RELEASE_RUN = "delete from runs where run = :run and given is null"
 # What `paddock adopt` shows of a ledger: how many rows of which kind, and what leads out of it.
 CONTENTS = (
     "select 'runs of ' || file, count(*) from runs group by file "
-    "union all select 'items, ' || state, count(*) from items group by state "
+    "union all select 'items, ' || state, count(*) from items where state is not null "
+    "group by state "
     "union all select 'decisions, ' || state, count(*) from reviews where state <> 'open' "
     "group by state union all select 'outputs', count(*) from outputs "
     "union all select 'replies of models', count(*) from calls"

@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 
+from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.item_events import EventKind, changes, fold, superseded
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.rebuild import rebuild
 from paddock.runner.ledger.run_history import LedgerFolder
+from paddock.runner.ledger.run_store import RunStore
 from tests.runner.cli.commands.shell import invoke
 from tests.runner.world import World, states
 
@@ -92,3 +95,18 @@ def test_a_log_of_items_in_flight_alone_goes_on_above_zero(tmp_path: Path) -> No
         assert [row.run for row in ledger.in_flight()] == ["dead"]
     with Ledger(tmp_path, is_readonly=True) as ledger:
         assert [entry.run for entry in ledger.entries("s").values()] == ["run"]
+
+
+def test_a_step_without_a_state_keeps_no_run_and_counts_as_no_item(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        for run in ("old", "new"):
+            row = {"run": run, "pipeline": "p", "file": "p.yaml", "started": 1.0, "status": "done"}
+            RunStore(ledger).record_run(row)
+        ledger.append(EventKind.ACTED, "s", "note", "old", made="{}")
+        ledger.record("s", Entry("k", "h", "{}", "done"), "new")
+    with Ledger(tmp_path, is_readonly=True) as ledger:
+        assert [run for run, *_ in ledger.rows(queries.RUNS_WITHOUT_ITEMS)] == ["old"]
+        kinds = {kind: n for kind, n in ledger.rows(queries.CONTENTS) if kind and "items" in kind}
+        assert kinds == {"items, done": 1}
+        assert [*ledger.entries("s")] == ["k"]
+        assert LineageStore(ledger).of_item("s", "note") is not None
