@@ -17,6 +17,7 @@ from contextlib import suppress
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
+from urllib.parse import quote, unquote
 
 from paddock.engine.system import no_links
 from paddock.engine.system.files import TemporaryFile, sha256_of
@@ -88,7 +89,11 @@ class OutputEffect(Destination):
 
     @classmethod
     def forecast(cls, text: str, base: str) -> str:
-        return super().forecast(text, base) if cls.is_path else f"/{cls.name}:/{text}"
+        if cls.is_path:
+            return super().forecast(text, base)
+        # As a path it would lose empty parts, such as those of `https://`
+        is_plain = {"", ".", ".."}.isdisjoint(text.split("/"))
+        return f"/{cls.name}:/{quote(text, safe='/ ' if is_plain else ' ')}"
 
     @classmethod
     def stamp(cls, place: str) -> PlaceStamp | None:
@@ -294,7 +299,16 @@ def output_at(path: str) -> tuple[type[OutputEffect], str]:
     """
     head, colon, place = path.partition(":/")
     is_file = not colon or head[:1] != "/" or "/" in head[1:]
-    return (OutputFile, path) if is_file else (_effect_named(head[1:]), place)
+    return (OutputFile, path) if is_file else (_effect_named(head[1:]), unquote(place))
+
+
+def is_output_there(path: str) -> bool:
+    """Return whether an output is at an absolute path of the ledger; what cannot be asked is."""
+    try:
+        kind, place = output_at(path)
+        return kind.is_there(place)
+    except StepError:
+        return True
 
 
 @cache

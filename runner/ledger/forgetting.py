@@ -17,6 +17,7 @@ from pathlib import Path
 from paddock.engine.system import file_locks
 from paddock.engine.system.records import Struct
 from paddock.runner.settings import read_settings
+from paddock.steps.effects import is_output_there
 
 from .database import queries
 from .database.ledger_tables import Execute
@@ -92,7 +93,8 @@ class Forgetting(Struct, frozen=True):
         reviews = [r for scope, key in sorted(places) for r in reviews_of(scope, [key]).values()]
         written = (out for out in ledger.outputs(with_moved=False) if out.size != HANDED_OVER)
         paths = {out.path for out in written if (out.scope, out.key) in places}
-        outputs = (path for path in sorted(paths) if os.path.lexists(ledger.folder.parent / path))
+        base = ledger.folder.parent
+        outputs = [p for p in sorted(paths) if is_output_there(os.path.join(base, p))]  # noqa: PTH118 - a place of a package is no path
         return cls(frozenset(places), frozenset(nested), tuple(reviews), tuple(outputs))
 
 

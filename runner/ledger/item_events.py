@@ -51,7 +51,13 @@ class EventKind(StrEnum):
 
 
 def changes(event: Row) -> Row:
-    """Return the columns of an item's state that an event sets.
+    """Return the columns of an item's state that an event sets, with its number as the `last`."""
+    set_by_kind = _set_by_kind(event)
+    return {**set_by_kind, "last": event["n"]} if set_by_kind else {}
+
+
+def _set_by_kind(event: Row) -> Row:
+    """Return the columns that an event sets by its kind.
 
     1. Began, or a file is about to be moved: none.
     2. Ended: this result counts, by these parts; its document is there.
@@ -106,7 +112,7 @@ def superseded(events: Sequence[Row]) -> Iterator[int]:
     """
     replaced = set[str]()
     for event in reversed(events):
-        changed = changes(event)
+        changed = _set_by_kind(event)
         if changed and changed.keys() <= replaced:
             yield event["n"]
         else:
@@ -122,14 +128,20 @@ class EventNumbers:
         self._mark = secrets.randbits(_COUNTER_BITS - 1)
 
     def next(self) -> int:
+        """Return the next number: the counter, then the process's mark, above which others fit."""
         self._counter += 1
         return self._counter << _COUNTER_BITS | self._mark
 
 
-def append_in(execute: Execute, kind: EventKind, scope: str, key: str, **columns: Any) -> None:
-    """Append an event of an item, and change its state, in a transaction."""
-    n = EventNumbers(execute(queries.LAST_EVENT, {})).next()
-    event = {"n": n, "scope": scope, "key": key, "kind": kind, "run": "", "at": time.time()}
+def append_in(
+    execute: Execute, kind: EventKind, scope: str, key: str, last: int, **columns: Any
+) -> None:
+    """Append an event of an item, and change its state, in a transaction.
+
+    `last`: the number of the event that changed its state last. A run may be at work, and have
+    numbers of its own: whatever it appends later has a greater one.
+    """
+    event = {"n": last + 1, "scope": scope, "key": key, "kind": kind, "run": "", "at": time.time()}
     event |= columns
     execute(queries.insert_row("events", event), event)
     if changed := changes(event):
@@ -139,5 +151,5 @@ def append_in(execute: Execute, kind: EventKind, scope: str, key: str, **columns
 def verify_again(execute: Execute, listed: str, texts: Iterable[str]) -> None:
     """Have filed items verified by the next run in whose dependencies one of the texts stands."""
     query = queries.FILED_THAT_READ.format(listed=listed)
-    for scope, key in execute(query, {"keys": json.dumps(sorted(texts))}):
-        append_in(execute, EventKind.VERIFIED, scope, key, made_by="")
+    for scope, key, last in execute(query, {"keys": json.dumps(sorted(texts))}):
+        append_in(execute, EventKind.VERIFIED, scope, key, last, made_by="")

@@ -11,7 +11,6 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -20,7 +19,7 @@ from unicodedata import normalize
 from paddock.engine.system.files import ignores_letter_case
 from paddock.engine.system.records import replace
 from paddock.steps.base import StepError
-from paddock.steps.effects import PlaceStamp, output_at
+from paddock.steps.effects import PlaceStamp, is_output_there, output_at
 
 from .database import queries
 from .entries import HANDED_OVER, OutputRow, whole_file
@@ -95,10 +94,7 @@ class OutputIndex:
         return kind.holds(place)
 
     def is_there(self, stored: str) -> bool:
-        with suppress(StepError):
-            kind, place = output_at(self.absolute(stored))
-            return kind.is_there(place)
-        return True  # it cannot be asked now
+        return is_output_there(self.absolute(stored))
 
     def owned(self, root: Path) -> frozenset[str]:
         """Return the paths that this pipeline's file wrote, was about to, or moved below a root."""

@@ -28,6 +28,7 @@ from paddock.engine.system.text import last_part
 from paddock.engine.system.units import DAY_S
 from paddock.runner.config.setting_specs import SettingsError
 from paddock.runner.settings import Settings, read_settings
+from paddock.steps.effects import is_output_there
 
 from .database import queries
 from .database.ledger_tables import COLUMNS, KEYS, Execute, LedgerDatabase
@@ -373,9 +374,10 @@ class Sweeper(Struct):
         item = {"scope": scope, "key": key, "before": self.limits.calls_before}
 
         def drop(execute: Execute) -> bool:
-            if not execute(still, item):
+            found = execute(still, item)
+            if not found:
                 return False
-            append_in(execute, EventKind.FORGOTTEN, scope, key)
+            append_in(execute, EventKind.FORGOTTEN, scope, key, found[0][-1])
             self.drop_missing_outputs(scope, key, execute)
             execute(queries.DROP_REVIEWS_OF_ITEM, item)
             return True
@@ -391,7 +393,8 @@ class Sweeper(Struct):
         """
         item = {"scope": scope, "key": key}
         paths = [path for (path,) in execute(queries.PATHS_OF_ITEM, item)]
-        missing = [path for path in paths if not os.path.lexists(self.state.parent / path)]
+        base = self.state.parent
+        missing = [path for path in paths if not is_output_there(os.path.join(base, path))]  # noqa: PTH118 - a place of a package is no path
         for path in missing:
             execute(queries.DROP_OUTPUT, {**item, "path": path})
         if missing == paths:

@@ -54,8 +54,9 @@ _TABLES = {
     ),
     "items": (
         "scope key",
-        "state text, run text, at float8, ended bigint, gone text, name text, path text, "
-        "sha256 text, target text, made_by text, outdated_by text, hash text, parts text",
+        "state text, run text, at float8, ended bigint, last bigint, gone text, name text, "
+        "path text, sha256 text, target text, made_by text, outdated_by text, hash text, "
+        "parts text",
     ),
     "calls": (
         "hash",

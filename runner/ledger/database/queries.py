@@ -63,10 +63,11 @@ HAS_FILED = f"select 1 from items where scope = :scope and gone = '{FILED}' limi
 _IS_DELETED = f"gone is not null and gone <> '{FILED}'"
 GONE_ITEMS = f"select scope, key from items where {_IS_DELETED}"
 GONE_ITEMS_BEFORE = f"{GONE_ITEMS} and at < :before"
-IS_GONE_ITEM = f"{GONE_ITEMS} and scope = :scope and key = :key"
+_LAST = "select last from items where scope = :scope and key = :key and state is not null"
+IS_GONE_ITEM = f"{_LAST} and {_IS_DELETED}"
 KEYS_OF_ITEMS = "select scope, key from items where state is not null"
 ITEMS_BEFORE = f"{KEYS_OF_ITEMS} and scope = :scope and at < :before"
-IS_ITEM_BEFORE = f"{ITEMS_BEFORE} and key = :key"
+IS_ITEM_BEFORE = f"{_LAST} and at < :before"
 DROP_ITEM = "delete from items where scope = :scope and key = :key"
 # `:name` is as it stands in the JSON of dependencies. `like` would fold case, and know wildcards.
 ITEMS_THAT_READ = f"select i.scope, i.key from {_ENDED} where replace(reads, :name, '') <> reads"
@@ -97,7 +98,8 @@ def change_item(columns: Iterable[str]) -> str:
 
 
 # What a state is the fold of, and what there is of it.
-STATE_COLUMNS = ("n", "kind", *COLUMNS["items"][:2], "run", "at", "state", *COLUMNS["items"][7:])
+_OF_LOG = (name for name in COLUMNS["items"] if name not in ("ended", "last", "gone"))
+STATE_COLUMNS = ("n", "kind", *_OF_LOG)
 STATE_EVENTS = (
     f"select {', '.join(STATE_COLUMNS)} from events where n > 0 and scope <> '' order by n"
 )
@@ -238,7 +240,7 @@ FORGET_ITEM = tuple(
 FORGET_MOVE = "delete from events where origin = :path and sha256 = :content"
 # Filed ones in whose `reads` one of the texts stands: the next run looks if they are still so.
 FILED_THAT_READ = (
-    f"select i.scope, i.key from {_ENDED} where i.gone = '{FILED}' "
+    f"select i.scope, i.key, i.last from {_ENDED} where i.gone = '{FILED}' "
     "and exists (select 1 from {listed} as one where replace(reads, one.value, '') <> reads)"
 )
 
@@ -344,9 +346,7 @@ NAMED_PATHS = (
     "select distinct 'output', path from outputs"
 )
 
-# PostgreSQL's: whether a run is at work on any machine.
-
-# --- items that a run has begun
+# --- items that a run has begun: events below zero
 
 IN_FLIGHT = f"select {', '.join(InFlightRow.__match_args__)} from events where n < 0 order by n"
 # For each innermost item that a run had begun: whether another run had begun it, too.

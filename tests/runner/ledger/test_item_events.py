@@ -11,7 +11,7 @@ import pytest
 
 from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import Entry
-from paddock.runner.ledger.item_events import EventKind, changes, fold, superseded
+from paddock.runner.ledger.item_events import EventKind, changes, fold, superseded, verify_again
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.rebuild import rebuild
@@ -110,3 +110,26 @@ def test_a_step_without_a_state_keeps_no_run_and_counts_as_no_item(tmp_path: Pat
         assert kinds == {"items, done": 1}
         assert [*ledger.entries("s")] == ["k"]
         assert LineageStore(ledger).of_item("s", "note") is not None
+
+
+async def test_a_decision_beside_a_run_is_before_what_the_run_appends_later(tmp_path: Path) -> None:
+    """Each process has numbers of its own; the run's began with its first event."""
+    filed: dict[str, Any] = {
+        "name": "k",
+        "path": "k",
+        "sha256": "1",
+        "target": "t",
+        "outdated_by": "",
+    }
+    with Ledger(tmp_path) as run, Ledger(tmp_path) as page:
+        run.record("s", Entry("k", "h", "{}", "done", reads='{"the review": []}'), "run")
+        run.append(EventKind.LEFT, "s", "k", "run", **filed, made_by="rule 1")
+        await run.durable()
+        for _ in range(50):  # of other items
+            page.append(EventKind.BEGAN, "s", "other", "another")
+        for n in range(2):
+            page.in_transaction(lambda do: verify_again(do, page.listed_keys, ["the review"]))
+            run.append(EventKind.LEFT, "s", "k", "run", **filed, made_by=f"rule {n}")
+            await run.durable()
+    found = rebuild(LedgerFolder(tmp_path))
+    assert found is not None and not found.different
