@@ -44,6 +44,7 @@ from .calls.recorded_calls import PutOff
 from .failures import ItemWaits, RunFailed, SkippedByReview, StepFailed
 from .item_attempt import ItemAttempt, failed_end, waiting_end
 from .left_nodes import LackingItems, blocks_read
+from .opened_blocks import opened_block
 from .other_runs.crash_suspects import CrashHistory, RepeatedCrash, max_together, suspects_text
 from .outputs.outdated_outputs import EndedNode, ended_block
 from .outputs.pruning import Pruner
@@ -51,7 +52,7 @@ from .run_records import StepRecord
 from .standing_decisions import note_reviews
 from .step_tools import expect_queries
 from .traces.block_work import ItemEnd, ItemWork
-from .walk import ItemWalk, is_skipped, item_result, leave_unused, opened_block
+from .walk import ItemWalk, is_skipped, item_result, leave_unused
 
 if TYPE_CHECKING:
     from .item_recorder import ItemRecorder
@@ -99,7 +100,7 @@ class BlockRun:
                 attempt = ItemAttempt.of_item(context, state, item)
                 await self.recorder.record(attempt, end)
                 if state.is_of_item:
-                    state.dependencies |= attempt.with_outputs()
+                    state.noted[item.key] = attempt.with_outputs()
         sizes = expected_tokens(todo, work.items) if todo and state.has_models else {}  # 2
         # The list's order is kept where items run one by one, and where a budget or the first
         # failure may end the run early.
@@ -328,7 +329,7 @@ class BlockRun:
             if end.state in DECIDED:
                 await context.judge.reviews.forget_questions([(scope_id, item.key)])
             if state.is_of_item:
-                state.dependencies |= attempt.with_outputs()
+                state.noted[item.key] = attempt.with_outputs()
             if end.state in (ItemState.FAILED, ItemState.DONE) and end.stops_run is None:
                 # Above zero where it is tried again: so is the item around it.
                 n_failures = max(attempt.n_failures, end.state is ItemState.FAILED)

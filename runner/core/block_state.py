@@ -26,7 +26,7 @@ from .left_nodes import LackingItems
 from .traces.block_work import BlockWork, ItemEnd, ItemWork
 from .traces.dependencies import Dependencies, current_paths, with_outputs
 from .traces.document_places import document_of
-from .traces.verify import Case
+from .traces.verdicts import Case
 
 if TYPE_CHECKING:
     from paddock.runner.ledger.entries import Entry
@@ -86,8 +86,8 @@ class BlockState(Struct):
     """Items for which a larger model has to be asked, in the next pass over the block."""
     gone: list[str] = field(default_factory=list)
     """Keys of deleted items, which the list no longer has."""
-    dependencies: Dependencies = field(default_factory=dict)
-    """Recorded dependencies of its items, for the item around it."""
+    noted: dict[str, Dependencies] = field(default_factory=dict)
+    """Recorded dependencies of its items by their keys, for the item around it."""
     has_failures: bool = False
     """Whether an item failed, or something within one."""
     n_failures: int = 0
@@ -104,6 +104,14 @@ class BlockState(Struct):
     @property
     def is_of_item(self) -> bool:
         return self.enclosing.is_of_item
+
+    @property
+    def dependencies(self) -> Dependencies:
+        """What its items depend on, in the order of the list, whichever ended first."""
+        found: Dependencies = {}
+        for item in self.work.items if self.noted else ():
+            found |= self.noted.get(item.key, {})
+        return found
 
     @property
     def has_models(self) -> bool:
@@ -301,7 +309,7 @@ class BlockState(Struct):
         """Return how an item ended by its entry; it was found so, and for this `reason`."""
         self.has_failures |= found in BAD or entry.has_inner_failures
         if self.is_of_item:
-            self.dependencies |= with_outputs(entry, self.work.scope_id)
+            self.noted[entry.key] = with_outputs(entry, self.work.scope_id)
         state, result = ItemState(entry.state), None
         if found in BAD:
             return ItemEnd(Phase.FAILED, report, state, reason)

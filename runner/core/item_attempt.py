@@ -46,7 +46,7 @@ from .traces.dependencies import (
 )
 from .traces.parts import part_digest
 from .traces.scopes import owner_of
-from .traces.verify import Case
+from .traces.verdicts import Case
 
 
 class ItemAttempt(SelectiveFields, Struct, kw_only=True):

@@ -14,12 +14,11 @@ from types import MappingProxyType
 
 from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.system.text import canonical_json
-from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError
 from paddock.runner.answers.offered_labels import LabelLists
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep, ListOrigin
 from paddock.runner.bind.node_reads import read_by
-from paddock.runner.bind.plan_walks import all_steps, callable_names, node_ids, origin_of, steps_of
+from paddock.runner.bind.plan_walks import all_steps, callable_names, origin_of, steps_of
 from paddock.runner.bind.scope import Scope
 from paddock.runner.folders.unfinished_files import RunnableVersions
 from paddock.runner.ledger.database import queries
@@ -31,9 +30,10 @@ from paddock.steps.base import OutsideRoots
 from paddock.steps.effects import OutputEffect
 
 from .left_nodes import LackingItems
+from .requested_items import RequestedItems
 from .reviews.run_reviews import RunReviews
 from .run_options import RunOptions
-from .traces.block_items import is_file_value, item_strata, listed_items, nearest_keys
+from .traces.block_items import is_file_value, listed_items
 from .traces.block_work import BlockWork, FiledItems, ItemWork, JudgedRule
 from .traces.dependencies import KeptOutput, Trace
 from .traces.document_places import Document
@@ -41,100 +41,16 @@ from .traces.filed_items import BlockListing, FiledDocuments
 from .traces.node_parts import NodeParts
 from .traces.parts import KEYED, Part, RulePart, parts_hash, parts_of
 from .traces.past_items import PastItems
+from .traces.preparation import prepare
 from .traces.reconcile import reconcile
 from .traces.scopes import PipelineScopes
 from .traces.source_folders import MissingSources, source_folders
-from .traces.verify import (
-    Case,
-    CurrentItem,
-    ItemRequest,
-    ItemVerdict,
-    differences,
-    permit,
-    prepare,
-    renewed_entry,
-    verify,
-)
+from .traces.verdicts import Case, ItemVerdict
+from .traces.verify import CurrentItem, differences, permit, renewed_entry, verify
 from .traces.world import PreparedWorld, World
 
 DONE_WITHIN = ItemVerdict(ItemState.STALE, (Why.DONE_WITHIN(),), Case.DEPENDENCY)
 """Verdict on an item that is older than what was done within it: a run ended between."""
-
-
-NOT_REQUESTED = ItemVerdict(ItemState.SKIPPED, (Why.NOT_REQUESTED(),), Case.NOT_REQUESTED)
-
-
-class RequestedItems(Struct, eq=False):
-    """What a run is asked to do with the items of one pipeline."""
-
-    bound: BoundPlan
-    options: RunOptions
-    seen_keys: set[str]
-    """Keys of all items, where only some are asked for."""
-    job_runs: Callable[[], frozenset[str]] | None
-    is_inner: bool
-    """Whether a step runs this pipeline."""
-
-    def of(self, node: BoundNode, keys_around: Sequence[str]) -> ItemRequest:
-        options, sample, not_requested = self.options, self.options.sample, NOT_REQUESTED
-        job_runs = frozenset[str]()
-        if self.job_runs is not None and not keys_around:  # else the item around it is claimed
-            job_runs = self.job_runs()
-        if sample is not None:
-            why = Why.NOT_AMONG_FIRST(sample.n_items) if sample.is_first else Why.NOT_SAMPLED()
-            not_requested = ItemVerdict(ItemState.UNSAMPLED, (why,), Case.NOT_REQUESTED)
-        if isinstance(node, BoundBlock):
-            nodes = {node.id, *node_ids(node.body)}
-            writes = [step for step in all_steps(node.body) if step.has(OutputEffect)]
-            replaces = [step.written.get("on_edited") == "overwrite" for step in writes]
-            overwrites = bool(replaces) and all(replaces)
-        else:  # what is to fail on an edited file has to run
-            nodes, overwrites = {node.id}, node.written.get("on_edited", "keep") != "keep"
-        return ItemRequest(
-            is_forced=not options.force.isdisjoint(nodes),
-            takes_over=options.takes_over,
-            overwrites=overwrites,
-            retries_failed=options.retry_failed,
-            is_of_step=isinstance(node, BoundStep),
-            asks_people=options.review == "ask",
-            not_requested=not_requested,
-            is_of_variant=bool(options.variant_of),
-            job_runs=job_runs,
-        )
-
-    def keys(
-        self, block: BoundBlock, scope: Scope, items: Iterable[ItemWork]
-    ) -> frozenset[str] | None:
-        """Return the keys of a top-level block's items that the run is asked to do; None: all.
-
-        Naming an item asks for everything within it.
-        """
-        sample, only = self.options.sample, self.options.only
-        if sample is None and not only:
-            return None
-        keys = [item.key for item in items]
-        if sample is not None:
-            strata = item_strata(block, scope, [item.value for item in items], sample.by)
-            return sample.chosen(keys, strata)
-        self.seen_keys.update(keys)
-        inner = (step.inner for step in self.bound.nodes if isinstance(step, BoundStep))
-        n_blocks = sum(isinstance(node, BoundBlock) for node in self.bound.nodes)
-        if not self.is_inner and n_blocks == 1 and all(plan is None for plan in inner):
-            self.refuse_unknown()
-        return only
-
-    def refuse_unknown(self) -> None:
-        """Refuse keys of `options.only` that no item has; call it when all items are known.
-
-        Raises:
-            PipelineError: a fault for each, with the nearest key.
-        """
-        faults = [
-            Fault(f"no item has the key '{key}'.", nearest_keys(key, self.seen_keys))
-            for key in sorted(self.options.only - self.seen_keys)
-        ]
-        if faults:
-            raise PipelineError(faults)
 
 
 class Judge(Struct, kw_only=True, eq=False, dict=True):

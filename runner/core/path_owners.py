@@ -31,7 +31,7 @@ from paddock.steps.effects import Destination
 from .expected_paths import ExpectedPaths, paths_of_work, written_within
 from .failures import OutputTaken
 from .traces.dependencies import OutputWithin, TakenPath, current_paths, dependencies_of
-from .traces.verify import Case, ItemVerdict
+from .traces.verdicts import Case, ItemVerdict
 
 if TYPE_CHECKING:
     from paddock.runner.ledger.ledger import Ledger

@@ -29,6 +29,7 @@ from paddock.runner.core.block_state import OUTERMOST, BlockState, EnclosingItem
 from paddock.runner.core.escalation import Escalated, escalation_reason
 from paddock.runner.core.failures import Cause, ItemWaits, RunStopped, StepFailed, max_retries
 from paddock.runner.core.item_attempt import ItemAttempt, StepAttempt
+from paddock.runner.core.opened_blocks import opened_block
 from paddock.runner.core.readings import (
     Readings,
     has_fields,
@@ -39,15 +40,8 @@ from paddock.runner.core.readings import (
 from paddock.runner.core.reviews.decided_outputs import decided_outputs
 from paddock.runner.core.standing_decisions import note_reviews
 from paddock.runner.core.step_tools import item_tools, sub_pipeline_context, taught_tools
-from paddock.runner.core.traces.verify import Case, ItemVerdict
-from paddock.runner.core.walk import (
-    ItemWalk,
-    is_skipped,
-    item_result,
-    leave_unused,
-    opened_block,
-    step_outputs,
-)
+from paddock.runner.core.traces.verdicts import Case, ItemVerdict
+from paddock.runner.core.walk import ItemWalk, is_skipped, item_result, leave_unused, step_outputs
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.progress.item_states import ItemState
 from paddock.steps.base import (

@@ -12,7 +12,8 @@ from typing import Any
 
 from .database.ledger_tables import COLUMNS, KEYS, Execute, Pending, Row
 from .entries import FILED
-from .item_events import FILED_COLUMNS, EventKind, EventNumbers, fold
+from .event_log import EventNumbers
+from .item_events import FILED_COLUMNS, EventKind, fold
 
 _OF_ITEMS = ("events", "items")
 _ITEM_COLUMNS = (

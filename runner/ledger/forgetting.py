@@ -22,7 +22,7 @@ from paddock.steps.effects import is_output_there
 from .database import queries
 from .database.ledger_tables import Execute
 from .entries import HANDED_OVER, ScopeOwner, whole_file
-from .item_events import verify_again
+from .event_log import verify_again
 from .ledger import Ledger
 from .lineage_store import LineageStore
 from .retention import RetentionLimits, Sweeper, open_sweeper

@@ -34,7 +34,8 @@ from .database.ledger_writer import Writer
 from .database.sqlite_file import SqliteDatabase, write_error
 from .database.sqlite_storage import SqliteStorage
 from .entries import INLINE_CHARS, CallRow, Entry, InFlightRow, LedgerError, OutputRow
-from .item_events import EventKind, EventNumbers, changes
+from .event_log import EventNumbers
+from .item_events import EventKind, changes
 from .own_state import LEDGER_FILE, is_own_state, make_state
 
 if TYPE_CHECKING:

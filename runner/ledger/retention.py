@@ -34,7 +34,8 @@ from .database import queries
 from .database.ledger_tables import COLUMNS, KEYS, Execute, LedgerDatabase
 from .database.sqlite_file import compact_file, overwrite_unused_space
 from .entries import LedgerError, ScopeOwner, is_variant
-from .item_events import EventKind, append_in, superseded
+from .event_log import append_in
+from .item_events import EventKind, superseded
 from .ledger import ObjectStore, open_existing, storage_of
 from .own_state import LEDGER_FILE, open_state
 

@@ -10,7 +10,7 @@ from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.core.traces.dependencies import NEED_A_RULE, Trace
 from paddock.runner.core.traces.past_items import PastItems
-from paddock.runner.core.traces.verify import prepare
+from paddock.runner.core.traces.preparation import prepare
 from paddock.runner.core.traces.world import World
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.run_store import RunStore

@@ -21,7 +21,7 @@ from paddock.runner.progress.reasons import Reason, Why
 from paddock.steps.paths import nearest_existing, os_errors_refused
 
 from ..failures import OutputTaken
-from ..traces.verify import Case, ItemVerdict
+from ..traces.verdicts import Case, ItemVerdict
 from .outdated_outputs import OutdatedFinder, listed_names
 
 if TYPE_CHECKING:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system.records import Struct, field
 from paddock.runner.bind.bound import BoundBlock, BoundStep
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.entries import Entry
-from paddock.runner.ledger.filed_store import FiledRow
 from paddock.runner.progress.item_states import UNCHANGED, ItemState, Phase
 from paddock.runner.progress.reasons import Reason
 from paddock.runner.progress.report import ItemReport
@@ -35,10 +34,14 @@ from .parts import (
     part_digest,
     parts_hash,
 )
-from .past_items import PastItems
 from .scopes import ItemKey
 from .source_folders import MissingSources
-from .verify import NEW, ItemRequest, ItemVerdict
+from .verdicts import NEW, ItemRequest, ItemVerdict
+
+if TYPE_CHECKING:
+    from paddock.runner.ledger.filed_store import FiledRow
+
+    from .past_items import PastItems
 
 
 class ItemEnd(Struct, frozen=True):

@@ -43,7 +43,7 @@ from .parts import change_reasons, changed_parts
 from .past_decisions import PendingReview
 from .scopes import ItemKey
 from .source_folders import SourceFolder
-from .verify import FRESH, Case, ItemVerdict
+from .verdicts import FRESH, Case, ItemVerdict
 from .world import PreparedWorld
 
 

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from paddock.engine.system.records import Struct, StructABCMeta
 from paddock.engine.system.text import canonical_json, ordered_json
 from paddock.pipelines.expressions import Reference
-from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.reasons import Reason, Why
 from paddock.steps.registry import is_function_reference
 
 if TYPE_CHECKING:
     from paddock.engine.request import ModelSpec
     from paddock.runner.bind.bound import BoundStep
+    from paddock.runner.ledger.entries import Entry
 
     from ..calls.run_models import RunModels
 

@@ -1,168 +1,36 @@
 """Whether an item is still as its entry says, and whether a run may act on that.
 
-`prepare` looks at all that some traces need, at once. `verify` compares what was recorded with what
-there is, and knows no option of a run; `permit` applies what the run was asked for: both are pure.
+`verify` compares what was recorded with what there is, and knows no option of a run; `permit`
+applies what the run was asked for. Both are pure: `preparation` has looked at all that they ask.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
-from enum import Enum, unique
-from pathlib import Path
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
-from paddock.engine.system.records import Struct, astuple, replace
-from paddock.engine.system.tasks import in_left_thread
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.text import canonical_json
-from paddock.pipelines.label_choices import LabelList
-from paddock.runner.answers.offered_labels import label_texts
-from paddock.runner.answers.text_vectors import unit_matrix
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.item_states import WAITS, WORK, ItemState
-from paddock.runner.progress.reasons import Reason, Why, in_words
-from paddock.steps.base import Roots
+from paddock.runner.progress.reasons import Reason, Why
 
 from .dependencies import (
     OTHER_LABELS,
     ChosenLabels,
-    FileDependency,
-    FolderListed,
     KeptOutput,
     LimitedContext,
-    NarrowedLabels,
-    RowsKept,
-    StoreSearched,
     TakenPath,
     Trace,
     dependencies_of,
 )
 from .parts import Older, PreviousResult, changed_parts, parts_hash, renewed_parts, stale_parts
-from .world import LabelVectors, PreparedWorld, World, scan_digest
+from .verdicts import FINAL, FRESH, NEW, Case, ItemRequest, ItemVerdict
+from .world import PreparedWorld
 
 if TYPE_CHECKING:
-    from paddock.runner.bind.bound import BoundStep
-
-
-@unique
-class Case(Enum):
-    """What decided on an item, by the numbers of `verify` and `permit`."""
-
-    NEW = "verify 1"
-    PARTS = "verify 2"
-    FAILED = "verify 3"
-    WAITS = "verify 4: it is open"
-    DECIDED = "verify 4: a person has decided; permit 5"
-    GIVEN_UP = "verify 5"
-    DEPENDENCY = "verify 6"
-    LOSS = "verify 7"
-    EDITED = "verify 8"
-    HANDED_OVER = "verify 9; permit 6"
-    FRESH = "verify 10"
-    SHARED = "permit 1"
-    REQUESTED = "permit 3, 4"
-    TAKEN = "permit 6"
-    NOT_REQUESTED = "permit 7"
-
-
-FINAL = frozenset((Case.NEW, Case.PARTS, Case.FAILED))
-"""What it depended on was not looked at, and no option changes what is to do."""
-
-
-class ItemVerdict(Struct, frozen=True):
-    """State of an item, why, and which case decided."""
-
-    state: ItemState
-    reasons: tuple[Reason, ...] = ()
-    case: Case = Case.NEW
-    edited_paths: tuple[str, ...] = ()
-    """Stored paths of its edited outputs, which stay."""
-
-    @property
-    def why(self) -> str | None:
-        return in_words(self.reasons)
-
-    @property
-    def is_work(self) -> bool:
-        return self.state in WORK
-
-    @property
-    def is_up_to_date(self) -> bool:
-        return self.state in (ItemState.FRESH, ItemState.HELD)
-
-    @property
-    def is_remade(self) -> bool:
-        """Whether only outputs of the item are made again, without a call."""
-        return self.case in (Case.LOSS, Case.TAKEN)
-
-
-# --- look
-
-
-async def prepare(
-    world: World,
-    traces: Collection[Trace],
-    hashes: Mapping[str, str],
-    roots: Roots,
-    choices: Mapping[str, tuple[BoundStep, LabelList]],
-) -> PreparedWorld:
-    """Look at the outputs of these items and at all that they depend on; return their world.
-
-    `hashes` are those that the items have now, by key. `choices` are the lists that are known
-    before any item, by name, each with the step that chooses.
-
-    Raises:
-        EngineError: the labels that are new to a list cannot be embedded.
-    """
-    dependencies = [dep for trace in traces for dep in trace.dependencies]
-    folders = [dep for dep in dependencies if isinstance(dep, FolderListed)]
-    unread = {(dep.folder, scan_params) for dep in folders for scan_params, _ in dep.listings}
-    unread -= world.seen.listed
-    owned = world.index.owned(roots.base) if unread else frozenset()  # the loop's tasks add
-    stores = {dep.path for dep in dependencies if isinstance(dep, StoreSearched)}
-    stores |= {dep.store for dep in dependencies if isinstance(dep, RowsKept)}
-
-    def look() -> None:
-        reasons = world.seen.reasons  # of what is as it was none: of 100,000 files that is most
-        for trace in traces:
-            for dep in (*trace.outputs, *trace.dependencies):
-                if not isinstance(dep, FileDependency):
-                    continue
-                if (reason := dep.find_change(world)) is not None:
-                    reasons[dep] = reason
-                elif reasons:
-                    reasons.pop(dep, None)
-        for folder, scan_params in unread:
-            place = world.index.absolute(folder)
-            world.seen.listings[folder, scan_params] = scan_digest(place, scan_params, roots, owned)
-            world.seen.listed.add((folder, scan_params))
-
-    if traces:
-        await in_left_thread(look)
-    for path in sorted(stores):
-        place = Path(world.index.absolute(path))
-        await world.rows_at(place).probe(place)
-    for trace in traces:  # of an item that changed, or chose labels: how it was done
-        chose = any(isinstance(d, ChosenLabels | NarrowedLabels) for d in trace.dependencies)
-        if chose or trace.entry.hash != hashes.get(trace.entry.key):
-            trace.past.read()
-    if not choices:
-        return PreparedWorld(*astuple(replace(world, lists={}, label_vectors={})))
-    vectors: dict[str, LabelVectors] = {}
-    narrowed = [t for t in traces if any(isinstance(d, NarrowedLabels) for d in t.dependencies)]
-    for name, (step, labels) in choices.items():
-        former = (trace.past.lists(trace.entry.key).get(name) for trace in narrowed)
-        before = {id(old): old for old in former if old is not None}  # most have the same
-        new = labels.new_to(before.values())
-        if new and world.embed_labels is not None:
-            embedded = await world.embed_labels(step, label_texts(new))
-            if embedded is not None:
-                vectors[name] = LabelVectors([*new], embedded[0], unit_matrix(embedded[1]))
-    lists = {name: labels for name, (_, labels) in choices.items()}
-    return PreparedWorld(*astuple(replace(world, lists=lists, label_vectors=vectors)))
-
-
-# --- compare
+    pass
 
 
 class CurrentItem(Struct, frozen=True):
@@ -172,9 +40,6 @@ class CurrentItem(Struct, frozen=True):
     item: Any = None
     older: Older = None
     key: str = ""
-
-
-NEW, FRESH = ItemVerdict(ItemState.NEW), ItemVerdict(ItemState.FRESH, case=Case.FRESH)
 
 
 def verify(trace: Trace | None, now: CurrentItem, world: PreparedWorld) -> ItemVerdict:
@@ -302,37 +167,6 @@ def _decided(entry: Entry, why: tuple[Reason, ...]) -> ItemVerdict:
 
 def _case_of(reason: Reason) -> Case:
     return Case.LOSS if reason.is_loss else Case.DEPENDENCY
-
-
-class ItemRequest(Struct, frozen=True):
-    """What a run is asked to do with the items of a block, or with a step outside of blocks."""
-
-    keys: Collection[str] | None = None
-    """Those of `only` or the sample; None: all."""
-    is_forced: bool = False
-    takes_over: bool = False
-    """Whether edited outputs of what is asked for are replaced."""
-    overwrites: bool = False
-    """Whether the steps themselves replace edited outputs."""
-    retries_failed: bool = False
-    is_of_step: bool = False
-    """Whether it is a step outside of blocks, which each run tries again."""
-    asks_people: bool = True
-    not_requested: ItemVerdict = FRESH
-    """Verdict on an item that is not asked for, and has work to do."""
-    is_of_variant: bool = False
-    """Whether figures are of the items that are asked for alone, also where more is known."""
-    job_runs: frozenset[str] = frozenset()
-    """The runs of the same job: this one, and those before a crash."""
-
-    def asks_for(self, key: str) -> bool:
-        return self.keys is None or key in self.keys
-
-    @property
-    def concerns_fresh(self) -> bool:
-        """Whether `permit` may decide otherwise of an item that is as its trace says."""
-        is_of_some = self.keys is not None or self.is_of_variant
-        return is_of_some or self.is_forced or self.retries_failed or bool(self.job_runs)
 
 
 def permit(

@@ -21,7 +21,7 @@ from paddock.pipelines.checking.schema_parts import SchemaParts
 from paddock.pipelines.text_cells import SourceText
 
 from ..database import queries
-from ..item_events import verify_again
+from ..event_log import verify_again
 from .asked_before import asked_or_decided, has_subject_or_expiry_changed, new_review, stands
 from .reviews import HEAD_NAMES, Question, Review, ReviewTerms, Subject, SubjectText, unknown_review
 

@@ -16,7 +16,8 @@ from paddock.runner.core.traces import world as traces
 from paddock.runner.core.traces.block_items import default_key
 from paddock.runner.core.traces.dependencies import Trace
 from paddock.runner.core.traces.past_items import PastItems, SpecChanges
-from paddock.runner.core.traces.verify import CurrentItem, ItemVerdict, verify
+from paddock.runner.core.traces.verdicts import ItemVerdict
+from paddock.runner.core.traces.verify import CurrentItem, verify
 from paddock.runner.ledger.entries import Entry
 from paddock.steps.llm.chat import Chat
 from tests.fakes.pool import FakePool, echo

@@ -11,7 +11,8 @@ import pytest
 
 from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import Entry
-from paddock.runner.ledger.item_events import EventKind, changes, fold, superseded, verify_again
+from paddock.runner.ledger.event_log import verify_again
+from paddock.runner.ledger.item_events import EventKind, changes, fold, superseded
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.rebuild import rebuild
