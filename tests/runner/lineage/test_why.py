@@ -1,5 +1,6 @@
 """Where an output came from, and what changed since: asked as `paddock why` asks."""
 
+import asyncio
 import hashlib
 import json
 import shutil
@@ -12,7 +13,7 @@ from typing import ClassVar
 import pytest
 
 from paddock.engine.errors import ModelNotFound
-from paddock.engine.request import ChatRequest, ModelFacts, ModelSpec
+from paddock.engine.request import ChatRequest, ModelFacts, ModelSpec, Reply
 from paddock.engine.system.records import replace
 from paddock.runner.cli.history_text import lineage_text
 from paddock.runner.core.traces.parts import RULE_PARTS, RulePart, StepRule, part_digest
@@ -825,3 +826,38 @@ def test_a_machine_that_lacks_a_reader_leaves_what_another_read_with_it(
     ):
         has_readers(monkeypatch, *readers)
         assert world.run().counts[state] == 1, readers
+
+
+class SlowOnOne(FakePool):
+    """Answers about the first word once it has answered about the others."""
+
+    n_answered = 0
+
+    async def answer_to(self, request: ChatRequest) -> Reply:
+        while "word one" in request.messages[-1].content and self.n_answered < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        reply = await super().answer_to(request)
+        self.n_answered += 1
+        return reply
+
+
+def test_what_was_made_within_a_document_is_told_in_the_order_of_the_list(tmp_path: Path) -> None:
+    pipeline = """\
+models: {m: {ref: fake}}
+steps:
+  - {id: docs, uses: files.scan, with: {root: inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - id: parts
+        for_each: part in ['one', 'two', 'three']
+        do:
+          - {id: sum, uses: chat, with: {prompt: "word {{ part }} of {{ doc.name }}"}}
+          - {uses: files.write, with: {path: "out/{{ part }}", text: "{{ steps.sum.text }}"}}
+"""
+    world = World(tmp_path, pipeline, n_documents=1)
+    world.run(pool=SlowOnOne())
+    (document,) = (tmp_path / "inbox").iterdir()
+    (text,) = (str(use) for use in explain_path(document).read_by)
+    places = [text.index(f"out/{word}") for word in ("one", "two", "three")]
+    assert places == sorted(places)
