@@ -53,7 +53,11 @@ _SHARED = [Entry.__match_args__.index(name) for name in ("state", "run")]
 
 
 class Ledger:
-    """The ledger of one folder of pipelines. Reads at once; writes through one thread."""
+    """The ledger of one folder of pipelines. Writes go through one thread.
+
+    Reads are calls: one of a server takes a round trip, and while it is away all that its caller's
+    loop does waits for it, until it is back or the run is to end.
+    """
 
     def __init__(self, folder: Path, *, is_readonly: bool = False, url: str = "") -> None:
         self.folder, self.file = folder, folder / LEDGER_FILE
