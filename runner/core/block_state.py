@@ -107,7 +107,7 @@ class BlockState(Struct):
 
     @property
     def dependencies(self) -> Dependencies:
-        """What its items depend on, in the order of the list, whichever ended first."""
+        """What its items depend on, in the order of the list."""
         found: Dependencies = {}
         for item in self.work.items if self.noted else ():
             found |= self.noted.get(item.key, {})
