@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
@@ -83,6 +84,8 @@ class ForkServer:
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._n_started = folder, 0
+        self._asking = threading.Lock()
+        """One process at a time is asked for: two answers may else be read as one."""
         self._door, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -104,12 +107,24 @@ class ForkServer:
         What it returns is the process's status, where that is a number. The modules `imports` are
         imported before it is forked. Both outputs are added to `log`, where there is one.
         """
+        with self._asking:
+            return self._start(work, arguments, imports, environ or os.environ, cwd, log)
+
+    def _start(
+        self,
+        work: Callable[..., object],
+        arguments: tuple[object, ...],
+        imports: tuple[str, ...],
+        environ: Mapping[str, str],
+        cwd: Path,
+        log: Path | None,
+    ) -> Forked:
         self._n_started += 1
         task, out, err = (
             self._folder / f"{self._n_started}.{kind}" for kind in ("in", "out", "err")
         )
         out, err = log or out, log or err
-        asked = (dict(environ or os.environ), cwd, imports, work, arguments)
+        asked = (dict(environ), cwd, imports, work, arguments)
         task.write_bytes(pickle.dumps(asked))
         ended, tells = os.pipe()
         with task.open() as work_file, out.open("a") as out_file, err.open("a") as err_file:
