@@ -418,9 +418,8 @@ class Sweeper(Struct):
 
     def _sweep_events(self) -> None:
         """Remove events that later ones of the item replace."""
-        before = {"before": self.limits.calls_before}
         names, old = COLUMNS["events"], list[str]()
-        for scope, key in self.database.rows(queries.ITEMS_WITH_HISTORY, before):
+        for scope, key in self.database.rows(queries.ITEMS_WITH_HISTORY, {}):
             rows = self.database.rows(queries.EVENTS_OF_ITEM, {"scope": scope, "key": key})
             events = [dict(zip(names, row, strict=True)) for row in rows]
             old += [str(n) for n in superseded(events)]

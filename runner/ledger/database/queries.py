@@ -109,7 +109,7 @@ EVENTS_OF_ITEM += " where scope = :scope and key = :key order by n"
 # Of items that have several: later ones may replace what earlier ones say.
 ITEMS_WITH_HISTORY = (
     "select scope, key from events where n > 0 and scope <> '' group by scope, key "
-    "having count(*) > 1 and min(at) < :before"
+    "having count(*) > 1"
 )
 DROP_EVENTS = "delete from events where cast(n as text) in (select value from {listed})"
 # What is left of items of which nothing is known, but for moves and what is in flight.

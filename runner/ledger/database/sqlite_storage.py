@@ -16,7 +16,14 @@ from ..own_state import LEDGER_FILE, has_folder_identity
 from ..run_locks import FolderLock, RunLock
 from .known_ledgers import enter_host, entry_of
 from .ledger_tables import BEFORE, CarriedRows, OpenLedger
-from .sqlite_file import SqliteDatabase, kept_file, refuse_full_disk, write_error
+from .sqlite_file import (
+    WORK_S,
+    LedgerBusy,
+    SqliteDatabase,
+    kept_file,
+    refuse_full_disk,
+    write_error,
+)
 
 
 class SqliteStorage:
@@ -32,8 +39,11 @@ class SqliteStorage:
             return None
         entry_of(self._file)  # one that is not ours is not read
         if _is_of_version_before(self._file):
-            with file_locks.lock_now(self.folder / "ledger.lock", wait_s=-1):
-                self._carry_over()
+            try:
+                with file_locks.lock_now(self.folder / "ledger.lock", wait_s=WORK_S):
+                    self._carry_over()
+            except file_locks.LockTaken:
+                raise LedgerBusy(self._file) from None
         entry = entry_of(self._file)
         private_files.make_private(self.folder)
         database = SqliteDatabase(
@@ -84,6 +94,8 @@ class SqliteStorage:
                     f"{file}: a run of an older Paddock works on this folder. Wait until it has "
                     "ended; then its ledger is carried over."
                 ) from None
+            except OSError as error:
+                raise write_error(error) from error
 
     def _exchange(self, new: Path) -> None:
         kept = kept_file(self._file)

@@ -364,7 +364,7 @@ class PlayedHistory(Played, History):
             elif kind in ("output", "replace") and outputs:
                 name = self.chance.choice(outputs)
                 output = self.folder / name
-                text = "of somebody" if kind == "replace" else f"{output.read_text('utf-8')} mine"
+                text = "of another" if kind == "replace" else f"{output.read_text('utf-8')} mine"
                 output.unlink()
                 output.write_text(text, "utf-8")
                 done = name
@@ -454,7 +454,7 @@ class PlayedHistory(Played, History):
         }  # fmt: skip
 
     def end(self) -> None:
-        """Let all be decided, what failed be tried, and then what is outdated be removed."""
+        """Decide all that waits, try what failed again, and then remove what is outdated."""
         for name in ("copy.yaml", file_of(self.folder, random_histories.OTHERS)):
             (self.folder / name).unlink(missing_ok=True)
         last: Any = None

@@ -1,7 +1,7 @@
 """Two hundred situations of `plan` and `why`: what is told of each, against what was told before.
 
     python -m tests.runner.core.situations            compare; the first differences are printed
-    python -m tests.runner.core.situations --write    record anew
+    python -m tests.runner.core.situations --write    record them again
 
 A situation is one change of a folder that has run, or several together, drawn once from a seed. The
 golden file has of each what a plan says of items that are not fresh, of outputs and of calls, and
@@ -262,7 +262,7 @@ def ran(**options: Any) -> Change:
 
 
 def run_other(case: Case) -> None:
-    """Let another pipeline take over pages."""
+    """Take pages over by another pipeline."""
     other = 'steps: [{uses: files.write, with: {path: out/b1.txt.md, text: "other"}}]\n'
     text = case.write("other.yaml", other)
     arguments = run_arguments(local=True, pool=WordPool(), settings=case.own, takes_over=True)

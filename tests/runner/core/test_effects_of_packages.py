@@ -143,9 +143,7 @@ def test_it_is_applied_once_and_verified_like_a_file(tmp_path: Path, wiki: Path)
     assert put(wiki) == ["0"]
 
 
-def test_what_somebody_else_changed_is_kept_unless_a_run_takes_it(
-    tmp_path: Path, wiki: Path
-) -> None:
+def test_what_a_person_changed_is_kept_unless_a_run_takes_it(tmp_path: Path, wiki: Path) -> None:
     world = world_of(tmp_path)
     world.run()
     put(wiki)

@@ -14,9 +14,11 @@ from typing import Any
 import psycopg
 import pytest
 
+from paddock.engine.system import file_locks
+from paddock.runner.ledger import carry_over
 from paddock.runner.ledger.database.ledger_tables import VERSION
 from paddock.runner.ledger.entries import LedgerError
-from paddock.runner.ledger.own_state import folder_identity
+from paddock.runner.ledger.own_state import ForeignState, folder_identity
 from tests.runner.core.against import differences
 from tests.runner.core.random_histories import in_a_process
 from tests.runner.ledger.upgrades.make_fixtures import (
@@ -168,3 +170,44 @@ def test_in_postgresql_the_tables_before_stay_and_nothing_is_computed_again(
         schemas = [name for (name,) in server.execute(query).fetchall()]
     kept = [name for name in schemas if rows_in(url, name).keys() == before.keys()]
     assert [rows_in(url, name) for name in kept] == [before]
+
+
+@is_next
+def test_what_is_carried_over_a_row_at_a_time_is_the_same(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(carry_over, "_PAGE", 1)
+    test_plans_runs_reasons_decisions_and_outputs_are_told_as_before(name, folder)
+
+
+@is_next
+@pytest.mark.usefixtures("own_home")
+def test_an_earlier_ledger_that_was_not_made_here_is_left_as_it_is(folder: Path) -> None:
+    before = (folder / LEDGER).read_bytes()
+    for _ in range(2):
+        with pytest.raises(ForeignState):
+            go(folder, PIPELINES[0])
+    assert (folder / LEDGER).read_bytes() == before
+    assert [path.name for path in earlier_ledgers(folder)] == [Path(LEDGER).name]
+
+
+@is_next
+def test_a_run_of_the_older_version_is_waited_for(folder: Path) -> None:
+    before = (folder / LEDGER).read_bytes()
+    lock = folder / ".paddock/locks/older.lock"
+    lock.parent.mkdir(exist_ok=True)
+    with file_locks.lock_now(lock), pytest.raises(LedgerError) as refused:
+        go(folder, PIPELINES[0])
+    assert "a run of an older Paddock works on this folder. Wait" in str(refused.value)
+    assert (folder / LEDGER).read_bytes() == before
+    assert run(folder) == "quarantined"
+
+
+@is_next
+def test_another_program_that_has_the_earlier_ledger_open_is_named(folder: Path) -> None:
+    with closing(sqlite3.connect(folder / LEDGER)) as reader:
+        reader.execute("begin")
+        reader.execute("select count(*) from items").fetchall()
+        with pytest.raises(LedgerError, match="another program holds the ledger"):
+            go(folder, PIPELINES[0])
+    assert run(folder) == "quarantined"

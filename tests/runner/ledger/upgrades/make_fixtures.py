@@ -199,7 +199,7 @@ def _packed(path: Path) -> str:
 
 
 def restore(name: str, folder: Path) -> None:
-    """Make the folder of a fixture anew, as it was left."""
+    """Make the folder of a fixture again, as it was left."""
     files = json.loads((HERE / f"{name}.json").read_text("utf-8"))
     for each, (text, time_ns) in files.items():
         path = folder / each
