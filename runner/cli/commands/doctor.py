@@ -33,13 +33,14 @@ def doctor(
 
 
 def _rebuild(places: Sequence[str] | None, *, as_json: bool) -> int:
-    made = [
-        (place.state, rebuild(place)) for place in find_ledgers(existing_paths(places) or [Path()])
-    ]
+    found = find_ledgers(existing_paths(places) or [Path()], printing.print_err)
+    made = [(place.state, rebuild(place)) for place in found]
     rebuilt = [(state, result) for state, result in made if result is not None]
     facts = {"ledgers": [{"folder": str(state), **asdict(result)} for state, result in rebuilt]}
     lines = [f"{state}: {_rebuilt_text(result)}" for state, result in rebuilt]
-    printing.print_result(facts, "\n".join(lines) or "There is no ledger here.", as_json=as_json)
+    printing.print_result(
+        facts, "\n".join(lines) or "There is no ledger to look at.", as_json=as_json
+    )
     return 0
 
 

@@ -1,6 +1,7 @@
 """The log of items: its fold is the state that runs see, and can be made again."""
 
 import random
+import shutil
 import sqlite3
 import time
 from contextlib import closing
@@ -134,3 +135,15 @@ async def test_a_decision_beside_a_run_is_before_what_the_run_appends_later(tmp_
             await run.durable()
     found = rebuild(LedgerFolder(tmp_path))
     assert found is not None and not found.different
+
+
+def test_a_ledger_that_was_not_made_here_is_named_and_not_made_again(
+    tmp_path: Path, own_home: Path
+) -> None:
+    world = World(tmp_path, n_documents=1)
+    world.run()
+    shutil.rmtree(own_home)
+    before = (world.folder / ".paddock/ledger.sqlite").read_bytes()
+    said = invoke("doctor", "--rebuild", str(world.folder)).output
+    assert "is not used: it was not made here" in said and "no ledger to look at" in said
+    assert (world.folder / ".paddock/ledger.sqlite").read_bytes() == before
