@@ -62,11 +62,16 @@ class SqliteStorage:
             if self._file.exists():
                 self._carry_over()
             entry = entry_of(self._file)
-            reading = SqliteDatabase(private_files.private_database(self._file))
-            reading.make_tables(entry.enter_ledger(reading))
-            enter_host(self._file, reading)
-        writing = SqliteDatabase(self._file, is_writer=True)
-        return OpenLedger(reading, SqliteDatabase(self._file), writing)
+            with contextlib.ExitStack() as stack:
+                reading = SqliteDatabase(private_files.private_database(self._file))
+                stack.callback(reading.close)
+                reading.make_tables(entry.enter_ledger(reading))
+                enter_host(self._file, reading)
+                writing = SqliteDatabase(self._file, is_writer=True)
+                stack.callback(writing.close)
+                transactions = SqliteDatabase(self._file)
+                stack.pop_all()
+        return OpenLedger(reading, transactions, writing)
 
     def _carry_over(self) -> None:
         """Replace a file of the version before by one of this version; it lies beside that then.
