@@ -133,7 +133,14 @@ def why_record(folder: Path, names: Sequence[str]) -> dict[str, Any]:
         patch("paddock.runner.core.calls.model_pools.LookupPool", lambda _: FakePool()),
     ):
         found = {name: explain_path(folder / name, [folder]).as_json() for name in names}
+    for of_path in found.values():  # of items that ran together, any may have written first
+        of_path["read_by"] = [_sorted_outputs(text) for text in of_path.get("read_by", ())]
     return dict(neutral(found, folder))
+
+
+def _sorted_outputs(text: str) -> str:
+    item, arrow, outputs = text.partition(" → ")
+    return f"{item}{arrow}{', '.join(sorted(outputs.split(', ')))}"
 
 
 def reviews_record(world: ReviewedWorld) -> list[Any]:
