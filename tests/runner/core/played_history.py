@@ -192,7 +192,8 @@ def undo(folder: Path, chance: random.Random, *, corrects: bool = False) -> list
                 names.append(review.key)
     if corrects:
         corrected |= {document: corrected.get(document, 0) + 1 for document in chosen}
-        (folder / random_histories.CORRECTIONS).write_text(json.dumps(corrected), "utf-8")
+        text = json.dumps(corrected, sort_keys=True)
+        (folder / random_histories.CORRECTIONS).write_text(text, "utf-8")
     return [neutral(name, folder) for name in names]
 
 
