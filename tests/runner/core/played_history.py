@@ -19,6 +19,7 @@ import json
 import os
 import random
 import re
+import shutil
 import sqlite3
 import sys
 import tempfile
@@ -574,19 +575,37 @@ def lived(history: Any) -> list[Any]:
     return list(history.records)
 
 
+@contextlib.contextmanager
+def _own_folder(name: str) -> Iterator[Path]:
+    """Make the folder of a history, by the same path each time: samples draw by keys, also paths.
+
+    While the same history is played beside it, it has another one.
+    """
+    folder = Path(tempfile.gettempdir(), f"paddock-played-{name}")
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
+        return
+    with tempfile.TemporaryDirectory() as other:
+        yield Path(other)
+
+
 def main(place: str, *names: str) -> None:
     random_histories.import_all()
     listed = random_histories.files_of
     random_histories.decide, random_histories.undo = decide, undo
     random_histories.files_of = lambda folder: dict(sorted(listed(folder).items()))
     for name in names:
-        with tempfile.TemporaryDirectory() as above:
+        with _own_folder(name) as above:
             folder, records = Path(above, "letters"), list[Any]()
             folder.mkdir()
             try:
                 records = played(name, folder)
-            except Exception:
-                records = ["error", neutral(traceback.format_exc(), folder)]
+            except Exception as error:  # its lines of code are those of a checkout
+                records = ["error", neutral(traceback.format_exception_only(error), folder)]
         Path(place, name).write_text(json.dumps(records, default=str, indent=0), "utf-8")
 
 
