@@ -164,6 +164,7 @@ def files_record(folder: Path) -> dict[str, str]:
         if path.is_file()
         and path.relative_to(folder).parts[0] not in STATE_FILES
         and not path.name.startswith(".")
+        and ".lance/" not in path.as_posix()  # its files have names of their own; `rows` has rows
     }
 
 
