@@ -10,6 +10,7 @@ from paddock.steps.base import StepError
 from paddock.steps.effects import output_at
 
 if TYPE_CHECKING:
+    from .entries import OutputRow
     from .output_index import OutputIndex
 
 FileCondition = Literal["same", "edited", "missing", "interrupted"]
@@ -19,11 +20,12 @@ OURS: tuple[FileCondition, ...] = ("same", "interrupted")
 
 
 def condition_of(index: OutputIndex, scope: str, stored: str) -> FileCondition:
-    """Return whether an output is as recorded.
+    """Return whether an output is as recorded."""
+    return _condition_of_row(index, index.row(scope, stored), stored)
 
-    Equal size and mtime are trusted where nothing happened to the file since.
-    """
-    row = index.row(scope, stored)
+
+def _condition_of_row(index: OutputIndex, row: OutputRow | None, stored: str) -> FileCondition:
+    """Equal size and mtime are trusted where nothing happened to the file since."""
     if row is None or row.size is None:  # a file of the user's that was moved there
         return "missing"
     try:
@@ -57,7 +59,8 @@ def condition_of_item(
 
     Without a `sha256` its content is known only where the item wrote the path last.
     """
-    row, found = index.row(scope, stored), condition_of(index, scope, stored)
+    row = index.row(scope, stored)
+    found = _condition_of_row(index, row, stored)
     if row is not None and row.key == key:
         sha256 = sha256 or row.sha256 or ""
         if found == "interrupted":

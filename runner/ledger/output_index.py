@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 from unicodedata import normalize
 
 from paddock.engine.system.files import ignores_letter_case
@@ -41,13 +41,6 @@ def other_pipelines_output(
     return StepError(what, remedy=OTHER_PIPELINE_REMEDY, kind=kind)
 
 
-class OutputPlace(NamedTuple):
-    """What a row is of: items of a scope, and the path that they wrote."""
-
-    scope: str
-    path: str
-
-
 class OutputIndex:
     """Every output row of the ledger, kept up to date while the run writes."""
 
@@ -64,11 +57,10 @@ class OutputIndex:
         self._ignores_case = ignores_letter_case(base)
         self.base = base
         self._prefix = f"{base}{os.sep}"
-        self._rows: dict[OutputPlace, OutputRow] = {}
-        self._by_path: dict[str, list[OutputPlace]] = {}
-        """By `normal_spelling`."""
-        self.handed_over: set[OutputPlace] = set()
-        """What a run of another pipeline took over."""
+        self._by_path: dict[str, tuple[OutputRow, ...]] = {}
+        """By `normal_spelling`, one row of each scope and path."""
+        self.handed_over: set[tuple[str, str]] = set()
+        """What a run of another pipeline took over: scope and path."""
         for row in ledger.outputs(with_moved=False):
             self._keep(row)
 
@@ -98,21 +90,24 @@ class OutputIndex:
 
     def owned(self, root: Path) -> frozenset[str]:
         """Return the paths that this pipeline's file wrote, was about to, or moved below a root."""
-        written = {place.path for place in self._rows if place.scope in self.own_scopes}
+        written = {row.path for row in self.rows() if row.scope in self.own_scopes}
         at = "" if root == self.base else f"{self.stored(root)}/"
         rows = self.ledger.rows(queries.MOVED_BELOW, n=len(at), at=at)
         moved = (path for scope, path in rows if scope in self.own_scopes)
         return frozenset(map(self.absolute, (*written, *moved)))
 
     def rows(self) -> Sequence[OutputRow]:
-        return tuple(self._rows.values())
+        return [row for rows in self._by_path.values() for row in rows]
 
     def row(self, scope: str, stored: str) -> OutputRow | None:
-        return self._rows.get(OutputPlace(scope, stored))
+        for row in self.rows_at(stored):
+            if row.scope == scope and row.path == stored:
+                return row
+        return None
 
     def rows_at(self, stored: str) -> Sequence[OutputRow]:
         """Return what wrote a path, in whatever spelling of it."""
-        return [self._rows[place] for place in self._by_path.get(self.normal_spelling(stored), ())]
+        return self._by_path.get(self.normal_spelling(stored), ())
 
     def last_writer(self, stored: str, scope: str) -> str:
         """Return the last writer of a path as items of a scope name it: an item, step, pipeline."""
@@ -127,7 +122,7 @@ class OutputIndex:
         row, spelled = self.row(scope, stored), self.normal_spelling(stored)
         is_own = row is not None and row.key == key
         is_own = is_own and self.claims.get(spelled, (scope, key)) == (scope, key)
-        return is_own and self._by_path[spelled] == [(scope, stored)]
+        return is_own and len(self._by_path[spelled]) == 1
 
     def withdraw(self, scope: str, stored: str) -> None:
         """Forget that items of a scope write a path, as if they had not begun to."""
@@ -135,9 +130,8 @@ class OutputIndex:
         self.ledger.drop("outputs", {"scope": scope, "path": stored})
 
     def forget_output(self, scope: str, stored: str) -> None:
-        place = OutputPlace(scope, stored)
-        del self._rows[place]
-        self._by_path[self.normal_spelling(stored)].remove(place)
+        rows = (row for row in self.rows_at(stored) if (row.scope, row.path) != (scope, stored))
+        self._by_path[self.normal_spelling(stored)] = tuple(rows)
 
     def record_intended(
         self, scope: str, key: str, path: Path, sha256: str, size_bytes: int | None, run: str
@@ -180,14 +174,15 @@ class OutputIndex:
         self.ledger.record_output(row, run)
 
     def _keep(self, row: OutputRow) -> None:
-        place = OutputPlace(row.scope, row.path)
+        place, at = (row.scope, row.path), self.normal_spelling(row.path)
         if row.size == HANDED_OVER:
             self.handed_over.add(place)
             return
         self.handed_over.discard(place)
-        if place not in self._rows:
-            self._by_path.setdefault(self.normal_spelling(row.path), []).append(place)
-        self._rows[place] = row
+        rows = self._by_path.get(at, ())
+        is_known = any((known.scope, known.path) == place for known in rows)
+        same = (row if (known.scope, known.path) == place else known for known in rows)
+        self._by_path[at] = tuple(same) if is_known else (*rows, row)
 
 
 class OutputOwners:
@@ -257,8 +252,10 @@ class OutputOwners:
 
     def taken_by(self, stored: str, scope: str | None = None) -> str | None:
         """Return the file of the pipeline that took a path over: from a scope, or from this one."""
+        if not self._index.handed_over:
+            return None
         scopes = self._index.own_scopes if scope is None else (scope,)
-        is_taken = any(OutputPlace(scope, stored) in self._index.handed_over for scope in scopes)
+        is_taken = any((scope, stored) in self._index.handed_over for scope in scopes)
         return self.other_owner(stored) if is_taken else None
 
     def known_sha256(self, path: Path, *, moved: bool = False) -> frozenset[str]:

@@ -6,7 +6,7 @@ import os
 import stat
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,6 +34,7 @@ from .globs import Globs
 
 SOURCES = ("mailbox", "listing", "bucket")
 """Parameters; at most one is given."""
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - of UTC
 
 
 class FilesScanParams(Params):
@@ -229,10 +230,10 @@ def _hashed_file(found: FoundFile) -> ScannedFile | None:
 
 def modified_at(mtime_s: float) -> str:
     try:
-        moment = datetime.fromtimestamp(mtime_s, UTC)
-    except (OverflowError, ValueError, OSError):  # a clock that was never set
-        moment = datetime.fromtimestamp(0, UTC)
-    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
+        moment = _EPOCH + timedelta(seconds=mtime_s)  # a third of the time of one with a time zone
+    except (OverflowError, ValueError):  # a clock that was never set
+        moment = _EPOCH
+    return f"{moment.isoformat(timespec='seconds')}Z"
 
 
 def file_at(path: Path, relpath: str) -> ScannedFile | None:

@@ -494,7 +494,7 @@ def dependencies_of(entry: Entry | None, *kinds: type[_Kind]) -> list[_Kind]:
 
     Quick where there are none of these: a run asks this of 10,000 entries.
     """
-    return [] if entry is None else read_dependencies(entry.reads, *kinds)
+    return read_dependencies(entry.reads, *kinds) if entry is not None and entry.reads else []
 
 
 def read_dependencies(reads: str | None, *kinds: type[_Kind]) -> list[_Kind]:
@@ -572,12 +572,15 @@ def kept_paths(dependencies: Dependencies) -> list[str]:
 
 
 class Trace:
-    __slots__ = ("dependencies", "entry", "outputs", "past", "scope_id")
+    __slots__ = ("dependencies", "entry", "past", "scope_id")
 
     def __init__(self, scope_id: str, entry: Entry, past: PastItems) -> None:
         self.scope_id, self.entry, self.past = scope_id, entry, past
         self.dependencies: Sequence[Dependency]
         self.dependencies = sorted(dependencies_of(entry), key=_ORDER) if entry.reads else ()
         """Dependencies, in the order in which their reasons count."""
-        self.outputs = _outputs(scope_id, entry)
+
+    @property
+    def outputs(self) -> list[OutputWithin]:
         """The outputs of the item itself, without those of items within it."""
+        return _outputs(self.scope_id, self.entry)

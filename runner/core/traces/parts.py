@@ -14,6 +14,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from msgspec.json import encode
+
 from paddock.engine.system.records import Struct, StructABCMeta
 from paddock.engine.system.text import canonical_json, ordered_json
 from paddock.pipelines.expressions import Reference
@@ -57,6 +59,9 @@ def part_digest(value: Any) -> str:
 
 def ordered_digest(value: Any) -> str:
     """Return the short digest of what may show in a result: the order of names counts."""
+    if isinstance(value, dict) and {*map(type, value), *map(type, value.values())} == {str}:
+        # As of files: the same JSON in a tenth of the time
+        return hashlib.sha256(encode(value)).hexdigest()[:PART_CHARS]
     return text_digest(ordered_json(value))
 
 

@@ -71,8 +71,9 @@ async def prepare(
     for path in sorted(stores):
         place = Path(world.index.absolute(path))
         await world.rows_at(place).probe(place)
-    for trace in traces:  # of an item that changed, or chose labels: how it was done
-        chose = any(isinstance(d, ChosenLabels | NarrowedLabels) for d in trace.dependencies)
+    # Of an item that changed, or chose labels: how it was done
+    chose = any(isinstance(dep, ChosenLabels | NarrowedLabels) for dep in dependencies)
+    for trace in traces:
         if chose or trace.entry.hash != hashes.get(trace.entry.key):
             trace.past.read()
     if not choices:

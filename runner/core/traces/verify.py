@@ -149,7 +149,9 @@ def _difference(trace: Trace, world: PreparedWorld) -> tuple[Reason | None, list
     A changed dependency comes before a lost output, which can be made again without a call.
     """
     loss, kept = None, list[Reason]()
-    for dependency in (*trace.outputs, *trace.dependencies):
+    # In most runs every file is as it was
+    outputs = trace.outputs if world.seen.reasons else ()
+    for dependency in (*outputs, *trace.dependencies):
         reason = dependency.reason(world, trace)
         if reason is not None and not reason.is_loss:
             return reason, []
