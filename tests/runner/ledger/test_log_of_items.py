@@ -13,6 +13,7 @@ import pytest
 from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.event_log import verify_again
+from paddock.runner.ledger.filed_store import FiledStore, MoveRow
 from paddock.runner.ledger.item_events import EventKind, changes, fold, superseded
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore
@@ -97,6 +98,19 @@ def test_a_log_of_items_in_flight_alone_goes_on_above_zero(tmp_path: Path) -> No
         assert [row.run for row in ledger.in_flight()] == ["dead"]
     with Ledger(tmp_path, is_readonly=True) as ledger:
         assert [entry.run for entry in ledger.entries("s").values()] == ["run"]
+
+
+def test_each_place_to_which_a_document_was_moved_tells_where_it_came_from(tmp_path: Path) -> None:
+    """It came again as it was; the ledger before knew the last of its places alone."""
+    with Ledger(tmp_path) as ledger:
+        for target in ("filed/a.txt", "filed/a-1.txt"):
+            FiledStore(ledger).record_move(MoveRow("inbox/a.txt", "5f", target))
+    with Ledger(tmp_path, is_readonly=True) as ledger:
+        filed = FiledStore(ledger)
+        origins = [filed.came_from(target) for target in ("filed/a.txt", "filed/a-1.txt")]
+        assert origins == [["inbox/a.txt"], ["inbox/a.txt"]]
+        moves = filed.moves_from(["inbox/a.txt"])
+        assert [move.target for move in moves.values()] == ["filed/a-1.txt"]
 
 
 def test_a_step_without_a_state_keeps_no_run_and_counts_as_no_item(tmp_path: Path) -> None:
