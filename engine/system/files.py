@@ -351,13 +351,14 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return cast(dict[str, Any], value) if isinstance(value, dict) else {}
 
 
-def sha256_of(path: str | Path, *, follows_links: bool = True) -> str:
-    """Return the sha256 of a regular file's content, hexadecimal.
+def sha256_of(path: str | Path, *, follows_links: bool = True, folder: int | None = None) -> str:
+    """Return the sha256 of a regular file's content, hexadecimal; as `no_links.open_regular`.
 
     Raises:
         OSError: it cannot be read; `no_links.NotRegularFile`: it is a pipe or a device.
     """
-    handle, digest = no_links.open_regular(path, follows_links=follows_links), hashlib.sha256()
+    handle = no_links.open_regular(path, follows_links=follows_links, folder=folder)
+    digest = hashlib.sha256()
     try:  # `hashlib.file_digest` clears 256 KB for each of 10,000 texts
         while data := os.read(handle, 65536):
             digest.update(data)

@@ -66,11 +66,19 @@ def open_file(path: str | Path, *, follows_links: bool = False) -> BufferedReade
     return BufferedReader(FileIO(handle))  # `open` would ask whether it is a terminal
 
 
-def open_regular(path: str | Path, *, follows_links: bool = False) -> int:
-    """Return the descriptor of a file, as `open_file`; the caller closes it."""
-    flags = os.O_RDONLY | _NO_WAIT
+def open_regular(
+    path: str | Path, *, follows_links: bool = False, folder: int | None = None
+) -> int:
+    """Return the descriptor of a file, as `open_file`; the caller closes it.
+
+    `folder`: descriptor of the folder in which `path` is a name: the kernel has less to look up.
+    """
+    flags, name = os.O_RDONLY | _NO_WAIT, os.fspath(path)
     try:
-        handle = os.open(path, flags) if follows_links else _open(os.fspath(path), flags)
+        if folder is not None:
+            handle = _open_at(folder, name, flags, name)
+        else:
+            handle = os.open(path, flags) if follows_links else _open(name, flags)
     except OSError as error:
         if error.errno == errno.ENXIO:  # a socket
             raise NotRegularFile(path) from error

@@ -291,6 +291,11 @@ class Judge(Struct, kw_only=True, eq=False, dict=True):
     # --- verdicts
 
     async def _verify(self, rule: JudgedRule, items: Sequence[ItemWork]) -> PreparedWorld:
+        known = [(item, item.entry) for item in items if item.entry is not None]
+        if other := [i.key for i, entry in known if not entry.parts and entry.hash != i.hash]:
+            with_parts = self.world.ledger.entries(rule.scope_id, other)
+            for item in items:
+                item.entry = with_parts.get(item.key, item.entry)
         traces = {
             i.key: Trace(rule.scope_id, i.entry, rule.past) for i in items if i.entry is not None
         }
@@ -317,8 +322,8 @@ class Judge(Struct, kw_only=True, eq=False, dict=True):
         parts = await self.parts.of(step, scope)
         entries = ledger.entries(scope_id)
         item = ItemWork(key=step.id, name=step.id, value=None, entry=entries.get(step.id))
-        item.parts, item.is_counted = canonical_json(parts), bool(step.kind.roles)
-        item.hash = parts_hash(item.parts)
+        item.own_parts, item.is_counted = canonical_json(parts), bool(step.kind.roles)
+        item.hash = parts_hash(item.own_parts)
         request, block = self.requested.of(step, keys_around), BoundBlock.of_step(step)
         past = PastItems(ledger, scope_id, step)
         rule = JudgedRule(block=block, scope_id=scope_id, scope=scope, past=past, request=request)

@@ -173,5 +173,5 @@ async def as_of_its_content(item: ItemWork, listed_after: float) -> ItemWork:
         now = sha256_of(path) if is_small else await in_left_thread(sha256_of, path)
         if now != item.value["sha256"]:
             parts = canonical_json(json.loads(item.parts) | {CONTENT.name: ""})
-            return replace(item, parts=parts, hash=parts_hash(parts))
+            return replace(item, own_parts=parts, rule_parts="", hash=parts_hash(parts))
     return item

@@ -85,11 +85,11 @@ async def opened_block(
         names = listed([f"'{row.target or row.path}'" for row in left], MAX_NAMED)
         context.stats.note(f"Gone or edited since it was filed, and left so: {names}.")
     for item in work.items:  # 3
-        was_done = item.entry is not None and item.entry.state == ItemState.DONE
-        if was_done and item.verdict.case in (Case.WAITS, Case.DECIDED):
+        case, entry = item.verdict.case, item.entry
+        if case in (Case.WAITS, Case.DECIDED) and entry and entry.state == ItemState.DONE:
             context.stats.decided_again.add((work.scope_id, item.key))
-        if item.verdict.case is Case.SHARED and item.entry is not None:
-            _count_done_before(context, state, item, item.entry)
+        if case is Case.SHARED and entry is not None:
+            _count_done_before(context, state, item, entry)
         elif not item.verdict.is_work:
             _count_unchanged(context, state, item)
     return state

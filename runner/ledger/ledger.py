@@ -187,10 +187,11 @@ class Ledger:
     def listed_entries(
         self, scope: str, keys: Collection[str], *, with_results: bool = True
     ) -> dict[str, Entry]:
+        """Return the entries of a scope without their parts, of filed ones those of these keys."""
         listed, entries = self._listed  # at once: another thread may empty it
         if listed == scope and scope not in self._changed_scopes:
             return dict(entries)
-        query = queries.ENTRIES if with_results else queries.ENTRIES_WITHOUT_RESULTS
+        query = queries.ENTRIES_WITHOUT_PARTS if with_results else queries.ENTRIES_WITHOUT_RESULTS
         has_filed = self.rows(queries.HAS_FILED, scope=scope)
         rows = list(self.rows(query + (queries.NOT_FILED if has_filed else ""), scope=scope))
         if has_filed:

@@ -179,10 +179,9 @@ class OutputIndex:
             self.handed_over.add(place)
             return
         self.handed_over.discard(place)
-        rows = self._by_path.get(at, ())
-        is_known = any((known.scope, known.path) == place for known in rows)
-        same = (row if (known.scope, known.path) == place else known for known in rows)
-        self._by_path[at] = tuple(same) if is_known else (*rows, row)
+        rows, known = self._by_path.get(at, ()), self.row(*place)
+        now = (row if other is known else other for other in rows)
+        self._by_path[at] = (*rows, row) if known is None else tuple(now)
 
 
 class OutputOwners:

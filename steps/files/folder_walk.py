@@ -26,7 +26,14 @@ class FoundFile(Struct, frozen=True):
     path: str
     real: str
     """The same path without links."""
-    facts: os.stat_result
+    size_bytes: int
+    mtime_s: float
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, relpath: str, path: str, real: str, facts: os.stat_result) -> FoundFile:
+        # All that `facts` has takes half a kilobyte
+        return cls(relpath, path, real, facts.st_size, facts.st_mtime, facts.st_mtime_ns)
 
 
 class _WalkEntry(Struct, frozen=True):
@@ -96,7 +103,7 @@ class FolderWalk(Struct):
             for link in links:
                 self._follow(link)
         if newest is not None:
-            self.found.sort(key=lambda file: (-file.facts.st_mtime_ns, file.relpath))
+            self.found.sort(key=lambda file: (-file.mtime_ns, file.relpath))
             del self.found[newest:]
         self.found.sort(key=lambda file: file.relpath)
         return self.found
@@ -184,17 +191,17 @@ class FolderWalk(Struct):
             self.without.unmatched.append(relpath)
             return
         try:
-            found = FoundFile(relpath, place.path, place.real, facts())
+            known = facts()
         except OSError:
             return  # gone since it was listed
-        size = found.facts.st_size
-        on_disk = getattr(found.facts, "st_blocks", size) * _BLOCK_BYTES
+        size = known.st_size
+        on_disk = getattr(known, "st_blocks", size) * _BLOCK_BYTES
         if size > self.max_bytes:
             self.without.too_large.append(relpath)
         elif size > _LEAST_HOLLOW_BYTES and on_disk * _MOST_PACKING < size:
             self.without.hollow.append(relpath)
         else:
-            self.found.append(found)
+            self.found.append(FoundFile.of(relpath, place.path, place.real, known))
 
     def _follow(self, link: _WalkEntry) -> None:
         try:

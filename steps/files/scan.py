@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -180,9 +181,7 @@ def scan_folder(
     )
     found, files = walk.files(params.newest), list[ScannedFile]()
     hint = [] if found or walk.without.too_large else [_no_files_note(params, walk)]
-    while found:  # what was found of a file takes as much memory as what is listed of it
-        if (file := _hashed_file(found.pop())) is not None:
-            files.append(file)
+    files.extend(_hashed_files(found))
     files.reverse()
     scanned = FolderScan(files, [*hint, *walk.notes()], left_out=[], not_taken=[])
     for relpath in walk.without.unmatched:
@@ -207,13 +206,31 @@ def _quoted(patterns: Sequence[str]) -> str:
     return ", ".join(f"'{pattern}'" for pattern in patterns)
 
 
-def _hashed_file(found: FoundFile) -> ScannedFile | None:
-    try:
-        sha256: str | None = sha256_of(found.real, follows_links=False)
-    except FileNotFoundError:
-        return None
-    except OSError:
-        sha256 = None
+def _hashed_files(found: list[FoundFile]) -> Iterator[ScannedFile]:
+    """Yield files from the last on, without those that are gone.
+
+    They leave `found`: what was found of a file takes as much memory as what is listed of it.
+    """
+    at, handle = "", -1
+    with ExitStack() as opened:
+        while found:
+            file, sha256 = found.pop(), None
+            folder, _, name = file.real.rpartition(os.sep)
+            try:
+                if folder != at or handle < 0:
+                    opened.close()
+                    handle = -1
+                    handle = opened.enter_context(no_links.folder(folder or os.sep))
+                    at = folder
+                sha256 = sha256_of(name, folder=handle)
+            except FileNotFoundError:
+                continue
+            except OSError:  # listed without a digest
+                pass
+            yield _listed_file(file, sha256)
+
+
+def _listed_file(found: FoundFile, sha256: str | None) -> ScannedFile:
     name = found.relpath.rpartition("/")[2]
     dot = at if 0 < (at := name.rfind(".")) < len(name) - 1 else len(name)  # as pathlib has it
     return {
@@ -222,8 +239,8 @@ def _hashed_file(found: FoundFile) -> ScannedFile | None:
         "name": name,
         "stem": name[:dot],
         "suffix": sys.intern(name[dot:]),
-        "size": found.facts.st_size,
-        "modified": modified_at(found.facts.st_mtime),
+        "size": found.size_bytes,
+        "modified": modified_at(found.mtime_s),
         "sha256": sha256,
     }
 
@@ -240,7 +257,7 @@ def file_at(path: Path, relpath: str) -> ScannedFile | None:
     """Return a file as it was listed before it was moved here; None: it cannot be read."""
     try:
         facts = no_links.facts_of(path)
-        found = _hashed_file(FoundFile(relpath, str(path), str(path), facts))
+        found = next(_hashed_files([FoundFile.of(relpath, str(path), str(path), facts)]), None)
     except OSError:
         return None
     if found is None or found["sha256"] is None or not stat.S_ISREG(facts.st_mode):

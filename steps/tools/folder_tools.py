@@ -84,16 +84,14 @@ async def search_folder(
     unread: list[str] = []
     hits: list[dict[str, Any]] = []
     if not given.query.strip():
-        hits = [
-            {"path": file.relpath, "bytes": file.facts.st_size} for file in found[: given.limit]
-        ]
+        hits = [{"path": file.relpath, "bytes": file.size_bytes} for file in found[: given.limit]]
         lines = [f"{hit['path']} ({hit['bytes']:,} bytes)" for hit in hits]
     else:
         for index, file in enumerate(found):
             if len(hits) >= given.limit:
                 break
             text = None
-            if index < _MOST_SEARCHED and file.facts.st_size <= _SEARCHED_BYTES:
+            if index < _MOST_SEARCHED and file.size_bytes <= _SEARCHED_BYTES:
                 with suppress(StepError):  # an image, or a broken file
                     document = await documents.load_document(
                         folder / file.relpath,

@@ -76,9 +76,11 @@ class ItemWork(Struct, kw_only=True, eq=False):
     """Its place among the items of `BlockWork`."""
     verdict: ItemVerdict = NEW
     hash: str = ""
-    parts: str = ""
-    """A JSON object: part of the hash → its digest."""
+    own_parts: str = ""
+    rule_parts: str = ""
+    """Those that all items of the block have, behind its own: one text for 100,000 items."""
     entry: Entry | None = None
+    """Of one with the same hash, without parts."""
     position: tuple[int, int] = (0, 1)
     """Its index in the block's list, and the list's length."""
     is_listed: bool = True
@@ -100,6 +102,11 @@ class ItemWork(Struct, kw_only=True, eq=False):
     """While planning: a placeholder for the result that a run would make."""
     begun: Sequence[StepRecord] = ()
     """Its steps in this run before it was put off."""
+
+    @property
+    def parts(self) -> str:
+        """A JSON object: part of the hash → its digest."""
+        return self.own_parts + self.rule_parts
 
     @property
     def phase(self) -> Phase:
@@ -169,8 +176,8 @@ class ItemWork(Struct, kw_only=True, eq=False):
     @property
     def has_same_content(self) -> bool:
         """Whether its entry is of the content that it has now."""
-        if self.entry is None:
-            return False
+        if self.entry is None or self.entry.hash == self.hash:
+            return self.entry is not None
         was, now = json.loads(self.entry.parts), json.loads(self.parts)
         return bool(was.get(CONTENT.name) == now.get(CONTENT.name))
 
@@ -213,7 +220,7 @@ class JudgedRule(Struct, frozen=True, kw_only=True):
         place counts that it had then. `as_stored` gives a path as the ledger stores it.
         """
         block, attributes = self.block, self.block.reads.item_attributes
-        shown = shown_of_file(block.var, block.reads.shown)
+        shown, rule_parts = shown_of_file(block.var, block.reads.shown), self.base[1:]
         for item, listed in items:
             read, is_file = "", is_file_value(listed)
             if block.reads.loop_attributes:
@@ -230,11 +237,8 @@ class JudgedRule(Struct, frozen=True, kw_only=True):
             if suffix is not None and block.key is not None:
                 read += f'"{SUFFIX.name}":"{part_digest(suffix)}",'
             content = ordered_digest(item_content(listed, attributes))
-            item.parts = f'{{"{CONTENT.name}":"{content}",{read}{self.base[1:]}'
-            if (entry := item.entry) is not None and entry.parts == item.parts:
-                item.parts, item.hash = entry.parts, entry.hash  # half a kilobyte, not twice
-            else:
-                item.hash = parts_hash(item.parts)
+            item.own_parts, item.rule_parts = f'{{"{CONTENT.name}":"{content}",{read}', rule_parts
+            item.hash = parts_hash(item.parts)
 
 
 class FiledItems(Struct, frozen=True, kw_only=True):

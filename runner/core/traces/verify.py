@@ -71,13 +71,14 @@ def verify(trace: Trace | None, now: CurrentItem, world: PreparedWorld) -> ItemV
         state = ItemState.CHANGED if Why.CONTENT() in reasons else ItemState.STALE
         return ItemVerdict(state, reasons, Case.PARTS)
     # 3
-    if entry.state == ItemState.FAILED:
+    is_done = entry.state == ItemState.DONE
+    if not is_done and entry.state == ItemState.FAILED:
         failed = Why.FAILED_BEFORE(str(entry.error))
         return ItemVerdict(ItemState.STALE, (failed,), Case.FAILED)
-    if entry.state == ItemState.DONE and entry.n_failures:
+    if is_done and entry.n_failures:
         return ItemVerdict(ItemState.STALE, (Why.FAILED_WITHIN(),), Case.FAILED)
     taken = [dep.path for dep in trace.dependencies if isinstance(dep, TakenPath)]
-    if taken and entry.state == ItemState.DONE:
+    if taken and is_done:
         return ItemVerdict(ItemState.STALE, (*map(Why.PATH_WITHIN, taken),), Case.FAILED)
     # 4
     pending = world.pending(trace.scope_id, entry.key)
@@ -92,7 +93,7 @@ def verify(trace: Trace | None, now: CurrentItem, world: PreparedWorld) -> ItemV
             return ItemVerdict(ItemState.STALE, (*map(Why.PATH_FREE, taken),), Case.WAITS)
         return _decided(entry, () if pending is None else (pending.why,))
     # 5
-    if entry.state == ItemState.QUARANTINED:
+    if not is_done and entry.state == ItemState.QUARANTINED:
         kept_outputs = [dep for dep in trace.dependencies if isinstance(dep, KeptOutput)]
         labels = [dep for dep in trace.dependencies if isinstance(dep, ChosenLabels)]
         for reason in (dep.reason(world, trace) for dep in (*labels, *kept_outputs)):

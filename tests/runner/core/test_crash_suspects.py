@@ -186,7 +186,7 @@ def test_of_an_item_with_items_within_only_the_inner_one_is_quarantined(tmp_path
 
 
 def item_of(key: str, hash_: str, entry: Entry | None = None) -> ItemWork:
-    return ItemWork(key=key, name=key, value=None, hash=hash_, parts="{}", entry=entry)
+    return ItemWork(key=key, name=key, value=None, hash=hash_, own_parts="{}", entry=entry)
 
 
 async def test_what_a_run_recorded_before_it_died_is_no_suspect(tmp_path: Path) -> None:
