@@ -33,7 +33,7 @@ from .transfer import ProgressLine, ReportProgress
 from .transfer_errors import NoUsableModel
 
 
-class ModelDraft(Struct):
+class NewModel(Struct):
     store: ModelStore
     config: ModelConfig = field(default_factory=ModelConfig)
     layers: list[ManifestLayer] = field(default_factory=list)
@@ -77,7 +77,7 @@ _COPY_BYTES = 4 * 1024 * 1024
 
 
 def add_gguf_files(
-    draft: ModelDraft,
+    model: NewModel,
     files: Mapping[str, RecipeFile],
     report: ReportProgress,
     *,
@@ -94,7 +94,7 @@ def add_gguf_files(
     for name in sorted(files):
         report(ProgressLine("parsing GGUF"))
         given = files[name]
-        path = given if isinstance(given, Path) else draft.store.blobs.path(given)
+        path = given if isinstance(given, Path) else model.store.blobs.path(given)
         if not isinstance(given, Path) and not path.is_file():
             raise BlobMissing(given)
         headers[name] = _read_header(name, path)
@@ -112,26 +112,26 @@ def add_gguf_files(
             kind = manifests.MODEL_TYPE
         if expected_type == manifests.ADAPTER_TYPE and kind != expected_type:
             raise RecipeRefused(f"{name} is not a LoRA adapter")
-        family = draft.config.model_family
+        family = model.config.model_family
         if kind == manifests.ADAPTER_TYPE and family and header.architecture != family:
             own = f"an adapter for '{header.architecture}' models"
             raise RecipeRefused(f"{name} is {own}, and this one is '{family}'")
         is_first_part = kind == manifests.MODEL_TYPE and header.part == 0
-        if is_first_part and any(layer.media_type == kind for layer in draft.layers):
+        if is_first_part and any(layer.media_type == kind for layer in model.layers):
             raise RecipeRefused(f"{name} is a second model file; a model has one")
         if isinstance(given, Path):
-            digest, is_new = _copy_to_blob(draft.store, given, report)
-            draft.made += [digest] if is_new else []
+            digest, is_new = _copy_to_blob(model.store, given, report)
+            model.made += [digest] if is_new else []
         else:
             digest = given.replace("-", ":").lower()
             is_new = False
-        size_bytes = draft.store.blobs.size_bytes(digest)
-        draft.add(ManifestLayer(kind, digest, size_bytes, source), is_new=is_new)
+        size_bytes = model.store.blobs.size_bytes(digest)
+        model.add(ManifestLayer(kind, digest, size_bytes, source), is_new=is_new)
         if kind == manifests.MODEL_TYPE:
             parts = sorted(split.values() or [header], key=lambda part: part.part)
-            draft.config = config_of_header(draft.config, join_headers(parts))
+            model.config = config_of_header(model.config, join_headers(parts))
         elif kind == manifests.PROJECTOR_TYPE:
-            draft.config = with_family(draft.config, header.architecture)
+            model.config = with_family(model.config, header.architecture)
 
 
 def _read_header(name: str, path: Path) -> GgufHeader:

@@ -25,7 +25,7 @@ from paddock.engine.system.records import replace
 
 from . import manifests
 from .blobs import BlobStore
-from .gguf_import import ModelDraft, add_gguf_files
+from .gguf_import import NewModel, add_gguf_files
 from .manifests import StoredModel, make_manifest, read_stored_model
 from .model_cards import config_of_header, weights_format
 from .model_finder import ModelFinder
@@ -176,25 +176,25 @@ def create_model(
             raise RecipeRefused(f"parameter '{key}' must be {error}, not {value!r}") from None
     recipe = replace(recipe, template=_stored_template(store, recipe.template))
     before = store.digests(name)
-    draft = ModelDraft(store)
+    model = NewModel(store)
     try:
-        _add_base(finder, recipe, draft, report)
+        _add_base(finder, recipe, model, report)
         if recipe.adapters:
-            add_gguf_files(draft, recipe.adapters, report, expected_type=manifests.ADAPTER_TYPE)
+            add_gguf_files(model, recipe.adapters, report, expected_type=manifests.ADAPTER_TYPE)
         if recipe.quantize:
-            _quantise_draft(draft, parse_format(recipe.quantize), report)
-        _apply_recipe(draft, recipe)
-        config = draft.written(manifests.CONFIG_TYPE, draft.config.dump(draft.layers))
-        for status in (*draft.statuses, *_notes(recipe)):
+            _quantise(model, parse_format(recipe.quantize), report)
+        _apply_recipe(model, recipe)
+        config = model.written(manifests.CONFIG_TYPE, model.config.dump(model.layers))
+        for status in (*model.statuses, *_notes(recipe)):
             report(ProgressLine(status))
         report(ProgressLine("writing manifest"))
-        stored = store.put_manifest(name, make_manifest(config, draft.layers))
+        stored = store.put_manifest(name, make_manifest(config, model.layers))
     except BaseException:
         with suppress(EngineError):
-            store.prune(draft.made, keep=finder.needed_digests())
+            store.prune(model.made, keep=finder.needed_digests())
         raise
     # Removes what only the old model needed, and intermediate files.
-    store.prune([*before, *draft.made], keep=finder.needed_digests())
+    store.prune([*before, *model.made], keep=finder.needed_digests())
     report(ProgressLine("success"))
     return stored
 
@@ -210,38 +210,38 @@ def copy_model(
 
 
 def _add_base(
-    finder: ModelFinder, recipe: ModelRecipe, draft: ModelDraft, report: ReportProgress
+    finder: ModelFinder, recipe: ModelRecipe, model: NewModel, report: ReportProgress
 ) -> None:
     if not recipe.base:
-        add_gguf_files(draft, recipe.files, report, expected_type=manifests.MODEL_TYPE)
-        if not any(layer.media_type == manifests.MODEL_TYPE for layer in draft.layers):
+        add_gguf_files(model, recipe.files, report, expected_type=manifests.MODEL_TYPE)
+        if not any(layer.media_type == manifests.MODEL_TYPE for layer in model.layers):
             raise RecipeRefused("no files provided to convert")
         return
     # Never a path: the recipe may come from another machine.
     found = finder.named(parse_name(recipe.base))
     if found.manifest is not None:
-        draft.config = found.own.config
+        model.config = found.own.config
         for layer in found.manifest.layers:
             # `source` is the base's name in the store.
-            draft.add(replace(layer, source=found.name), is_new=False)
-        if not draft.config.model_format:  # the base's config is empty
-            draft.config = config_of_header(
-                draft.config, finder.files.header(found.path, found.own.parts)
+            model.add(replace(layer, source=found.name), is_new=False)
+        if not model.config.model_format:  # the base's config is empty
+            model.config = config_of_header(
+                model.config, finder.files.header(found.path, found.own.parts)
             )
         return
     files = {path.name: path for path in (*found.own.weights, found.own.projector) if path}
-    add_gguf_files(draft, files, report, expected_type=manifests.MODEL_TYPE, source=found.name)
+    add_gguf_files(model, files, report, expected_type=manifests.MODEL_TYPE, source=found.name)
     if found.own.params:
-        draft.add_json(manifests.PARAMS_TYPE, dict(sorted(found.own.params.items())))
+        model.add_json(manifests.PARAMS_TYPE, dict(sorted(found.own.params.items())))
 
 
-def _quantise_draft(draft: ModelDraft, target: str, report: ReportProgress) -> None:
+def _quantise(model: NewModel, target: str, report: ReportProgress) -> None:
     number, layer = next(
         (number, layer)
-        for number, layer in enumerate(draft.layers)
+        for number, layer in enumerate(model.layers)
         if layer.media_type == manifests.MODEL_TYPE
     )
-    path = draft.store.blobs.path(layer.digest)
+    path = model.store.blobs.path(layer.digest)
     header = read_header(path)
     if header.n_parts > 1:
         raise RecipeRefused(
@@ -255,45 +255,45 @@ def _quantise_draft(draft: ModelDraft, target: str, report: ReportProgress) -> N
         return
     status = f"quantizing {now} model to {target}"
     report(ProgressLine(status))
-    known = set(draft.store.blobs.digests())
-    digest = quantise_to_blob(draft.store.blobs, path, header, target, report, status)
-    size_bytes = draft.store.blobs.size_bytes(digest)
-    draft.layers[number] = replace(layer, digest=digest, size_bytes=size_bytes)
-    draft.statuses[number] = f"creating new layer {digest}"
+    known = set(model.store.blobs.digests())
+    digest = quantise_to_blob(model.store.blobs, path, header, target, report, status)
+    size_bytes = model.store.blobs.size_bytes(digest)
+    model.layers[number] = replace(layer, digest=digest, size_bytes=size_bytes)
+    model.statuses[number] = f"creating new layer {digest}"
     if digest not in known:
-        draft.made.append(digest)
+        model.made.append(digest)
     report(ProgressLine("verifying conversion"))
-    draft.config = config_of_header(draft.config, read_header(draft.store.blobs.path(digest)))
+    model.config = config_of_header(model.config, read_header(model.store.blobs.path(digest)))
 
 
-def _apply_recipe(draft: ModelDraft, recipe: ModelRecipe) -> None:
+def _apply_recipe(model: NewModel, recipe: ModelRecipe) -> None:
     if recipe.template:
-        draft.drop(manifests.TEMPLATE_TYPE, manifests.PROMPT_TYPE)
-        draft.add_text(manifests.TEMPLATE_TYPE, recipe.template)
+        model.drop(manifests.TEMPLATE_TYPE, manifests.PROMPT_TYPE)
+        model.add_text(manifests.TEMPLATE_TYPE, recipe.template)
     if recipe.system:
-        draft.drop(manifests.SYSTEM_TYPE)
-        draft.add_text(manifests.SYSTEM_TYPE, recipe.system)
+        model.drop(manifests.SYSTEM_TYPE)
+        model.add_text(manifests.SYSTEM_TYPE, recipe.system)
     for text in dict.fromkeys(recipe.licenses):
-        if text not in _draft_contents(draft).licenses:
-            draft.add_text(manifests.LICENSE_TYPE, text)
+        if text not in _contents(model).licenses:
+            model.add_text(manifests.LICENSE_TYPE, text)
     given = recipe.parameters.items()
     known = {key: _stored_parameter(key, value) for key, value in given if key in PARAMETER_KINDS}
     if known:
-        params = {**_draft_contents(draft).params, **known}
-        draft.drop(manifests.PARAMS_TYPE)
-        draft.add_json(manifests.PARAMS_TYPE, dict(sorted(params.items())))
+        params = {**_contents(model).params, **known}
+        model.drop(manifests.PARAMS_TYPE)
+        model.add_json(manifests.PARAMS_TYPE, dict(sorted(params.items())))
     if recipe.messages:
-        draft.drop(manifests.MESSAGES_TYPE)
-        draft.add_json(
+        model.drop(manifests.MESSAGES_TYPE)
+        model.add_json(
             manifests.MESSAGES_TYPE,
             [{"role": message.role, "content": message.content} for message in recipe.messages],
         )
-    draft.config = replace(
-        draft.config,
+    model.config = replace(
+        model.config,
         # A new template replaces the base's renderer, which belongs to the old template.
-        renderer=recipe.renderer or ("" if recipe.template else draft.config.renderer),
-        parser=recipe.parser or draft.config.parser,
-        requires=recipe.requires.removeprefix("v") or draft.config.requires,
+        renderer=recipe.renderer or ("" if recipe.template else model.config.renderer),
+        parser=recipe.parser or model.config.parser,
+        requires=recipe.requires.removeprefix("v") or model.config.requires,
     )
 
 
@@ -327,5 +327,5 @@ def _stored_parameter(key: str, value: Any) -> Any:
     return list(typed) if isinstance(typed, tuple) else typed
 
 
-def _draft_contents(draft: ModelDraft) -> StoredModel:
-    return read_stored_model(draft.store.blobs, make_manifest(None, draft.layers))
+def _contents(model: NewModel) -> StoredModel:
+    return read_stored_model(model.store.blobs, make_manifest(None, model.layers))

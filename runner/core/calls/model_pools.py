@@ -109,8 +109,8 @@ async def open_pools(
             default = await stack.enter_async_context(opener.default())
         elsewhere: dict[str, Pool] = {}
         if options.ledger is not None and options.forbidden_pools:
-            recorded = RecordedPool(options.ledger, settings)
-            elsewhere = dict.fromkeys(options.forbidden_pools, recorded)
+            known = LedgerFactsPool(options.ledger, settings)
+            elsewhere = dict.fromkeys(options.forbidden_pools, known)
         for plan in all_plans(bound):
             for name, declared in plan.pools.items():
                 if name in named - elsewhere.keys():
@@ -238,7 +238,7 @@ class FactsPool(ForwardingPool):
         raise EngineError(f"model '{request.model.ref}' is asked for, but this is a plan.")
 
 
-class RecordedPool(FactsPool):
+class LedgerFactsPool(FactsPool):
     """The pool of a plan that may not ask a server: facts are as the ledger last had them."""
 
     def __init__(self, ledger: Ledger, settings: Settings) -> None:
