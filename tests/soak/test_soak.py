@@ -19,7 +19,7 @@ def test_in_a_bad_minute_nothing_is_lost_and_nothing_done_twice(
     monkeypatch.setenv("PADDOCK_HOME", world.state_dir)  # by which its ledger knows us
     seed(Path(world.state_dir) / "prefect")
     plan = Plan(
-        arrive_s=9, files_per_s=4, kill_every_s=3, quiet_s=120,
+        arrive_s=9, files_per_s=4, kill_every_s=3, quiet_s=300,
         surely=("run", "model's worker", "up"), poisons=0, burst=3,
         # More for models than in the long one, else no worker is there to be killed in time.
         weights={"texts": 12, "drop": 6, "notes": 3, "letters": 3},

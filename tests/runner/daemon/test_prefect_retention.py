@@ -87,6 +87,7 @@ async def test_a_task_whose_end_did_not_arrive_has_ended_with_its_run_and_none_o
             await end_orphans(prefect_api, tmp_path)
             return [client.get(f"/task_runs/{task}").json()["state_type"] for task in tasks]
 
+        monkeypatch.setattr(prefect_retention, "_ARRIVES_S", 3600.0)
         assert await states() == ["PENDING", "PENDING"]  # it may still arrive
         monkeypatch.setattr(prefect_retention, "_ARRIVES_S", 0.0)
         assert await states() == ["CRASHED", "PENDING"]
