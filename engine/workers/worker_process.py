@@ -60,7 +60,7 @@ _UNREADABLE = (FrameTooLarge, AttributeError, LookupError, TypeError, ValueError
 
 
 WORKER_COMMAND = python_command("-m", "paddock.engine.workers.worker_main")
-_STOP_S = 5.0
+_STOP_S, _LAST_WORDS_S = 5.0, 1.0
 # After this many steps the build of llama.cpp works; a later crash has another cause.
 FIRST_TURNS = 16
 
@@ -445,7 +445,8 @@ class WorkerProcess:
         started = [number for number, request in self._pending.items() if request.has_started]
         phase = self._loading or request_phase(started or list(self._pending))
         status = await self._process.wait()
-        await asyncio.sleep(0.05)  # what it wrote last is still in the pipe
+        # What it wrote last may be in the pipe still, which what it started may keep open
+        await asyncio.wait(self._tasks[:1], timeout=_LAST_WORDS_S)
         return end_of_process(status, phase, tuple(self._stderr))
 
 

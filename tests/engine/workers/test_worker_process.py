@@ -40,6 +40,12 @@ ABORTS = (
     "ggml_function('ggml_abort', None, *forms)(b'a.cpp', 7, b'the device is lost')",
 )
 
+LATE = (
+    "import subprocess",
+    "subprocess.Popen(['sh', '-c', 'sleep 0.3; echo a.cpp:7: too late >&2'])",
+    "os.abort()",
+)
+
 
 @pytest.mark.parametrize(
     ("lines", "within_s", "said"),
@@ -48,9 +54,11 @@ ABORTS = (
         (("os.abort()",), 120, "killed by SIGABRT while loading"),
         (ABORTS, 120, "killed by SIGABRT while loading (llama.cpp's last line: a.cpp:7: the device "
             "is lost)"),
+        (LATE, 120, "killed by SIGABRT while loading (llama.cpp's last line: a.cpp:7: too late)"),
         (("time.sleep(600)",), 1.5, "loading took more than 1.5 s"),
     ],
-    ids=["it says why", "by its signal", "by llama.cpp's message, not by a trace", "too long"],
+    ids=["it says why", "by its signal", "by llama.cpp's message, not by a trace",
+        "by what comes late", "too long"],
 )  # fmt: skip
 async def test_a_worker_that_cannot_load_is_told(
     lines: tuple[str, ...], within_s: float, said: str
