@@ -8,6 +8,8 @@ from pathlib import Path
 from threading import Event, Lock
 from typing import Any, ClassVar
 
+import pytest
+
 from paddock.engine.system.processes import python_environ
 from paddock.steps.readers import documents, reader_process
 from paddock.steps.readers.reader import Document, Unreadable
@@ -90,3 +92,8 @@ def read_here(path: Path, *, max_bytes: int = 1 << 20, ocr: bool = True) -> Docu
     """Read a document with the words that a step gives to its failures."""
     request = DocumentRequest(path, None, "auto", ocr, max_bytes)
     return documents.wait_for_document(HereReaders().submit(request), path)
+
+
+def has_readers(monkeypatch: pytest.MonkeyPatch, *versions: str) -> None:
+    """Have these readers of documents installed, as parts of rules name them."""
+    monkeypatch.setattr("paddock.steps.readers.reader.reader_versions", lambda: versions)

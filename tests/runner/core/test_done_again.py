@@ -1,26 +1,17 @@
 """What makes a run do things again: --only, --force, --retry-failed, --refresh, --resume, edits."""
 
-import json
-from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 
 from paddock.engine.request import ChatRequest
-from paddock.engine.system.records import Struct
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.cli.commands.run import resumed_run
 from paddock.runner.cli.exit_status import CommandError
-from paddock.runner.core.traces import world as traces
 from paddock.runner.core.traces.block_items import default_key
-from paddock.runner.core.traces.dependencies import Trace
-from paddock.runner.core.traces.past_items import PastItems, SpecChanges
-from paddock.runner.core.traces.verdicts import ItemVerdict
-from paddock.runner.core.traces.verify import CurrentItem, verify
-from paddock.runner.ledger.entries import Entry
 from paddock.steps.llm.chat import Chat
 from tests.fakes.pool import FakePool, echo
+from tests.fakes.readers import has_readers
 from tests.runner.world import SUMMARIES, World, reasons, states
 
 
@@ -121,22 +112,30 @@ def test_what_a_compatible_older_version_of_a_step_did_stays_until_it_is_refresh
     assert older.run(refresh=True).counts == {"fresh": 4}
 
 
-def test_more_that_can_be_read_tries_again_what_failed_and_nothing_that_was_read() -> None:
-    def verdict(was: str | None, now: str, state: str = "done", *, refresh: bool = False) -> str:
-        others = {"text.parameters": "1"}
-        parts = others if was is None else {**others, "text.readers": was}
-        entry = Entry(key="a", hash="h", parts=json.dumps(parts), state=state)
-        older: dict[str, frozenset[str]] | None = None if refresh else {}
-        return judged(entry, "other", {**others, "text.readers": now}, older).state
+OCR, PLUGIN_1, PLUGIN_2 = ("ocr",), ("ocr", "plugin 1"), ("ocr", "plugin 2")
 
-    assert verdict("", "ocr") == "fresh"
-    assert verdict("", "ocr", "quarantined") == "stale"
-    assert verdict("ocr", "ocr\nplugin 1") == "fresh"
-    assert verdict("ocr", "ocr\nplugin 1", "quarantined") == "stale"
-    assert verdict("ocr", "ocr\nplugin 1", refresh=True) == "stale"
-    assert verdict("ocr\nplugin 1", "ocr\nplugin 2") == "stale"
-    assert verdict("ocr\nplugin 1", "ocr") == "fresh", "what is missing here would undo it"
-    assert verdict(None, "ocr", "quarantined") == "quarantined"  # an older Paddock's entry
+
+@pytest.mark.parametrize(
+    ("then", "now", "is_refreshed", "of_read", "of_failed"),
+    [
+        ((), OCR, False, "fresh", "quarantined"),  # as older entries: they say no readers
+        (OCR, PLUGIN_1, False, "fresh", "stale"),
+        (OCR, PLUGIN_1, True, "stale", "stale"),
+        (PLUGIN_1, PLUGIN_2, False, "stale", "stale"),
+        (PLUGIN_1, OCR, False, "fresh", "stale"),  # what is missing here would undo it
+    ],
+)
+def test_more_that_can_be_read_tries_again_what_failed_and_nothing_that_was_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: tuple[str, ...], now: tuple[str, ...],
+    is_refreshed: bool, of_read: str, of_failed: str,
+) -> None:  # fmt: skip
+    world = World(tmp_path, beside={"inbox/3.txt": "A fourth one."}, n_documents=1)
+    has_readers(monkeypatch, *then)
+    world.run(pool=FakePool(answer=_unless_fourth))
+    has_readers(monkeypatch, *now)
+    plan = world.plan(refresh=is_refreshed)
+    found = {item.key: item.state for item in plan.items if item.step == "each"}
+    assert found == {"0.txt": of_read, "3.txt": of_failed}
 
 
 def test_a_document_that_changes_before_its_item_reads_it_is_done_again(tmp_path: Path) -> None:
@@ -159,37 +158,6 @@ def test_a_document_that_changes_before_its_item_reads_it_is_done_again(tmp_path
     world.run()
     assert text.split(",")[0] in world.output(name)
     assert not world.plan().has_work
-
-
-# --- the verdict on an item by its parts alone
-
-
-class Since(SpecChanges, frozen=True):
-    content: str | None = None
-
-    def content_then(self, item: Any) -> str | None:
-        return self.content
-
-
-class Past(Struct):
-    """Today's item would have had this content then."""
-
-    content: str | None
-
-    def changes(self, key: str) -> SpecChanges:
-        return Since(content=self.content)
-
-
-def judged(
-    entry: Entry,
-    hash_: str,
-    parts: Mapping[str, str],
-    older: Mapping[str, Collection[str]] | None = None,
-    content_then: str | None = None,
-) -> ItemVerdict:
-    world = traces.PreparedWorld(*cast(Any, [None] * 4))
-    now = CurrentItem(hash_, json.dumps(parts), older=older, key=entry.key)
-    return verify(Trace("", entry, cast("PastItems", Past(content_then))), now, world)
 
 
 def test_the_key_is_relpath_then_path_then_content() -> None:

@@ -21,6 +21,7 @@ from paddock.runner.lineage.explain import explain_path
 from paddock.runner.lineage.path_lineage import Origin, PathLineage
 from paddock.runner.progress.reasons import Why
 from tests.fakes.pool import FakePool
+from tests.fakes.readers import has_readers
 from tests.runner.cli.commands.shell import invoke
 from tests.runner.core.test_filed_documents import FILING
 from tests.runner.world import SUMMARIES, World, each_document, reasons, settings
@@ -168,10 +169,6 @@ def test_each_file_that_a_rule_is_made_of_is_looked_at(
     assert changes("out/0.txt") == []
     world.write(file, text)
     assert changes("out/0.txt") == [why]
-
-
-def has_readers(monkeypatch: pytest.MonkeyPatch, *versions: str) -> None:
-    monkeypatch.setattr("paddock.steps.readers.reader.reader_versions", lambda: versions)
 
 
 def other_model(monkeypatch: pytest.MonkeyPatch) -> FakePool:
