@@ -4,7 +4,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,11 @@ from paddock.runner.progress.report import Report
 from paddock.runner.settings import STATE_FOLDER
 from paddock.steps.sources import bucket
 from paddock.steps.sources.mirror import Source, SourceAway
-from tests.fakes.buckets import Place, place, place_or_skip
+from tests.fakes.buckets import Place, place
 from tests.forked import ForkServer
+from tests.runner.core.moved_worlds import MovedWorld
 from tests.runner.killed_runs import kill_runs, run_to_end
-from tests.runner.world import Notes, World, carried_out
+from tests.runner.world import Notes, carried_out
 
 N_KILLS = int(os.environ.get("PADDOCK_TEST_KILLS", "4"))
 PIPELINE = """\
@@ -34,13 +35,7 @@ returns: steps.each.counts
 """
 
 
-@pytest.fixture(params=["s3", "sftp"])
-def there(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: Any) -> Iterator[Place]:
-    with place_or_skip(request.param, tmp_path, monkeypatch) as made:
-        yield made
-
-
-class House(World):
+class House(MovedWorld):
     """A pipeline over the copies of a place, which has two documents."""
 
     def __init__(self, folder: Path, there: Place, name: str = "pipeline.yaml") -> None:
@@ -62,17 +57,6 @@ class House(World):
         files = (path for path in root.rglob("[!.]*") if path.is_file())
         return {path.relative_to(root).as_posix(): path.read_text() for path in files}
 
-    @property
-    def states(self) -> Path:
-        return self.folder / STATE_FOLDER / "places"
-
-    def rename_pipeline(self) -> None:
-        self.file.rename(self.folder / "other.yaml")
-        self.name = "other.yaml"
-
-    def rename_base(self) -> None:
-        self.folder = self.folder.rename(self.folder.with_name("moved"))
-
     def rename_copies(self) -> None:
         (self.folder / "copies").rename(self.folder / "papers")
         self.edit("root: copies", "root: papers")
@@ -80,9 +64,6 @@ class House(World):
     def copy_copies(self) -> None:
         shutil.copytree(self.folder / "copies", self.folder / "papers")
         self.edit("root: copies", "root: papers")
-
-    def lose_state(self) -> None:
-        shutil.rmtree(self.states)
 
     def lose_all_state(self) -> None:
         shutil.rmtree(self.folder / STATE_FOLDER)

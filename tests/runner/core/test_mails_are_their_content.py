@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,9 @@ from typing import Any
 import pytest
 
 from paddock.runner.progress.report import Report
-from paddock.runner.settings import STATE_FOLDER
 from tests.fakes.dovecot import PASSWORD, PROGRAM, Dovecot, dovecot, is_here, mail
-from tests.runner.world import Notes, World, carried_out
+from tests.runner.core.moved_worlds import MovedWorld
+from tests.runner.world import Notes, carried_out
 
 pytestmark = pytest.mark.skipif(not is_here(), reason=f"{PROGRAM} is not here (dovecot-imapd)")
 PIPELINE = """\
@@ -50,7 +49,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Dovecot]:
         yield made
 
 
-class House(World):
+class House(MovedWorld):
     def __init__(self, folder: Path, server: Dovecot, more: str = "flag: paddock") -> None:
         self.server = server
         text = PIPELINE.replace("PORT", str(server.port)).replace("MORE", more)
@@ -70,23 +69,9 @@ class House(World):
     def flagged(self, folder: str = "INBOX") -> int:
         return self.server.search("KEYWORD paddock", folder)
 
-    @property
-    def states(self) -> Path:
-        return self.folder / STATE_FOLDER / "places"
-
-    def rename_pipeline(self) -> None:
-        self.file.rename(self.folder / "other.yaml")
-        self.name = "other.yaml"
-
-    def rename_base(self) -> None:
-        self.folder = self.folder.rename(self.folder.with_name("moved"))
-
     def rename_copies(self) -> None:
         (self.folder / "mail").rename(self.folder / "post")
         self.edit("root: mail", "root: post")
-
-    def lose_state(self) -> None:
-        shutil.rmtree(self.states)
 
     def as_earlier_version(self) -> None:
         """Have what an earlier version noted beside the copies, in place of the state."""

@@ -3,16 +3,16 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from paddock.runner.settings import STATE_FOLDER
 from paddock.steps.sources import bucket
-from tests.fakes.buckets import Place, place_or_skip
-from tests.runner.world import Notes, World, carried_out
+from tests.fakes.buckets import Place
+from tests.runner.core.moved_worlds import MovedWorld
+from tests.runner.world import Notes, carried_out
 
 PIPELINE = """\
 inputs: {says: {type: str, default: text}}
@@ -29,13 +29,7 @@ returns: steps.each.counts
 """
 
 
-@pytest.fixture(params=["s3", "sftp"])
-def there(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: Any) -> Iterator[Place]:
-    with place_or_skip(request.param, tmp_path, monkeypatch) as made:
-        yield made
-
-
-class House(World):
+class House(MovedWorld):
     def __init__(self, folder: Path, there: Place, name: str = "pipeline.yaml") -> None:
         self.there = there
         given = json.dumps({"url": there.url, "options": there.options})
@@ -46,17 +40,6 @@ class House(World):
         report = carried_out(self, observer=notes, **wishes)
         assert report.status == "completed", report.message
         return [text for text in notes.texts if self.there.url in text]
-
-    @property
-    def states(self) -> Path:
-        return self.folder / STATE_FOLDER / "places"
-
-    def rename_pipeline(self) -> None:
-        self.file.rename(self.folder / "other.yaml")
-        self.name = "other.yaml"
-
-    def rename_base(self) -> None:
-        self.folder = self.folder.rename(self.folder.with_name("moved"))
 
     def rename_folder(self) -> None:
         self.edit("out/{{", "sent/{{")
@@ -81,7 +64,7 @@ class House(World):
             of = f"{ledger.identity}\n{self.name}\n{self.there.url}"
         index = f"out/.upload-{hashlib.sha256(of.encode()).hexdigest()[:8]}.json"
         self.write(index, f'{{"by_name": {{{", ".join(known)}}}}}')
-        shutil.rmtree(self.states)
+        self.lose_state()
 
 
 OLD_OBJECT = '%s: {"sha256": %s, "version": %s, "intended": []}'
@@ -215,7 +198,7 @@ def test_what_is_restored_from_a_backup_of_the_state_is_sent_on(
     house.write("inbox/a.txt", "changed")
     house.write("inbox/d.txt", "new")
     house.go()
-    shutil.rmtree(house.states)
+    house.lose_state()
     shutil.copytree(tmp_path / "backup", house.states)
     assert house.go() == []
     assert there.objects()["a.txt"] == b"text changed"

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from paddock.pipelines.errors import PipelineError
 from paddock.runner.progress.report import Report
 from paddock.steps.sources import bucket
 from paddock.steps.sources.mirror import SourceAway
-from tests.fakes.buckets import Place, place_or_skip
+from tests.fakes.buckets import Place
 from tests.forked import ForkServer
 from tests.runner.killed_runs import kill_runs, run_to_end
 from tests.runner.world import ALL, Notes, World, carried_out
@@ -38,12 +37,6 @@ inputs: {name: str}
 steps:
   - {uses: files.write, with: {path: "out/{{ inputs.name }}", text: "{{ inputs.name }}"}}
 """
-
-
-@pytest.fixture(params=["s3", "sftp"])
-def there(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: Any) -> Iterator[Place]:
-    with place_or_skip(request.param, tmp_path, monkeypatch) as made:
-        yield made
 
 
 class Office(World):
