@@ -448,7 +448,7 @@ class ReadersPart(RulePart, frozen=True):
         then, here = ({*text.split("\n")} - {""} for text in (was or "", now))
         names = {line.split(" ")[0] for line in here}
         is_lacking = here < then or any(line.split(" ")[0] not in names for line in then)
-        return was is None or (result.entry.has_result and (then < here or is_lacking))
+        return result.entry.has_result and (was is None or then < here or is_lacking)
 
 
 _AFTER_ANSWER = (EscalatePart, _EscalateAlsoPart, _ReviewPart, _ReviewAlsoPart)

@@ -118,7 +118,7 @@ OCR, PLUGIN_1, PLUGIN_2 = ("ocr",), ("ocr", "plugin 1"), ("ocr", "plugin 2")
 @pytest.mark.parametrize(
     ("then", "now", "is_refreshed", "of_read", "of_failed"),
     [
-        ((), OCR, False, "fresh", "quarantined"),  # as older entries: they say no readers
+        ((), OCR, False, "fresh", "stale"),  # the first that is installed
         (OCR, PLUGIN_1, False, "fresh", "stale"),
         (OCR, PLUGIN_1, True, "stale", "stale"),
         (PLUGIN_1, PLUGIN_2, False, "stale", "stale"),
