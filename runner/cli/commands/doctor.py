@@ -18,7 +18,9 @@ from paddock.runner.settings import read_settings
 
 def doctor(
     places: list[str] | None = argument("With --rebuild: pipelines.", metavar="FOLDER"),
-    rebuilds: bool = flag("Make the items' states again from the ledger's log.", "--rebuild"),
+    rebuilds: bool = flag(
+        "Make the items' states again from the ledger's log, which has no decisions.", "--rebuild"
+    ),
     as_json: JsonOption = False,
 ) -> int:
     if rebuilds:
